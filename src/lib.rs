@@ -1,0 +1,39 @@
+//! Lazarus turns issues on a Gitea or Forgejo server into *cells*: isolated
+//! places in which agents work. `docs/` is for users, this page is the map.
+//!
+//! Data flows downwards through these rooms and comes back only as new input
+//! at the top:
+//!
+//! | room | holds |
+//! | --- | --- |
+//! | [`server`] | the door for webhooks: verify, parse, store, answer; the control socket |
+//! | [`cli`] | the operator's command line, `init`, `doctor` |
+//! | [`demo`] | the stand-in forge and the played main job |
+//! | [`engine`] | the only writer: inbox → core → one transaction → effects; reconciler; timers; adoption |
+//! | [`mission`] | pure: proposals, slash commands, authority, approval, council |
+//! | [`cell`] | pure: the lifecycle of one cell, roles, policy, deadlines |
+//! | [`store`] | SQLite: inbox, registry, effects, hash-chained ledger; one writer thread |
+//! | [`publication`] | what may leave: kinds, the gate, the templates |
+//! | [`gitea`] | the forge's API and webhooks: client, models, signatures |
+//! | [`backend`] | how a cell runs; today the `process` kind |
+//! | [`keeper`] | the small program that owns one cell's processes |
+//! | [`sandbox`] | one isolation step a function, and the probe of what this host can do |
+//! | [`workspace`] | homes, clones, safe paths, scrub |
+//! | [`agents`] | agent profiles as data, the built-in `scribe` |
+//! | [`config`] | one TOML file, the environment, flags; every value knows where it came from |
+
+pub mod agents;
+pub mod backend;
+pub mod cell;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod engine;
+pub mod gitea;
+pub mod keeper;
+pub mod mission;
+pub mod publication;
+pub mod sandbox;
+pub mod server;
+pub mod store;
+pub mod workspace;
