@@ -1,1 +1,5 @@
-//! See the map in the crate's root.
+//! The forge: an octocrab-like client for Gitea and Forgejo, its models, and
+//! the webhook types. See `docs/` and the facts recorded in
+//! `wiremock-fixtures/`.
+
+pub mod event;
