@@ -283,7 +283,7 @@ impl ForgeError {
     }
 
     /// The same call, its thing known not to be there.
-    pub(super) fn as_not_found(self) -> Self {
+    pub(super) fn into_not_found(self) -> Self {
         match self {
             Self::Server { call, .. } => Self::NotFound { call },
             other => other,

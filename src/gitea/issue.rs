@@ -36,7 +36,7 @@ impl IssueApi {
     async fn send_about_comments(&self, ask: &Ask) -> Result<Answer, ForgeError> {
         match self.repo.send(ask).await {
             Err(error @ ForgeError::Server { status: 500, .. }) => match self.get().await {
-                Ok(None) => Err(error.as_not_found()),
+                Ok(None) => Err(error.into_not_found()),
                 _ => Err(error),
             },
             other => other,

@@ -11,8 +11,9 @@
 //! | `transport` | one request: limits, token, which calls are repeated |
 //! | `error` | why a call failed, and whether it may have happened |
 //!
-//! Every call has an exchange recorded from a real server under
-//! `wiremock-fixtures/`, and a test against it in `tests/recordings.rs`.
+//! What real servers said is recorded under `wiremock-fixtures/` and said
+//! again in `tests/recordings.rs`; what they may say in bad hours is in
+//! `tests/client.rs`.
 
 mod error;
 pub mod event;

@@ -130,7 +130,12 @@ impl RepoApi {
     /// Makes a label. The forge makes a second one of the same name without a
     /// word: look first. Not repeated by itself.
     pub async fn create_label(&self, label: NewLabel) -> Result<Label, ForgeError> {
-        let color = format!("#{}", label.color.trim_start_matches('#'));
+        let bare = label.color.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let color = if bare {
+            format!("#{}", label.color)
+        } else {
+            label.color
+        };
         let body = json!({
             "name": label.name, "color": color, "description": label.description, "exclusive": label.exclusive,
         });

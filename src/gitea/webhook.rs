@@ -123,8 +123,10 @@ impl WebhookSecrets {
         if self.is_empty() {
             return Err(Rejection::NoSecret);
         }
-        let payload = signed_bytes(headers, body)?;
+        // First whether it is signed at all: a stranger is told 401, whatever
+        // else is wrong with what they sent.
         let signature = signature(headers)?;
+        let payload = signed_bytes(headers, body)?;
         let mut allowed = Vec::new();
         // Every secret is tried, whichever fits: the time says nothing.
         for (secret, repositories) in &self.entries {
