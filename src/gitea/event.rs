@@ -163,7 +163,9 @@ impl ForgeEvent {
     /// The repository it happened in.
     pub fn repo(&self) -> &RepoRef {
         match self {
-            Self::Issue { repo, .. } | Self::Comment { repo, .. } | Self::Other { repo, .. } => repo,
+            Self::Issue { repo, .. } | Self::Comment { repo, .. } | Self::Other { repo, .. } => {
+                repo
+            }
         }
     }
 
@@ -172,7 +174,12 @@ impl ForgeEvent {
     /// and each of several hooks, has its own.
     pub fn semantic_key(&self) -> String {
         match self {
-            Self::Issue { repo, action, issue, .. } => {
+            Self::Issue {
+                repo,
+                action,
+                issue,
+                ..
+            } => {
                 let at = issue.updated_at.as_second();
                 match action {
                     IssueAction::Opened => format!("issue:{}:{}:opened", repo.id, issue.id),
@@ -187,12 +194,17 @@ impl ForgeEvent {
                             &issue.title,
                             &issue.body,
                             if issue.open { "open" } else { "closed" },
-                            &issue.labels.iter().map(|l| l.id.to_string()).collect::<Vec<_>>().join(","),
+                            &label_ids(&issue.labels),
                         ])
                     ),
                 }
             }
-            Self::Comment { repo, action, comment, .. } => match action {
+            Self::Comment {
+                repo,
+                action,
+                comment,
+                ..
+            } => match action {
                 CommentAction::Created => format!("comment:{}:{}:created", repo.id, comment.id),
                 CommentAction::Deleted => format!("comment:{}:{}:deleted", repo.id, comment.id),
                 CommentAction::Edited => format!(
@@ -206,6 +218,14 @@ impl ForgeEvent {
             Self::Other { repo, kind } => format!("other:{}:{kind}", repo.id),
         }
     }
+}
+
+/// The labels' numbers in rising order: deliveries and lists order labels
+/// differently.
+fn label_ids(labels: &[LabelRef]) -> String {
+    let mut ids: Vec<i64> = labels.iter().map(|label| label.id).collect();
+    ids.sort_unstable();
+    ids.iter().map(i64::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn short_hash(parts: &[&str]) -> String {
