@@ -89,7 +89,7 @@ pub enum ProfileError {
     /// The model's name could be taken for something else.
     #[error(
         "the model given for agent `{agent}` is not a model's name; \
-         it must be at most 128 letters, digits and `. _ : / @ + -`, and begin with a letter or digit"
+         it must be at most 128 letters, digits and `. _ : / @ + -`, not beginning with a dash, dot or slash"
     )]
     BadModel {
         /// The profile.
@@ -98,7 +98,7 @@ pub enum ProfileError {
     /// The session's id could be taken for something else.
     #[error(
         "the session id for agent `{agent}` is not one; \
-         it must be at most 128 letters, digits and `. _ : / @ + -`, and begin with a letter or digit"
+         it must be at most 128 letters, digits and `. _ : / @ + -`, not beginning with a dash, dot or slash"
     )]
     BadResumeId {
         /// The profile.
@@ -502,7 +502,8 @@ fn check_command(
 /// program could take for an option, a path upwards or several words.
 pub(crate) fn is_word(text: &str) -> bool {
     (1..=128).contains(&text.len())
-        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text
+            .starts_with(|first: char| first.is_ascii_alphanumeric() || matches!(first, '@' | '_'))
         && !text.contains("..")
         && text.bytes().all(|b| {
             b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'/' | b'@' | b'+' | b'-')

@@ -12,13 +12,12 @@
 //! there may be a secret that slipped.
 
 mod layers;
-mod level;
 mod secret;
 pub(crate) mod section;
 mod source;
 pub mod units;
 
-pub use level::{IsolationLevel, Network, UnknownLevel};
+pub use crate::cell::{Isolation, Network};
 pub use secret::{MAX_SECRET_BYTES, SecretError, SecretSource};
 pub use source::{Source, Sourced};
 
@@ -39,9 +38,9 @@ pub const COMMENTED: &str = include_str!("../../config/lazarus.toml");
 /// The largest configuration file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -239,7 +238,7 @@ impl Repository {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// The weakest isolation that a cell may have.
-    pub isolation_min: IsolationLevel,
+    pub isolation_min: Isolation,
     /// The most of the network that a cell may reach.
     pub network_max: Network,
     /// Time to live of a cell that asks for none. At most `ttl_max`.
@@ -581,10 +580,8 @@ fn read_file(path: &Path, why: &'static str) -> Result<String, ConfigError> {
     String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..good]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count()
-            + 1;
+            .split(|byte| *byte == b'\n')
+            .count();
         at(line, "not valid UTF-8")
     })
 }
@@ -730,7 +727,7 @@ fn policy(mut section: Section<'_>, report: &Report) -> Policy {
         }
     }
     let policy = Policy {
-        isolation_min: section.get("isolation_min", IsolationLevel::Level2),
+        isolation_min: section.get("isolation_min", Isolation::Level2),
         network_max: section.get("network_max", Network::Proxy),
         ttl_default,
         ttl_max,
@@ -863,15 +860,10 @@ fn address(section: &mut Section<'_>, key: &str) -> String {
                 && !text.contains(char::is_whitespace)
         })
     });
-    match given {
-        Some(text) => text.trim_end_matches('/').to_owned(),
-        None => {
-            if !section.was_given(key) {
-                section.default_value(key, Value::Null);
-            }
-            String::new()
-        }
+    if given.is_none() && !section.was_given(key) {
+        section.default_value(key, Value::Null);
     }
+    given.map_or_else(String::new, |text| text.trim_end_matches('/').to_owned())
 }
 
 fn is_path(text: &str) -> bool {

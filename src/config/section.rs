@@ -4,10 +4,10 @@
 
 use super::Problem;
 use super::layers::{Entries, Entry, Raw, parse_value};
-use super::level::{IsolationLevel, Network};
 use super::secret::SecretSource;
 use super::source::{Source, Sourced};
 use super::units;
+use crate::cell::{Isolation, Network};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -118,12 +118,12 @@ impl Setting for Bytes {
 
 /// Types that are written as one word.
 macro_rules! words {
-    ($($type:ty: $wanted:expr;)*) => {$(
+    ($($type:ty: $wanted:literal, $parse:expr;)*) => {$(
         impl Setting for $type {
             const WANTED: &'static str = $wanted;
             fn from_raw(raw: &Raw, _: bool) -> Option<Self> {
                 match raw {
-                    Raw::Text(text) => text.trim().parse().ok(),
+                    Raw::Text(text) => $parse(text.trim()),
                     _ => None,
                 }
             }
@@ -134,9 +134,9 @@ macro_rules! words {
     )*};
 }
 words! {
-    SocketAddr: "an address and port such as \"127.0.0.1:8181\" or \"[::1]:8181\"";
-    IsolationLevel: concat!("one of ", "none, level_1, level_1_5, level_2, level_3");
-    Network: concat!("one of ", "none, proxy, host");
+    SocketAddr: "an address and port such as \"127.0.0.1:8181\" or \"[::1]:8181\"", |text: &str| text.parse().ok();
+    Isolation: "one of none, level_1, level_1_5, level_2, level_3", Isolation::parse;
+    Network: "one of none, proxy, host", Network::parse;
 }
 
 /// What reading found out: the values, the keys there are, the problems.
@@ -311,17 +311,14 @@ impl<'r> Section<'r> {
         good: impl Fn(&T) -> bool,
     ) -> Option<T> {
         let entry = self.take(key)?;
-        match T::from_raw(&entry.raw, entry.source.is_untyped()).filter(good) {
-            Some(value) => {
-                self.report
-                    .value(self.name_of(key), value.show(), entry.source);
-                Some(value)
-            }
-            None => {
-                self.wrong(key, &entry, wanted);
-                None
-            }
+        let value = T::from_raw(&entry.raw, entry.source.is_untyped()).filter(good);
+        if let Some(value) = &value {
+            self.report
+                .value(self.name_of(key), value.show(), entry.source);
+        } else {
+            self.wrong(key, &entry, wanted);
         }
+        value
     }
 
     /// A value, with its default.
