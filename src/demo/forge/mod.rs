@@ -518,11 +518,16 @@ fn after_doing(
                 reply.body.slice(..whole / 2)
             };
             let mut response = reply.into_response();
-            let broken = std::io::Error::new(
-                std::io::ErrorKind::ConnectionAborted,
-                "broken off on purpose",
-            );
-            let stream = futures::stream::iter([Ok(half), Err(broken)]);
+            let stream = async_stream::stream! {
+                yield Ok(half);
+                // Time for head and half to leave: an error at once would
+                // close the connection with nothing said.
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                yield Err(std::io::Error::new(
+                    std::io::ErrorKind::ConnectionAborted,
+                    "broken off on purpose",
+                ));
+            };
             *response.body_mut() = Body::from_stream(stream);
             response
                 .headers_mut()
