@@ -902,7 +902,7 @@ async fn requests_are_refused_dropped_after_doing_and_answered_with_rubbish_on_o
     let strike = |kind| {
         faults
             .api(ApiFault::new("POST", "/comments$", 1, kind))
-            .unwrap()
+            .unwrap();
     };
     let count = async || {
         world
@@ -1223,8 +1223,8 @@ async fn git_clones_fetches_and_pushes_and_the_push_is_delivered_before_it_ends(
     assert!(done, "{said}");
     let work = dir.join("widget");
     // Larger than git's buffer: it comes in chunks, without a length.
-    let noise: String = (0..40_000_u64)
-        .map(|n| format!("{:x}\n", n.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    let noise: Vec<u8> = (0..40_000_u64)
+        .flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes())
         .collect();
     std::fs::write(work.join("large.txt"), noise).unwrap();
     for args in [
