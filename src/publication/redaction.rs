@@ -889,7 +889,7 @@ fn alike_ranges(text: &str) -> Vec<Range<usize>> {
         && let Some(unescaped) = visible.unescaped()
     {
         alike_in(&unescaped.bytes, |range| {
-            ranges.push(unescaped.source(&range))
+            ranges.push(unescaped.source(&range));
         });
     }
     encoded_ranges(&visible, &mut ranges);
