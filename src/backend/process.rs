@@ -481,12 +481,10 @@ impl Backend for ProcessBackend {
             if let Some(keeper) = self.keeper(cell) {
                 let _ = keeper.orders.send(Order::Terminate);
                 let quiet = |agents: &[AgentState]| agents.iter().all(|a| !a.running);
-                if let Ok(states) | Err(states) =
-                    self.wait_for(&keeper, GRACE, quiet).await.map_err(|_| keeper.agents.borrow().clone().unwrap_or_default())
-                {
-                    for state in states.into_iter().filter(|a| a.running) {
-                        let _ = keeper.orders.send(Order::StopAgent { agent: state.agent });
-                    }
+                let _ = self.wait_for(&keeper, GRACE, quiet).await;
+                let left = keeper.agents.borrow().clone().unwrap_or_default();
+                for state in left.into_iter().filter(|a| a.running) {
+                    let _ = keeper.orders.send(Order::StopAgent { agent: state.agent });
                 }
                 let _ = self.wait_for(&keeper, Duration::from_secs(10), quiet).await;
             }

@@ -228,8 +228,8 @@ impl Templates {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_fuel(Some(200_000));
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
+        let syntax = minijinja::syntax::SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(RenderError::of("syntax"))?);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         for (name, text) in BUILT_IN {
             let own = directory.map(|d| d.join(name)).filter(|p| p.exists());
@@ -339,32 +339,32 @@ impl Cleaner<'_> {
 
     fn spawn_log(&mut self, log: &SpawnLog) -> minijinja::Value {
         context! {
-            cell => log.cell,
+            cell => log.cell.clone(),
             asked_by => self.line(&log.asked_by),
             approved_by => self.lines(&log.approved_by),
             participants => log.participants.iter().map(|(i, r)| (self.line(i), r.clone())).collect::<Vec<_>>(),
-            backend => log.backend,
-            isolation => log.isolation,
+            backend => log.backend.clone(),
+            isolation => log.isolation.clone(),
             applied => self.lines(&log.applied),
             missing => log.missing.iter().map(|m| self.words(m)).collect::<Vec<_>>(),
             network => self.line(&log.network),
-            ttl => log.ttl,
-            until => log.until,
+            ttl => log.ttl.clone(),
+            until => log.until.clone(),
             commit => self.line(&log.commit),
             branch => self.line(&log.branch),
-            text => log.text,
-            head => log.head,
+            text => log.text.clone(),
+            head => log.head.clone(),
             planted => self.lines(&log.planted),
         }
     }
 
     fn close_log(&mut self, log: &CloseLog) -> minijinja::Value {
         context! {
-            cell => log.cell,
-            outcome => log.outcome,
+            cell => log.cell.clone(),
+            outcome => log.outcome.clone(),
             reason => log.reason.as_deref().map(|r| self.line(r)),
             closed_by => self.line(&log.closed_by),
-            duration => log.duration,
+            duration => log.duration.clone(),
             commits => log.commits.iter().map(|(h, a, s)| {
                 (h.chars().filter(char::is_ascii_hexdigit).take(12).collect::<String>(), self.line(a), self.line(s))
             }).collect::<Vec<_>>(),
@@ -375,19 +375,19 @@ impl Cleaner<'_> {
             unknown => log.unknown.as_deref().map(|u| self.line(u)),
             exits => log.exits.iter().map(|(a, e)| (self.line(a), self.line(e))).collect::<Vec<_>>(),
             published => self.lines(&log.published),
-            head => log.head,
-            grace_until => log.grace_until,
+            head => log.head.clone(),
+            grace_until => log.grace_until.clone(),
         }
     }
 
     fn table(&mut self, table: &StatusTable) -> minijinja::Value {
         context! {
             cells => table.cells.iter().map(|row| context! {
-                cell => row.cell,
-                state => row.state,
+                cell => row.cell.clone(),
+                state => row.state.clone(),
                 participants => self.lines(&row.participants),
-                isolation => row.isolation,
-                until => row.until,
+                isolation => row.isolation.clone(),
+                until => row.until.clone(),
             }).collect::<Vec<_>>(),
             waiting => table.waiting.as_deref().map(|w| self.words(w)),
         }
@@ -398,13 +398,12 @@ impl Cleaner<'_> {
             items => answer.items.iter().map(|(done, text)| (*done, self.words(text))).collect::<Vec<_>>(),
             status => answer.status.as_ref().map(|t| self.table(t)),
             change => answer.change.as_ref().map(|c| self.block(&c.diff)),
-            help => answer.help,
-            mentions => answer.mentions,
+            help => answer.help.clone(),
+            mentions => answer.mentions.clone(),
         }
     }
 }
 
-pub use StatusRow as Row;
 
 #[cfg(test)]
 mod tests {
