@@ -854,13 +854,11 @@ async fn one_event(
         .boxed()
         .try_next()
         .await?;
-    let issue = match left_over {
-        Some(issue) => issue,
-        None => {
-            let body =
-                "`lazarus doctor` looks whether events arrive. This issue goes again by itself.";
-            api.create_issue(ISSUE_TITLE, body).await?
-        }
+    let issue = if let Some(issue) = left_over {
+        issue
+    } else {
+        let body = "`lazarus doctor` looks whether events arrive. This issue goes again by itself.\n\n<!-- lazarus kind=answer effect=doctor -->";
+        api.create_issue(ISSUE_TITLE, body).await?
     };
     let issue = api.issue(issue.number);
     let text = "Does this arrive?\n\n<!-- lazarus kind=answer effect=doctor -->";

@@ -678,7 +678,7 @@ impl Work<'_> {
                     self.step(what, StepState::Present, None);
                 }
                 TemplateFile::Ours => {
-                    self.step(what, StepState::Failed, Some(NOT_OFFERED.to_owned()))
+                    self.step(what, StepState::Failed, Some(NOT_OFFERED.to_owned()));
                 }
                 TemplateFile::Other => {
                     let mut note =
