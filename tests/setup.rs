@@ -23,7 +23,7 @@ use lazarus::cli::doctor::{self, DoctorReport, Verdict};
 use lazarus::cli::init::{self, InitOptions, InitReport, StepState};
 use lazarus::config::{Config, LoadOptions};
 use lazarus::demo::forge::{Flavour, StandIn, StandInOptions};
-use lazarus::gitea::webhook::{AllowedRepositories, verify};
+use lazarus::gitea::webhook::verify;
 use lazarus::mission::{Defaults, Proposal, is_proposal, normalise, parse_proposal};
 use lazarus::store::{DataLock, Store};
 use reqwest::Method;
@@ -490,7 +490,7 @@ async fn take_in(
     let Ok(delivery) = verify(&headers, &body, std::slice::from_ref(secret)) else {
         return StatusCode::UNAUTHORIZED;
     };
-    let event = delivery.event(&AllowedRepositories::Any).unwrap();
+    let event = delivery.event().unwrap();
     let key = event.semantic_key();
     store
         .transact(move |tx| tx.receive(&key, "test", "{}", 0))

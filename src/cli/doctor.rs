@@ -39,6 +39,9 @@ Exits with 0 if no line failed; warnings do not count.";
 /// Title of the issue on which the way of an event is tried.
 pub const ISSUE_TITLE: &str = "Lazarus doctor";
 
+/// Name of the lines about it.
+const WAY: &str = "way of an event";
+
 /// How long a real event may take from the forge to our inbox.
 const EVENT_LIMIT: Duration = Duration::from_secs(10);
 
@@ -740,14 +743,13 @@ async fn events(
     bot: &User,
     report: &mut DoctorReport,
 ) {
-    const NAME: &str = "way of an event";
     if repositories.is_empty() || config.webhook.public_url.is_empty() {
         return;
     }
     if !DataLock::is_held(&config.paths.data) {
         report.add(
             Verdict::Warn,
-            NAME,
+            WAY,
             format!(
                 "not tried: no daemon runs on {}",
                 config.paths.data.display()
@@ -756,26 +758,38 @@ async fn events(
         );
         return;
     }
-    let lines: Vec<Line> = futures::stream::iter(repositories)
-        .map(|found| async move {
-            let name = format!("{}: {NAME}", found.reference().full_name());
-            if found.archived {
-                return line(Verdict::Fail, &name, "not tried: it is archived", "take it out of the archive");
-            }
-            match one_event(config, forge, found, bot).await {
-                Ok(way) => way.line(config, &name),
-                Err(error) => line(
-                    Verdict::Fail,
-                    &name,
-                    format!("cannot be tried: {error}"),
-                    format!("put this right, then run the doctor again; an issue \"{ISSUE_TITLE}\" that is left over may be deleted"),
-                ),
-            }
-        })
+    let tries: Vec<_> = repositories
+        .iter()
+        .map(|found| event_line(config, forge, found, bot))
+        .collect();
+    let lines: Vec<Line> = futures::stream::iter(tries)
         .buffered(EVENTS_AT_ONCE)
         .collect()
         .await;
     report.lines.extend(lines);
+}
+
+async fn event_line(config: &Config, forge: &Forge, found: &Repository, bot: &User) -> Line {
+    let name = format!("{}: {WAY}", found.reference().full_name());
+    if found.archived {
+        return line(
+            Verdict::Fail,
+            &name,
+            "not tried: it is archived",
+            "take it out of the archive",
+        );
+    }
+    match one_event(config, forge, found, bot).await {
+        Ok(way) => way.line(config, &name),
+        Err(error) => line(
+            Verdict::Fail,
+            &name,
+            format!("cannot be tried: {error}"),
+            format!(
+                "put this right, then run the doctor again; an issue \"{ISSUE_TITLE}\" that is left over may be deleted"
+            ),
+        ),
+    }
 }
 
 /// How an event came.
@@ -844,16 +858,14 @@ async fn one_event(
     bot: &User,
 ) -> Result<Way, ForgeError> {
     let api = forge.repo_ref(&found.reference());
-    let left_over = api
-        .issues(IssueQuery::default())
-        .take(500)
-        .try_filter(|issue| {
-            let ours = issue.author.id == bot.id && issue.title == ISSUE_TITLE;
-            async move { ours }
-        })
-        .boxed()
-        .try_next()
-        .await?;
+    let mut left_over = None;
+    let mut open = api.issues(IssueQuery::default()).take(500);
+    while let Some(issue) = open.try_next().await? {
+        if issue.author.id == bot.id && issue.title == ISSUE_TITLE {
+            left_over = Some(issue);
+            break;
+        }
+    }
     let issue = if let Some(issue) = left_over {
         issue
     } else {
