@@ -270,7 +270,7 @@ const ALL_SCOPES: &[&str] = &[
 ];
 
 impl World {
-    async fn new() -> Self {
+    async fn new(flavour: Flavour) -> Self {
         let place = tempfile::tempdir().unwrap();
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
@@ -285,7 +285,7 @@ impl World {
             (url.trim_end_matches('/').to_owned(), token, None)
         } else {
             let forge = StandIn::start(StandInOptions {
-                flavour: Flavour::Gitea,
+                flavour,
                 listen: "127.0.0.1:0".parse().unwrap(),
                 root: place.path().join("forge"),
             })
@@ -503,9 +503,18 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Runs a test in a world of its own and removes the world, however it ends.
-async fn in_a_world(test: impl for<'a> FnOnce(&'a World) -> BoxFuture<'a, ()>) {
-    let world = World::new().await;
+/// Runs a test in a world of its own and removes the world, however it ends:
+/// on the real server, or once on each flavour of the stand-in.
+async fn in_a_world(test: impl for<'a> Fn(&'a World) -> BoxFuture<'a, ()>) {
+    on(Flavour::Gitea, &test).await;
+    if std::env::var("FORGE_URL").is_ok_and(|url| !url.is_empty()) {
+        return;
+    }
+    on(Flavour::Forgejo, &test).await;
+}
+
+async fn on(flavour: Flavour, test: &impl for<'a> Fn(&'a World) -> BoxFuture<'a, ()>) {
+    let world = World::new(flavour).await;
     let outcome = std::panic::AssertUnwindSafe(test(&world))
         .catch_unwind()
         .await;
@@ -824,6 +833,140 @@ async fn a_template_that_people_changed_is_left_alone() {
 fn base64_of(text: &str) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(text)
+}
+
+#[tokio::test]
+async fn a_repository_without_a_commit_is_prepared_too() {
+    in_a_world(|world| {
+        async move {
+            let path = format!("/repos/{}", world.repository);
+            world.owner_call(Method::DELETE, &path, Value::Null).await;
+            let repo = json!({ "name": "widget", "auto_init": false, "default_branch": "main" });
+            world.owner_call(Method::POST, "/user/repos", repo).await;
+            world.bot_may("admin").await;
+            let look = world.init(true).await;
+            assert!(look.success, "{look}");
+            let first = world.init(false).await;
+            assert!(first.success, "{first}");
+            let second = world.init(false).await;
+            assert!(second.message.contains("nothing to change"), "{second}");
+        }
+        .boxed()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_protected_branch_fails_the_templates_alone_and_says_what_to_do() {
+    in_a_world(|world| {
+        async move {
+            let rule = json!({ "rule_name": "main", "branch_name": "main", "enable_push": false });
+            world
+                .in_repository(Method::POST, "/branch_protections", rule)
+                .await;
+            let report = world.init(false).await;
+            assert!(!report.success, "{report}");
+            let template = step(&report, "template");
+            assert_eq!(template.state, StepState::Failed);
+            assert!(
+                template.note.as_ref().unwrap().contains("protected"),
+                "{template:?}"
+            );
+            assert_eq!(step(&report, "webhook http").state, StepState::Created);
+            assert_eq!(step(&report, "label").state, StepState::Created);
+        }
+        .boxed()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_repository_without_issues_is_refused() {
+    in_a_world(|world| {
+        async move {
+            world
+                .in_repository(Method::PATCH, "", json!({ "has_issues": false }))
+                .await;
+            let seen = world.in_repository(Method::GET, "", Value::Null).await;
+            if seen["has_issues"] != false {
+                println!("skipped: this forge does not switch issues off");
+                return;
+            }
+            let error = init::run(&world.config(), &world.repository, InitOptions::default())
+                .await
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains("has no issues"), "{error}");
+            let report = world.doctor().await;
+            assert!(
+                report
+                    .lines
+                    .iter()
+                    .any(|l| l.ok == Verdict::Fail && l.found.contains("no issues")),
+                "{report}"
+            );
+        }
+        .boxed()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_team_whose_members_the_bot_cannot_read_is_named() {
+    in_a_world(|world| {
+        async move {
+            world.init(false).await;
+            let org = format!("org-{}", &world.bot["lazarus-".len()..]);
+            world
+                .owner_call(Method::POST, "/orgs", json!({ "username": org }))
+                .await;
+            let team = json!({ "name": "leads", "permission": "write", "units": ["repo.code", "repo.issues"],
+                "units_map": { "repo.code": "write", "repo.issues": "write" } });
+            let team = world
+                .owner_call(Method::POST, &format!("/orgs/{org}/teams"), team)
+                .await;
+            let repo = json!({ "name": "gadget", "auto_init": true });
+            world
+                .owner_call(Method::POST, &format!("/orgs/{org}/repos"), repo)
+                .await;
+            let of_bot = format!("/repos/{org}/gadget/collaborators/{}", world.bot);
+            world
+                .owner_call(Method::PUT, &of_bot, json!({ "permission": "admin" }))
+                .await;
+            let path = format!("/teams/{}/repos/{org}/gadget", team["id"]);
+            world.owner_call(Method::PUT, &path, Value::Null).await;
+            let more = format!(
+                "[[repositories]]\nname = \"{org}/gadget\"\ndirectors = [\"{}\", \"nobody-{org}\"]\ndirector_teams = [\"{org}/leads\", \"{org}/none\"]\n",
+                world.owner
+            );
+            let config = world.config_with(&more);
+            let program = Path::new(env!("CARGO_BIN_EXE_lazarus"));
+            let outside = doctor::run_with_probe(&config, program).await;
+            let member = format!("/teams/{}/members/{}", team["id"], world.bot);
+            world.owner_call(Method::PUT, &member, Value::Null).await;
+            let inside = doctor::run_with_probe(&config, program).await;
+            world
+                .call(&world.owner_token, Method::DELETE, &format!("/repos/{org}/gadget"), Value::Null)
+                .await;
+            world
+                .call(&world.owner_token, Method::DELETE, &format!("/orgs/{org}"), Value::Null)
+                .await;
+            let says = |report: &DoctorReport, what: &str| {
+                report.lines.iter().any(|l| {
+                    l.name.ends_with("gadget: directors") && l.ok == Verdict::Fail && l.found.contains(what)
+                })
+            };
+            for report in [&outside, &inside] {
+                assert!(says(report, &format!("no account nobody-{org}")), "{report}");
+                assert!(says(report, &format!("no team {org}/none")), "{report}");
+                assert!(!says(report, &world.owner), "{report}");
+            }
+            assert!(says(&outside, &format!("who is in the team {org}/leads")), "{outside}");
+            assert!(!says(&inside, "/leads"), "{inside}");
+        }
+        .boxed()
+    })
+    .await;
 }
 
 #[tokio::test]

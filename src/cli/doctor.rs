@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use futures::stream::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use reqwest::Method;
+use secrecy::ExposeSecret as _;
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
@@ -60,6 +61,9 @@ const SPACE_MIN: u64 = 2 << 30;
 /// Difference between the forge's clock and ours from which there is a
 /// warning, in seconds.
 const SKEW_MAX: i64 = 30;
+
+/// Bytes of the webhook secret below which there is a warning.
+const SECRET_MIN: usize = 16;
 
 /// Reactions that Lazarus gives (contract §7).
 const REACTIONS: [&str; 3] = ["eyes", "+1", "confused"];
@@ -152,44 +156,26 @@ impl DoctorReport {
 
 fn line(ok: Verdict, name: &str, found: impl Into<String>, do_this: impl Into<String>) -> Line {
     Line {
-        name: plain(name),
+        name: init::printable(name),
         ok,
-        found: plain(&found.into()),
-        do_this: plain(&do_this.into()),
+        found: init::printable(&found.into()),
+        do_this: init::printable(&do_this.into()),
     }
-}
-
-/// Without control characters but the newline: much of it comes from the
-/// forge and goes to a terminal.
-fn plain(text: &str) -> String {
-    text.chars()
-        .filter(|c| *c == '\n' || !c.is_control())
-        .collect()
 }
 
 impl fmt::Display for DoctorReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self
-            .lines
-            .iter()
-            .map(|line| line.name.chars().count())
-            .max()
-            .unwrap_or(0)
-            .min(40);
         for line in &self.lines {
             let verdict = match line.ok {
                 Verdict::Ok => "ok",
                 Verdict::Warn => "warn",
                 Verdict::Fail => "FAIL",
             };
-            let mut lead = format!("{verdict:4}  {:width$}", line.name);
-            for text in line.found.lines() {
-                writeln!(f, "{lead}  {text}")?;
-                lead = " ".repeat(6 + width);
-            }
-            for (index, text) in line.do_this.lines().enumerate() {
-                let mark = if index == 0 { "->" } else { "  " };
-                writeln!(f, "{}  {mark} {text}", " ".repeat(6 + width))?;
+            let lead = format!("{verdict:4}  ");
+            let text = format!("{}: {}", line.name, line.found);
+            init::paragraph(f, &lead, "      ", &text)?;
+            if !line.do_this.is_empty() {
+                init::paragraph(f, "      -> ", "         ", &line.do_this)?;
             }
         }
         writeln!(f, "\n{}", self.message())
@@ -246,6 +232,12 @@ fn configuration(config: &Config, report: &mut DoctorReport) {
     }
     if config.webhook.secret.is_set() {
         match config.webhook.secret.read() {
+            Ok(secret) if secret.expose_secret().len() < SECRET_MIN => report.add(
+                Verdict::Warn,
+                "webhook secret",
+                format!("shorter than {SECRET_MIN} bytes: whoever guesses it can send commands"),
+                "take a long random one, or delete the file; then `lazarus init OWNER/REPO` for each repository",
+            ),
             Ok(_) => report.ok("webhook secret", config.webhook.secret.to_string()),
             Err(error) => report.add(
                 Verdict::Fail,
@@ -471,7 +463,7 @@ async fn scopes(
     };
     report.lines.push(scope_line("write:issue", issue));
     // No such type, so no webhook.
-    let path = format!("/repos/{}/{}/hooks", found.owner.login, found.name);
+    let path = init::below(found, "/hooks");
     let body = json!({ "type": "nonsense", "active": false, "events": [], "config": {} });
     let repository = match forge.request(Method::POST, &path, Some(&body)).await {
         Err(ForgeError::Invalid { .. }) => Ok(()),
@@ -587,6 +579,14 @@ async fn repository(
             format!("{bot_name} can only read it: no branch, no pull request, no label can be made"),
             administrator,
         ),
+    }
+    if init::issues_are_off(forge, found).await {
+        report.add(
+            Verdict::Fail,
+            &full_name,
+            "has no issues, and missions are issues",
+            "switch them on: Settings, Repository, Issues; the built-in tracker",
+        );
     }
     let api = forge.repo_ref(&found.reference());
     directors(config, forge, &api, &full_name, report).await;
@@ -1082,14 +1082,20 @@ fn disk(config: &Config, report: &mut DoctorReport) {
             "set paths.data to a directory that this user can use",
         ),
     }
+    let registry = paths.registry.parent().unwrap_or(&paths.data);
+    let mut seen = Vec::new();
     for path in [
-        &paths.data,
+        paths.data.as_path(),
         &paths.cells,
         &paths.graveyard,
         &paths.archive,
         &paths.missions,
+        registry,
     ] {
         let there = existing(path);
+        if seen.contains(&there) {
+            continue;
+        }
         let writable = rustix::fs::access(
             &there,
             rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
@@ -1105,6 +1111,7 @@ fn disk(config: &Config, report: &mut DoctorReport) {
                 ),
             );
         }
+        seen.push(there);
     }
     let open_to_others = std::fs::metadata(&paths.data).is_ok_and(|data| data.mode() & 0o077 != 0);
     if open_to_others {

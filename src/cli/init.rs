@@ -9,7 +9,7 @@
 //! is a forge that refuses to call us and tells nobody.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
@@ -169,25 +169,90 @@ impl InitReport {
 
 impl fmt::Display for InitReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.message)?;
-        writeln!(f)?;
-        for step in &self.steps {
-            writeln!(f, "  {:13}  {}", step.state.word(), step.what)?;
-            if let Some(note) = &step.note {
-                for line in note.lines() {
-                    writeln!(f, "  {:13}    {line}", "")?;
-                }
+        writeln!(f, "{}\n", self.message)?;
+        let mut rest = self.steps.as_slice();
+        while let Some(first) = rest.first() {
+            // Labels of which there is no more to say share a line.
+            let plain_label =
+                |step: &&Step| step.note.is_none() && step.what.starts_with(LABEL_STEP);
+            let same = rest
+                .iter()
+                .take_while(|step| plain_label(step) && step.state == first.state)
+                .count();
+            let state = first.state.word();
+            if same > 1 {
+                let names: Vec<&str> = rest[..same]
+                    .iter()
+                    .filter_map(|step| step.what.strip_prefix(LABEL_STEP))
+                    .collect();
+                let lead = format!("  {state:13}  {same} labels: ");
+                paragraph(f, &lead, "                   ", &names.join(", "))?;
+                rest = &rest[same..];
+                continue;
             }
+            writeln!(f, "  {state:13}  {}", printable(&first.what))?;
+            if let Some(note) = &first.note {
+                let indent = "                   ";
+                paragraph(f, indent, indent, note)?;
+            }
+            rest = &rest[1..];
         }
         writeln!(f, "\nWhat people must see to:")?;
-        for paragraph in &self.to_do {
-            for (index, line) in paragraph.lines().enumerate() {
-                let lead = if index == 0 { "- " } else { "  " };
-                writeln!(f, "{}", format!("{lead}{line}").trim_end())?;
-            }
+        for text in &self.to_do {
+            paragraph(f, "- ", "  ", text)?;
         }
         Ok(())
     }
+}
+
+/// Columns of text for people.
+const COLUMNS: usize = 100;
+
+/// What the steps that make labels begin with.
+const LABEL_STEP: &str = "label ";
+
+/// Without control characters but the newline: some of it comes from the
+/// forge and goes to a terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars()
+        .filter(|c| *c == '\n' || !c.is_control())
+        .collect()
+}
+
+/// Writes a text in lines of at most [`COLUMNS`], where it has spaces: the
+/// first after `first`, the others after `then`. Its own newlines hold, and a
+/// line of it that begins with spaces is left as it is.
+pub(crate) fn paragraph(
+    f: &mut fmt::Formatter<'_>,
+    first: &str,
+    then: &str,
+    text: &str,
+) -> fmt::Result {
+    let mut lead = first;
+    for line in printable(text).lines() {
+        if line.starts_with(' ') || line.is_empty() {
+            writeln!(f, "{}", format!("{lead}{line}").trim_end())?;
+            lead = then;
+            continue;
+        }
+        let mut out = lead.to_owned();
+        let mut empty = true;
+        for word in line.split(' ') {
+            if !empty && out.chars().count() + 1 + word.chars().count() > COLUMNS {
+                writeln!(f, "{}", out.trim_end())?;
+                then.clone_into(&mut out);
+                empty = true;
+            }
+            if !empty {
+                out.push(' ');
+            }
+            out.push_str(word);
+            empty = false;
+        }
+        writeln!(f, "{}", out.trim_end())?;
+        lead = then;
+    }
+    Ok(())
 }
 
 /// Prepares `repository` (`owner/name`) on the configured forge.
@@ -232,6 +297,12 @@ pub async fn run(
             "the account {} does not administer {full_name}, so it can neither make the webhook nor read who may do what: \
              add it under Settings, Collaborators with the permission Administrator, then run this again",
             bot.login
+        );
+    }
+
+    if issues_are_off(&forge, &found).await {
+        bail!(
+            "{full_name} has no issues: switch them on (Settings, Repository, Issues; the built-in tracker), for missions are issues"
         );
     }
 
@@ -283,6 +354,32 @@ pub(crate) fn connect(config: &Config) -> anyhow::Result<Forge> {
         .read()
         .context("reading the bot's token (forge.token)")?;
     Ok(Forge::new(ForgeOptions::new(&config.forge.url, token))?)
+}
+
+/// An address of the API below a repository, for calls that the client has no
+/// name for.
+pub(crate) fn below(found: &Repository, rest: &str) -> String {
+    let part = |name: &str| {
+        percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string()
+    };
+    format!(
+        "/repos/{}/{}{rest}",
+        part(&found.owner.login),
+        part(&found.name)
+    )
+}
+
+/// Whether the repository's issues are switched off, or elsewhere. `false`
+/// where it cannot be told.
+pub(crate) async fn issues_are_off(forge: &Forge, found: &Repository) -> bool {
+    let answer = forge.request(Method::GET, &below(found, ""), None).await;
+    answer.is_ok_and(|answer| {
+        answer.body.get("has_issues") == Some(&false.into())
+            || answer
+                .body
+                .get("external_tracker")
+                .is_some_and(|tracker| !tracker.is_null())
+    })
 }
 
 /// All that `serve` needs but for the list of repositories: that may well be
@@ -588,10 +685,7 @@ fn hook_fault(
 /// When the webhooks of a repository were made, by id; what cannot be read is
 /// left out, for nothing but a hint depends on it.
 async fn made_at(forge: &Forge, found: &Repository) -> BTreeMap<i64, Timestamp> {
-    let path = format!(
-        "/repos/{}/{}/hooks?page=1&limit=50",
-        found.owner.login, found.name
-    );
+    let path = below(found, "/hooks?page=1&limit=50");
     let Ok(answer) = forge.request(Method::GET, &path, None).await else {
         return BTreeMap::new();
     };
@@ -632,7 +726,7 @@ impl Work<'_> {
 
     async fn labels(&mut self, seen: &Survey) {
         for label in labels() {
-            let what = format!("label {}", label.name);
+            let what = format!("{LABEL_STEP}{}", label.name);
             if seen.labels.contains_key(&label.name) {
                 let odd = seen.odd_label(&label);
                 let state = if odd.is_some() {
@@ -938,29 +1032,24 @@ fn what_people_must_do(
     steps: &[Step],
 ) -> Vec<String> {
     let (line, about) = allowed_host_list(config);
-    let mut allow = format!(
-        "The administrator of {} lets it call Lazarus: in its app.ini\n\n    [webhook]\n    {line}\n\n\
-         (added to what stands there), then a restart. {about}.\n\
-         Without it comments work and nothing arrives here; only the webhook's page says\n\
-         \"webhook can only call allowed HTTP servers\".",
-        config.forge.url
-    );
-    let _ = write!(
-        allow,
-        "\nThe address that it calls: {}",
-        config.webhook.address()
-    );
     let mut list = vec![
-        allow,
+        format!(
+            "The administrator of {} lets it call Lazarus: in its app.ini\n\n    [webhook]\n    {line}\n\n\
+             (added to what stands there), then a restart. {about}. Without this setting comments work and nothing \
+             arrives here; only the webhook's page says \"webhook can only call allowed HTTP servers\". \
+             The address that it calls: {}",
+            config.forge.url,
+            config.webhook.address()
+        ),
         format!(
             "The token of the bot's account {} needs the scopes {}.",
             bot.login,
             SCOPES.join(", ")
         ),
         format!(
-            "{} administers {full_name}, and must go on doing so: without that Lazarus can neither read who may\n\
-             do what nor see to its webhook. To read who is in a director team, it must be in that team or own\n\
-             the organisation.",
+            "{} administers {full_name}, and must go on doing so: without that Lazarus can neither read who may do \
+             what nor see to its webhook. To read who is in a director team, it must be in that team or own the \
+             organisation.",
             bot.login
         ),
     ];
