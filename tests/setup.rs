@@ -2,6 +2,7 @@
 //! real server given by `FORGE_URL` and `FORGE_ADMIN_TOKEN`. Everything that
 //! is made there is removed again.
 #![allow(
+    clippy::format_push_string,
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::print_stderr,
@@ -759,7 +760,7 @@ async fn a_secret_that_was_lost_is_made_again_with_a_hook_that_knows_it() {
             assert!(hooks.len() == 1 && hooks[0]["id"] != old, "{hooks:#?}");
             assert_ne!(fs::read_to_string(world.secret_file()).unwrap(), old_secret);
             // A secret that somebody changed an hour after the hook was made.
-            let later = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
+            let later = std::time::SystemTime::now() + std::time::Duration::from_hours(1);
             let file = fs::File::options()
                 .append(true)
                 .open(world.secret_file())
@@ -953,7 +954,7 @@ async fn a_team_whose_members_the_bot_cannot_read_is_named() {
                 .await;
             let says = |report: &DoctorReport, what: &str| {
                 report.lines.iter().any(|l| {
-                    l.name.ends_with("gadget: directors") && l.ok == Verdict::Fail && l.found.contains(what)
+                    l.name.ends_with("gadget (directors)") && l.ok == Verdict::Fail && l.found.contains(what)
                 })
             };
             for report in [&outside, &inside] {

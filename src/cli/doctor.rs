@@ -593,7 +593,7 @@ async fn repository(
     if !found.permissions.admin {
         return;
     }
-    let name = format!("{full_name}: prepared");
+    let name = format!("{full_name} (prepared)");
     let again = format!("run `lazarus init {full_name}`");
     let seen = match init::survey(forge, &api, found, config).await {
         Ok(seen) => seen,
@@ -666,7 +666,7 @@ async fn directors(
     let Some(configured) = config.repository(full_name) else {
         return;
     };
-    let name = format!("{full_name}: directors");
+    let name = format!("{full_name} (directors)");
     for login in &configured.directors {
         match forge.user(login).await {
             Ok(Some(_)) => {}
@@ -770,7 +770,7 @@ async fn events(
 }
 
 async fn event_line(config: &Config, forge: &Forge, found: &Repository, bot: &User) -> Line {
-    let name = format!("{}: {WAY}", found.reference().full_name());
+    let name = format!("{} ({WAY})", found.reference().full_name());
     if found.archived {
         return line(
             Verdict::Fail,
