@@ -31,6 +31,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use futures::StreamExt as _;
 use tokio::sync::{Notify, mpsc, watch};
 
 /// Inputs that one transaction takes at most.

@@ -121,6 +121,14 @@ impl Tx<'_> {
         self.cell_rows("SELECT slot, data, facts FROM cells WHERE live = 1 ORDER BY slot LIMIT ?1", params![limit])
     }
 
+    /// Every cell, the newest last, at most `limit` of the newest.
+    pub fn all_cells(&self, limit: i64) -> Result<Vec<CellRow>> {
+        self.cell_rows(
+            "SELECT slot, data, facts FROM (SELECT slot, data, facts FROM cells ORDER BY slot DESC LIMIT ?1) ORDER BY slot",
+            params![limit],
+        )
+    }
+
     /// Every cell of a mission, oldest first.
     pub fn cells_of(&self, mission: &str) -> Result<Vec<CellRow>> {
         self.cell_rows("SELECT slot, data, facts FROM cells WHERE mission = ?1 ORDER BY slot", params![mission])

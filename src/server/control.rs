@@ -1,0 +1,95 @@
+//! The control socket: an operator's commands for a daemon that runs. It lies
+//! in the data directory, which only its user can enter.
+
+use crate::cell::CellId;
+use crate::engine::{Engine, Outcome};
+use crate::mission::Command;
+use serde::{Deserialize, Serialize};
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+/// The socket's name in the data directory.
+pub const SOCKET: &str = "control.sock";
+/// Longest request, in bytes.
+const REQUEST_MAX: u64 = 1 << 20;
+/// Longest that an operator's command is waited for.
+pub const WAIT: Duration = Duration::from_secs(120);
+
+/// One command of an operator.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Request {
+    /// The system account.
+    pub by: String,
+    /// What.
+    pub command: Command,
+    /// Owner, repository, issue, for commands on a mission.
+    pub issue: Option<(String, String, i64)>,
+    /// The cell, for commands on one.
+    pub cell: Option<CellId>,
+}
+
+impl Request {
+    /// Runs it in an engine.
+    pub async fn run(self, engine: &Engine) -> Outcome {
+        match engine.operate(self.by, self.command, self.issue, self.cell, WAIT).await {
+            Ok(outcome) => outcome,
+            Err(why) => Outcome::refused(why),
+        }
+    }
+}
+
+/// Serves operators until the task is ended.
+///
+/// # Errors
+/// Where the socket cannot be made.
+pub async fn serve(engine: Arc<Engine>, data: &Path) -> std::io::Result<()> {
+    let directory = std::fs::File::open(data)?;
+    // Through the directory's descriptor, because a socket's path is short.
+    let path = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let engine = Arc::clone(&engine);
+        tokio::spawn(async move {
+            let _ = answer(stream, &engine).await;
+        });
+    }
+}
+
+async fn answer(stream: UnixStream, engine: &Engine) -> std::io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    BufReader::new(read.take(REQUEST_MAX)).read_line(&mut line).await?;
+    let outcome = match serde_json::from_str::<Request>(&line) {
+        Ok(request) => request.run(engine).await,
+        Err(error) => Outcome::refused(format!("the request cannot be read: {error}")),
+    };
+    let mut text = serde_json::to_vec(&outcome)?;
+    text.push(b'\n');
+    write.write_all(&text).await
+}
+
+/// Asks a daemon that runs.
+///
+/// # Errors
+/// Where it does not answer.
+pub async fn ask(data: &Path, request: &Request) -> std::io::Result<Outcome> {
+    let directory = std::fs::File::open(data)?;
+    let stream = UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd())).await?;
+    let (read, mut write) = stream.into_split();
+    let mut text = serde_json::to_vec(request)?;
+    text.push(b'\n');
+    write.write_all(&text).await?;
+    let mut line = String::new();
+    BufReader::new(read).read_line(&mut line).await?;
+    Ok(serde_json::from_str(&line)?)
+}
