@@ -10,5 +10,21 @@
 
 mod world;
 
+#[path = "conversations/approval.rs"]
+mod approval;
+#[path = "conversations/authority.rs"]
+mod authority;
+#[path = "conversations/command_line.rs"]
+mod command_line;
+#[path = "conversations/crash.rs"]
+mod crash;
+#[path = "conversations/door.rs"]
+mod door;
+#[path = "conversations/lossy.rs"]
+mod lossy;
+#[path = "conversations/main_job.rs"]
+mod main_job;
 #[path = "conversations/people_and_forge.rs"]
 mod people_and_forge;
+#[path = "conversations/publication.rs"]
+mod publication;

@@ -405,6 +405,38 @@ impl World {
         self.server.is_live()
     }
 
+    /// Takes every hook off the repository: Lazarus hears nothing any more.
+    pub async fn remove_hooks(&self) {
+        let hooks = self.admin("GET", &self.at("/hooks"), None, &[200]).await;
+        for hook in hooks.as_array().into_iter().flatten() {
+            self.admin(
+                "DELETE",
+                &self.at(&format!("/hooks/{}", hook["id"])),
+                None,
+                &[204],
+            )
+            .await;
+        }
+    }
+
+    /// Orders faults from the stand-in, as JSON (`FaultOrder`).
+    pub async fn misbehave(&self, order: Value) {
+        let auth = Auth::Token(&self.admin_token);
+        self.http
+            .call(auth, "POST", "/_standin/faults", Some(order))
+            .await
+            .expect(&[200, 201, 204]);
+    }
+
+    /// No more faults.
+    pub async fn behave(&self) {
+        let auth = Auth::Token(&self.admin_token);
+        self.http
+            .call(auth, "DELETE", "/_standin/faults", None)
+            .await
+            .expect(&[200, 204]);
+    }
+
     fn at(&self, rest: &str) -> String {
         format!("/repos/{}{rest}", self.repository())
     }
@@ -611,12 +643,11 @@ impl World {
             if let Some(found) = probe().await {
                 return found;
             }
-            if started.elapsed() > CEILING {
-                panic!(
-                    "waited {CEILING:?} in vain for {what}\n{}",
-                    self.evidence(issue).await
-                );
-            }
+            assert!(
+                started.elapsed() <= CEILING,
+                "waited {CEILING:?} in vain for {what}\n{}",
+                self.evidence(issue).await
+            );
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     }
@@ -697,6 +728,11 @@ impl World {
     /// the same before and after.
     pub async fn assert_settled(&self, issue: i64) {
         self.wait_for_deliveries(issue).await;
+        self.assert_quiet(issue).await;
+    }
+
+    /// The same for what has reached the daemon, without waiting for the forge.
+    pub async fn assert_quiet(&self, issue: i64) {
         let mut before: Option<String> = None;
         self.wait_until(&format!("everything about #{issue} to settle"), issue, async || {
             if !self.daemon.is_ready().await {
@@ -847,7 +883,8 @@ impl World {
         );
     }
 
-    fn needle(&self) -> String {
+    /// What names this world in `/proc`.
+    pub fn needle(&self) -> String {
         self.place
             .file_name()
             .expect("a name")

@@ -83,10 +83,10 @@ impl Proposal {
     pub fn body(&self) -> String {
         let mut body = String::from("<!-- lazarus:v1 -->\n\n");
         let mut field = |label: &str, value: Option<&str>| {
-            body.push_str(&format!(
-                "### {label}\n\n{}\n\n",
-                value.unwrap_or("_No response_")
-            ));
+            let value = value.unwrap_or("_No response_");
+            for part in ["### ", label, "\n\n", value, "\n\n"] {
+                body.push_str(part);
+            }
         };
         field("Agents", Some(&self.agents));
         field("Backend", self.backend.as_deref());

@@ -1,7 +1,7 @@
 //! A mission's thread as its readers see it, and the marker by which programs
 //! find the bot's comments again (contract §8).
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde_json::Value;
 
@@ -164,7 +164,7 @@ impl Comment {
 pub fn render(comments: &[Comment]) -> String {
     let mut text = String::new();
     for comment in comments {
-        text.push_str(&format!("── #{} {} ", comment.id, comment.login));
+        let _ = write!(text, "── #{} {} ", comment.id, comment.login);
         text.push_str(&"─".repeat(40));
         text.push('\n');
         text.push_str(&comment.body.chars().take(4000).collect::<String>());
