@@ -1,1 +1,328 @@
-//! See the map in the crate's root.
+//! State on disk: one SQLite file with the inbox, the registry, the effects
+//! queue and the ledger.
+//!
+//! There is one writer, a thread of its own, and every change is a closure
+//! that runs inside a transaction of that thread. What is queued when it looks
+//! is committed together (group commit without a timer), with
+//! `synchronous=FULL`: when [`Store::transact`] returns, the change has
+//! survived the power going away. Readers have connections of their own and
+//! never wait for the writer (WAL).
+
+mod effects;
+mod inbox;
+mod ledger;
+mod registry;
+mod schema;
+
+pub use effects::{EffectRow, EffectState};
+pub use inbox::InboxRow;
+pub use ledger::{Entry, GENESIS, Head, LedgerFault, NewEntry, verify};
+pub use registry::{CellRow, CommentRow};
+
+use rusqlite::Connection;
+use std::fs::File;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use tokio::sync::{mpsc, oneshot};
+
+/// Most changes that one commit takes together.
+const GROUP_MAX: usize = 512;
+/// Idle reader connections that are kept.
+const READERS_MAX: usize = 4;
+
+/// What can go wrong with the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite's words.
+    #[error("the registry {path}: {source}; check the disk's space and rights, then try again")]
+    Sqlite {
+        /// The file.
+        path: String,
+        /// The error.
+        source: rusqlite::Error,
+    },
+    /// Another process has the data directory.
+    #[error("{path} is in use by another Lazarus (process {pid}); two on one data directory would both act. Stop that one, or give this one a `paths.data` of its own")]
+    InUse {
+        /// The data directory.
+        path: String,
+        /// The process, as it wrote into the lock file.
+        pid: String,
+    },
+    /// A file could not be used.
+    #[error("{tried} {path}: {source}")]
+    Io {
+        /// What was tried.
+        tried: &'static str,
+        /// The file.
+        path: String,
+        /// The error.
+        source: std::io::Error,
+    },
+    /// What is stored cannot be read back.
+    #[error("the registry holds a {what} that cannot be read: {why}; run `lazarus ledger verify`, then restore the registry from a backup")]
+    Corrupt {
+        /// What.
+        what: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// A decision panicked; nothing of it was stored.
+    #[error("a decision failed inside ({0}); nothing of it was stored")]
+    Panicked(String),
+    /// The writer is gone: shutting down.
+    #[error("the store is closed")]
+    Closed,
+    /// The schema is newer than this program.
+    #[error("the registry {path} has schema {found}, this Lazarus knows up to {known}; use the newer Lazarus that wrote it")]
+    TooNew {
+        /// The file.
+        path: String,
+        /// The schema found.
+        found: i64,
+        /// The newest known.
+        known: i64,
+    },
+}
+
+impl StoreError {
+    fn json(what: &'static str) -> impl Fn(serde_json::Error) -> Self {
+        move |e| Self::Corrupt { what, why: e.to_string() }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(source: rusqlite::Error) -> Self {
+        Self::Sqlite { path: "registry".to_owned(), source }
+    }
+}
+
+/// A result of the store.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// The exclusive right to a data directory: held as long as this lives, given
+/// back by the kernel when the process ends in whatever way.
+#[derive(Debug)]
+pub struct DataLock {
+    _file: File,
+}
+
+impl DataLock {
+    /// Takes the lock of a data directory.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] where another process holds it.
+    pub fn take(data: &Path) -> Result<Self> {
+        use std::io::{Read as _, Seek as _, Write as _};
+        let path = data.join("lock");
+        let io = |tried| {
+            let path = path.display().to_string();
+            move |source| StoreError::Io { tried, path, source }
+        };
+        let mut file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(io("opening the lock"))?;
+        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut pid = String::new();
+            let _ = file.read_to_string(&mut pid);
+            return Err(StoreError::InUse { path: data.display().to_string(), pid: pid.trim().to_owned() });
+        }
+        file.set_len(0).map_err(io("clearing the lock"))?;
+        file.rewind().map_err(io("writing the lock"))?;
+        write!(file, "{}", std::process::id()).map_err(io("writing the lock"))?;
+        Ok(Self { _file: file })
+    }
+
+    /// Whether some process holds the lock of a data directory.
+    pub fn is_held(data: &Path) -> bool {
+        let Ok(file) = File::open(data.join("lock")) else { return false };
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).is_err()
+    }
+}
+
+type Completion = Box<dyn FnOnce(std::result::Result<(), String>) + Send>;
+type Job = Box<dyn FnOnce(&Tx<'_>) -> Completion + Send>;
+
+/// One change in progress.
+pub struct Tx<'a> {
+    pub(crate) conn: &'a Connection,
+}
+
+/// The store. Cheap to clone; the writer ends with the last clone.
+#[derive(Clone)]
+pub struct Store {
+    jobs: mpsc::UnboundedSender<Job>,
+    readers: Arc<Mutex<Vec<Connection>>>,
+    path: Arc<PathBuf>,
+}
+
+impl Store {
+    /// Opens or makes the registry at `path` and brings its schema up to date.
+    ///
+    /// # Errors
+    /// Where the file cannot be opened, or is of a newer Lazarus.
+    pub fn open(path: &Path) -> Result<Self> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(|source| StoreError::Io {
+                tried: "making the directory",
+                path: parent.display().to_string(),
+                source,
+            })?;
+        }
+        let conn = connect(path, false)?;
+        schema::migrate(&conn, path)?;
+        let (jobs, queue) = mpsc::unbounded_channel();
+        std::thread::Builder::new()
+            .name("store-writer".into())
+            .stack_size(2 * 1024 * 1024)
+            .spawn(move || write_loop(conn, queue))
+            .map_err(|source| StoreError::Io { tried: "starting the writer for", path: path.display().to_string(), source })?;
+        Ok(Self { jobs, readers: Arc::default(), path: Arc::new(path.to_owned()) })
+    }
+
+    /// Runs a change in the writer's transaction and returns once it is
+    /// durable. An error of the closure undoes the closure's changes alone.
+    ///
+    /// # Errors
+    /// The closure's, or the commit's: then nothing was stored.
+    pub async fn transact<T, F>(&self, change: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        let (send, receive) = oneshot::channel();
+        let path = Arc::clone(&self.path);
+        let job: Job = Box::new(move |tx| {
+            let result = std::panic::catch_unwind(AssertUnwindSafe(|| change(tx))).unwrap_or_else(|panic| {
+                let why = panic
+                    .downcast_ref::<&str>()
+                    .map(|s| (*s).to_owned())
+                    .or_else(|| panic.downcast_ref::<String>().cloned())
+                    .unwrap_or_else(|| "no message".to_owned());
+                Err(StoreError::Panicked(why))
+            });
+            let failed = result.is_err();
+            if failed {
+                let _ = tx.conn.execute_batch("ROLLBACK TO change");
+            }
+            Box::new(move |committed| {
+                let result = match committed {
+                    Ok(()) => result,
+                    Err(why) if failed => {
+                        let _ = why;
+                        result
+                    }
+                    Err(why) => Err(StoreError::Sqlite {
+                        path: path.display().to_string(),
+                        source: rusqlite::Error::SqliteFailure(
+                            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL),
+                            Some(why),
+                        ),
+                    }),
+                };
+                let _ = send.send(result);
+            })
+        });
+        self.jobs.send(job).map_err(|_| StoreError::Closed)?;
+        receive.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Reads beside the writer, on a thread that may block.
+    ///
+    /// # Errors
+    /// The closure's.
+    pub async fn read<T, F>(&self, look: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || store.read_blocking(look)).await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// The same on the calling thread.
+    ///
+    /// # Errors
+    /// The closure's.
+    pub fn read_blocking<T>(&self, look: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
+        let pooled = self.readers.lock().ok().and_then(|mut r| r.pop());
+        let conn = match pooled {
+            Some(conn) => conn,
+            None => connect(&self.path, true)?,
+        };
+        let result = look(&Tx { conn: &conn });
+        if let Ok(mut readers) = self.readers.lock()
+            && readers.len() < READERS_MAX
+        {
+            readers.push(conn);
+        }
+        result
+    }
+}
+
+/// Opens the registry of a data directory for reading alone, without a writer:
+/// what `lazarus status` does, with the daemon running or not.
+///
+/// # Errors
+/// Where there is none, or it cannot be read.
+pub fn look<T>(path: &Path, look: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
+    let conn = connect(path, true)?;
+    look(&Tx { conn: &conn })
+}
+
+fn connect(path: &Path, read_only: bool) -> Result<Connection> {
+    use rusqlite::OpenFlags;
+    let with_path = |source| StoreError::Sqlite { path: path.display().to_string(), source };
+    let flags = if read_only {
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX
+    } else {
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX
+    };
+    let conn = Connection::open_with_flags(path, flags).map_err(with_path)?;
+    conn.busy_timeout(std::time::Duration::from_secs(5)).map_err(with_path)?;
+    if read_only {
+        conn.execute_batch("PRAGMA query_only=ON; PRAGMA cache_size=-1024;").map_err(with_path)?;
+    } else {
+        conn.execute_batch(
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA cache_size=-4096; \
+             PRAGMA wal_autocheckpoint=2000; PRAGMA journal_size_limit=67108864;",
+        )
+        .map_err(with_path)?;
+    }
+    conn.set_prepared_statement_cache_capacity(64);
+    Ok(conn)
+}
+
+fn write_loop(conn: Connection, mut queue: mpsc::UnboundedReceiver<Job>) {
+    while let Some(first) = queue.blocking_recv() {
+        let mut completions: Vec<Completion> = vec![];
+        // Locked by a stranger, or no space: nobody is told that it is stored.
+        let begun = conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| e.to_string());
+        let mut next = Some(first);
+        while let Some(job) = next.take() {
+            let savepoint = begun.is_ok() && conn.execute_batch("SAVEPOINT change").is_ok();
+            completions.push(job(&Tx { conn: &conn }));
+            if savepoint {
+                let _ = conn.execute_batch("RELEASE change");
+            }
+            if completions.len() < GROUP_MAX && begun.is_ok() {
+                next = queue.try_recv().ok();
+            }
+        }
+        let outcome = begun.and_then(|()| {
+            conn.execute_batch("COMMIT").map_err(|e| {
+                let _ = conn.execute_batch("ROLLBACK");
+                e.to_string()
+            })
+        });
+        for completion in completions {
+            completion(outcome.clone());
+        }
+    }
+    let _ = conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+}

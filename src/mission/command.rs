@@ -1,0 +1,740 @@
+//! Slash commands in comments: where one may stand, and what it says.
+//!
+//! A command is a line of ordinary text that begins with `/`. Ordinary means:
+//! in a paragraph at the top level of the comment, outside of code, quotes,
+//! lists, links, tables, HTML and `<details>`. Arguments are literal strings;
+//! nothing is expanded.
+
+use super::text::duration;
+use crate::cell::{BackendKind, CellId, Identity, Isolation, Network, Outcome, Role};
+use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// Most commands that are read from one comment; the rest is refused.
+pub const COMMANDS_MAX: usize = 10;
+/// Longest line that is read as a command, in bytes.
+pub const LINE_MAX: usize = 4096;
+/// Longest comment that is searched for commands, in bytes.
+pub const COMMENT_MAX: usize = 256 * 1024;
+
+/// What one command asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the fields are the arguments of contract §7")]
+pub enum Command {
+    Summon { agents: Vec<String>, options: SummonOptions },
+    Approve,
+    Reject { reason: Option<String> },
+    Invite { identity: String, role: Role, cell: Option<CellId> },
+    Revoke { identity: String, cell: Option<CellId> },
+    Accept { cell: Option<CellId> },
+    Tell { agent: String, text: String },
+    Status { cell: Option<CellId> },
+    Help { command: Option<String> },
+    Extend { by: i64 },
+    Pause,
+    Resume,
+    Checkpoint { note: Option<String> },
+    Revive { agent: Option<String> },
+    Substitute { agent: String, instead_of: Option<String> },
+    Handoff { task: String, from: String, to: String },
+    Decide { text: String },
+    Vote { yes: bool, on: Option<String> },
+    Publish { what: String },
+    Close { outcome: Outcome, reason: Option<String> },
+    Resurrect { cell: Option<CellId> },
+    Destroy { cell: CellId },
+}
+
+/// The keys of `/summon` and `/team`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SummonOptions {
+    /// How it runs.
+    pub backend: Option<BackendKind>,
+    /// The weakest isolation that is acceptable.
+    pub isolation: Option<Isolation>,
+    /// Time to live, in milliseconds.
+    pub ttl: Option<i64>,
+    /// What it may reach.
+    pub network: Option<Network>,
+    /// The model.
+    pub model: Option<String>,
+    /// The task beside the issue's text.
+    pub task: Option<String>,
+}
+
+/// A command's name and one line on it, for `/help` and "did you mean".
+#[derive(Debug, Clone, Copy)]
+pub struct CommandKind {
+    /// The word after the slash.
+    pub name: &'static str,
+    /// Arguments, as a person would write them.
+    pub usage: &'static str,
+    /// Who may.
+    pub who: &'static str,
+    /// What it does.
+    pub does: &'static str,
+}
+
+const fn c(name: &'static str, usage: &'static str, who: &'static str, does: &'static str) -> CommandKind {
+    CommandKind { name, usage, who, does }
+}
+
+/// Every command of contract §7, in its order.
+pub const fn grammar() -> &'static [CommandKind] {
+    GRAMMAR
+}
+
+const GRAMMAR: &[CommandKind] = &[
+        c(
+            "summon",
+            "/summon AGENT [backend= isolation= ttl= network= model= task=]",
+            "director; write access asks",
+            "a cell for one agent",
+        ),
+        c("team", "/team A+B[+C…] [key=value…]", "director; write access asks", "one cell, several executors"),
+        c("approve", "/approve", "director", "approves the open proposal or request"),
+        c("reject", "/reject [reason]", "director", "rejects it"),
+        c("invite", "/invite IDENTITY ROLE [CELL]", "director", "invites `agent:NAME`, `bot:NAME` or `human:LOGIN`"),
+        c("revoke", "/revoke IDENTITY [CELL]", "director", "takes an invitation or a participation back"),
+        c("accept", "/accept [CELL]", "the invited human", "accepts an invitation"),
+        c("tell", "/tell AGENT text", "director, write access", "hands text to an agent"),
+        c("status", "/status [CELL]", "everyone", "how the cells of this mission stand"),
+        c("help", "/help [COMMAND]", "everyone", "this list"),
+        c("extend", "/extend DURATION", "director", "makes the time to live longer"),
+        c("pause", "/pause", "director", "freezes the cell"),
+        c("resume", "/resume", "director", "thaws it"),
+        c("checkpoint", "/checkpoint [note]", "director", "takes a snapshot"),
+        c("revive", "/revive [AGENT]", "director", "starts dead agents again"),
+        c("substitute", "/substitute AGENT [for AGENT]", "director", "another agent takes over"),
+        c("handoff", "/handoff TASK from A to B", "director", "hands a task over"),
+        c("decide", "/decide TEXT", "director; council", "records a decision"),
+        c("vote", "/vote yes|no [on ID]", "director; council", "votes on a decision"),
+        c("publish", "/publish notes|decisions|checkpoint|artifact NAME", "director", "lets something optional out"),
+        c("close", "/close [completed|failed|abandoned] [reason]", "director", "ends the cell"),
+        c("resurrect", "/resurrect [CELL]", "director", "brings a closed cell back within its grace period"),
+        c("destroy", "/destroy CELL", "director", "scrubs a cell"),
+];
+
+/// One line of a comment that looked like a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "line", rename_all = "snake_case")]
+pub enum Line {
+    /// A command.
+    Command {
+        /// Byte range of the line in the comment.
+        at: Range<usize>,
+        /// What it says.
+        command: Command,
+    },
+    /// Meant as a command, but not one: answered with the reason.
+    Refused {
+        /// Byte range of the line in the comment.
+        at: Range<usize>,
+        /// What is wrong, and what is allowed. Our words; what was given is
+        /// quoted in it, so it goes through the gate like everything else.
+        why: String,
+    },
+}
+
+/// What a comment says to Lazarus.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parsed {
+    /// Its commands and refusals, in order, at most [`COMMANDS_MAX`] and one
+    /// more that says how many were left out.
+    pub lines: Vec<Line>,
+}
+
+/// Characters that make a line look like what it is not: zero width and bidi
+/// controls, NBSP and its like, other slashes, NUL and other controls.
+pub fn suspicious(c: char) -> bool {
+    matches!(c,
+        '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{7f}'..='\u{a0}' | '\u{ad}'
+        | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{1680}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180e}'
+        | '\u{2000}'..='\u{200f}' | '\u{2028}'..='\u{202f}' | '\u{2044}' | '\u{205f}'..='\u{206f}' | '\u{2215}'
+        | '\u{29f8}' | '\u{3000}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ff0f}' | '\u{ffa0}'
+        | '\u{fff9}'..='\u{fffd}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+fn is_slash_like(c: char) -> bool {
+    matches!(c, '/' | '\u{2044}' | '\u{2215}' | '\u{29f8}' | '\u{ff0f}')
+}
+
+/// Reads the commands of a comment.
+pub fn parse_comment(body: &str) -> Parsed {
+    let mut parsed = Parsed::default();
+    if body.len() > COMMENT_MAX {
+        if mentions_command(body) {
+            parsed.lines.push(Line::Refused {
+                at: 0..0,
+                why: format!("comments over {} KiB are not searched for commands; send them in a short one", COMMENT_MAX / 1024),
+            });
+        }
+        return parsed;
+    }
+    let mut left_out = 0;
+    for range in plain_lines(body) {
+        let line = &body[range.clone()];
+        let Some(result) = read_line(line) else { continue };
+        if parsed.lines.len() >= COMMANDS_MAX {
+            left_out += 1;
+            continue;
+        }
+        parsed.lines.push(match result {
+            Ok(command) => Line::Command { at: range, command },
+            Err(why) => Line::Refused { at: range, why },
+        });
+    }
+    if left_out > 0 {
+        parsed.lines.push(Line::Refused {
+            at: 0..0,
+            why: format!("a comment may hold at most {COMMANDS_MAX} commands; {left_out} more were not read"),
+        });
+    }
+    parsed
+}
+
+/// Whether an over-long text has a line that begins with a known command.
+fn mentions_command(body: &str) -> bool {
+    body.lines().any(|line| {
+        line.strip_prefix('/').is_some_and(|rest| {
+            let word: String = rest.chars().take(16).take_while(char::is_ascii_alphabetic).collect();
+            grammar().iter().any(|c| c.name == word)
+        })
+    })
+}
+
+/// The lines of ordinary text: byte ranges in `body`, without line ends.
+fn plain_lines(body: &str) -> Vec<Range<usize>> {
+    let mut options = Options::empty();
+    options.insert(Options::ENABLE_TABLES);
+    options.insert(Options::ENABLE_FOOTNOTES);
+    options.insert(Options::ENABLE_STRIKETHROUGH);
+    options.insert(Options::ENABLE_TASKLISTS);
+    options.insert(Options::ENABLE_MATH);
+    let mut depth = 0usize;
+    let mut paragraph: Option<Range<usize>> = None;
+    let mut texts: Vec<Range<usize>> = vec![];
+    let mut open_html = 0i64;
+    let mut lines = vec![];
+    for (event, range) in Parser::new_ext(body, options).into_offset_iter() {
+        match event {
+            Event::Start(Tag::Paragraph) if depth == 0 => {
+                depth = 1;
+                texts.clear();
+                // Whether HTML was open *before* this paragraph decides.
+                paragraph = (open_html <= 0).then_some(range);
+            }
+            Event::End(TagEnd::Paragraph) if depth == 1 => {
+                depth = 0;
+                if let Some(paragraph) = paragraph.take() {
+                    lines.extend(lines_in(body, paragraph, &texts));
+                }
+            }
+            Event::Start(_) => depth += 1,
+            Event::End(_) => depth = depth.saturating_sub(1),
+            Event::Text(_) if depth == 1 => texts.push(range),
+            Event::Html(html) | Event::InlineHtml(html) => {
+                open_html += html_balance(&html);
+                // Inside one paragraph, what follows an opening tag is inside HTML.
+                if open_html > 0 && depth == 1 {
+                    texts.push(usize::MAX..usize::MAX);
+                }
+            }
+            _ => {}
+        }
+    }
+    lines
+}
+
+/// Opening minus closing tags of a piece of HTML; elements that have no end
+/// tag do not count.
+fn html_balance(html: &str) -> i64 {
+    const VOID: [&str; 14] = [
+        "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr",
+    ];
+    let mut balance = 0;
+    for piece in html.split('<').skip(1) {
+        let closing = piece.starts_with('/');
+        let name: String =
+            piece.trim_start_matches('/').chars().take_while(char::is_ascii_alphanumeric).collect::<String>();
+        if name.is_empty() || VOID.contains(&name.to_ascii_lowercase().as_str()) || piece.contains("/>") {
+            continue;
+        }
+        balance += if closing { -1 } else { 1 };
+    }
+    balance
+}
+
+fn lines_in(body: &str, paragraph: Range<usize>, texts: &[Range<usize>]) -> Vec<Range<usize>> {
+    let html_from = texts.iter().position(|t| t.start == usize::MAX);
+    let usable = &texts[..html_from.unwrap_or(texts.len())];
+    let mut out = vec![];
+    let mut start = paragraph.start;
+    for line in body[paragraph].split_inclusive('\n') {
+        let end = start + line.trim_end_matches(['\n', '\r']).len();
+        let indent = line.len() - line.trim_start_matches(' ').len();
+        let first = start + indent;
+        // The first character has to be plain text, not part of code, a link or HTML.
+        if first < end && usable.iter().any(|t| t.start <= first && first < t.end) {
+            out.push(first..end);
+        }
+        start += line.len();
+    }
+    out
+}
+
+/// Reads one plain line: `None` where it is not meant for us.
+fn read_line(line: &str) -> Option<Result<Command, String>> {
+    let looks = line.trim_start_matches(suspicious_not_slash);
+    let first = looks.chars().next()?;
+    if !is_slash_like(first) {
+        return None;
+    }
+    let word: String = looks
+        .chars()
+        .skip(1)
+        .take_while(|c| !c.is_whitespace() && !is_slash_like(*c))
+        .filter(|c| !suspicious(*c))
+        .take(24)
+        .collect();
+    // A path such as `/usr/bin` is no command.
+    let after = looks.chars().skip(1).skip_while(|c| c.is_alphanumeric()).next();
+    let known = grammar().iter().find(|c| c.name == word.to_ascii_lowercase());
+    if after.is_some_and(is_slash_like) && known.is_none() {
+        return None;
+    }
+    let Some(kind) = known else {
+        let lower = word.to_ascii_lowercase();
+        let near = (lower.len() >= 3)
+            .then(|| grammar().iter().find(|c| strsim::damerau_levenshtein(c.name, &lower) == 1))
+            .flatten()?;
+        return Some(Err(format!("there is no command `/{lower}`; did you mean `/{}`?", near.name)));
+    };
+    if line.len() > LINE_MAX {
+        return Some(Err(format!("`/{}`: a command may be {LINE_MAX} bytes long; this one has {}", kind.name, line.len())));
+    }
+    if let Some(odd) = line.chars().find(|c| suspicious(*c)) {
+        return Some(Err(format!(
+            "`/{}` holds a character that cannot be seen or is not what it looks like (U+{:04X}); type the line again by hand",
+            kind.name, odd as u32
+        )));
+    }
+    let rest = line[1 + word.len()..].trim();
+    Some(read_arguments(kind, rest).map_err(|why| format!("`/{}`: {why}. Usage: `{}`", kind.name, kind.usage)))
+}
+
+fn suspicious_not_slash(c: char) -> bool {
+    suspicious(c) && !is_slash_like(c)
+}
+
+fn read_arguments(kind: &CommandKind, rest: &str) -> Result<Command, String> {
+    let mut words = rest.split_whitespace();
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let cell = |word: Option<&str>| word.map(|w| CellId::parse(w).map_err(|e| e.to_string())).transpose();
+    let nothing_more = |command: Command, mut words: std::str::SplitWhitespace<'_>| match words.next() {
+        None => Ok(command),
+        Some(extra) => Err(format!("`{}` is one word too many", shown(extra))),
+    };
+    match kind.name {
+        "summon" | "team" => summon(kind.name, rest),
+        "approve" => nothing_more(Command::Approve, words),
+        "reject" => Ok(Command::Reject { reason: some(rest) }),
+        "invite" => {
+            let identity = words.next().ok_or("IDENTITY is missing")?;
+            let role = words.next().ok_or_else(|| format!("ROLE is missing; allowed are {}", roles()))?;
+            let role = Role::parse(role)
+                .ok_or_else(|| format!("`{}` is not a role; allowed are {}", shown(role), roles()))?;
+            let cell = cell(words.next())?;
+            nothing_more(Command::Invite { identity: identity_word(identity)?, role, cell }, words)
+        }
+        "revoke" => {
+            let identity = words.next().ok_or("IDENTITY is missing")?;
+            let cell = cell(words.next())?;
+            nothing_more(Command::Revoke { identity: identity_word(identity)?, cell }, words)
+        }
+        "accept" => {
+            let cell = cell(words.next())?;
+            nothing_more(Command::Accept { cell }, words)
+        }
+        "tell" => {
+            let (agent, text) = rest.split_once(char::is_whitespace).ok_or("AGENT or the text is missing")?;
+            Ok(Command::Tell { agent: agent_name(agent)?, text: text.trim().to_owned() })
+        }
+        "status" => {
+            let cell = cell(words.next())?;
+            nothing_more(Command::Status { cell }, words)
+        }
+        "help" => {
+            let command = words.next().map(|w| w.trim_start_matches('/').to_ascii_lowercase());
+            if let Some(name) = &command
+                && !grammar().iter().any(|c| c.name == name)
+            {
+                let all: Vec<&str> = grammar().iter().map(|c| c.name).collect();
+                return Err(format!("there is no command `{}`; there are {}", shown(name), all.join(", ")));
+            }
+            nothing_more(Command::Help { command }, words)
+        }
+        "extend" => {
+            let by = duration(words.next().ok_or("DURATION is missing, as in `2h`")?)?;
+            nothing_more(Command::Extend { by }, words)
+        }
+        "pause" => nothing_more(Command::Pause, words),
+        "resume" => nothing_more(Command::Resume, words),
+        "checkpoint" => Ok(Command::Checkpoint { note: some(rest) }),
+        "revive" => {
+            let agent = words.next().map(agent_name).transpose()?;
+            nothing_more(Command::Revive { agent }, words)
+        }
+        "substitute" => {
+            let agent = agent_name(words.next().ok_or("AGENT is missing")?)?;
+            let instead_of = match words.next() {
+                None => None,
+                Some("for") => Some(agent_name(words.next().ok_or("AGENT after `for` is missing")?)?),
+                Some(other) => return Err(format!("`{}` is not `for`", shown(other))),
+            };
+            nothing_more(Command::Substitute { agent, instead_of }, words)
+        }
+        "handoff" => {
+            let parts: Vec<&str> = words.collect();
+            match parts.as_slice() {
+                [task, "from", from, "to", to] => {
+                    Ok(Command::Handoff { task: (*task).to_owned(), from: agent_name(from)?, to: agent_name(to)? })
+                }
+                _ => Err("the form is TASK from A to B".to_owned()),
+            }
+        }
+        "decide" => Ok(Command::Decide { text: some(rest).ok_or("TEXT is missing")? }),
+        "vote" => {
+            let yes = match words.next().map(str::to_ascii_lowercase).as_deref() {
+                Some("yes") => true,
+                Some("no") => false,
+                _ => return Err("say `yes` or `no`".to_owned()),
+            };
+            let on = match words.next() {
+                None => None,
+                Some("on") => Some(words.next().ok_or("ID after `on` is missing")?.to_owned()),
+                Some(other) => return Err(format!("`{}` is not `on`", shown(other))),
+            };
+            nothing_more(Command::Vote { yes, on }, words)
+        }
+        "publish" => match words.next() {
+            Some("notes" | "decisions" | "checkpoint" | "artifact") => Ok(Command::Publish { what: rest.to_owned() }),
+            other => Err(format!(
+                "`{}` cannot be published; allowed are notes, decisions, checkpoint, artifact NAME",
+                shown(other.unwrap_or_default())
+            )),
+        },
+        "close" => {
+            let first = words.next();
+            let outcome = match first.and_then(Outcome::parse) {
+                Some(Outcome::Expired | Outcome::Rejected) | None => None,
+                some => some,
+            };
+            let reason = match (outcome, first) {
+                (Some(_), Some(word)) => some(rest[word.len()..].trim()),
+                _ => some(rest),
+            };
+            Ok(Command::Close { outcome: outcome.unwrap_or(Outcome::Completed), reason })
+        }
+        "resurrect" => {
+            let cell = cell(words.next())?;
+            nothing_more(Command::Resurrect { cell }, words)
+        }
+        "destroy" => {
+            let cell = cell(words.next())?.ok_or("CELL is missing; destroying is never guessed")?;
+            nothing_more(Command::Destroy { cell }, words)
+        }
+        other => Err(format!("`{other}` has no grammar")),
+    }
+}
+
+fn roles() -> String {
+    Role::ALL.map(Role::word).join(", ")
+}
+
+/// What was given, short enough to repeat in an answer.
+fn shown(text: &str) -> String {
+    let mut out: String = text.chars().take(40).collect();
+    if out.len() < text.len() {
+        out.push('…');
+    }
+    out.replace('`', "'")
+}
+
+fn identity_word(word: &str) -> Result<String, String> {
+    // `@login` is how people write a person.
+    if let Some(login) = word.strip_prefix('@') {
+        return Identity::parse(&format!("human:{login}")).map(|i| i.to_string()).map_err(|e| e.to_string());
+    }
+    if word.contains(':') {
+        return Identity::parse(word).map(|i| i.to_string()).map_err(|e| e.to_string());
+    }
+    Identity::parse(&format!("agent:{word}"))
+        .map(|i| i.to_string())
+        .map_err(|_| format!("`{}` is not an identity: `agent:NAME`, `bot:NAME` or `human:LOGIN`", shown(word)))
+}
+
+pub(super) fn agent_name(word: &str) -> Result<String, String> {
+    let good = word.len() <= 32
+        && word.starts_with(|c: char| c.is_ascii_lowercase())
+        && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'));
+    if good {
+        Ok(word.to_owned())
+    } else {
+        Err(format!(
+            "`{}` is not an agent's name; a name has 1 to 32 lower-case letters, digits, - and _, and begins with a letter",
+            shown(word)
+        ))
+    }
+}
+
+/// `A+B` to names, each once.
+pub(super) fn agent_names(text: &str) -> Result<Vec<String>, String> {
+    let mut names = vec![];
+    for word in text.split(['+', ',']).map(str::trim) {
+        let name = agent_name(word)?;
+        if names.contains(&name) {
+            return Err(format!("agent `{name}` is named twice"));
+        }
+        names.push(name);
+    }
+    Ok(names)
+}
+
+fn summon(verb: &str, rest: &str) -> Result<Command, String> {
+    let (who, mut rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    if who.is_empty() {
+        return Err("AGENT is missing".to_owned());
+    }
+    let agents = agent_names(who)?;
+    if verb == "summon" && agents.len() > 1 {
+        return Err("a summons is for one agent; for several use `/team A+B`".to_owned());
+    }
+    let mut options = SummonOptions::default();
+    loop {
+        rest = rest.trim_start();
+        if rest.is_empty() {
+            break;
+        }
+        let (key, after) = rest
+            .split_once('=')
+            .filter(|(k, _)| !k.contains(char::is_whitespace))
+            .ok_or_else(|| format!("`{}` is not of the form key=value", shown(rest)))?;
+        // `task` is free text: quoted, or all that is left of the line.
+        let (value, next) = if let Some(quoted) = after.strip_prefix('"') {
+            quoted.split_once('"').ok_or_else(|| format!("the quote after `{}=` is not closed", shown(key)))?
+        } else if key == "task" {
+            (after, "")
+        } else {
+            after.split_once(char::is_whitespace).unwrap_or((after, ""))
+        };
+        rest = next;
+        options.set(key, value)?;
+    }
+    Ok(Command::Summon { agents, options })
+}
+
+impl SummonOptions {
+    /// Sets one key from its text, as `/summon` and the command line give it.
+    ///
+    /// # Errors
+    /// Names the key and what is allowed.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        let wrong = |allowed: String| format!("{key}=`{}`: allowed are {allowed}", shown(value));
+        match key {
+            "backend" => {
+                self.backend = Some(BackendKind::parse(value).ok_or_else(|| wrong(BackendKind::words()))?);
+            }
+            "isolation" => {
+                self.isolation = Some(Isolation::parse(value).ok_or_else(|| wrong(Isolation::words()))?);
+            }
+            "network" => self.network = Some(Network::parse(value).ok_or_else(|| wrong(Network::words()))?),
+            "ttl" => self.ttl = Some(duration(value).map_err(|e| format!("ttl: {e}"))?),
+            "model" => {
+                let good = !value.is_empty()
+                    && value.len() <= 100
+                    && !value.starts_with('-')
+                    && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:@".contains(&b));
+                if !good {
+                    return Err(wrong("up to 100 letters, digits and - _ . / : @, not beginning with -".to_owned()));
+                }
+                self.model = Some(value.to_owned());
+            }
+            "task" => {
+                if value.trim().is_empty() {
+                    return Err("task is empty".to_owned());
+                }
+                self.task = Some(value.trim().to_owned());
+            }
+            _ => {
+                return Err(format!(
+                    "`{}` is not a key; allowed are backend, isolation, ttl, network, model, task",
+                    shown(key)
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn commands(body: &str) -> Vec<Command> {
+        parse_comment(body)
+            .lines
+            .into_iter()
+            .filter_map(|l| match l {
+                Line::Command { command, .. } => Some(command),
+                Line::Refused { .. } => None,
+            })
+            .collect()
+    }
+    fn refusals(body: &str) -> Vec<String> {
+        parse_comment(body)
+            .lines
+            .into_iter()
+            .filter_map(|l| match l {
+                Line::Refused { why, .. } => Some(why),
+                Line::Command { .. } => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_command_stands_at_the_start_of_a_line_of_ordinary_text() {
+        assert_eq!(commands("/approve"), [Command::Approve]);
+        assert_eq!(commands("Good.\r\n/approve\r\nthanks"), [Command::Approve]);
+        assert_eq!(commands("please /approve"), []);
+        assert_eq!(commands("/pause\n\n/resume").len(), 2);
+    }
+
+    #[test]
+    fn threat_08_commands_in_code_quotes_links_tables_html_and_details_are_never_executed() {
+        for body in [
+            "```\n/close\n```",
+            "~~~\n/close\n~~~",
+            "    /close",
+            "`\n/close\n`",
+            "`a\n/close`",
+            "> /close",
+            "> quoted\n/close",
+            "- item\n  /close",
+            "- /close",
+            "1. /close",
+            "[text\n/close](http://x)",
+            "![\n/close](x.png)",
+            "| a |\n|---|\n| /close |",
+            "<!-- \n/close\n-->",
+            "<!-- a\n\n/close\n\n-->",
+            "<details>\n\n/close\n\n</details>",
+            "<details><summary>x</summary>\n\n/close\n\n</details>",
+            "<div>\n/close\n</div>",
+            "<div>\n\n/close\n\n</div>",
+            "a <b>\n/close</b>",
+            "# /close",
+            "[^1]: /close",
+            "\\/close",
+            "**/close**",
+            "$$\n/close\n$$",
+        ] {
+            assert_eq!(commands(body), [], "executed: {body:?}");
+        }
+        assert_eq!(commands("<details>\n\nx\n\n</details>\n\n/pause"), [Command::Pause], "after the end it is text again");
+    }
+
+    #[test]
+    fn threat_08_lookalikes_and_invisible_characters_are_refused_visibly() {
+        for body in [
+            "\u{ff0f}close",
+            "\u{200b}/close",
+            "/cl\u{200b}ose",
+            "/close\u{a0}completed",
+            "\u{202e}/close",
+            "/close \0",
+            "\u{2215}close",
+            "\u{feff}/close",
+        ] {
+            assert_eq!(commands(body), [], "executed: {body:?}");
+            assert_eq!(refusals(body).len(), 1, "not refused: {body:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_words_are_left_alone_unless_one_slip_away() {
+        assert_eq!(parse_comment("/shrug"), Parsed::default());
+        assert_eq!(parse_comment("/usr/bin/env"), Parsed::default());
+        assert_eq!(parse_comment("/close/d is a path"), parse_comment("/close/d is a path"));
+        assert!(refusals("/aprove")[0].contains("did you mean `/approve`"));
+        assert!(refusals("/staus")[0].contains("/status"));
+    }
+
+    #[test]
+    fn threat_10_arguments_are_literal() {
+        assert_eq!(
+            commands("/tell scribe $HOME `id` && rm -rf ~ ../.. -x"),
+            [Command::Tell { agent: "scribe".into(), text: "$HOME `id` && rm -rf ~ ../.. -x".into() }]
+        );
+        for body in [
+            "/summon ../../etc",
+            "/summon -rf",
+            "/summon $HOME",
+            "/summon scribe model=--dangerous",
+            "/summon scribe backend=$(id)",
+            "/summon scribe FORGE_TOKEN=x",
+            "/destroy ../../x",
+            "/invite agent:../x executor",
+        ] {
+            assert_eq!(commands(body), [], "accepted: {body:?}");
+            assert_eq!(refusals(body).len(), 1, "not refused: {body:?}");
+        }
+        assert!(refusals(&format!("/tell scribe {}", "x".repeat(10_000)))[0].contains("4096"));
+    }
+
+    #[test]
+    fn bad_arguments_are_answered_with_what_is_allowed() {
+        assert!(refusals("/invite agent:x boss")[0].contains("director, executor, observer, guest, substitute"));
+        assert!(refusals("/extend soon")[0].contains("`15m`"));
+        assert!(refusals("/summon scribe backend=vm")[0].contains("process, venv, docker, remote"));
+        assert!(refusals("/summon scribe isolation=9")[0].contains("level_2"));
+        assert!(refusals("/status laz-x")[0].contains("16 of the characters"));
+    }
+
+    #[test]
+    fn a_summons_takes_keys_and_a_task_to_the_end_of_the_line() {
+        let [Command::Summon { agents, options }] = &commands("/team scribe+critic ttl=2h task=fix the = parser")[..]
+        else {
+            panic!("not a summons")
+        };
+        assert_eq!(agents, &["scribe", "critic"]);
+        assert_eq!(options.ttl, Some(7_200_000));
+        assert_eq!(options.task.as_deref(), Some("fix the = parser"));
+    }
+
+    #[test]
+    fn a_thousand_commands_in_a_comment_are_ten_and_a_word() {
+        let parsed = parse_comment(&"/status\n".repeat(1000));
+        assert_eq!(parsed.lines.len(), COMMANDS_MAX + 1);
+        assert!(matches!(&parsed.lines[COMMANDS_MAX], Line::Refused { why, .. } if why.contains("990")));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_a_person_writes_makes_it_panic(body in "\\PC{0,200}|[/a-z <>`\\n\\[\\]()|>*_\\-#\\\\]{0,200}") {
+            for line in parse_comment(&body).lines {
+                let (Line::Command { at, .. } | Line::Refused { at, .. }) = line;
+                prop_assert!(body.get(at).is_some());
+            }
+        }
+
+        #[test]
+        fn whatever_stands_in_a_fence_is_not_executed(inner in "[/a-z \\n]{0,80}") {
+            prop_assert_eq!(commands(&format!("````\n{inner}\n````")), []);
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! The mission proposal, in both renderings: the issue form and its Markdown
+//! twin give the same headings.
+//!
+//! What is hostile here: every free-text field may hold what looks like
+//! another field's heading. The form fences the criteria (a fence longer than
+//! any run inside), the objective is last and takes everything that follows,
+//! and a heading that comes twice before it makes the proposal ambiguous and
+//! therefore unparsable.
+
+use super::approval::CouncilRule;
+use super::command::agent_names;
+use super::text::{duration, duration_words};
+use crate::cell::{AutoRevive, BackendKind, Isolation, Network, Policy, Spec};
+use serde::{Deserialize, Serialize};
+
+/// Longest body that is read as a proposal, in bytes.
+pub const BODY_MAX: usize = 64 * 1024;
+
+/// A proposal whose every field is within the limits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// What the cell is to be.
+    pub spec: Spec,
+    /// Who decides, and how many.
+    pub council: Option<CouncilRule>,
+    /// Success criteria, each with whether it was ticked.
+    pub criteria: Vec<(bool, String)>,
+    /// The objective, as it stands in the normalised body.
+    pub objective: String,
+}
+
+/// What is wrong with one field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldError {
+    /// The field's label.
+    pub field: String,
+    /// What is wrong, and what is allowed.
+    pub why: String,
+}
+
+/// What proposals may ask for at most, and get where they say nothing.
+#[derive(Debug, Clone)]
+pub struct Defaults {
+    /// Names of the agent profiles.
+    pub agents: Vec<String>,
+    /// Backends that this installation has.
+    pub backends: Vec<BackendKind>,
+    /// Isolation where nothing is said, and the least that may be asked for.
+    pub isolation_min: Isolation,
+    /// The most network that may be asked for.
+    pub network_max: Network,
+    /// Time to live where nothing is said, in milliseconds.
+    pub ttl_default: i64,
+    /// Most agents in one cell.
+    pub agents_max: usize,
+    /// The limits of every cell.
+    pub policy: Policy,
+}
+
+const FIELDS: [(&str, &[&str]); 9] = [
+    ("Agents", &["agents", "agent"]),
+    ("Backend", &["backend"]),
+    ("Isolation level", &["isolation level", "isolation"]),
+    ("Time to live", &["time to live", "ttl"]),
+    ("Network hosts", &["network hosts", "network", "hosts"]),
+    ("Auto-revive", &["auto-revive", "auto-revive policy", "auto revive"]),
+    ("Council", &["council"]),
+    ("Success criteria", &["success criteria", "criteria"]),
+    ("Objective", &["objective", "mission objective"]),
+];
+const OBJECTIVE: usize = 8;
+
+/// The marker that the template puts first.
+pub const TEMPLATE_MARKER: &str = "<!-- lazarus:v1 -->";
+
+/// Whether an issue means to be a proposal: by the template's marker, by its
+/// title's prefix, or by the two headings that every rendering has.
+pub fn is_proposal(title: &str, body: &str) -> bool {
+    body.contains(TEMPLATE_MARKER)
+        || title.trim_start().to_ascii_lowercase().starts_with("[mission]")
+        || (body.contains("### Agents") && body.contains("### Objective"))
+}
+
+/// Reads a proposal's normalised body.
+///
+/// # Errors
+/// One [`FieldError`] for each field that is wrong, so that one comment can
+/// name them all.
+pub fn parse_proposal(body: &str, defaults: &Defaults) -> Result<Proposal, Vec<FieldError>> {
+    let error = |field: &str, why: String| FieldError { field: field.to_owned(), why };
+    if body.len() > BODY_MAX {
+        return Err(vec![error("Body", format!("it has {} bytes; a proposal may have {BODY_MAX}", body.len()))]);
+    }
+    if let Some(odd) = body.chars().find(|c| *c == '\0') {
+        return Err(vec![error("Body", format!("it holds the character U+{:04X}", odd as u32))]);
+    }
+    let mut errors = vec![];
+    let values = sections(body, &mut errors);
+    let value = |index: usize| values[index].as_deref().map(str::trim).filter(|v| !v.is_empty() && *v != "_No response_");
+
+    let agents = match value(0) {
+        None => {
+            errors.push(error("Agents", format!("it is missing; allowed are {}, joined by +", defaults.agents.join(", "))));
+            vec![]
+        }
+        Some(text) => match agent_names(text) {
+            Err(why) => {
+                errors.push(error("Agents", why));
+                vec![]
+            }
+            Ok(names) => {
+                for name in &names {
+                    if !defaults.agents.contains(name) {
+                        errors.push(error(
+                            "Agents",
+                            format!("there is no agent `{name}`; allowed are {}", defaults.agents.join(", ")),
+                        ));
+                    }
+                }
+                if names.len() > defaults.agents_max {
+                    errors.push(error("Agents", format!("a cell has at most {} agents", defaults.agents_max)));
+                }
+                names
+            }
+        },
+    };
+    let backend = pick(value(1), "Backend", BackendKind::parse, BackendKind::words, &mut errors)
+        .unwrap_or(BackendKind::Process);
+    if !defaults.backends.contains(&backend) {
+        let there: Vec<&str> = defaults.backends.iter().map(|b| b.word()).collect();
+        errors.push(error("Backend", format!("`{backend}` is not available here; allowed are {}", there.join(", "))));
+    }
+    let isolation = pick(value(2), "Isolation level", Isolation::parse, Isolation::words, &mut errors)
+        .unwrap_or(defaults.isolation_min);
+    if isolation < defaults.isolation_min {
+        errors.push(error(
+            "Isolation level",
+            format!("`{isolation}` is weaker than `{}`, the least that policy allows", defaults.isolation_min),
+        ));
+    }
+    let ttl = match value(3).map(duration) {
+        None => defaults.ttl_default.min(defaults.policy.ttl_max),
+        Some(Ok(ttl)) if ttl > defaults.policy.ttl_max => {
+            errors.push(error(
+                "Time to live",
+                format!("it is longer than {}, the most that policy allows", duration_words(defaults.policy.ttl_max)),
+            ));
+            ttl
+        }
+        Some(Ok(ttl)) => ttl,
+        Some(Err(why)) => {
+            errors.push(error("Time to live", why));
+            defaults.ttl_default
+        }
+    };
+    let (network, hosts) = match value(4) {
+        None => (Network::None, vec![]),
+        Some(text) => match hosts(text) {
+            Ok(found) => found,
+            Err(why) => {
+                errors.push(error("Network hosts", why));
+                (Network::None, vec![])
+            }
+        },
+    };
+    if network > defaults.network_max {
+        errors.push(error(
+            "Network hosts",
+            format!("this asks for `{network}`; policy allows `{}` at most", defaults.network_max),
+        ));
+    }
+    let auto_revive =
+        pick(value(5), "Auto-revive", AutoRevive::parse, AutoRevive::words, &mut errors).unwrap_or(AutoRevive::Ask);
+    let council = match value(6).map(CouncilRule::parse) {
+        None => None,
+        Some(Ok(rule)) => rule,
+        Some(Err(why)) => {
+            errors.push(error("Council", why));
+            None
+        }
+    };
+    let criteria = value(7).map(criteria).unwrap_or_default();
+    let objective = value(OBJECTIVE).map(str::to_owned).unwrap_or_default();
+    if objective.is_empty() {
+        errors.push(error("Objective", "it is missing; say in your own words what is to be done".to_owned()));
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    Ok(Proposal {
+        spec: Spec { agents, backend, isolation, network, hosts, ttl, model: None, task: None, auto_revive },
+        council,
+        criteria,
+        objective,
+    })
+}
+
+fn pick<T>(
+    value: Option<&str>,
+    field: &str,
+    parse: impl Fn(&str) -> Option<T>,
+    words: impl Fn() -> String,
+    errors: &mut Vec<FieldError>,
+) -> Option<T> {
+    let value = value?;
+    let found = parse(value);
+    if found.is_none() {
+        let given: String = value.chars().take(40).collect();
+        errors.push(FieldError {
+            field: field.to_owned(),
+            why: format!("`{given}` is not one of the allowed {}", words()),
+        });
+    }
+    found
+}
+
+/// Cuts a body into the nine fields.
+fn sections(body: &str, errors: &mut Vec<FieldError>) -> Vec<Option<String>> {
+    let mut values: Vec<Option<String>> = vec![None; FIELDS.len()];
+    let mut current: Option<usize> = None;
+    let mut unknown = false;
+    let mut fence: Option<(u8, usize)> = None;
+    for line in body.lines() {
+        if current != Some(OBJECTIVE) {
+            let run = fence_run(line);
+            match (fence, run) {
+                (None, Some((mark, length, _))) => fence = Some((mark, length)),
+                (Some((mark, length)), Some((m, l, bare))) if m == mark && l >= length && bare => fence = None,
+                _ => {}
+            }
+            let heading = if fence.is_none() { line.strip_prefix("### ") } else { None };
+            if let Some(heading) = heading {
+                let name = heading.trim().to_lowercase();
+                let field = FIELDS.iter().position(|(_, names)| names.contains(&name.as_str()));
+                unknown = field.is_none();
+                if let Some(index) = field {
+                    if values[index].is_some() {
+                        errors.push(FieldError {
+                            field: FIELDS[index].0.to_owned(),
+                            why: "it comes twice, so it is not clear which is meant; keep one".to_owned(),
+                        });
+                    }
+                    current = Some(index);
+                    values[index].get_or_insert_default();
+                }
+                continue;
+            }
+        }
+        if unknown && current != Some(OBJECTIVE) {
+            continue;
+        }
+        if let Some(text) = current.and_then(|i| values[i].as_mut()) {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    for value in values.iter_mut().take(OBJECTIVE).flatten() {
+        *value = unfence(value);
+    }
+    values
+}
+
+/// Whether a line opens or closes a fence: mark, length, and nothing behind.
+fn fence_run(line: &str) -> Option<(u8, usize, bool)> {
+    let trimmed = line.trim_start_matches(' ');
+    if line.len() - trimmed.len() > 3 {
+        return None;
+    }
+    let mark = *trimmed.as_bytes().first().filter(|b| matches!(b, b'`' | b'~'))?;
+    let length = trimmed.bytes().take_while(|b| *b == mark).count();
+    (length >= 3).then(|| (mark, length, trimmed[length..].trim().is_empty()))
+}
+
+/// The inside of a value that is one fenced block, else the value.
+fn unfence(value: &str) -> String {
+    let lines: Vec<&str> = value.trim().lines().collect();
+    match (lines.first().and_then(|l| fence_run(l)), lines.last().and_then(|l| fence_run(l))) {
+        (Some((a, n, _)), Some((b, m, true))) if lines.len() >= 2 && a == b && m >= n => {
+            lines[1..lines.len() - 1].join("\n")
+        }
+        _ => value.to_owned(),
+    }
+}
+
+fn hosts(text: &str) -> Result<(Network, Vec<String>), String> {
+    match text.to_ascii_lowercase().as_str() {
+        "none" => return Ok((Network::None, vec![])),
+        "host" => return Ok((Network::Host, vec![])),
+        "proxy" => return Ok((Network::Proxy, vec![])),
+        _ => {}
+    }
+    let mut names = vec![];
+    for name in text.split([',', '\n', ' ']).map(str::trim).filter(|n| !n.is_empty()) {
+        if name.eq_ignore_ascii_case("none") {
+            return Err("`none` cannot stand beside names of hosts".to_owned());
+        }
+        let plain = name.strip_prefix("*.").unwrap_or(name);
+        let good = plain.len() <= 253
+            && plain.contains('.')
+            && plain.parse::<std::net::IpAddr>().is_err()
+            && plain.split('.').all(|label| {
+                !label.is_empty()
+                    && label.len() <= 63
+                    && !label.starts_with('-')
+                    && !label.ends_with('-')
+                    && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            });
+        if !good {
+            return Err(format!(
+                "`{}` is not the name of a host; allowed are names such as `api.example.org` or `*.example.org`, separated by commas, or `none`",
+                name.chars().take(60).collect::<String>()
+            ));
+        }
+        names.push(name.to_ascii_lowercase());
+    }
+    if names.len() > 50 {
+        return Err("at most 50 hosts may be named".to_owned());
+    }
+    Ok((Network::Proxy, names))
+}
+
+fn criteria(text: &str) -> Vec<(bool, String)> {
+    text.lines()
+        .filter_map(|line| {
+            let line = line.trim();
+            let item = line.strip_prefix("- ").or_else(|| line.strip_prefix("* ")).unwrap_or(line).trim();
+            if item.is_empty() {
+                return None;
+            }
+            for (mark, done) in [("[x]", true), ("[X]", true), ("[ ]", false)] {
+                if let Some(rest) = item.strip_prefix(mark) {
+                    return Some((done, rest.trim().to_owned()));
+                }
+            }
+            Some((false, item.to_owned()))
+        })
+        .take(100)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mission::normalise;
+
+    pub(crate) fn defaults() -> Defaults {
+        Defaults {
+            agents: vec!["scribe".into(), "critic".into()],
+            backends: vec![BackendKind::Process],
+            isolation_min: Isolation::Level2,
+            network_max: Network::Proxy,
+            ttl_default: 14_400_000,
+            agents_max: 8,
+            policy: Policy {
+                ttl_max: 86_400_000,
+                invitation_ttl: 900_000,
+                closed_grace: 1_800_000,
+                archive_retention: 2_592_000_000,
+                guests: false,
+                substitutes: false,
+                max_retries: 3,
+                participants_max: 16,
+            },
+        }
+    }
+
+    const FORM: &str = "<!-- lazarus:v1 -->\n\n### Agents\n\nscribe+critic\n\n### Backend\n\nprocess\n\n### Isolation level\n\n_No response_\n\n### Time to live\n\n2h\n\n### Network hosts\n\ngit.example.test, api.example.test\n\n### Auto-revive\n\nask\n\n### Council\n\n2 of ada, bob\n\n### Success criteria\n\n````markdown\n- [x] Tests pass\n```\n### Backend\n\ndocker\n```\n````\n\n### Objective\n\nMake it faster.\r\n\r\n### Backend\r\n\r\ndocker\n";
+
+    #[test]
+    fn both_renderings_give_the_same_proposal() {
+        let form = parse_proposal(&normalise(FORM), &defaults()).unwrap();
+        let twin = FORM.replace("````markdown\n", "").replace("````\n", "").replace("```\n### Backend\n\ndocker\n```\n", "");
+        let twin = parse_proposal(&normalise(&twin), &defaults()).unwrap();
+        assert_eq!(form.spec, twin.spec);
+        assert_eq!(form.objective, twin.objective);
+        assert_eq!(form.spec.agents, ["scribe", "critic"]);
+        assert_eq!(form.spec.ttl, 7_200_000);
+        assert_eq!(form.spec.hosts.len(), 2);
+        assert!(form.council.is_some());
+    }
+
+    #[test]
+    fn a_free_text_field_cannot_forge_another() {
+        let form = parse_proposal(&normalise(FORM), &defaults()).unwrap();
+        assert_eq!(form.spec.backend, BackendKind::Process);
+        assert!(form.objective.contains("### Backend"), "the objective keeps its own words");
+        let forged = "### Agents\n\nscribe\n\n### Success criteria\n\nx\n\n### Agents\n\ncritic\n\n### Objective\n\ny";
+        let errors = parse_proposal(forged, &defaults()).unwrap_err();
+        assert!(errors.iter().any(|e| e.field == "Agents" && e.why.contains("twice")));
+    }
+
+    #[test]
+    fn each_wrong_field_is_named_with_what_is_allowed() {
+        let body = "### Agents\n\nnobody\n\n### Backend\n\nvm\n\n### Time to live\n\nforever\n\n### Network hosts\n\n169.254.169.254\n\n### Isolation level\n\nlevel_1\n\n### Objective\n\n_No response_";
+        let errors = parse_proposal(body, &defaults()).unwrap_err();
+        let fields: Vec<&str> = errors.iter().map(|e| e.field.as_str()).collect();
+        for field in ["Agents", "Backend", "Time to live", "Network hosts", "Isolation level", "Objective"] {
+            assert!(fields.contains(&field), "{field} is not named in {fields:?}");
+        }
+        assert!(errors[0].why.contains("scribe"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_body_makes_it_panic(body in "(### (Agents|Backend|Objective|Council)\\n|[a-z0-9`~#\\n +,.]{0,12}){0,20}") {
+            let _ = parse_proposal(&body, &defaults());
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Effects: what is to be done outside, as rows.
+//!
+//! Rows of one lane run one after the other, in order; lanes run side by side.
+//! A row is claimed (`running`, one attempt more) before it is run, so that
+//! after a crash it is known that it may have happened.
+
+use super::{Result, Tx};
+use rusqlite::{OptionalExtension as _, params};
+
+/// Where an effect stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EffectState {
+    /// Waits.
+    Ready,
+    /// Is being done, or was when the machine stopped.
+    Running,
+    /// Is done.
+    Done,
+    /// Cannot be done.
+    Failed,
+}
+
+impl EffectState {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One effect.
+#[derive(Debug, Clone)]
+pub struct EffectRow {
+    /// Its order.
+    pub seq: i64,
+    /// Its stable name; comments carry it as a marker.
+    pub id: String,
+    /// What it must not overtake.
+    pub lane: String,
+    /// The mission.
+    pub mission: String,
+    /// The cell, where there is one.
+    pub cell: Option<String>,
+    /// Its kind, one word.
+    pub kind: String,
+    /// The particulars, as JSON.
+    pub data: String,
+    /// Attempts before this one.
+    pub attempts: i64,
+    /// Not to be run before, in milliseconds since the epoch.
+    pub not_before: i64,
+}
+
+const COLUMNS: &str = "seq, id, lane, mission, cell, kind, data, attempts, not_before";
+
+fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<EffectRow> {
+    Ok(EffectRow {
+        seq: row.get(0)?,
+        id: row.get(1)?,
+        lane: row.get(2)?,
+        mission: row.get(3)?,
+        cell: row.get(4)?,
+        kind: row.get(5)?,
+        data: row.get(6)?,
+        attempts: row.get(7)?,
+        not_before: row.get(8)?,
+    })
+}
+
+impl Tx<'_> {
+    /// Queues an effect; one that is there already stays as it is.
+    pub fn queue(&self, effect: &EffectRow, now: i64) -> Result<()> {
+        self.conn
+            .prepare_cached(
+                "INSERT INTO effects (id, lane, mission, cell, kind, data, state, attempts, not_before, created_at) \
+                 VALUES (?,?,?,?,?,?,'ready',?,?,?) ON CONFLICT (id) DO NOTHING",
+            )?
+            .execute(params![
+                effect.id, effect.lane, effect.mission, effect.cell, effect.kind, effect.data, effect.attempts,
+                effect.not_before, now
+            ])?;
+        Ok(())
+    }
+
+    /// Takes waiting effects of that kind in that lane back: a newer one says
+    /// it all. One that is being done stays.
+    pub fn supersede(&self, lane: &str, kind: &str) -> Result<()> {
+        self.conn
+            .prepare_cached("DELETE FROM effects WHERE lane = ? AND kind = ? AND state = 'ready' AND attempts = 0")?
+            .execute(params![lane, kind])?;
+        Ok(())
+    }
+
+    /// Claims the head of every lane that is free and due, at most `limit`.
+    pub fn claim(&self, now: i64, limit: i64) -> Result<Vec<EffectRow>> {
+        let mut statement = self.conn.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM effects e WHERE state = 'ready' AND not_before <= ?1 AND NOT EXISTS \
+             (SELECT 1 FROM effects o WHERE o.lane = e.lane AND o.seq < e.seq AND o.state IN ('ready', 'running')) \
+             ORDER BY seq LIMIT ?2"
+        ))?;
+        let rows: Vec<EffectRow> =
+            statement.query_map(params![now, limit], read)?.collect::<rusqlite::Result<_>>()?;
+        for row in &rows {
+            self.conn
+                .prepare_cached("UPDATE effects SET state = 'running', attempts = attempts + 1 WHERE seq = ?")?
+                .execute([row.seq])?;
+        }
+        Ok(rows)
+    }
+
+    /// Ends an effect. What it carried goes; its name stays.
+    pub fn settle(&self, id: &str, state: EffectState, error: Option<&str>) -> Result<()> {
+        self.conn
+            .prepare_cached("UPDATE effects SET state = ?, error = ?, data = '' WHERE id = ?")?
+            .execute(params![state.word(), error, id])?;
+        Ok(())
+    }
+
+    /// Puts an effect back, not to be tried before then.
+    pub fn retry(&self, id: &str, not_before: i64, error: &str) -> Result<()> {
+        self.conn
+            .prepare_cached("UPDATE effects SET state = 'ready', not_before = ?, error = ? WHERE id = ?")?
+            .execute(params![not_before, error, id])?;
+        Ok(())
+    }
+
+    /// After a start: what was being done is to be done again.
+    pub fn reclaim(&self) -> Result<usize> {
+        Ok(self.conn.execute("UPDATE effects SET state = 'ready' WHERE state = 'running'", [])?)
+    }
+
+    /// When the next effect is due, in milliseconds since the epoch.
+    pub fn next_effect_at(&self) -> Result<Option<i64>> {
+        Ok(self
+            .conn
+            .query_row("SELECT MIN(not_before) FROM effects WHERE state = 'ready'", [], |row| row.get(0))
+            .optional()?
+            .flatten())
+    }
+
+    /// How many effects are not done.
+    pub fn count_open_effects(&self) -> Result<i64> {
+        Ok(self.conn.query_row(
+            "SELECT COUNT(*) FROM effects WHERE state IN ('ready', 'running')",
+            [],
+            |row| row.get(0),
+        )?)
+    }
+
+    /// Open effects with their last error, for `doctor` and `status`.
+    pub fn open_effects(&self, limit: i64) -> Result<Vec<(EffectRow, Option<String>)>> {
+        let mut statement = self.conn.prepare_cached(&format!(
+            "SELECT {COLUMNS}, error FROM effects WHERE state IN ('ready', 'running') ORDER BY seq LIMIT ?"
+        ))?;
+        let rows = statement.query_map([limit], |row| Ok((read(row)?, row.get(9)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+}

@@ -1,0 +1,120 @@
+//! Tables, and how an older file becomes a newer one (`user_version`).
+
+use super::{Result, StoreError};
+use rusqlite::Connection;
+use std::path::Path;
+
+/// One step a version; a step that was released is never changed.
+const MIGRATIONS: &[&str] = &["
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+
+-- Everything that ever came in, once, under the key of what happened. The
+-- text goes when it was handled; the key stays, so that a replay years later
+-- is known.
+CREATE TABLE inbox (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL UNIQUE,
+    lane TEXT NOT NULL,
+    input TEXT NOT NULL,
+    received_at INTEGER NOT NULL,
+    done INTEGER NOT NULL DEFAULT 0,
+    note TEXT
+) STRICT;
+CREATE INDEX inbox_open ON inbox(seq) WHERE done = 0;
+
+CREATE TABLE missions (
+    id TEXT PRIMARY KEY,
+    repo_id INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    updated_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX missions_by_number ON missions(repo_id, number);
+
+CREATE TABLE texts (hash TEXT PRIMARY KEY, title TEXT NOT NULL, body TEXT NOT NULL) STRICT;
+
+CREATE TABLE cells (
+    slot INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    mission TEXT NOT NULL,
+    state TEXT NOT NULL,
+    live INTEGER NOT NULL,
+    deadline INTEGER,
+    deadline_kind TEXT,
+    data TEXT NOT NULL,
+    facts TEXT NOT NULL DEFAULT '{}',
+    updated_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX cells_live ON cells(slot) WHERE live = 1;
+CREATE INDEX cells_by_mission ON cells(mission);
+CREATE INDEX cells_deadline ON cells(deadline) WHERE deadline IS NOT NULL;
+
+CREATE TABLE effects (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    lane TEXT NOT NULL,
+    mission TEXT NOT NULL,
+    cell TEXT,
+    kind TEXT NOT NULL,
+    data TEXT NOT NULL,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    not_before INTEGER NOT NULL DEFAULT 0,
+    created_at INTEGER NOT NULL,
+    error TEXT
+) STRICT;
+CREATE INDEX effects_open ON effects(lane, seq) WHERE state IN ('ready', 'running');
+
+-- The bot's comments, so that the one that is edited in place is found.
+CREATE TABLE comments (
+    effect TEXT PRIMARY KEY,
+    mission TEXT NOT NULL,
+    cell TEXT,
+    kind TEXT NOT NULL,
+    comment_id INTEGER NOT NULL
+) STRICT;
+CREATE INDEX comments_by_kind ON comments(mission, kind);
+
+-- What an operator's command came to.
+CREATE TABLE operations (id TEXT PRIMARY KEY, outcome TEXT, at INTEGER NOT NULL) STRICT;
+
+-- Names from the configuration, pinned to the number they first meant.
+CREATE TABLE pins (kind TEXT NOT NULL, name TEXT NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (kind, name)) STRICT;
+
+CREATE TABLE watermarks (repo_id INTEGER PRIMARY KEY, at INTEGER NOT NULL) STRICT;
+CREATE TABLE pace (person INTEGER NOT NULL, minute INTEGER NOT NULL, commands INTEGER NOT NULL, PRIMARY KEY (person, minute)) STRICT;
+
+CREATE TABLE ledger (
+    seq INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    mission TEXT NOT NULL,
+    cell TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    data TEXT NOT NULL,
+    previous TEXT NOT NULL,
+    hash TEXT NOT NULL
+) STRICT;
+CREATE INDEX ledger_by_mission ON ledger(mission, seq);
+CREATE INDEX ledger_by_cell ON ledger(cell, seq);
+CREATE TRIGGER ledger_is_append_only_update BEFORE UPDATE ON ledger
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER ledger_is_append_only_delete BEFORE DELETE ON ledger
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER ledger_is_a_chain BEFORE INSERT ON ledger
+WHEN NEW.seq <> (SELECT COALESCE(MAX(seq), 0) + 1 FROM ledger)
+BEGIN SELECT RAISE(ABORT, 'the ledger has no gaps'); END;
+"];
+
+/// Brings the file's schema up to date, each step in a transaction.
+pub(super) fn migrate(conn: &Connection, path: &Path) -> Result<()> {
+    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let known = MIGRATIONS.len() as i64;
+    if found > known {
+        return Err(StoreError::TooNew { path: path.display().to_string(), found, known });
+    }
+    for (index, step) in MIGRATIONS.iter().enumerate().skip(found as usize) {
+        conn.execute_batch(&format!("BEGIN IMMEDIATE; {step} PRAGMA user_version = {}; COMMIT;", index + 1))?;
+    }
+    Ok(())
+}
