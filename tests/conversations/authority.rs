@@ -215,18 +215,28 @@ async fn threat_08_words_that_are_not_ordinary_text_are_never_a_command() {
         "<div>\n/summon scribe\n</div>",
         "<details>\n<summary>x</summary>\n\n/summon scribe\n\n</details>",
         "<details>\n\n/summon scribe",
+        "</p>\n\n<details>\n\n/summon scribe\n\n</details>",
+        "<details>\n<!-- </details> -->\n\n/summon scribe\n\n</details>",
+        "<details title=\"</details>\">\n\n/summon scribe\n\n</details>",
+        "<details title=\"/>\">\n\n/summon scribe\n\n</details>",
+        "<details/>\n\n/summon scribe",
+        "<details>\n\n</b>\n\n/summon scribe\n\n</details>",
+        "---\ntitle: x\n\n/close abandoned: hidden\n\n---\n\nHello",
         "please /summon scribe",
         "# /summon scribe",
         "\\/summon scribe",
         "//summon scribe",
         "/ summon scribe",
     ];
+    let mut said = Vec::new();
     for case in cases {
-        world.director().comment(issue, case).await;
+        said.push((case, world.director().comment(issue, case).await));
     }
     world.assert_no_cell(issue).await;
-    let tellers = world.comments_of(issue, Kind::SpawnLog).await;
-    assert!(tellers.is_empty());
+    for (case, comment) in said {
+        assert!(world.reactions(comment).await.is_empty(), "this was read as a command: {case:?}");
+    }
+    assert!(world.bot_comments(issue).await.is_empty(), "{}", world.evidence(issue).await);
     world.finish().await;
 }
 

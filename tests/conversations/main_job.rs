@@ -329,7 +329,7 @@ async fn bad_arguments_are_answered_with_what_is_allowed() {
         ("/summon scribe ttl=soon", &["ttl", "soon"]),
         ("/summon scribe colour=red", &["colour", "backend"]),
         ("/extend never", &["never"]),
-        ("/close wonderfully", &["wonderfully", "completed"]),
+        ("/vote maybe", &["yes", "no"]),
     ];
     for (command, words) in cases {
         let comment = world.director().comment(issue, command).await;
