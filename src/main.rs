@@ -1,6 +1,21 @@
-//! The binary: everything is in the library.
+//! The binary: everything is in the library. What has to run before there is
+//! any thread (the cell's launcher, the probe) is recognised first.
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next().as_deref().and_then(|a| a.to_str()) {
+        Some("cell-launch") => {
+            let Some(run_dir) = arguments.next() else { return std::process::ExitCode::from(2) };
+            let status = lazarus::keeper::launch(std::path::Path::new(&run_dir));
+            std::process::ExitCode::from(status as u8)
+        }
+        Some("cell-probe") => {
+            lazarus::cli::print_probe();
+            std::process::ExitCode::SUCCESS
+        }
+        _ => lazarus::cli::main(),
+    }
+}

@@ -1,1 +1,29 @@
-//! See the map in the crate's root.
+//! The keeper: the small program, one a cell, that owns the cell's processes
+//! and outlives the daemon.
+//!
+//! How a cell starts: the daemon runs `lazarus cell-launch RUN_DIR` (a plain
+//! `posix_spawn`, so it does not matter how large the daemon is). The
+//! [`launch`]er, single-threaded, opens what only the host's user can open,
+//! makes the namespaces with `CLONE_PARENT`, so that the keeper is the
+//! daemon's waitable child, writes the id maps and ends. The keeper, the first
+//! process of the cell's PID namespace, builds the cell's root, drops the
+//! host's, and then listens on its control socket. Each agent gets a PID,
+//! mount and IPC namespace inside of that, so agents of one cell see neither
+//! each other's processes nor homes.
+//!
+//! There is no pipe between daemon and keeper after the start and no signal
+//! on the daemon's death: logs are files, events wait in the keeper until
+//! somebody connects. What ended is in the exit record, written with fsync.
+//!
+//! On a host without namespaces (`level_1`) the same keeper runs without them,
+//! as a subreaper; nothing else differs.
+
+#![allow(unsafe_code, reason = "fork, exec and signals of processes that this program owns")]
+
+mod agent;
+mod init;
+mod launch;
+mod protocol;
+
+pub use launch::launch;
+pub use protocol::{AgentState, Event, ExitRecord, LaunchSpec, Order, Ready, StartAgent, View};

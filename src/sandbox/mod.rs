@@ -1,1 +1,21 @@
-//! See the map in the crate's root.
+//! Isolation, one step a function, in the order in which the keeper takes
+//! them; and the probe of what this host can give.
+//!
+//! The order matters: trees are picked while the process can still walk the
+//! host's paths, the new root is built from them, the old one is dropped, and
+//! only then does anything run that was not written by us.
+
+#![allow(unsafe_code, reason = "system calls that no safe wrapper offers; one a block, each with its reason")]
+
+mod filter;
+mod mounts;
+mod probe;
+mod steps;
+
+pub use filter::{Filter, apply as apply_filter, compile as compile_filter};
+pub use mounts::{Tree, attach, build_root, detach, hide_proc, mount_proc, mount_tmpfs, pick, pivot, private, read_only};
+pub use probe::{HostReport, Missing, probe};
+pub use steps::{
+    LandlockPaths, Limits, StepError, become_user, clone_process, close_from, drop_capabilities, drop_capability_bounds, loopback_up,
+    no_new_privileges, not_dumpable, restrict_landlock, set_hostname, set_limits, subreaper, write_id_maps,
+};

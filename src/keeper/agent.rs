@@ -1,0 +1,331 @@
+//! Starting one agent inside the cell: its own init, and its program.
+
+use super::{LaunchSpec, StartAgent, View};
+use crate::sandbox::{
+    Filter, StepError, apply_filter, attach, become_user, clone_process, close_from, detach, drop_capabilities,
+    drop_capability_bounds, hide_proc, mount_proc, mount_tmpfs, no_new_privileges, not_dumpable, pick, private, read_only, restrict_landlock,
+    set_limits,
+};
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::path::Path;
+
+/// The id of agents inside a cell.
+const AGENT_ID: u32 = 1000;
+
+/// An agent that runs.
+pub struct Started {
+    /// Its init, as the keeper sees it.
+    pub pid: libc::pid_t,
+    /// What the init will say of the program's end.
+    pub report: File,
+    /// Steps that were taken for it, in words.
+    pub applied: Vec<String>,
+}
+
+fn io_step(step: &str) -> impl FnOnce(io::Error) -> StepError {
+    let step = step.to_owned();
+    move |source| StepError { step, source }
+}
+
+/// Starts an agent: returns once its program's `exec` succeeded.
+pub fn start(spec: &LaunchSpec, start: &StartAgent, run_dir: &File, filter: &Filter) -> Result<Started, StepError> {
+    use rustix::fs::{Mode, OFlags, openat};
+    let log: OwnedFd = openat(
+        run_dir,
+        format!("{}.log", start.agent),
+        OFlags::CREATE | OFlags::APPEND | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+        Mode::from_raw_mode(0o600),
+    )
+    .map_err(|e| io_step("opening the agent's log")(e.into()))?;
+    // Two pipes: the program's end, and what went wrong before `exec`. The
+    // second closes by itself when `exec` succeeds.
+    let (report, report_end) = io::pipe().map_err(io_step("making a pipe"))?;
+    let (mut trouble, trouble_end) = io::pipe().map_err(io_step("making a pipe"))?;
+    let flags = if spec.namespaces { libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC } else { 0 };
+    let pid = clone_process(flags)?;
+    if pid == 0 {
+        drop((report, trouble));
+        let mut trouble_end = trouble_end;
+        let status = match agent_init(spec, start, filter, &log, report_end, &mut trouble_end) {
+            Ok(status) => status,
+            Err(error) => {
+                let _ = write!(trouble_end, "-{error}");
+                127
+            }
+        };
+        // SAFETY: ends this process at once; destructors belong to the keeper.
+        unsafe { libc::_exit(status) };
+    }
+    drop((report_end, trouble_end));
+    let mut said = String::new();
+    trouble.read_to_string(&mut said).map_err(io_step("waiting for the agent's start"))?;
+    if let Some((steps, why)) = said.split_once('-') {
+        let _ = steps;
+        let mut status = 0;
+        // SAFETY: the child that was just made; status lives here.
+        unsafe { libc::waitpid(pid, &raw mut status, 0) };
+        return Err(StepError { step: format!("starting agent {}", start.agent), source: io::Error::other(why.to_owned()) });
+    }
+    let applied = said.lines().map(str::to_owned).collect();
+    Ok(Started { pid, report: File::from(OwnedFd::from(report)), applied })
+}
+
+/// The agent's own init: makes its view, starts the program, collects what it
+/// leaves behind. Its end is the end of everything in its PID namespace.
+fn agent_init(
+    spec: &LaunchSpec,
+    start: &StartAgent,
+    filter: &Filter,
+    log: &OwnedFd,
+    mut report: io::PipeWriter,
+    trouble: &mut io::PipeWriter,
+) -> Result<i32, StepError> {
+    // SAFETY: resets what the keeper blocked and ignored; sets live through
+    // the calls.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGPIPE, libc::SIGTERM] {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        libc::setsid();
+    }
+    not_dumpable()?;
+    if spec.namespaces {
+        own_view(start)?;
+    }
+    // SAFETY: as for any fork of a single-threaded process.
+    let pid = clone_process(0)?;
+    if pid == 0 {
+        drop(report);
+        let result = become_agent(spec, start, filter, log, trouble);
+        if let Err(error) = result {
+            let _ = write!(trouble, "-{error}");
+        }
+        // SAFETY: ends this process at once.
+        unsafe { libc::_exit(127) };
+    }
+    // Only the program's own process may keep this open.
+    close_pipe(trouble);
+    close_streams();
+    // SAFETY: SIGTERM is for the program; it gets it by itself.
+    unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
+    loop {
+        let mut status = 0;
+        // SAFETY: waits for any child; status lives here.
+        let ended = unsafe { libc::waitpid(-1, &raw mut status, 0) };
+        if ended < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
+            continue;
+        }
+        if ended == pid || ended < 0 {
+            let line = if libc::WIFSIGNALED(status) {
+                format!("signal {}", libc::WTERMSIG(status))
+            } else {
+                format!("code {}", libc::WEXITSTATUS(status))
+            };
+            let _ = report.write_all(line.as_bytes());
+            break;
+        }
+    }
+    if !spec.namespaces {
+        // What the program left behind goes with it; orphans of it are the
+        // keeper's by now and end with the cell.
+        for pid in descendants() {
+            // SAFETY: a descendant of this process, which alone reaps them.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+    }
+    Ok(0)
+}
+
+fn close_pipe(pipe: &mut io::PipeWriter) {
+    // Replaced rather than dropped, because the caller still holds it.
+    if let Ok(null) = File::options().write(true).open("/dev/null") {
+        // SAFETY: both descriptors are open and ours.
+        unsafe { libc::dup3(null.as_raw_fd(), pipe.as_raw_fd(), libc::O_CLOEXEC) };
+    }
+}
+
+fn close_streams() {
+    if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+        for fd in 0..3 {
+            // SAFETY: both descriptors are open.
+            unsafe { libc::dup2(null.as_raw_fd(), fd) };
+        }
+    }
+}
+
+/// The agent's own mounts: its home and no other, its own `/tmp`, shared
+/// memory and process view, and everything that it may not write read-only.
+fn own_view(start: &StartAgent) -> Result<(), StepError> {
+    private()?;
+    let home = Path::new("/cell/home").join(&start.agent);
+    let tree = pick(&Path::new("/.homes").join(&start.agent))?;
+    attach(&tree, &home, true, false)?;
+    detach(Path::new("/.homes"))?;
+    mount_tmpfs(Path::new("/tmp"), "1777", 256 << 20)?;
+    mount_tmpfs(Path::new("/dev/shm"), "1777", 64 << 20)?;
+    mount_proc(Path::new("/proc"))?;
+    hide_proc()?;
+    if start.view == View::Observe {
+        read_only(Path::new("/cell/project"), true)?;
+        read_only(Path::new("/cell/shared"), true)?;
+    }
+    read_only(Path::new("/"), false)
+}
+
+/// From here on there is no way back: user, limits, Landlock, filter, program.
+fn become_agent(
+    spec: &LaunchSpec,
+    start: &StartAgent,
+    filter: &Filter,
+    log: &OwnedFd,
+    trouble: &mut io::PipeWriter,
+) -> Result<(), StepError> {
+    let c = |text: &str| {
+        CString::new(text).map_err(|_| StepError {
+            step: "preparing the agent's arguments".to_owned(),
+            source: io::Error::other("an argument holds a NUL byte"),
+        })
+    };
+    let argv: Vec<CString> = start.argv.iter().map(|a| c(a)).collect::<Result<_, _>>()?;
+    let env: Vec<CString> =
+        start.env.iter().map(|(name, value)| c(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
+    set_limits(spec.limits)?;
+    // The bounding set can only be emptied while there is the right to do so.
+    drop_capability_bounds();
+    if let Some(base) = spec.id_base {
+        let id = if spec.namespaces { AGENT_ID } else { base + 1 };
+        become_user(id, id)?;
+    }
+    std::env::set_current_dir(&start.cwd).map_err(io_step(&format!("entering {}", start.cwd.display())))?;
+    let stdin = start.stdin.as_deref().unwrap_or(Path::new("/dev/null"));
+    let stdin = File::open(stdin).map_err(io_step(&format!("opening {} as standard input", stdin.display())))?;
+    for (from, to) in [(stdin.as_raw_fd(), 0), (log.as_raw_fd(), 1), (log.as_raw_fd(), 2)] {
+        // SAFETY: both descriptors are open.
+        if unsafe { libc::dup2(from, to) } < 0 {
+            return Err(StepError::last("connecting the agent's streams"));
+        }
+    }
+    drop_capabilities()?;
+    no_new_privileges()?;
+    let landlock = restrict_landlock(&start.paths)?;
+    match landlock {
+        Some(how) => {
+            let _ = writeln!(trouble, "Landlock ({how})");
+        }
+        // Namespaces without Landlock would be less than `level_2` promises.
+        None if spec.namespaces => {
+            return Err(StepError {
+                step: "restricting by Landlock".to_owned(),
+                source: io::Error::other("the kernel does not offer it"),
+            });
+        }
+        None => {}
+    }
+    // SAFETY: integers alone.
+    unsafe { libc::umask(0o022) };
+    // The pipe for trouble is kept open to say so if exec fails; it closes
+    // itself when exec succeeds. Everything else goes.
+    std::mem::forget(stdin);
+    let keep = trouble.as_raw_fd();
+    if keep != 3 {
+        // SAFETY: both descriptors are ours; 3 is not used after this.
+        unsafe { libc::dup3(keep, 3, libc::O_CLOEXEC) };
+    }
+    close_from(4);
+    // SAFETY: descriptor 3 is the pipe, from the line above.
+    let mut trouble = std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(3) });
+    if let Err(error) = apply_filter(filter) {
+        let _ = write!(trouble, "-{error}");
+        return Ok(());
+    }
+    let error = exec(&argv, &env, &start.env);
+    let _ = write!(trouble, "-running `{}`: {error}", start.argv.first().map_or("", String::as_str));
+    Ok(())
+}
+
+/// `execve` along the agent's own PATH. Returns only if it failed.
+fn exec(argv: &[CString], env: &[CString], names: &[(String, String)]) -> io::Error {
+    let Some(program) = argv.first() else { return io::Error::other("there is no program to run") };
+    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+        list.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+    };
+    let (arguments, environment) = (pointers(argv), pointers(env));
+    let name = program.to_string_lossy();
+    let candidates: Vec<CString> = if name.contains('/') {
+        vec![program.clone()]
+    } else {
+        let path = names.iter().find(|(n, _)| n == "PATH").map_or("/usr/bin:/bin", |(_, v)| v.as_str());
+        path.split(':').filter_map(|d| CString::new(format!("{d}/{name}")).ok()).collect()
+    };
+    let mut last = io::Error::from_raw_os_error(libc::ENOENT);
+    for candidate in candidates {
+        // SAFETY: the arrays end with NULL, their strings live on.
+        unsafe { libc::execve(candidate.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::ENOENT) {
+            last = error;
+        }
+    }
+    last
+}
+
+/// Reads what an agent's init said of its program's end.
+pub fn parse_report(text: &str) -> Option<(Option<i32>, Option<i32>)> {
+    let (kind, number) = text.split_once(' ')?;
+    let number = number.parse().ok()?;
+    match kind {
+        "code" => Some((Some(number), None)),
+        "signal" => Some((None, Some(number))),
+        _ => None,
+    }
+}
+
+/// Every descendant of this process that `/proc` shows, children first.
+pub fn descendants() -> Vec<libc::pid_t> {
+    let mut parents: Vec<(libc::pid_t, libc::pid_t)> = vec![];
+    let Ok(entries) = std::fs::read_dir("/proc") else { return vec![] };
+    for entry in entries.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name in parentheses may hold anything; the fields follow it.
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+        if let Some(parent) = parent {
+            parents.push((pid, parent));
+        }
+    }
+    // SAFETY: asks for a number.
+    let mut found = vec![unsafe { libc::getpid() }];
+    let mut index = 0;
+    while index < found.len() {
+        let parent = found[index];
+        found.extend(parents.iter().filter(|(_, p)| *p == parent).map(|(pid, _)| *pid));
+        index += 1;
+    }
+    found.remove(0);
+    found
+}
+
+/// Lets go of the streams and the session that the keeper was started with.
+pub fn detach_streams(run_dir: &File) {
+    // SAFETY: integers alone; as the first process of a namespace this fails
+    // harmlessly where we lead a session already.
+    unsafe { libc::setsid() };
+    if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+        for fd in 0..2 {
+            // SAFETY: both descriptors are open.
+            unsafe { libc::dup2(null.as_raw_fd(), fd) };
+        }
+    }
+    use rustix::fs::{Mode, OFlags, openat};
+    let flags = OFlags::CREATE | OFlags::APPEND | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    if let Ok(log) = openat(run_dir, "keeper.log", flags, Mode::from_raw_mode(0o600)) {
+        // SAFETY: both descriptors are open.
+        unsafe { libc::dup2(log.as_raw_fd(), 2) };
+    }
+}

@@ -1,0 +1,415 @@
+//! The keeper itself: the cell's first process.
+
+use super::agent::{self, Started};
+use super::{AgentState, Event, ExitRecord, LaunchSpec, Order};
+use crate::sandbox::{
+    Filter, StepError, become_user, build_root, compile_filter, loopback_up, no_new_privileges, not_dumpable, pivot,
+    private, set_hostname, subreaper,
+};
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Longest order that is read, in bytes: an environment with keys is the largest.
+const ORDER_MAX: usize = 1 << 20;
+
+/// What was opened while the host's paths could still be walked.
+pub struct Opened {
+    /// The control socket, listening.
+    pub control: UnixListener,
+    /// The run directory, for logs and the exit record.
+    pub run_dir: File,
+}
+
+struct Running {
+    state: AgentState,
+    /// The agent's own init, as this keeper sees it; 0 when it is gone.
+    pid: libc::pid_t,
+    /// What it says of its program's end.
+    report: Option<File>,
+}
+
+struct Client {
+    stream: UnixStream,
+    reader: BufReader<UnixStream>,
+}
+
+/// The keeper of one cell.
+pub struct Keeper {
+    spec: LaunchSpec,
+    opened: Opened,
+    applied: Vec<String>,
+    filter: Filter,
+    agents: Vec<Running>,
+    clients: Vec<Client>,
+    signals: File,
+    stopping: Option<Instant>,
+    killed: bool,
+}
+
+impl Keeper {
+    /// Takes every step into the cell, in order.
+    pub fn settle_in(spec: LaunchSpec, opened: Opened) -> Result<Self, StepError> {
+        let mut applied = vec![];
+        not_dumpable()?;
+        applied.push("non-dumpable first process".to_owned());
+        if spec.namespaces {
+            private()?;
+            let mut binds: Vec<(PathBuf, PathBuf, bool)> = vec![
+                (spec.home.join(".lazarus"), "/cell/.lazarus".into(), false),
+                (spec.home.join("project"), "/cell/project".into(), true),
+                (spec.home.join("shared"), "/cell/shared".into(), true),
+                // Agents see their own home alone; see `agent`.
+                (spec.home.join("home"), "/.homes".into(), true),
+            ];
+            binds.push((spec.program.clone(), "/run/lazarus/lazarus".into(), false));
+            let id_base = spec.id_base;
+            let root = build_root(&binds, &spec.read_paths, || {
+                if id_base.is_some() { become_user(0, 0) } else { Ok(()) }
+            })?;
+            pivot(&root)?;
+            set_hostname()?;
+            applied.push("user, mount, PID, IPC, UTS and cgroup namespaces; a root of its own".to_owned());
+            if spec.host_network {
+                applied.push("the host's network, as policy says".to_owned());
+            } else {
+                loopback_up()?;
+                applied.push("a network namespace with loopback alone".to_owned());
+            }
+        } else {
+            subreaper()?;
+        }
+        let filter = compile_filter()?;
+        no_new_privileges()?;
+        applied.push("no_new_privs, no capabilities, resource limits for agents".to_owned());
+        applied.push("a system call allow-list for agents".to_owned());
+        let signals = signal_descriptor()?;
+        opened
+            .control
+            .set_nonblocking(true)
+            .map_err(|source| StepError { step: "listening on the control socket".to_owned(), source })?;
+        Ok(Self {
+            spec,
+            opened,
+            applied,
+            filter,
+            agents: vec![],
+            clients: vec![],
+            signals,
+            stopping: None,
+            killed: false,
+        })
+    }
+
+    /// The steps that were taken, in words.
+    pub fn applied(&self) -> &[String] {
+        &self.applied
+    }
+
+    /// Keeps the cell until it is told to end. Returns the exit status.
+    pub fn run(mut self) -> i32 {
+        // Nothing connects us with whoever started us any more: not its
+        // standard streams, not its session.
+        agent::detach_streams(&self.opened.run_dir);
+        loop {
+            let mut polled = vec![
+                poll_on(self.signals.as_raw_fd()),
+                poll_on(self.opened.control.as_raw_fd()),
+            ];
+            polled.extend(self.clients.iter().map(|c| poll_on(c.stream.as_raw_fd())));
+            let timeout = match self.stopping {
+                Some(_) if self.killed => 20,
+                Some(at) => at.saturating_duration_since(Instant::now()).as_millis() as libc::c_int,
+                None => -1,
+            };
+            // SAFETY: the array lives through the call and its length is given.
+            let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout) };
+            if ready < 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+                return 1;
+            }
+            if polled[0].revents != 0 {
+                self.take_signals();
+            }
+            self.reap();
+            if polled[1].revents != 0 {
+                self.accept();
+            }
+            let mut gone = vec![];
+            for (index, poll) in polled[2..].iter().enumerate() {
+                if poll.revents != 0 && !self.serve(index) {
+                    gone.push(index);
+                }
+            }
+            for index in gone.into_iter().rev() {
+                self.clients.remove(index);
+            }
+            if let Some(deadline) = self.stopping {
+                if Instant::now() >= deadline || self.killed {
+                    self.signal_all(libc::SIGKILL);
+                    self.killed = true;
+                }
+                self.reap();
+                if self.is_empty() {
+                    return self.finish();
+                }
+            }
+        }
+    }
+
+    fn take_signals(&mut self) {
+        // SAFETY: signalfd_siginfo is plain data for which zero is a value.
+        let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
+        let size = std::mem::size_of::<libc::signalfd_siginfo>();
+        loop {
+            // SAFETY: the buffer is `info`, of exactly that size.
+            let read = unsafe { libc::read(self.signals.as_raw_fd(), (&raw mut info).cast(), size) };
+            if read != size as isize {
+                return;
+            }
+            if info.ssi_signo == libc::SIGTERM as u32 {
+                self.stop(Duration::from_secs(5));
+            }
+        }
+    }
+
+    fn stop(&mut self, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        self.stopping = Some(self.stopping.map_or(deadline, |now| now.min(deadline)));
+        // Frozen processes hear SIGTERM only when they go on.
+        self.signal_all(libc::SIGTERM);
+        self.signal_all(libc::SIGCONT);
+    }
+
+    /// Signals every process of the cell but this one.
+    fn signal_all(&self, signal: libc::c_int) {
+        if self.spec.namespaces {
+            // Only as the first process of a PID namespace does -1 mean the
+            // cell; anywhere else it would be the host.
+            // SAFETY: integers alone.
+            if unsafe { libc::getpid() } == 1 {
+                unsafe { libc::kill(-1, signal) };
+            }
+            return;
+        }
+        for pid in agent::descendants() {
+            // SAFETY: integers alone. These are our descendants: none was
+            // reaped since the list was made, because only we reap.
+            unsafe { libc::kill(pid, signal) };
+        }
+    }
+
+    /// Collects ended children, and what they say of their programs.
+    fn reap(&mut self) {
+        loop {
+            let mut status = 0;
+            // SAFETY: waits for any child without blocking; status lives here.
+            let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+            if pid <= 0 {
+                return;
+            }
+            let Some(running) = self.agents.iter_mut().find(|a| a.pid == pid) else { continue };
+            running.pid = 0;
+            let mut said = String::new();
+            if let Some(mut report) = running.report.take() {
+                let _ = report.read_to_string(&mut said);
+            }
+            let state = &mut running.state;
+            state.running = false;
+            if let Some((code, signal)) = agent::parse_report(&said) {
+                (state.code, state.signal) = (code, signal);
+            } else if libc::WIFEXITED(status) && libc::WEXITSTATUS(status) != 0 {
+                state.code = Some(libc::WEXITSTATUS(status));
+            } else {
+                state.signal = Some(if libc::WIFSIGNALED(status) { libc::WTERMSIG(status) } else { libc::SIGKILL });
+            }
+            if state.signal == Some(libc::SIGKILL) && state.note.is_none() && self.stopping.is_none() {
+                state.note = Some("killed".to_owned());
+            }
+            let event = Event::Ended(state.clone());
+            self.tell_all(&event);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        // SAFETY: asks whether there is any child, without waiting or reaping.
+        let none = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            libc::waitid(libc::P_ALL, 0, &raw mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)
+        } < 0;
+        none && io::Error::last_os_error().raw_os_error() == Some(libc::ECHILD)
+    }
+
+    fn accept(&mut self) {
+        while let Ok((stream, _)) = self.opened.control.accept() {
+            let Ok(reader) = stream.try_clone() else { continue };
+            let _ = stream.set_write_timeout(Some(Duration::from_secs(2)));
+            let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+            let mut client = Client { stream, reader: BufReader::new(reader) };
+            let hello = Event::Hello {
+                cell: self.spec.cell.clone(),
+                applied: self.applied.clone(),
+                agents: self.agents.iter().map(|a| a.state.clone()).collect(),
+            };
+            if tell(&mut client.stream, &hello) {
+                self.clients.push(client);
+            }
+        }
+    }
+
+    /// Reads what a client has to say; false when it is gone.
+    fn serve(&mut self, index: usize) -> bool {
+        loop {
+            let mut line = vec![];
+            let client = &mut self.clients[index];
+            let read = (&mut client.reader).take(ORDER_MAX as u64).read_until(b'\n', &mut line);
+            match read {
+                Ok(0) | Err(_) => return false,
+                Ok(_) => {}
+            }
+            let order = serde_json::from_slice::<Order>(&line);
+            zeroize::Zeroize::zeroize(&mut line);
+            match order {
+                Ok(order) => self.obey(order),
+                Err(_) => return false,
+            }
+            if self.clients.get(index).is_none_or(|c| c.reader.buffer().is_empty()) {
+                return true;
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Start(start) => {
+                if let Some(known) = self.agents.iter().find(|a| a.state.agent == start.agent && a.state.run >= start.run) {
+                    // Asked twice: say again what there is.
+                    let state = known.state.clone();
+                    let event = if state.running { Event::Started(state) } else { Event::Ended(state) };
+                    self.tell_all(&event);
+                    return;
+                }
+                self.start(&start);
+            }
+            Order::StopAgent { agent } => {
+                for running in self.agents.iter().filter(|a| a.state.agent == agent && a.pid > 0) {
+                    // The agent's own init: its end is the end of all below it.
+                    // SAFETY: a child of ours that was not reaped.
+                    unsafe { libc::kill(running.pid, libc::SIGKILL) };
+                }
+            }
+            Order::Stop { grace_ms } => self.stop(Duration::from_millis(grace_ms.min(60_000))),
+            Order::Freeze => {
+                self.signal_all(libc::SIGSTOP);
+                self.tell_all(&Event::Frozen { frozen: true });
+            }
+            Order::Thaw => {
+                self.signal_all(libc::SIGCONT);
+                self.tell_all(&Event::Frozen { frozen: false });
+            }
+        }
+    }
+
+    fn start(&mut self, start: &super::StartAgent) {
+        // An older run of the same agent is fenced before a newer one begins.
+        for running in self.agents.iter().filter(|a| a.state.agent == start.agent && a.pid > 0) {
+            // SAFETY: a child of ours that was not reaped.
+            unsafe { libc::kill(running.pid, libc::SIGKILL) };
+        }
+        let mut state = AgentState {
+            agent: start.agent.clone(),
+            run: start.run,
+            running: false,
+            code: None,
+            signal: None,
+            note: None,
+        };
+        let result = if self.stopping.is_some() {
+            Err(StepError { step: "starting an agent".to_owned(), source: io::Error::other("the cell is ending") })
+        } else {
+            agent::start(&self.spec, start, &self.opened.run_dir, &self.filter)
+        };
+        let (event, pid, report) = match result {
+            Ok(Started { pid, report, applied }) => {
+                for step in applied {
+                    if !self.applied.contains(&step) {
+                        self.applied.push(step);
+                    }
+                }
+                state.running = true;
+                (Event::Started(state.clone()), pid, Some(report))
+            }
+            Err(error) => {
+                state.code = Some(127);
+                state.note = Some(error.to_string());
+                (Event::Ended(state.clone()), 0, None)
+            }
+        };
+        self.agents.retain(|a| a.state.agent != start.agent || a.pid > 0);
+        self.agents.push(Running { state, pid, report });
+        self.tell_all(&event);
+    }
+
+    fn tell_all(&mut self, event: &Event) {
+        self.clients.retain_mut(|client| tell(&mut client.stream, event));
+    }
+
+    /// Nothing is left: put that on record and go.
+    fn finish(&mut self) -> i32 {
+        let record = ExitRecord {
+            cell: self.spec.cell.clone(),
+            agents: self.agents.iter().map(|a| a.state.clone()).collect(),
+            empty: true,
+        };
+        match write_record(&self.opened.run_dir, &record) {
+            Ok(()) => 0,
+            Err(_) => 1,
+        }
+    }
+}
+
+fn tell(stream: &mut UnixStream, event: &Event) -> bool {
+    let mut line = serde_json::to_vec(event).unwrap_or_default();
+    line.push(b'\n');
+    stream.write_all(&line).is_ok()
+}
+
+fn poll_on(fd: RawFd) -> libc::pollfd {
+    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
+}
+
+fn write_record(run_dir: &File, record: &ExitRecord) -> io::Result<()> {
+    use rustix::fs::{Mode, OFlags, openat, renameat};
+    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let fd: OwnedFd = openat(run_dir, "exit.json.new", flags, Mode::from_raw_mode(0o600))?;
+    let mut file = File::from(fd);
+    file.write_all(&serde_json::to_vec(record)?)?;
+    file.sync_all()?;
+    renameat(run_dir, "exit.json.new", run_dir, "exit.json")?;
+    run_dir.sync_all()
+}
+
+/// SIGTERM and SIGCHLD as a descriptor; everything else that a keeper could be
+/// ended by from its own terminal is ignored.
+fn signal_descriptor() -> Result<File, StepError> {
+    use std::os::fd::FromRawFd as _;
+    // SAFETY: the set lives through the calls, the new descriptor is ours.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGTERM, libc::SIGCHLD] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGPIPE] {
+            libc::signal(signal, libc::SIG_IGN);
+        }
+        let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        if fd < 0 {
+            return Err(StepError::last("watching for signals"));
+        }
+        Ok(File::from_raw_fd(fd))
+    }
+}

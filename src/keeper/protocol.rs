@@ -1,0 +1,172 @@
+//! What daemon and keeper say to each other: JSON, one object a line.
+
+use crate::sandbox::{LandlockPaths, Limits};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Everything the launcher has to know, in `launch.json` of the run directory.
+/// It holds no secret: those travel over the control socket at an agent's start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LaunchSpec {
+    /// The cell's name.
+    pub cell: String,
+    /// Its home on the host.
+    pub home: PathBuf,
+    /// This program's file, shown to agents as `/run/lazarus/lazarus`.
+    pub program: PathBuf,
+    /// Whether to make namespaces (`level_2`) or not (`level_1`).
+    pub namespaces: bool,
+    /// Whether the cell stays in the host's network.
+    pub host_network: bool,
+    /// As root: the first of the two ids that the cell gets.
+    pub id_base: Option<u32>,
+    /// Paths of the system to show read-only, besides the usual.
+    pub read_paths: Vec<PathBuf>,
+    /// Limits on each agent.
+    pub limits: Limits,
+}
+
+/// The first line that the launcher writes: the keeper's pid on the host.
+/// The second, by the keeper: whether it is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ready", rename_all = "snake_case")]
+pub enum Ready {
+    /// The launcher made the keeper.
+    Launched {
+        /// Its pid.
+        pid: i32,
+    },
+    /// The keeper listens, and these steps were taken.
+    Listening {
+        /// Steps, in words.
+        applied: Vec<String>,
+    },
+    /// A step failed; nothing runs.
+    Failed {
+        /// Which, and why.
+        why: String,
+    },
+}
+
+/// What an agent sees of the project and of shared files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum View {
+    /// Reads and writes.
+    Work,
+    /// Reads.
+    Observe,
+}
+
+/// How to start one agent.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartAgent {
+    /// Its name: also its home's.
+    pub agent: String,
+    /// The run's number; one that was started already is not started again.
+    pub run: u32,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Its whole environment. May hold secrets; see `Drop`.
+    pub env: Vec<(String, String)>,
+    /// A file to read as standard input, as the agent sees it.
+    pub stdin: Option<PathBuf>,
+    /// Where it starts, as the agent sees it.
+    pub cwd: PathBuf,
+    /// What it sees.
+    pub view: View,
+    /// What it may touch, as it sees it.
+    pub paths: LandlockPaths,
+}
+
+impl std::fmt::Debug for StartAgent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The environment may hold secrets.
+        f.debug_struct("StartAgent").field("agent", &self.agent).field("run", &self.run).finish_non_exhaustive()
+    }
+}
+
+impl Drop for StartAgent {
+    fn drop(&mut self) {
+        use zeroize::Zeroize as _;
+        for (_, value) in &mut self.env {
+            value.zeroize();
+        }
+    }
+}
+
+/// What the daemon asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum Order {
+    /// Start an agent.
+    Start(StartAgent),
+    /// End one agent's processes.
+    StopAgent {
+        /// Whose.
+        agent: String,
+    },
+    /// End everything, then the keeper.
+    Stop {
+        /// How long processes may take to end by themselves, in milliseconds.
+        grace_ms: u64,
+    },
+    /// Stop every process where it stands.
+    Freeze,
+    /// Let them go on.
+    Thaw,
+}
+
+/// Where an agent's run stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentState {
+    /// Its name.
+    pub agent: String,
+    /// The run's number.
+    pub run: u32,
+    /// Whether it runs.
+    pub running: bool,
+    /// Exit status, where it exited.
+    pub code: Option<i32>,
+    /// Signal, where one ended it.
+    pub signal: Option<i32>,
+    /// What else is known.
+    pub note: Option<String>,
+}
+
+/// What the keeper says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The first thing on every connection: everything it knows.
+    Hello {
+        /// The cell.
+        cell: String,
+        /// Steps of isolation that were taken, in words.
+        applied: Vec<String>,
+        /// Every run so far, the last of each agent.
+        agents: Vec<AgentState>,
+    },
+    /// An agent's program runs (its `exec` succeeded).
+    Started(AgentState),
+    /// An agent ended, or could not be started.
+    Ended(AgentState),
+    /// Everything was frozen or thawed.
+    Frozen {
+        /// Whether it is frozen now.
+        frozen: bool,
+    },
+}
+
+/// `exit.json`: what was there at the end, written with fsync before the
+/// keeper ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    /// The cell.
+    pub cell: String,
+    /// Every agent's last run.
+    pub agents: Vec<AgentState>,
+    /// Whether nothing was left when it was written.
+    pub empty: bool,
+}

@@ -1,0 +1,267 @@
+//! The cell's file system: trees picked from the host, put together under a
+//! new root, and the old root dropped.
+
+use super::steps::{StepError, c_path};
+use rustix::fd::{AsFd as _, OwnedFd};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change, move_mount,
+    open_tree, unmount,
+};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+
+const ATTR_RDONLY: u64 = 0x1;
+const ATTR_NOSUID: u64 = 0x2;
+const ATTR_NODEV: u64 = 0x4;
+
+#[repr(C)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+fn set_attributes(fd: libc::c_int, path: &Path, recursive: bool, set: u64) -> Result<(), StepError> {
+    let attr = MountAttr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let path = c_path(path)?;
+    let mut flags = libc::AT_EMPTY_PATH;
+    if recursive {
+        flags |= libc::AT_RECURSIVE;
+    }
+    // SAFETY: path and struct live through the call; the size is the struct's.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd,
+            path.as_ptr(),
+            flags,
+            &raw const attr,
+            std::mem::size_of::<MountAttr>(),
+        )
+    };
+    if result < 0 { Err(StepError::last("setting the flags of a mount")) } else { Ok(()) }
+}
+
+/// A tree of the host, picked and not yet put anywhere.
+#[derive(Debug)]
+pub struct Tree {
+    fd: OwnedFd,
+    is_dir: bool,
+}
+
+/// Nothing that is mounted from here on is seen outside, nor the other way.
+pub fn private() -> Result<(), StepError> {
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
+        .map_err(StepError::of("making the mounts the cell's own"))
+}
+
+/// Picks the tree at `path`, with what is mounted below it.
+pub fn pick(path: &Path) -> Result<Tree, StepError> {
+    let fd = open_tree(
+        rustix::fs::CWD,
+        path,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE,
+    )
+    .map_err(StepError::of(format!("taking {} into the cell", path.display())))?;
+    Ok(Tree { fd, is_dir: path.is_dir() })
+}
+
+/// Puts a picked tree at `target`, making the place for it. Nothing in it is
+/// setuid; `devices` and `writable` say what else it may have.
+pub fn attach(tree: &Tree, target: &Path, writable: bool, devices: bool) -> Result<(), StepError> {
+    let step = || format!("putting {} into the cell", target.display());
+    let io_error = |source: io::Error| StepError { step: step(), source };
+    if tree.is_dir {
+        std::fs::create_dir_all(target).map_err(io_error)?;
+    } else {
+        if let Some(parent) = target.parent() {
+            std::fs::create_dir_all(parent).map_err(io_error)?;
+        }
+        std::fs::File::create(target).map_err(io_error)?;
+    }
+    let mut set = ATTR_NOSUID;
+    if !writable {
+        set |= ATTR_RDONLY;
+    }
+    if !devices {
+        set |= ATTR_NODEV;
+    }
+    set_attributes(tree.fd.as_raw_fd(), Path::new(""), true, set)?;
+    move_mount(tree.fd.as_fd(), "", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(StepError::of(step()))
+}
+
+/// Makes the mount at `path` (alone, or with all below) read-only.
+pub fn read_only(path: &Path, recursive: bool) -> Result<(), StepError> {
+    set_attributes(libc::AT_FDCWD, path, recursive, ATTR_RDONLY | ATTR_NOSUID)
+}
+
+/// Takes the mount at `path` away.
+pub fn detach(path: &Path) -> Result<(), StepError> {
+    unmount(path, UnmountFlags::DETACH).map_err(StepError::of(format!("taking {} away", path.display())))
+}
+
+/// A small file system of the cell's own.
+pub fn mount_tmpfs(target: &Path, mode: &str, bytes: u64) -> Result<(), StepError> {
+    let options = format!("mode={mode},size={bytes},nr_inodes={}", (bytes / 4096).clamp(256, 200_000));
+    let options = std::ffi::CString::new(options).unwrap_or_default();
+    mount("tmpfs", target, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))
+        .map_err(StepError::of(format!("making {}", target.display())))
+}
+
+/// The process view of this PID namespace.
+pub fn mount_proc(target: &Path) -> Result<(), StepError> {
+    mount("proc", target, "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
+        .map_err(StepError::of("mounting the cell's own /proc"))
+}
+
+/// Hides what `/proc` tells of the machine, for an agent.
+pub fn hide_proc() -> Result<(), StepError> {
+    for file in ["kcore", "keys", "key-users", "kmsg", "kallsyms", "sched_debug", "sysrq-trigger", "timer_list", "latency_stats"] {
+        let path = Path::new("/proc").join(file);
+        if path.exists() {
+            attach_over(Path::new("/dev/null"), &path)?;
+        }
+    }
+    for directory in ["acpi", "scsi", "bus", "irq", "asound"] {
+        let path = Path::new("/proc").join(directory);
+        if path.is_dir() {
+            mount_tmpfs(&path, "555", 4096)?;
+            read_only(&path, false)?;
+        }
+    }
+    for path in ["/proc/sys"] {
+        attach_over(Path::new(path), Path::new(path))?;
+        read_only(Path::new(path), false)?;
+    }
+    Ok(())
+}
+
+fn attach_over(source: &Path, target: &Path) -> Result<(), StepError> {
+    let tree = pick(source)?;
+    move_mount(tree.fd.as_fd(), "", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(StepError::of(format!("covering {}", target.display())))
+}
+
+/// What a cell sees of the system, read-only, where the host has it. `/etc`
+/// is not among them: the cell gets one of its own.
+const SYSTEM: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt"];
+/// Files and directories of `/etc` without which programs do not run, none of
+/// which holds a secret.
+const ETC: [&str; 14] = [
+    "alternatives", "ca-certificates", "ssl/certs", "ssl/openssl.cnf", "pki/tls/certs", "pki/ca-trust", "ld.so.cache",
+    "ld.so.conf", "ld.so.conf.d", "localtime", "timezone", "mime.types", "protocols", "services",
+];
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+enum Piece {
+    Tree(Tree, PathBuf, bool),
+    Link(PathBuf, PathBuf),
+}
+
+/// Builds the cell's root and returns where it stands. `before_build` runs
+/// between picking (as the launcher's user, who can walk the host's paths) and
+/// building (as the keeper, whose files these are).
+///
+/// `binds` are picked from the host: source, place in the cell, writable.
+/// `read_paths` are shown read-only at the same place.
+pub fn build_root(
+    binds: &[(PathBuf, PathBuf, bool)],
+    read_paths: &[PathBuf],
+    before_build: impl FnOnce() -> Result<(), StepError>,
+) -> Result<PathBuf, StepError> {
+    let mut pieces = vec![];
+    for path in SYSTEM.iter().map(Path::new).chain(read_paths.iter().map(PathBuf::as_path)) {
+        match std::fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_symlink() => {
+                if let Ok(target) = std::fs::read_link(path) {
+                    pieces.push(Piece::Link(path.to_owned(), target));
+                }
+            }
+            Ok(_) => pieces.push(Piece::Tree(pick(path)?, path.to_owned(), false)),
+            Err(_) => {}
+        }
+    }
+    for name in ETC {
+        let path = Path::new("/etc").join(name);
+        // A link is followed: what counts is that programs find the file.
+        if path.exists() {
+            pieces.push(Piece::Tree(pick(&path.canonicalize().unwrap_or(path.clone()))?, path, false));
+        }
+    }
+    let devices: Vec<(Tree, PathBuf)> = DEVICES
+        .iter()
+        .map(|name| Path::new("/dev").join(name))
+        .filter(|path| path.exists())
+        .map(|path| Ok((pick(&path)?, path)))
+        .collect::<Result<_, StepError>>()?;
+    for (source, place, writable) in binds {
+        pieces.push(Piece::Tree(pick(source)?, place.clone(), *writable));
+    }
+    before_build()?;
+
+    // Any directory will do to stand on; what was under it was picked already.
+    let root = PathBuf::from("/tmp");
+    mount_tmpfs(&root, "755", 4 << 20)?;
+    let inside = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
+    let make = |path: &str| {
+        std::fs::create_dir_all(inside(Path::new(path)))
+            .map_err(|source| StepError { step: format!("making {path} in the cell"), source })
+    };
+    for directory in ["/tmp", "/run", "/var", "/proc", "/dev/shm", "/dev/pts", "/etc", "/cell/home"] {
+        make(directory)?;
+    }
+    let link = |target: &Path, place: &Path| {
+        std::os::unix::fs::symlink(target, inside(place))
+            .map_err(|source| StepError { step: format!("linking {} in the cell", place.display()), source })
+    };
+    for piece in &pieces {
+        match piece {
+            Piece::Tree(tree, place, writable) => attach(tree, &inside(place), *writable, false)?,
+            Piece::Link(place, target) => link(target, place)?,
+        }
+    }
+    for (tree, place) in &devices {
+        attach(tree, &inside(place), true, true)?;
+    }
+    for (name, target) in [
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+        ("/dev/ptmx", "pts/ptmx"),
+        ("/var/tmp", "/tmp"),
+        ("/var/run", "/run"),
+    ] {
+        link(Path::new(target), Path::new(name))?;
+    }
+    let options = c"newinstance,ptmxmode=0666,mode=620";
+    mount("devpts", inside(Path::new("/dev/pts")), "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, Some(options))
+        .map_err(StepError::of("making the cell's own terminals"))?;
+    for (file, text) in [
+        ("passwd", "root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:1000:1000:agent:/cell/home:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"),
+        ("group", "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n"),
+        ("hosts", "127.0.0.1 localhost cell\n::1 localhost\n"),
+        ("hostname", "cell\n"),
+        ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
+    ] {
+        std::fs::write(inside(Path::new("/etc")).join(file), text)
+            .map_err(|source| StepError { step: format!("writing /etc/{file} of the cell"), source })?;
+    }
+    mount_proc(&inside(Path::new("/proc")))?;
+    Ok(root)
+}
+
+/// Makes `root` the root and drops the old one with all that hung from it.
+pub fn pivot(root: &Path) -> Result<(), StepError> {
+    let change = |path: &Path| {
+        std::env::set_current_dir(path)
+            .map_err(|source| StepError { step: format!("entering {}", path.display()), source })
+    };
+    change(root)?;
+    rustix::process::pivot_root(".", ".").map_err(StepError::of("taking the cell's root"))?;
+    unmount(".", UnmountFlags::DETACH).map_err(StepError::of("dropping the host's root"))?;
+    change(Path::new("/"))
+}

@@ -1,0 +1,153 @@
+//! What this host can give, found by doing it: the probe takes the very steps
+//! that a cell takes, in a process of its own, and says which failed and why.
+
+use super::{
+    LandlockPaths, StepError, apply_filter, become_user, build_root, clone_process, compile_filter, loopback_up,
+    no_new_privileges, pivot, private, restrict_landlock, write_id_maps,
+};
+use serde::{Deserialize, Serialize};
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
+
+/// What is missing for `level_2`, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// What.
+    pub what: String,
+    /// The kernel's answer.
+    pub why: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// The probe's findings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostReport {
+    /// Whether user, mount, PID, IPC, UTS, network and cgroup namespaces with a
+    /// root of their own can be had.
+    pub namespaces: bool,
+    /// `full` or `partial`; `None` without Landlock.
+    pub landlock: Option<String>,
+    /// Whether system calls can be filtered.
+    pub seccomp: bool,
+    /// The kernel's release.
+    pub kernel: String,
+    /// Whether this runs as root.
+    pub root: bool,
+    /// What stands against `level_2`.
+    pub missing: Vec<Missing>,
+}
+
+impl HostReport {
+    /// Whether `level_2` can be had.
+    pub fn level_2(&self) -> bool {
+        self.namespaces && self.landlock.is_some() && self.seccomp
+    }
+}
+
+/// Probes. Forks, so it has to run in a single-threaded process of its own
+/// (`lazarus cell-probe`).
+pub fn probe() -> HostReport {
+    // SAFETY: asks for numbers.
+    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    let mut report = HostReport {
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        root: uid == 0,
+        ..HostReport::default()
+    };
+    match in_child(libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNET | libc::CLONE_NEWCGROUP, uid, gid, || {
+        private()?;
+        let root = build_root(&[], &[], || if uid == 0 { become_user(0, 0) } else { Ok(()) })?;
+        pivot(&root)?;
+        loopback_up()?;
+        Ok(String::new())
+    }) {
+        Ok(_) => report.namespaces = true,
+        Err(why) => report.missing.push(Missing { hint: namespaces_hint(&why), what: "namespaces".into(), why }),
+    }
+    match in_child(0, uid, gid, || {
+        no_new_privileges()?;
+        let paths = LandlockPaths { read: vec![PathBuf::from("/")], write: vec![] };
+        Ok(restrict_landlock(&paths)?.unwrap_or("").to_owned())
+    }) {
+        Ok(level) if !level.is_empty() => report.landlock = Some(level),
+        other => report.missing.push(Missing {
+            what: "Landlock".into(),
+            why: other.err().unwrap_or_else(|| "the kernel does not offer it".into()),
+            hint: "use a kernel of 5.13 or newer that is started with `landlock` in its list of security modules (`lsm=`)".into(),
+        }),
+    }
+    match in_child(0, uid, gid, || {
+        no_new_privileges()?;
+        apply_filter(&compile_filter()?)?;
+        Ok(String::new())
+    }) {
+        Ok(_) => report.seccomp = true,
+        Err(why) => report.missing.push(Missing {
+            what: "seccomp".into(),
+            why,
+            hint: "use a kernel with CONFIG_SECCOMP_FILTER".into(),
+        }),
+    }
+    report
+}
+
+/// The most likely reason why namespaces are refused here.
+fn namespaces_hint(why: &str) -> String {
+    let read = |path: &str| std::fs::read_to_string(path).map(|t| t.trim().to_owned()).unwrap_or_default();
+    if read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1" {
+        return "AppArmor restricts user namespaces on this host: install the profile that Lazarus ships (`config/apparmor/lazarus`, it has `userns,`), or run as root".into();
+    }
+    if read("/proc/sys/user/max_user_namespaces") == "0" {
+        return "user namespaces are switched off: `sysctl user.max_user_namespaces=15000`".into();
+    }
+    if read("/proc/sys/kernel/unprivileged_userns_clone") == "0" {
+        return "user namespaces are switched off for users: `sysctl kernel.unprivileged_userns_clone=1`, or run as root".into();
+    }
+    if why.contains("proc") {
+        return "this looks like a container that covers parts of /proc: run Lazarus on the host, or give the container its own unmasked /proc".into();
+    }
+    "this looks like a container without the right to make namespaces: run Lazarus on the host, or allow `unshare`, `clone` and `mount` in the container's seccomp profile".into()
+}
+
+fn in_child(
+    flags: libc::c_int,
+    uid: u32,
+    gid: u32,
+    steps: impl FnOnce() -> Result<String, StepError>,
+) -> Result<String, String> {
+    let (mut answer, tell) = std::io::pipe().map_err(|e| e.to_string())?;
+    let (mut go, release) = std::io::pipe().map_err(|e| e.to_string())?;
+    let pid = clone_process(flags).map_err(|e| e.to_string())?;
+    if pid == 0 {
+        drop((answer, release));
+        let mut byte = [0u8; 1];
+        let _ = go.read(&mut byte);
+        let (mark, text) = match steps() {
+            Ok(text) => (b'+', text),
+            Err(e) => (b'-', e.to_string()),
+        };
+        let mut tell = tell;
+        let _ = tell.write_all(&[mark]).and_then(|()| tell.write_all(text.as_bytes()));
+        // SAFETY: ends this child at once; nothing of the parent's runs in it.
+        unsafe { libc::_exit(0) };
+    }
+    drop((tell, go));
+    let mapped = if flags & libc::CLONE_NEWUSER == 0 {
+        Ok(())
+    } else {
+        write_id_maps(pid, (uid == 0).then_some(1_000_000_000), uid, gid)
+    };
+    drop(release);
+    let mut text = String::new();
+    let _ = answer.read_to_string(&mut text);
+    let mut status = 0;
+    // SAFETY: waits for the child that was just made; status lives here.
+    unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    mapped.map_err(|e| e.to_string())?;
+    match text.split_at_checked(1) {
+        Some(("+", rest)) => Ok(rest.to_owned()),
+        Some((_, rest)) => Err(rest.to_owned()),
+        None => Err("the probe ended without an answer".to_owned()),
+    }
+}
