@@ -163,7 +163,9 @@ impl ForgeEvent {
     /// The repository it happened in.
     pub fn repo(&self) -> &RepoRef {
         match self {
-            Self::Issue { repo, .. } | Self::Comment { repo, .. } | Self::Other { repo, .. } => repo,
+            Self::Issue { repo, .. } | Self::Comment { repo, .. } | Self::Other { repo, .. } => {
+                repo
+            }
         }
     }
 
@@ -172,7 +174,12 @@ impl ForgeEvent {
     /// and each of several hooks, has its own.
     pub fn semantic_key(&self) -> String {
         match self {
-            Self::Issue { repo, action, issue, .. } => {
+            Self::Issue {
+                repo,
+                action,
+                issue,
+                ..
+            } => {
                 let at = issue.updated_at.as_second();
                 match action {
                     IssueAction::Opened => format!("issue:{}:{}:opened", repo.id, issue.id),
@@ -187,12 +194,22 @@ impl ForgeEvent {
                             &issue.title,
                             &issue.body,
                             if issue.open { "open" } else { "closed" },
-                            &issue.labels.iter().map(|l| l.id.to_string()).collect::<Vec<_>>().join(","),
+                            &issue
+                                .labels
+                                .iter()
+                                .map(|l| l.id.to_string())
+                                .collect::<Vec<_>>()
+                                .join(","),
                         ])
                     ),
                 }
             }
-            Self::Comment { repo, action, comment, .. } => match action {
+            Self::Comment {
+                repo,
+                action,
+                comment,
+                ..
+            } => match action {
                 CommentAction::Created => format!("comment:{}:{}:created", repo.id, comment.id),
                 CommentAction::Deleted => format!("comment:{}:{}:deleted", repo.id, comment.id),
                 CommentAction::Edited => format!(

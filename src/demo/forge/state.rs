@@ -1,0 +1,462 @@
+//! What the stand-in remembers: accounts, repositories, issues, one shared
+//! sequence of comments and timeline events, hooks. Plain data and questions
+//! about it; how it looks as JSON is in `shapes`, who may change it in the
+//! handlers.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::Flavour;
+use super::deliveries::Queue;
+
+/// Numbers as the forge gives them, one sequence a kind of thing.
+pub(super) type Id = i64;
+
+/// What lists name where an account was deleted.
+pub(super) const GHOST: Id = -1;
+
+/// How much somebody may do in a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Access {
+    None,
+    Read,
+    Write,
+    Admin,
+    Owner,
+}
+
+impl Access {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+            Self::Owner => "owner",
+        }
+    }
+
+    pub(super) fn parse(word: &str) -> Option<Self> {
+        Some(match word {
+            "none" => Self::None,
+            "read" => Self::Read,
+            "write" => Self::Write,
+            "admin" => Self::Admin,
+            "owner" => Self::Owner,
+            _ => return None,
+        })
+    }
+}
+
+pub(super) struct Account {
+    pub id: Id,
+    pub login: String,
+    pub full_name: String,
+    pub email: String,
+    pub password: String,
+    pub is_admin: bool,
+    pub is_org: bool,
+    pub created: i64,
+    /// Accounts that this one has blocked.
+    pub blocked: BTreeSet<Id>,
+}
+
+pub(super) struct Token {
+    pub id: Id,
+    pub name: String,
+    pub account: Id,
+    pub secret: String,
+    pub scopes: Vec<String>,
+    pub created: i64,
+}
+
+pub(super) struct Team {
+    pub id: Id,
+    pub org: Id,
+    pub name: String,
+    pub description: String,
+    pub permission: Access,
+    pub units: BTreeMap<String, String>,
+    pub all_repositories: bool,
+    pub may_create_repositories: bool,
+    pub members: BTreeSet<Id>,
+    pub repositories: BTreeSet<Id>,
+}
+
+pub(super) struct Protection {
+    pub rule: String,
+    pub enable_push: bool,
+    pub created: i64,
+}
+
+pub(super) struct Repository {
+    pub id: Id,
+    pub owner: Id,
+    pub name: String,
+    pub description: String,
+    pub private: bool,
+    pub archived_at: Option<i64>,
+    pub default_branch: String,
+    pub empty: bool,
+    pub created: i64,
+    pub updated: i64,
+    pub collaborators: BTreeMap<Id, Access>,
+    pub protections: Vec<Protection>,
+    pub last_index: i64,
+}
+
+#[derive(Clone)]
+pub(super) struct Label {
+    pub id: Id,
+    pub repo: Id,
+    pub name: String,
+    pub color: String,
+    pub description: String,
+    pub exclusive: bool,
+    pub archived: bool,
+}
+
+impl Label {
+    /// `a/b` of `a/b/c`: labels of one exclusive scope replace each other.
+    pub(super) fn scope(&self) -> Option<&str> {
+        if !self.exclusive {
+            return None;
+        }
+        self.name
+            .rsplit_once('/')
+            .map(|(scope, _)| scope)
+            .filter(|s| !s.is_empty())
+    }
+}
+
+pub(super) struct Milestone {
+    pub id: Id,
+    pub repo: Id,
+    pub title: String,
+    pub description: String,
+    pub created: i64,
+}
+
+pub(super) struct Reaction {
+    pub user: Id,
+    pub content: String,
+    pub created: i64,
+}
+
+#[derive(Clone)]
+pub(super) struct Asset {
+    pub id: Id,
+    pub name: String,
+    pub uuid: String,
+    pub created: i64,
+    pub data: bytes::Bytes,
+}
+
+/// What git said about a pull request when it was last asked.
+#[derive(Clone, Default)]
+pub(super) struct Comparison {
+    pub head_sha: String,
+    pub base_sha: String,
+    pub merge_base: String,
+    pub additions: i64,
+    pub deletions: i64,
+    pub changed_files: i64,
+}
+
+pub(super) struct Pull {
+    pub id: Id,
+    pub head: String,
+    pub base: String,
+    pub comparison: Comparison,
+}
+
+pub(super) struct Issue {
+    pub id: Id,
+    pub repo: Id,
+    pub number: i64,
+    pub author: Id,
+    pub title: String,
+    pub body: String,
+    pub labels: Vec<Id>,
+    pub assignees: Vec<Id>,
+    pub milestone: Option<Id>,
+    pub open: bool,
+    pub locked: bool,
+    pub created: i64,
+    pub updated: i64,
+    pub closed: Option<i64>,
+    pub pull: Option<Pull>,
+    pub reactions: Vec<Reaction>,
+    pub assets: Vec<Asset>,
+}
+
+/// One line of an issue's timeline. Comments and events share one sequence of
+/// ids, as on the real server.
+pub(super) struct Entry {
+    pub id: Id,
+    pub issue: Id,
+    pub author: Id,
+    pub created: i64,
+    pub updated: i64,
+    pub reactions: Vec<Reaction>,
+    pub assets: Vec<Asset>,
+    pub kind: EntryKind,
+}
+
+pub(super) enum EntryKind {
+    Comment { body: String },
+    Label { label: Id, added: bool },
+    Title { old: String, new: String },
+    Close,
+    Reopen,
+    Lock { reason: String },
+    Unlock,
+    Assignee { assignee: Id, removed: bool },
+    Milestone { old: Option<Id>, new: Option<Id> },
+}
+
+/// What a hook belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HookOwner {
+    Repository(Id),
+    Organization(Id),
+    System,
+}
+
+impl HookOwner {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Repository(_) => "repository",
+            Self::Organization(_) => "organization",
+            Self::System => "system",
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Hook {
+    pub id: Id,
+    pub owner: HookOwner,
+    pub kind: String,
+    pub url: String,
+    pub form_encoded: bool,
+    pub secret: String,
+    pub events: Vec<&'static str>,
+    pub branch_filter: String,
+    pub authorization: String,
+    pub active: bool,
+    pub created: i64,
+    pub updated: i64,
+}
+
+/// The last number given out, one sequence a kind of thing.
+#[derive(Default)]
+pub(super) struct Sequences {
+    pub account: Id,
+    pub token: Id,
+    pub team: Id,
+    pub repo: Id,
+    pub label: Id,
+    pub milestone: Id,
+    pub issue: Id,
+    pub pull: Id,
+    pub entry: Id,
+    pub hook: Id,
+    pub asset: Id,
+}
+
+pub(super) fn next(sequence: &mut Id) -> Id {
+    *sequence += 1;
+    *sequence
+}
+
+pub(super) struct State {
+    pub flavour: Flavour,
+    /// `http://127.0.0.1:PORT`, without a slash at the end.
+    pub root_url: String,
+    pub seq: Sequences,
+    pub accounts: BTreeMap<Id, Account>,
+    /// Lower-case names that people once had.
+    pub former_logins: HashMap<String, Id>,
+    pub tokens: HashMap<String, Token>,
+    pub teams: BTreeMap<Id, Team>,
+    pub repos: BTreeMap<Id, Repository>,
+    /// (owner, lower-case name) that repositories once had.
+    pub former_repos: HashMap<(Id, String), Id>,
+    pub labels: BTreeMap<Id, Label>,
+    pub milestones: BTreeMap<Id, Milestone>,
+    pub issues: BTreeMap<Id, Issue>,
+    pub entries: BTreeMap<Id, Entry>,
+    pub hooks: BTreeMap<Id, Hook>,
+    pub deliveries: Queue,
+}
+
+/// Seconds since 1970, the forge's resolution.
+pub(super) fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+/// `2026-11-20T23:29:28Z`.
+pub(super) fn rfc3339(second: i64) -> String {
+    jiff::Timestamp::from_second(second).map_or_else(|_| String::new(), |t| t.to_string())
+}
+
+impl State {
+    pub(super) fn account_by_login(&self, login: &str) -> Option<&Account> {
+        let lower = login.to_lowercase();
+        self.accounts
+            .values()
+            .find(|a| a.login.to_lowercase() == lower)
+    }
+
+    /// `Ghost` where the account is gone.
+    pub(super) fn login(&self, id: Id) -> &str {
+        self.accounts.get(&id).map_or("Ghost", |a| a.login.as_str())
+    }
+
+    pub(super) fn repo_by_name(&self, owner: Id, name: &str) -> Option<&Repository> {
+        let lower = name.to_lowercase();
+        self.repos
+            .values()
+            .find(|r| r.owner == owner && r.name.to_lowercase() == lower)
+    }
+
+    pub(super) fn full_name(&self, repo: &Repository) -> String {
+        format!("{}/{}", self.login(repo.owner), repo.name)
+    }
+
+    pub(super) fn is_site_admin(&self, account: Option<Id>) -> bool {
+        account
+            .and_then(|id| self.accounts.get(&id))
+            .is_some_and(|a| a.is_admin)
+    }
+
+    pub(super) fn owns_org(&self, org: Id, account: Id) -> bool {
+        self.is_site_admin(Some(account))
+            || self.teams.values().any(|t| {
+                t.org == org && t.permission == Access::Owner && t.members.contains(&account)
+            })
+    }
+
+    pub(super) fn in_org(&self, org: Id, account: Id) -> bool {
+        self.teams
+            .values()
+            .any(|t| t.org == org && t.members.contains(&account))
+    }
+
+    /// What somebody may really do.
+    pub(super) fn access(&self, repo: &Repository, account: Option<Id>) -> Access {
+        let public = if repo.private {
+            Access::None
+        } else {
+            Access::Read
+        };
+        let Some(account) = account else {
+            return public;
+        };
+        if self.is_site_admin(Some(account)) || repo.owner == account {
+            return Access::Owner;
+        }
+        if !self.accounts.contains_key(&account) {
+            return Access::None;
+        }
+        let by_team = self
+            .teams
+            .values()
+            .filter(|t| t.members.contains(&account) && t.org == repo.owner)
+            .filter(|t| t.all_repositories || t.repositories.contains(&repo.id))
+            .map(|t| t.permission)
+            .max()
+            .unwrap_or(Access::None);
+        let invited = repo
+            .collaborators
+            .get(&account)
+            .copied()
+            .unwrap_or(Access::None);
+        public.max(by_team).max(invited)
+    }
+
+    /// What the permission call answers. Gitea leaves out what comes from a
+    /// team by units; Forgejo counts it.
+    pub(super) fn reported_access(&self, repo: &Repository, account: Id) -> Access {
+        let real = self.access(repo, Some(account));
+        if self.flavour == Flavour::Forgejo || real >= Access::Admin {
+            return real;
+        }
+        let public = if repo.private {
+            Access::None
+        } else {
+            Access::Read
+        };
+        public.max(
+            repo.collaborators
+                .get(&account)
+                .copied()
+                .unwrap_or(Access::None),
+        )
+    }
+
+    pub(super) fn issue_by_number(&self, repo: Id, number: i64) -> Option<&Issue> {
+        self.issues
+            .values()
+            .find(|i| i.repo == repo && i.number == number)
+    }
+
+    pub(super) fn comment_count(&self, issue: Id) -> usize {
+        self.entries
+            .values()
+            .filter(|e| e.issue == issue && matches!(e.kind, EntryKind::Comment { .. }))
+            .count()
+    }
+
+    /// Appends to an issue's timeline and returns the new entry's id.
+    pub(super) fn record(&mut self, issue: Id, author: Id, kind: EntryKind) -> Id {
+        let id = next(&mut self.seq.entry);
+        let at = now();
+        self.entries.insert(
+            id,
+            Entry {
+                id,
+                issue,
+                author,
+                created: at,
+                updated: at,
+                reactions: vec![],
+                assets: vec![],
+                kind,
+            },
+        );
+        if let Some(issue) = self.issues.get_mut(&issue) {
+            issue.updated = issue.updated.max(at);
+        }
+        id
+    }
+
+    /// Labels of an issue, in the order in which the forge lists them.
+    pub(super) fn issue_labels(&self, ids: &[Id]) -> Vec<&Label> {
+        let mut labels: Vec<&Label> = ids.iter().filter_map(|id| self.labels.get(id)).collect();
+        labels.sort_by(|a, b| a.name.cmp(&b.name).then(a.id.cmp(&b.id)));
+        labels
+    }
+
+    /// Removes a repository and all that hangs on it. The files stay until
+    /// the caller removes them.
+    pub(super) fn remove_repo(&mut self, repo: Id) {
+        self.repos.remove(&repo);
+        self.former_repos.retain(|_, target| *target != repo);
+        let issues: BTreeSet<Id> = self
+            .issues
+            .values()
+            .filter(|i| i.repo == repo)
+            .map(|i| i.id)
+            .collect();
+        self.entries.retain(|_, e| !issues.contains(&e.issue));
+        self.issues.retain(|id, _| !issues.contains(id));
+        self.labels.retain(|_, l| l.repo != repo);
+        self.milestones.retain(|_, m| m.repo != repo);
+        self.hooks
+            .retain(|_, h| h.owner != HookOwner::Repository(repo));
+        for team in self.teams.values_mut() {
+            team.repositories.remove(&repo);
+        }
+    }
+}
