@@ -234,9 +234,16 @@ async fn threat_08_words_that_are_not_ordinary_text_are_never_a_command() {
     }
     world.assert_no_cell(issue).await;
     for (case, comment) in said {
-        assert!(world.reactions(comment).await.is_empty(), "this was read as a command: {case:?}");
+        assert!(
+            world.reactions(comment).await.is_empty(),
+            "this was read as a command: {case:?}"
+        );
     }
-    assert!(world.bot_comments(issue).await.is_empty(), "{}", world.evidence(issue).await);
+    assert!(
+        world.bot_comments(issue).await.is_empty(),
+        "{}",
+        world.evidence(issue).await
+    );
     world.finish().await;
 }
 
