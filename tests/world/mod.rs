@@ -1017,12 +1017,15 @@ impl Drop for World {
 /// and other processes goes into a file that it commits.
 const LOOKER: &str = "{ env; echo ---; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\000' '\\n'; echo ---; ls -a / \"$HOME\" ..; } > seen.txt; git add seen.txt; git -c user.name=looker -c user.email=looker@agents.lazarus.invalid commit -qm 'What I can see'";
 
-/// The level that conversations ask for: `LAZARUS_TEST_ISOLATION` on a host
-/// that cannot give the default.
+/// The level that conversations ask for: the default, or, on a host that
+/// cannot give it, the weakest, as policy has to say in as many words.
+/// `LAZARUS_TEST_ISOLATION` names another.
 fn isolation_line() -> String {
-    std::env::var("LAZARUS_TEST_ISOLATION")
-        .map(|level| format!("isolation_min = {level:?}"))
-        .unwrap_or_default()
+    match std::env::var("LAZARUS_TEST_ISOLATION") {
+        Ok(level) => format!("isolation_min = {level:?}"),
+        Err(_) if lazarus::sandbox::probe().level_2() => String::new(),
+        Err(_) => "isolation_min = \"level_1\"".to_owned(),
+    }
 }
 
 fn free_address() -> SocketAddr {
