@@ -1,1 +1,893 @@
-//! See the map in the crate's root.
+//! One TOML file, the environment, flags; every value knows where it came
+//! from (contract §13).
+//!
+//! Four layers are laid over each other, each outweighing the one before:
+//! defaults (with the agent profiles that come with Lazarus), the file,
+//! `LAZARUS__SECTION__KEY`, flags. [`layers`] does that without knowing any
+//! key; [`section`] reads typed values out of the result and collects every
+//! problem, each with its file and line; [`Config`] is what the rest of the
+//! program sees: plain fields that have been checked.
+//!
+//! No message repeats what stands at the wrong place, because what stands
+//! there may be a secret that slipped.
+
+mod layers;
+mod secret;
+pub(crate) mod section;
+mod source;
+pub mod units;
+
+pub use crate::cell::{Isolation, Network};
+pub use secret::{MAX_SECRET_BYTES, SecretError, SecretSource};
+pub use source::{Source, Sourced};
+
+use crate::agents::{self, Profile};
+use layers::{Entries, Entry, Raw};
+use section::{Report, Section};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The commented default configuration, as it is installed.
+pub const COMMENTED: &str = include_str!("../../config/lazarus.toml");
+
+/// The largest configuration file that is read, in bytes.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+/// Where to look for a configuration.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// `--config FILE`: must be there.
+    pub file: Option<PathBuf>,
+    /// The environment: `LAZARUS__…`, `LAZARUS_CONFIG`, `HOME`,
+    /// `XDG_CONFIG_HOME` and `XDG_STATE_HOME` are looked at.
+    pub env: BTreeMap<String, String>,
+    /// Dotted keys and values, such as `("policy.ttl_max", "8h")`.
+    pub flags: Vec<(String, String)>,
+    /// The system's file; another one only in tests.
+    pub system_file: PathBuf,
+}
+
+impl Default for LoadOptions {
+    /// No flags, no environment, the system's file.
+    fn default() -> Self {
+        Self {
+            file: None,
+            env: BTreeMap::new(),
+            flags: Vec::new(),
+            system_file: PathBuf::from("/etc/lazarus/lazarus.toml"),
+        }
+    }
+}
+
+impl LoadOptions {
+    /// With the environment of this process. Variables that are not UTF-8 are
+    /// left out.
+    pub fn of_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Self {
+        let env = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Self {
+            file,
+            env,
+            flags,
+            ..Self::default()
+        }
+    }
+
+    fn variable(&self, name: &str) -> Option<&str> {
+        self.env
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    /// A directory of the user's: from its XDG variable if that is absolute
+    /// (others are to be ignored, says the specification), else below `HOME`.
+    fn user_directory(&self, xdg: &str, below_home: &str) -> Option<PathBuf> {
+        let absolute = |name| {
+            self.variable(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        absolute(xdg).or_else(|| Some(absolute("HOME")?.join(below_home)))
+    }
+}
+
+/// One thing that is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it stands.
+    pub at: Source,
+    /// What is wrong and what is allowed. Never holds the value itself.
+    pub text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.at {
+            Source::Default => f.write_str(&self.text),
+            at => write!(f, "{at}: {}", self.text),
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file that was asked for cannot be read.
+    #[error("cannot read the configuration file {} ({why}): {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Who asked for it.
+        why: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is not right; every problem, in the order of the file.
+    #[error("{}", list_of_problems(.0))]
+    Invalid(
+        /// At least one.
+        Vec<Problem>,
+    ),
+}
+
+fn list_of_problems(problems: &[Problem]) -> String {
+    const SHOWN: usize = 20;
+    let mut text = match problems {
+        [one] => return format!("the configuration is not usable: {one}"),
+        _ => format!(
+            "the configuration is not usable, {} problems:",
+            problems.len()
+        ),
+    };
+    for problem in problems.iter().take(SHOWN) {
+        let _ = write!(text, "\n  {problem}");
+    }
+    if problems.len() > SHOWN {
+        let _ = write!(text, "\n  and {} more", problems.len() - SHOWN);
+    }
+    text
+}
+
+/// The forge that Lazarus works for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forge {
+    /// Its address without a trailing slash; empty until it is configured
+    /// (see [`Config::ready_to_serve`]).
+    pub url: String,
+    /// The bot's token.
+    pub token: SecretSource,
+}
+
+/// The door for webhooks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// Where Lazarus listens.
+    pub listen: SocketAddr,
+    /// The address that the forge calls, without [`path`](Self::path) and
+    /// without a trailing slash; empty until it is configured.
+    pub public_url: String,
+    /// What deliveries are signed with.
+    pub secret: SecretSource,
+    /// Deliveries above this many bytes are answered 413 and fetched by the
+    /// reconciler instead.
+    pub max_body_bytes: u64,
+    /// Path of the webhook below both addresses, with a leading slash.
+    pub path: String,
+}
+
+impl Webhook {
+    /// The whole address that the forge calls.
+    pub fn address(&self) -> String {
+        format!("{}{}", self.public_url, self.path)
+    }
+}
+
+/// Where things lie. All absolute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// Root of what is not set by itself.
+    pub data: PathBuf,
+    /// Homes of live cells.
+    pub cells: PathBuf,
+    /// Closed cells, whole, until their grace is over.
+    pub graveyard: PathBuf,
+    /// What is kept after that.
+    pub archive: PathBuf,
+    /// The durable record of missions, for other tools.
+    pub missions: PathBuf,
+    /// The SQLite registry (a file).
+    pub registry: PathBuf,
+}
+
+/// A repository that Lazarus serves. Deliveries for others are refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    /// `owner/name`, as configured; the forge's number for it counts.
+    pub name: String,
+    /// Logins of directors.
+    pub directors: Vec<String>,
+    /// Teams whose members are directors, `organisation/team`.
+    pub director_teams: Vec<String>,
+    /// Whether the repository's administrators are directors too.
+    pub administrators: bool,
+}
+
+impl Repository {
+    /// Owner and name.
+    pub fn owner_and_name(&self) -> (&str, &str) {
+        self.name.split_once('/').unwrap_or(("", &self.name))
+    }
+}
+
+/// What proposals may ask for at most, and get at least.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The weakest isolation that a cell may have.
+    pub isolation_min: Isolation,
+    /// The most of the network that a cell may reach.
+    pub network_max: Network,
+    /// Time to live of a cell that asks for none. At most `ttl_max`.
+    pub ttl_default: Duration,
+    /// The longest life in all, extensions included.
+    pub ttl_max: Duration,
+    /// How long an invitation holds.
+    pub invitation_ttl: Duration,
+    /// How long a closed cell can be resurrected.
+    pub closed_grace: Duration,
+    /// How long the archive is kept.
+    pub archive_retention: Duration,
+    /// Whether guests may be invited.
+    pub guests: bool,
+    /// Whether substitutes may be.
+    pub substitutes: bool,
+    /// Whether a proposer's own vote counts in a council.
+    pub proposer_may_vote: bool,
+    /// How long a council may vote.
+    pub council_window: Duration,
+    /// An approval this soon after an edit must be repeated (contract §6).
+    pub approval_settle: Duration,
+    /// Live cells of one mission at once.
+    pub max_cells_per_mission: u32,
+    /// Commands of one comment that are looked at.
+    pub max_commands_per_comment: u32,
+    /// Commands of one person in a minute.
+    pub commands_per_minute: u32,
+    /// Whether comments on pull requests may hold commands.
+    pub pull_request_commands: bool,
+    /// Executors of one cell.
+    pub agents_max: u32,
+}
+
+/// What one cell may use.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Memory, bytes.
+    pub memory: u64,
+    /// Processes and threads.
+    pub processes: u32,
+    /// Open files of one process.
+    pub open_files: u32,
+    /// Processors' worth of time.
+    pub cpu: f64,
+    /// Disk, bytes.
+    pub disk: u64,
+    /// Files and directories.
+    pub files: u32,
+    /// Log of one agent, bytes.
+    pub log: u64,
+}
+
+/// How the forge is polled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reconcile {
+    /// Time between two polls.
+    pub interval: Duration,
+    /// How far each poll looks back beyond the last one.
+    pub overlap: Duration,
+}
+
+/// The engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Engine {
+    /// Effects that run at once.
+    pub effect_workers: u32,
+}
+
+/// A configuration that has been read and checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+    /// The forge.
+    pub forge: Forge,
+    /// The door for webhooks.
+    pub webhook: Webhook,
+    /// Where things lie.
+    pub paths: Paths,
+    /// The repositories that are served.
+    pub repositories: Vec<Repository>,
+    /// What missions may ask for.
+    pub policy: Policy,
+    /// What one cell may use.
+    pub limits: Limits,
+    /// How the forge is polled.
+    pub reconcile: Reconcile,
+    /// The engine.
+    pub engine: Engine,
+    /// Directory of templates that replace the built-in ones
+    /// (key `paths.templates`).
+    pub templates: Option<PathBuf>,
+    /// Credentials that profiles may name.
+    pub credentials: BTreeMap<String, SecretSource>,
+    /// Agent profiles: the built-in ones and the user's, merged.
+    pub agents: BTreeMap<String, Profile>,
+    values: BTreeMap<String, Sourced<Value>>,
+}
+
+impl Config {
+    /// Finds, reads and checks the configuration. A key that is missing is
+    /// no error here; see [`ready_to_serve`](Self::ready_to_serve).
+    ///
+    /// # Errors
+    /// Where a file cannot be read, or anything in any layer is not right:
+    /// all problems at once, each with its place.
+    pub fn load(options: &LoadOptions) -> Result<Self, ConfigError> {
+        let mut problems = Vec::new();
+        let mut tree = built_in_profiles();
+        let file = find_file(options)?;
+        if let Some((path, text)) = &file {
+            match layers::parse(text, &layers::file_source(path)) {
+                Ok(entries) => layers::merge(&mut tree, entries),
+                Err(problem) => return Err(ConfigError::Invalid(vec![problem])),
+            }
+        }
+        layers::merge(&mut tree, layers::environment(&options.env, &mut problems));
+        layers::merge(&mut tree, layers::flags(&options.flags, &mut problems));
+
+        let report = Report::default();
+        let mut config = read(tree, &report, options);
+        match report.conclude() {
+            Ok(values) if problems.is_empty() => {
+                config.file = file.map(|(path, _)| path);
+                config.values = values;
+                Ok(config)
+            }
+            outcome => {
+                problems.extend(outcome.err().into_iter().flatten());
+                problems.sort_by_key(|problem| match &problem.at {
+                    Source::File(_, line) => (0, *line),
+                    other => (1, usize::from(other.rank())),
+                });
+                Err(ConfigError::Invalid(problems))
+            }
+        }
+    }
+
+    /// Whether everything is set that `serve` cannot do without.
+    ///
+    /// # Errors
+    /// Names each key that is missing and how to set it.
+    pub fn ready_to_serve(&self) -> Result<(), ConfigError> {
+        let mut problems = Vec::new();
+        let mut missing = |is_missing: bool, text: &str| {
+            if is_missing {
+                problems.push(Problem {
+                    at: Source::Default,
+                    text: text.to_owned(),
+                });
+            }
+        };
+        missing(
+            self.forge.url.is_empty(),
+            "forge.url is not set: the address of the Gitea or Forgejo server, such as \"https://git.example.org\"",
+        );
+        missing(
+            !self.forge.token.is_set(),
+            "forge.token_file (or token_env, token_credential) is not set: where the bot's access token is",
+        );
+        missing(
+            self.webhook.public_url.is_empty(),
+            "webhook.public_url is not set: the address at which the forge reaches this machine",
+        );
+        missing(
+            !self.webhook.secret.is_set(),
+            "webhook.secret_file (or secret_env, secret_credential) is not set: \
+             without a secret anybody could send commands",
+        );
+        missing(
+            self.repositories.is_empty(),
+            "[[repositories]] is empty: name at least one, with name = \"owner/name\"",
+        );
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError::Invalid(problems))
+        }
+    }
+
+    /// A value and where it came from, by dotted key. Sizes and durations are
+    /// given as text; a secret by its place.
+    pub fn sourced(&self, key: &str) -> Option<&Sourced<Value>> {
+        self.values.get(key)
+    }
+
+    /// Every value by dotted key, as [`sourced`](Self::sourced) gives them.
+    pub fn values(&self) -> &BTreeMap<String, Sourced<Value>> {
+        &self.values
+    }
+
+    /// The repository of this name, in any case.
+    pub fn repository(&self, name: &str) -> Option<&Repository> {
+        self.repositories
+            .iter()
+            .find(|repository| repository.name.eq_ignore_ascii_case(name))
+    }
+
+    /// `config show --json`. Holds no secret.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "file": self.file.as_ref().map(|path| path.to_string_lossy()),
+            "values": self.values,
+        })
+    }
+
+    /// `config show` for people: key, value, where it came from. Of the agent
+    /// profiles only what differs from those that come with Lazarus.
+    pub fn to_table(&self) -> String {
+        let rows: Vec<(&str, String, String)> = self
+            .values
+            .iter()
+            .filter(|(key, value)| !key.starts_with("agents.") || value.source != Source::Default)
+            .map(|(key, value)| {
+                let text = match &value.value {
+                    // As JSON, so that no control character reaches the terminal.
+                    Value::String(text) if !text.chars().any(char::is_control) => text.clone(),
+                    other => other.to_string(),
+                };
+                (key.as_str(), text, value.source.to_string())
+            })
+            .collect();
+        let width = |column: fn(&(&str, String, String)) -> usize| {
+            rows.iter()
+                .map(column)
+                .chain([5])
+                .max()
+                .unwrap_or(5)
+                .min(60)
+        };
+        let (first, second) = (
+            width(|row| row.0.chars().count()),
+            width(|row| row.1.chars().count()),
+        );
+        let mut table = format!("{:first$}  {:second$}  FROM\n", "KEY", "VALUE");
+        for (key, value, source) in &rows {
+            let _ = writeln!(table, "{key:first$}  {value:second$}  {source}");
+        }
+        let _ = writeln!(
+            table,
+            "\nagents: {}",
+            self.agents.keys().cloned().collect::<Vec<_>>().join(", ")
+        );
+        match &self.file {
+            Some(path) => {
+                let _ = writeln!(table, "file: {}", path.display());
+            }
+            None => table.push_str("file: none was found\n"),
+        }
+        table
+    }
+}
+
+/// The profiles that come with Lazarus, as the lowest layer, so that a user's
+/// `[agents.claude]` changes single keys of one.
+fn built_in_profiles() -> Entries {
+    let agents = agents::BUILT_IN
+        .iter()
+        .filter_map(|(name, text)| {
+            // A test holds that each of them parses.
+            let entries = layers::parse(text, &|_| Source::Default).ok()?;
+            Some((
+                (*name).to_owned(),
+                Entry {
+                    source: Source::Default,
+                    raw: Raw::Table(entries),
+                },
+            ))
+        })
+        .collect();
+    Entries::from([(
+        "agents".to_owned(),
+        Entry {
+            source: Source::Default,
+            raw: Raw::Table(agents),
+        },
+    )])
+}
+
+/// The first file there is, and its text.
+fn find_file(options: &LoadOptions) -> Result<Option<(PathBuf, String)>, ConfigError> {
+    let asked = match (&options.file, options.variable("LAZARUS_CONFIG")) {
+        (Some(path), _) => Some((path.clone(), "from --config")),
+        (None, Some(path)) => Some((PathBuf::from(path), "from LAZARUS_CONFIG")),
+        (None, None) => None,
+    };
+    if let Some((path, why)) = asked {
+        let unreadable = |source| ConfigError::Unreadable {
+            path: path.clone(),
+            why,
+            source,
+        };
+        let path = std::path::absolute(&path).map_err(unreadable)?;
+        let text = read_file(&path, why)?;
+        return Ok(Some((path, text)));
+    }
+    let user = options
+        .user_directory("XDG_CONFIG_HOME", ".config")
+        .map(|directory| (directory.join("lazarus/lazarus.toml"), "the user's"));
+    for (path, why) in user
+        .into_iter()
+        .chain([(options.system_file.clone(), "the system's")])
+    {
+        match read_file(&path, why) {
+            Ok(text) => return Ok(Some((path, text))),
+            Err(ConfigError::Unreadable { source, .. })
+                if matches!(
+                    source.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                ) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+fn read_file(path: &Path, why: &'static str) -> Result<String, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable {
+        path: path.to_owned(),
+        why,
+        source,
+    };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    let at = |line, text: &str| {
+        let at = Source::File(path.to_owned(), line);
+        ConfigError::Invalid(vec![Problem {
+            at,
+            text: text.to_owned(),
+        }])
+    };
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(at(1, "the file is larger than 1 MiB; is it the right one?"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..good]
+            .split(|byte| *byte == b'\n')
+            .count();
+        at(line, "not valid UTF-8")
+    })
+}
+
+/// Reads every key. Problems go to the report; what is returned then is not used.
+fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
+    let mut root = Section::root(tree, report);
+
+    let mut section = root.section("forge");
+    let forge = Forge {
+        url: address(&mut section, "url"),
+        token: section.secret("token"),
+    };
+    section.finish();
+
+    let mut section = root.section("webhook");
+    let webhook = Webhook {
+        listen: section.get(
+            "listen",
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8181),
+        ),
+        public_url: address(&mut section, "public_url"),
+        secret: section.secret("secret"),
+        max_body_bytes: section.size("max_body_bytes", 8 * MIB, 64 * KIB, GIB),
+        path: section.get_if(
+            "path",
+            "/webhook".to_owned(),
+            "a path such as \"/webhook\" (not /, /healthz or /readyz)",
+            |path| is_path(path) && path != "/healthz" && path != "/readyz",
+        ),
+    };
+    section.finish();
+
+    let mut section = root.section("paths");
+    let state = options.user_directory("XDG_STATE_HOME", ".local/state");
+    let data = state.map_or_else(
+        || PathBuf::from("/var/lib/lazarus"),
+        |state| state.join("lazarus"),
+    );
+    let mut path = |key: &str, default: PathBuf| {
+        section.path(key).unwrap_or_else(|| {
+            section.default_value(key, default.to_string_lossy().into());
+            default
+        })
+    };
+    let data = path("data", data);
+    let paths = Paths {
+        cells: path("cells", data.join("cells")),
+        graveyard: path("graveyard", data.join("graveyard")),
+        archive: path("archive", data.join("archive")),
+        missions: path("missions", data.join("missions")),
+        registry: path("registry", data.join("registry.sqlite")),
+        data,
+    };
+    let templates = section.path("templates");
+    section.finish();
+
+    let repositories = repositories(&mut root);
+    let policy = policy(root.section("policy"), report);
+
+    let mut section = root.section("limits");
+    let limits = Limits {
+        memory: section.size("memory", 2 * GIB, 16 * MIB, TIB),
+        processes: section.number("processes", 512, 8, 1_000_000),
+        open_files: section.number("open_files", 1024, 64, 1_000_000),
+        cpu: section.get_if(
+            "cpu",
+            2.0,
+            "a number of processors from 0.05 to 4096",
+            |cpu| (0.05..=4096.0).contains(cpu),
+        ),
+        disk: section.size("disk", 4 * GIB, 16 * MIB, 1024 * TIB),
+        files: section.number("files", 200_000, 1_000, 1_000_000_000),
+        log: section.size("log", 16 * MIB, 64 * KIB, TIB),
+    };
+    section.finish();
+
+    let mut section = root.section("reconcile");
+    let reconcile = Reconcile {
+        interval: section.duration("interval", MINUTE, SECOND, DAY),
+        overlap: section.duration("overlap", 2 * MINUTE, SECOND, 7 * DAY),
+    };
+    section.finish();
+
+    let mut section = root.section("engine");
+    let engine = Engine {
+        effect_workers: section.number("effect_workers", 16, 1, 1024),
+    };
+    section.finish();
+
+    let credentials = credentials(root.section("credentials"));
+
+    let mut section = root.section("agents");
+    let mut profiles = BTreeMap::new();
+    for name in section.keys() {
+        if agents::is_name(&name) {
+            let profile = Profile::read(section.section(&name), &name);
+            profiles.insert(name, profile);
+        } else {
+            section.refuse(&name, agents::NAME_FORM);
+        }
+    }
+    refuse_own_secrets(
+        &profiles,
+        [&forge.token, &webhook.secret]
+            .into_iter()
+            .chain(credentials.values()),
+        report,
+    );
+    root.finish();
+
+    Config {
+        file: None,
+        forge,
+        webhook,
+        paths,
+        repositories,
+        policy,
+        limits,
+        reconcile,
+        engine,
+        templates,
+        credentials,
+        agents: profiles,
+        values: BTreeMap::new(),
+    }
+}
+
+fn policy(mut section: Section<'_>, report: &Report) -> Policy {
+    let longest = units::LONGEST;
+    let ttl_max = section.duration("ttl_max", DAY, MINUTE, longest);
+    let mut ttl_default = section.duration("ttl_default", 4 * HOUR, MINUTE, longest);
+    if ttl_default > ttl_max {
+        if report.source_of("policy.ttl_default") == Source::Default {
+            // Who lowers the maximum means the default too.
+            ttl_default = ttl_max;
+            section.default_value("ttl_default", units::show_duration(ttl_max).into());
+        } else {
+            section.problem(
+                "ttl_default",
+                "longer than policy.ttl_max; lower it, or raise ttl_max",
+            );
+        }
+    }
+    let policy = Policy {
+        isolation_min: section.get("isolation_min", Isolation::Level2),
+        network_max: section.get("network_max", Network::Proxy),
+        ttl_default,
+        ttl_max,
+        invitation_ttl: section.duration("invitation_ttl", 15 * MINUTE, MINUTE, 30 * DAY),
+        closed_grace: section.duration("closed_grace", 30 * MINUTE, Duration::ZERO, longest),
+        archive_retention: section.duration("archive_retention", 30 * DAY, Duration::ZERO, longest),
+        guests: section.get("guests", false),
+        substitutes: section.get("substitutes", false),
+        proposer_may_vote: section.get("proposer_may_vote", false),
+        council_window: section.duration("council_window", DAY, MINUTE, 30 * DAY),
+        approval_settle: section.duration("approval_settle", 30 * SECOND, Duration::ZERO, HOUR),
+        max_cells_per_mission: section.number("max_cells_per_mission", 4, 1, 64),
+        max_commands_per_comment: section.number("max_commands_per_comment", 10, 1, 100),
+        commands_per_minute: section.number("commands_per_minute", 30, 1, 10_000),
+        pull_request_commands: section.get("pull_request_commands", false),
+        agents_max: section.number("agents_max", 8, 1, 64),
+    };
+    section.finish();
+    policy
+}
+
+fn repositories(root: &mut Section<'_>) -> Vec<Repository> {
+    let mut repositories: Vec<Repository> = Vec::new();
+    for mut section in root.sections("repositories", "name") {
+        let login = "the login of a person, such as \"alice\"";
+        let team = "a team, such as \"acme/leads\"";
+        let named = section.optional_if(
+            "name",
+            "a repository, such as \"acme/widget\"",
+            |name: &String| is_pair(name),
+        );
+        let repository = Repository {
+            directors: section.list("directors", Vec::new(), login, |name: &String| {
+                is_forge_name(name)
+            }),
+            director_teams: section.list("director_teams", Vec::new(), team, |name: &String| {
+                is_pair(name)
+            }),
+            administrators: section.get("administrators", true),
+            name: named.clone().unwrap_or_default(),
+        };
+        if named.is_none() && !section.was_given("name") {
+            section.problem("name", "missing; give name = \"owner/name\"");
+        }
+        if repositories
+            .iter()
+            .any(|other| other.name.eq_ignore_ascii_case(&repository.name))
+        {
+            section.problem(
+                "name",
+                "this repository is configured twice; keep one of the two",
+            );
+        }
+        if !repository.administrators
+            && repository.directors.is_empty()
+            && repository.director_teams.is_empty()
+        {
+            section.problem(
+                "administrators",
+                "nobody could approve anything here; name directors or director_teams, or set administrators = true",
+            );
+        }
+        section.finish();
+        repositories.push(repository);
+    }
+    repositories
+}
+
+fn credentials(mut section: Section<'_>) -> BTreeMap<String, SecretSource> {
+    let mut credentials = BTreeMap::new();
+    for key in section.keys() {
+        let name = ["_file", "_env", "_credential"]
+            .iter()
+            .find_map(|way| key.strip_suffix(way))
+            .unwrap_or(&key);
+        if credentials.contains_key(name) {
+            continue;
+        }
+        if agents::is_name(name) {
+            let place = section.secret(name);
+            credentials.insert(name.to_owned(), place);
+        } else {
+            section.refuse(&key, agents::NAME_FORM);
+        }
+    }
+    section.finish();
+    credentials
+}
+
+/// A variable in which Lazarus itself gets a secret is never let through to
+/// an agent, whatever it is called.
+fn refuse_own_secrets<'a>(
+    profiles: &BTreeMap<String, Profile>,
+    secrets: impl Iterator<Item = &'a SecretSource>,
+    report: &Report,
+) {
+    let own: Vec<&String> = secrets
+        .filter_map(|secret| match secret {
+            SecretSource::Env(name) => Some(name),
+            _ => None,
+        })
+        .collect();
+    for (name, profile) in profiles {
+        if let Some(variable) = profile
+            .env_allow
+            .iter()
+            .find(|variable| own.contains(variable))
+        {
+            let key = format!("agents.{name}.env_allow");
+            let text = format!(
+                "{key}: {variable} holds a secret of the configuration; to give it to this agent, \
+                 name it under agents.{name}.credentials"
+            );
+            report.problem(report.source_of(&key), text);
+        }
+    }
+}
+
+/// An address of a server, without its trailing slash; empty if it is not set.
+fn address(section: &mut Section<'_>, key: &str) -> String {
+    let wanted = "an address such as \"https://git.example.org\" (http or https; no user, password, `?` or `#`)";
+    let given = section.optional_if(key, wanted, |text: &String| {
+        reqwest::Url::parse(text).is_ok_and(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && url.username().is_empty()
+                && url.password().is_none()
+                && url.query().is_none()
+                && url.fragment().is_none()
+                && !text.contains(char::is_whitespace)
+        })
+    });
+    if given.is_none() && !section.was_given(key) {
+        section.default_value(key, Value::Null);
+    }
+    given.map_or_else(String::new, |text| text.trim_end_matches('/').to_owned())
+}
+
+fn is_path(text: &str) -> bool {
+    text.len() > 1
+        && text.starts_with('/')
+        && !text.contains("//")
+        && text.split('/').all(|part| part != "." && part != "..")
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.'))
+}
+
+/// A name as the forge allows it for people, organisations and repositories.
+fn is_forge_name(text: &str) -> bool {
+    (1..=100).contains(&text.len())
+        && text != "."
+        && text != ".."
+        && !text.starts_with('-')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+fn is_pair(text: &str) -> bool {
+    text.split_once('/')
+        .is_some_and(|(owner, name)| is_forge_name(owner) && is_forge_name(name))
+}

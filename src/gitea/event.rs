@@ -194,12 +194,7 @@ impl ForgeEvent {
                             &issue.title,
                             &issue.body,
                             if issue.open { "open" } else { "closed" },
-                            &issue
-                                .labels
-                                .iter()
-                                .map(|l| l.id.to_string())
-                                .collect::<Vec<_>>()
-                                .join(","),
+                            &label_ids(&issue.labels),
                         ])
                     ),
                 }
@@ -223,6 +218,14 @@ impl ForgeEvent {
             Self::Other { repo, kind } => format!("other:{}:{kind}", repo.id),
         }
     }
+}
+
+/// The labels' numbers in rising order: deliveries and lists order labels
+/// differently.
+fn label_ids(labels: &[LabelRef]) -> String {
+    let mut ids: Vec<i64> = labels.iter().map(|label| label.id).collect();
+    ids.sort_unstable();
+    ids.iter().map(i64::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn short_hash(parts: &[&str]) -> String {

@@ -1,5 +1,38 @@
 //! The forge: an octocrab-like client for Gitea and Forgejo, its models, and
-//! the webhook types. See `docs/` and the facts recorded in
-//! `wiremock-fixtures/`.
+//! the webhook types.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `event` | what happened on the forge, however it was heard of |
+//! | `webhook` | deliveries: the signature first, then the body |
+//! | `forge`, `repository`, `issue` | the calls, as `forge.repo(o, r).issue(n).comments()` |
+//! | `model` | what the forge says, typed |
+//! | `paging` | lists in pages as streams |
+//! | `transport` | one request: limits, token, which calls are repeated |
+//! | `error` | why a call failed, and whether it may have happened |
+//!
+//! What real servers said is recorded under `wiremock-fixtures/` and said
+//! again in `tests/recordings.rs`; what they may say in bad hours is in
+//! `tests/client.rs`.
 
+mod error;
 pub mod event;
+mod forge;
+mod issue;
+mod model;
+mod paging;
+mod repository;
+mod transport;
+pub mod webhook;
+
+pub use error::{Call, ForgeError};
+pub use forge::{Forge, RawAnswer};
+pub use issue::{CommentApi, IssueApi};
+pub use model::{
+    Access, ApiSettings, Attachment, Branch, FileContent, FileWritten, Hook, HookContentType,
+    IssueQuery, IssueState, IssueTemplate, LABELS_MAX, Label, NewHook, NewLabel, NewPull,
+    OwnRights, Permission, Product, Pull, Reaction, Repository, ServerVersion, Team, TimelineEvent,
+    UiSettings, User,
+};
+pub use repository::RepoApi;
+pub use transport::ForgeOptions;

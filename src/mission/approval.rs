@@ -43,6 +43,10 @@ impl CouncilRule {
         let (count, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
         let votes: usize = count.parse().ok().filter(|n| (1..=20).contains(n)).ok_or_else(wrong)?;
         let rest = rest.trim();
+        // `2 of 3` says how many directors there are, not who.
+        if let Some(all) = rest.strip_prefix("of ").and_then(|n| n.trim_end_matches("directors").trim().parse::<usize>().ok()) {
+            return if all >= votes { Ok(Some(Self { votes, members: vec![] })) } else { Err(wrong()) };
+        }
         let members: Vec<String> = match rest.strip_prefix("of ").or(if rest.is_empty() || rest == "directors" { Some("") } else { None }) {
             None => return Err(wrong()),
             Some(names) => names
@@ -285,6 +289,8 @@ mod tests {
     fn a_council_is_read_from_words() {
         assert_eq!(CouncilRule::parse("none"), Ok(None));
         assert_eq!(CouncilRule::parse("2").unwrap().unwrap().votes, 2);
+        assert_eq!(CouncilRule::parse("2 of 3").unwrap().unwrap().members, Vec::<String>::new());
+        assert!(CouncilRule::parse("3 of 2").is_err());
         assert!(CouncilRule::parse("many").is_err());
         assert!(CouncilRule::parse("3 of ada").is_err());
     }

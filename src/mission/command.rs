@@ -16,7 +16,7 @@ pub const COMMANDS_MAX: usize = 10;
 /// Longest line that is read as a command, in bytes.
 pub const LINE_MAX: usize = 4096;
 /// Longest comment that is searched for commands, in bytes.
-pub const COMMENT_MAX: usize = 256 * 1024;
+pub const COMMENT_MAX: usize = 64 * 1024;
 
 /// What one command asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,18 +214,21 @@ fn plain_lines(body: &str) -> Vec<Range<usize>> {
     options.insert(Options::ENABLE_STRIKETHROUGH);
     options.insert(Options::ENABLE_TASKLISTS);
     options.insert(Options::ENABLE_MATH);
+    // What stands between two lines of `---` at the top is front matter: the
+    // forge shows it as a table, or folded.
+    let text_from = front_matter(body);
     let mut depth = 0usize;
     let mut paragraph: Option<Range<usize>> = None;
     let mut texts: Vec<Range<usize>> = vec![];
-    let mut open_html = 0i64;
+    let mut html = OpenHtml::default();
+    let mut block = String::new();
     let mut lines = vec![];
     for (event, range) in Parser::new_ext(body, options).into_offset_iter() {
         match event {
             Event::Start(Tag::Paragraph) if depth == 0 => {
                 depth = 1;
                 texts.clear();
-                // Whether HTML was open *before* this paragraph decides.
-                paragraph = (open_html <= 0).then_some(range);
+                paragraph = (html.is_closed() && range.start >= text_from).then_some(range);
             }
             Event::End(TagEnd::Paragraph) if depth == 1 => {
                 depth = 0;
@@ -233,52 +236,104 @@ fn plain_lines(body: &str) -> Vec<Range<usize>> {
                     lines.extend(lines_in(body, paragraph, &texts));
                 }
             }
+            Event::End(TagEnd::HtmlBlock) => {
+                depth = depth.saturating_sub(1);
+                html.read(&std::mem::take(&mut block));
+            }
             Event::Start(_) => depth += 1,
             Event::End(_) => depth = depth.saturating_sub(1),
-            Event::Text(_) if depth == 1 => texts.push(range),
-            Event::Html(html) | Event::InlineHtml(html) => {
-                open_html += html_balance(&html);
-                // Inside one paragraph, what follows an opening tag is inside HTML.
-                if open_html > 0 && depth == 1 {
-                    texts.push(usize::MAX..usize::MAX);
-                }
-            }
+            Event::Text(_) if depth == 1 && html.is_closed() => texts.push(range),
+            Event::Html(piece) => block.push_str(&piece),
+            Event::InlineHtml(piece) => html.read(&piece),
             _ => {}
         }
     }
     lines
 }
 
-/// Opening minus closing tags of a piece of HTML; elements that have no end
-/// tag do not count.
-fn html_balance(html: &str) -> i64 {
-    const VOID: [&str; 14] = [
-        "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr",
-    ];
-    let mut balance = 0;
-    for piece in html.split('<').skip(1) {
-        let closing = piece.starts_with('/');
-        let name: String =
-            piece.trim_start_matches('/').chars().take_while(char::is_ascii_alphanumeric).collect::<String>();
-        if name.is_empty() || VOID.contains(&name.to_ascii_lowercase().as_str()) || piece.contains("/>") {
-            continue;
+/// Where the text begins behind front matter; the end where it is not closed.
+fn front_matter(body: &str) -> usize {
+    let mut lines = body.split_inclusive('\n');
+    let Some(first) = lines.next().filter(|l| l.trim_end() == "---") else { return 0 };
+    let mut at = first.len();
+    for line in lines {
+        at += line.len();
+        if line.trim_end() == "---" {
+            return at;
         }
-        balance += if closing { -1 } else { 1 };
     }
-    balance
+    body.len()
+}
+
+/// Which HTML elements are open. A reader sees nothing of what is folded away
+/// in one, so inside of one nothing is a command; and where it is not plain
+/// which are open, nothing that follows is one either.
+#[derive(Default)]
+struct OpenHtml {
+    open: Vec<String>,
+    unclear: bool,
+}
+
+impl OpenHtml {
+    fn is_closed(&self) -> bool {
+        self.open.is_empty() && !self.unclear
+    }
+
+    fn read(&mut self, html: &str) {
+        const VOID: [&str; 14] = [
+            "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track",
+            "wbr",
+        ];
+        let mut rest = html;
+        while let Some(at) = rest.find('<') {
+            rest = &rest[at + 1..];
+            if let Some(comment) = rest.strip_prefix("!--") {
+                match comment.find("-->") {
+                    Some(end) => rest = &comment[end + 3..],
+                    None => return self.unclear = true,
+                }
+                continue;
+            }
+            let Some((tag, after)) = rest.split_once('>') else { return self.unclear = true };
+            rest = after;
+            let closing = tag.starts_with('/');
+            let name: String = tag
+                .trim_start_matches('/')
+                .chars()
+                .take_while(char::is_ascii_alphanumeric)
+                .collect::<String>()
+                .to_ascii_lowercase();
+            // Attributes can hold what looks like tags, `/>` closes nothing.
+            if name.is_empty() || tag.contains(['<', '"', '\'', '`']) || (tag.contains('/') && !closing && !VOID.contains(&name.as_str()))
+            {
+                return self.unclear = true;
+            }
+            if VOID.contains(&name.as_str()) {
+                continue;
+            }
+            if !closing {
+                self.open.push(name);
+            } else if self.open.last() == Some(&name) {
+                self.open.pop();
+            } else {
+                return self.unclear = true;
+            }
+        }
+    }
 }
 
 fn lines_in(body: &str, paragraph: Range<usize>, texts: &[Range<usize>]) -> Vec<Range<usize>> {
-    let html_from = texts.iter().position(|t| t.start == usize::MAX);
-    let usable = &texts[..html_from.unwrap_or(texts.len())];
     let mut out = vec![];
     let mut start = paragraph.start;
+    let mut texts = texts.iter().peekable();
     for line in body[paragraph].split_inclusive('\n') {
         let end = start + line.trim_end_matches(['\n', '\r']).len();
         let indent = line.len() - line.trim_start_matches(' ').len();
         let first = start + indent;
+        // Both are in order, so each text is looked at once.
+        while texts.next_if(|t| t.end <= first).is_some() {}
         // The first character has to be plain text, not part of code, a link or HTML.
-        if first < end && usable.iter().any(|t| t.start <= first && first < t.end) {
+        if first < end && texts.peek().is_some_and(|t| t.start <= first) {
             out.push(first..end);
         }
         start += line.len();
@@ -642,6 +697,14 @@ mod tests {
             "\\/close",
             "**/close**",
             "$$\n/close\n$$",
+            "</p>\n\n<details>\n\n/close\n\n</details>",
+            "<details>\n<!-- </details> -->\n\n/close\n\n</details>",
+            "<details title=\"</details>\">\n\n/close\n\n</details>",
+            "<details title=\"/>\">\n\n/close\n\n</details>",
+            "<details/>\n\n/close",
+            "<details>\n\n</b>\n\n/close\n\n</details>",
+            "---\ntitle: x\n\n/close\n\n---\n\nHello",
+            "---\n\n/close",
         ] {
             assert_eq!(commands(body), [], "executed: {body:?}");
         }
@@ -721,6 +784,14 @@ mod tests {
         let parsed = parse_comment(&"/status\n".repeat(1000));
         assert_eq!(parsed.lines.len(), COMMANDS_MAX + 1);
         assert!(matches!(&parsed.lines[COMMANDS_MAX], Line::Refused { why, .. } if why.contains("990")));
+    }
+
+    #[test]
+    fn a_comment_of_many_lines_is_read_in_time_that_grows_with_it() {
+        for piece in ["a\n", "a\n`", "<a\n", "[a\n", "*a\n"] {
+            let body = piece.repeat(COMMENT_MAX / piece.len());
+            assert_eq!(commands(&body), [], "{piece:?}");
+        }
     }
 
     proptest! {

@@ -136,7 +136,13 @@ impl Tx<'_> {
     pub fn next_effect_at(&self) -> Result<Option<i64>> {
         Ok(self
             .conn
-            .query_row("SELECT MIN(not_before) FROM effects WHERE state = 'ready'", [], |row| row.get(0))
+            .query_row(
+                // Only the heads of lanes: what waits behind one is not due.
+                "SELECT MIN(not_before) FROM effects e WHERE state = 'ready' AND NOT EXISTS \
+                 (SELECT 1 FROM effects o WHERE o.lane = e.lane AND o.seq < e.seq AND o.state IN ('ready', 'running'))",
+                [],
+                |row| row.get(0),
+            )
             .optional()?
             .flatten())
     }

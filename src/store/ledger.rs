@@ -217,6 +217,12 @@ impl Tx<'_> {
 pub fn verify(tx: &Tx<'_>, heads: &[Head]) -> Result<std::result::Result<Head, LedgerFault>> {
     let mut head = Head { seq: 0, hash: GENESIS.to_owned() };
     let mut wanted: Vec<&Head> = heads.iter().collect();
+    // Whoever can write the file can also write what the schema forbids.
+    let before_first: Option<i64> =
+        tx.conn.query_row("SELECT MIN(seq) FROM ledger WHERE seq < 1", [], |row| row.get(0))?;
+    if let Some(seq) = before_first {
+        return Ok(Err(LedgerFault::Broken { seq }));
+    }
     loop {
         let entries = tx.entries(head.seq + 1, 1000, None)?;
         if entries.is_empty() {

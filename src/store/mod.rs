@@ -146,7 +146,8 @@ impl DataLock {
 }
 
 type Completion = Box<dyn FnOnce(std::result::Result<(), String>) + Send>;
-type Job = Box<dyn FnOnce(&Tx<'_>) -> Completion + Send>;
+/// Runs with the transaction, or without where there is none to be had.
+type Job = Box<dyn FnOnce(Option<&Tx<'_>>) -> Completion + Send>;
 
 /// One change in progress.
 pub struct Tx<'a> {
@@ -198,32 +199,33 @@ impl Store {
         let (send, receive) = oneshot::channel();
         let path = Arc::clone(&self.path);
         let job: Job = Box::new(move |tx| {
-            let result = std::panic::catch_unwind(AssertUnwindSafe(|| change(tx))).unwrap_or_else(|panic| {
-                let why = panic
-                    .downcast_ref::<&str>()
-                    .map(|s| (*s).to_owned())
-                    .or_else(|| panic.downcast_ref::<String>().cloned())
-                    .unwrap_or_else(|| "no message".to_owned());
-                Err(StoreError::Panicked(why))
+            let result = tx.map(|tx| {
+                let result = std::panic::catch_unwind(AssertUnwindSafe(|| change(tx))).unwrap_or_else(|panic| {
+                    let why = panic
+                        .downcast_ref::<&str>()
+                        .map(|s| (*s).to_owned())
+                        .or_else(|| panic.downcast_ref::<String>().cloned())
+                        .unwrap_or_else(|| "no message".to_owned());
+                    Err(StoreError::Panicked(why))
+                });
+                if result.is_err() && !tx.conn.is_autocommit() {
+                    let _ = tx.conn.execute_batch("ROLLBACK TO change");
+                }
+                result
             });
-            let failed = result.is_err();
-            if failed {
-                let _ = tx.conn.execute_batch("ROLLBACK TO change");
-            }
             Box::new(move |committed| {
-                let result = match committed {
-                    Ok(()) => result,
-                    Err(why) if failed => {
-                        let _ = why;
-                        result
-                    }
-                    Err(why) => Err(StoreError::Sqlite {
-                        path: path.display().to_string(),
-                        source: rusqlite::Error::SqliteFailure(
-                            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL),
-                            Some(why),
-                        ),
-                    }),
+                let not_stored = |why: String| StoreError::Sqlite {
+                    path: path.display().to_string(),
+                    source: rusqlite::Error::SqliteFailure(
+                        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL),
+                        Some(why),
+                    ),
+                };
+                let result = match (result, committed) {
+                    (Some(Err(error)), _) => Err(error),
+                    (Some(Ok(value)), Ok(())) => Ok(value),
+                    (Some(Ok(_)) | None, Err(why)) => Err(not_stored(why)),
+                    (None, Ok(())) => Err(not_stored("there was no transaction".to_owned())),
                 };
                 let _ = send.send(result);
             })
@@ -300,26 +302,49 @@ fn connect(path: &Path, read_only: bool) -> Result<Connection> {
 
 fn write_loop(conn: Connection, mut queue: mpsc::UnboundedReceiver<Job>) {
     while let Some(first) = queue.blocking_recv() {
-        let mut completions: Vec<Completion> = vec![];
-        // Locked by a stranger, or no space: nobody is told that it is stored.
-        let begun = conn.execute_batch("BEGIN IMMEDIATE").map_err(|e| e.to_string());
-        let mut next = Some(first);
-        while let Some(job) = next.take() {
-            let savepoint = begun.is_ok() && conn.execute_batch("SAVEPOINT change").is_ok();
-            completions.push(job(&Tx { conn: &conn }));
-            if savepoint {
-                let _ = conn.execute_batch("RELEASE change");
+        let mut jobs = vec![first];
+        while jobs.len() < GROUP_MAX
+            && let Ok(job) = queue.try_recv()
+        {
+            jobs.push(job);
+        }
+        // Locked by a stranger, or no space: no change is even tried.
+        if let Err(error) = conn.execute_batch("BEGIN IMMEDIATE") {
+            for job in jobs {
+                job(None)(Err(error.to_string()));
             }
-            if completions.len() < GROUP_MAX && begun.is_ok() {
-                next = queue.try_recv().ok();
+            continue;
+        }
+        let mut completions: Vec<Completion> = vec![];
+        let mut broken: Option<String> = None;
+        for job in jobs {
+            // A full disk makes SQLite undo the whole transaction by itself.
+            // From then on every statement would stand alone, so none is run.
+            if broken.is_none() {
+                broken = match conn.execute_batch("SAVEPOINT change") {
+                    Err(error) => Some(error.to_string()),
+                    Ok(()) if conn.is_autocommit() => Some("the transaction was undone".to_owned()),
+                    Ok(()) => None,
+                };
+            }
+            if broken.is_some() {
+                completions.push(job(None));
+                continue;
+            }
+            completions.push(job(Some(&Tx { conn: &conn })));
+            if conn.is_autocommit() {
+                broken = Some("SQLite undid the transaction (disk full, or an input/output error)".to_owned());
+            } else if let Err(error) = conn.execute_batch("RELEASE change") {
+                broken = Some(error.to_string());
             }
         }
-        let outcome = begun.and_then(|()| {
-            conn.execute_batch("COMMIT").map_err(|e| {
-                let _ = conn.execute_batch("ROLLBACK");
-                e.to_string()
-            })
-        });
+        let outcome = match broken {
+            None => conn.execute_batch("COMMIT").map_err(|e| e.to_string()),
+            Some(why) => Err(why),
+        };
+        if outcome.is_err() && !conn.is_autocommit() {
+            let _ = conn.execute_batch("ROLLBACK");
+        }
         for completion in completions {
             completion(outcome.clone());
         }

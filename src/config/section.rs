@@ -1,0 +1,641 @@
+//! Reading typed values out of the layered tree. Every key that is asked for
+//! is a known key; what was never asked for is an unknown one. Problems are
+//! collected, so that a person sees all of them at once.
+
+use super::Problem;
+use super::layers::{Entries, Entry, Raw, parse_value};
+use super::secret::SecretSource;
+use super::source::{Source, Sourced};
+use super::units;
+use crate::cell::{Isolation, Network};
+use serde_json::Value;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A type that a key can have.
+pub(crate) trait Setting: Sized {
+    /// What is allowed, for messages.
+    const WANTED: &'static str;
+    /// Reads it. `untyped`: the text is from the environment or a flag, where
+    /// a number is text too.
+    fn from_raw(raw: &Raw, untyped: bool) -> Option<Self>;
+    /// How `config show` gives it.
+    fn show(&self) -> Value;
+}
+
+impl Setting for String {
+    const WANTED: &'static str = "text without control characters";
+    fn from_raw(raw: &Raw, _: bool) -> Option<Self> {
+        match raw {
+            Raw::Text(text) if !text.chars().any(char::is_control) => Some(text.clone()),
+            _ => None,
+        }
+    }
+    fn show(&self) -> Value {
+        self.as_str().into()
+    }
+}
+
+impl Setting for bool {
+    const WANTED: &'static str = "true or false";
+    fn from_raw(raw: &Raw, untyped: bool) -> Option<Self> {
+        match raw {
+            Raw::Boolean(value) => Some(*value),
+            Raw::Text(text) if untyped => text.trim().parse().ok(),
+            _ => None,
+        }
+    }
+    fn show(&self) -> Value {
+        (*self).into()
+    }
+}
+
+impl Setting for i64 {
+    const WANTED: &'static str = "a whole number";
+    fn from_raw(raw: &Raw, untyped: bool) -> Option<Self> {
+        match raw {
+            Raw::Integer(number) => Some(*number),
+            Raw::Text(text) if untyped => text.trim().parse().ok(),
+            _ => None,
+        }
+    }
+    fn show(&self) -> Value {
+        (*self).into()
+    }
+}
+
+impl Setting for f64 {
+    const WANTED: &'static str = "a number";
+    fn from_raw(raw: &Raw, untyped: bool) -> Option<Self> {
+        match raw {
+            Raw::Float(number) => Some(*number),
+            Raw::Integer(number) => Some(*number as Self),
+            Raw::Text(text) if untyped => text
+                .trim()
+                .parse()
+                .ok()
+                .filter(|number: &Self| number.is_finite()),
+            _ => None,
+        }
+    }
+    fn show(&self) -> Value {
+        (*self).into()
+    }
+}
+
+impl Setting for Duration {
+    const WANTED: &'static str = units::DURATION_FORM;
+    fn from_raw(raw: &Raw, _: bool) -> Option<Self> {
+        match raw {
+            Raw::Text(text) => units::parse_duration(text.trim()),
+            _ => None,
+        }
+    }
+    fn show(&self) -> Value {
+        units::show_duration(*self).into()
+    }
+}
+
+/// A size in bytes.
+pub(crate) struct Bytes(pub(crate) u64);
+
+impl Setting for Bytes {
+    const WANTED: &'static str = units::SIZE_FORM;
+    fn from_raw(raw: &Raw, _: bool) -> Option<Self> {
+        match raw {
+            Raw::Text(text) => units::parse_size(text.trim()).map(Self),
+            Raw::Integer(number) => u64::try_from(*number).ok().map(Self),
+            _ => None,
+        }
+    }
+    fn show(&self) -> Value {
+        units::show_size(self.0).into()
+    }
+}
+
+/// Types that are written as one word.
+macro_rules! words {
+    ($($type:ty: $wanted:literal, $parse:expr;)*) => {$(
+        impl Setting for $type {
+            const WANTED: &'static str = $wanted;
+            fn from_raw(raw: &Raw, _: bool) -> Option<Self> {
+                match raw {
+                    Raw::Text(text) => $parse(text.trim()),
+                    _ => None,
+                }
+            }
+            fn show(&self) -> Value {
+                self.to_string().into()
+            }
+        }
+    )*};
+}
+words! {
+    SocketAddr: "an address and port such as \"127.0.0.1:8181\" or \"[::1]:8181\"", |text: &str| text.parse().ok();
+    Isolation: "one of none, level_1, level_1_5, level_2, level_3", Isolation::parse;
+    Network: "one of none, proxy, host", Network::parse;
+}
+
+/// What reading found out: the values, the keys there are, the problems.
+#[derive(Default)]
+pub(crate) struct Report {
+    problems: RefCell<Vec<Problem>>,
+    values: RefCell<BTreeMap<String, Sourced<Value>>>,
+    known: RefCell<BTreeSet<String>>,
+    unknown: RefCell<Vec<(String, Source)>>,
+}
+
+impl Report {
+    /// Notes a problem.
+    pub(crate) fn problem(&self, at: Source, text: String) {
+        self.problems.borrow_mut().push(Problem { at, text });
+    }
+
+    /// The layer that gave this key, once it has been read.
+    pub(crate) fn source_of(&self, key: &str) -> Source {
+        self.values
+            .borrow()
+            .get(key)
+            .map_or(Source::Default, |value| value.source.clone())
+    }
+
+    /// Notes a value.
+    pub(crate) fn value(&self, key: String, value: Value, source: Source) {
+        self.values
+            .borrow_mut()
+            .insert(key, Sourced { value, source });
+    }
+
+    /// The values, or the problems.
+    pub(crate) fn conclude(self) -> Result<BTreeMap<String, Sourced<Value>>, Vec<Problem>> {
+        let known = self.known.into_inner();
+        let mut problems = self.problems.into_inner();
+        for (key, at) in self.unknown.into_inner() {
+            let key: String = key.chars().filter(|c| !c.is_control()).take(120).collect();
+            let text = match nearest(&key, &known) {
+                Some(near) => format!("unknown key `{key}`; the nearest known key is `{near}`"),
+                None => format!("unknown key `{key}`"),
+            };
+            problems.push(Problem { at, text });
+        }
+        if problems.is_empty() {
+            Ok(self.values.into_inner())
+        } else {
+            Err(problems)
+        }
+    }
+}
+
+/// The known key that was probably meant: most often a slip within the same
+/// section, sometimes the right key in the wrong section.
+fn nearest<'a>(key: &str, known: &'a BTreeSet<String>) -> Option<&'a String> {
+    let split = |key: &str| -> (String, String) {
+        let (parent, leaf) = key.rsplit_once('.').unwrap_or(("", key));
+        (parent.to_owned(), leaf.to_owned())
+    };
+    let (parent, leaf) = split(key);
+    known.iter().min_by_key(|candidate| {
+        let (its_parent, its_leaf) = split(candidate);
+        let within = strsim::damerau_levenshtein(&leaf, &its_leaf);
+        if its_parent == parent {
+            within
+        } else {
+            (within + 3).min(strsim::damerau_levenshtein(key, candidate) + 1)
+        }
+    })
+}
+
+/// One table that is being read.
+pub(crate) struct Section<'r> {
+    path: String,
+    source: Source,
+    entries: Entries,
+    /// The keys that stood here and were read, rightly or not.
+    given: BTreeSet<String>,
+    report: &'r Report,
+}
+
+impl<'r> Section<'r> {
+    fn new(path: String, source: Source, entries: Entries, report: &'r Report) -> Self {
+        Self {
+            path,
+            source,
+            entries,
+            given: BTreeSet::new(),
+            report,
+        }
+    }
+
+    /// The whole tree.
+    pub(crate) fn root(entries: Entries, report: &'r Report) -> Self {
+        Self::new(String::new(), Source::Default, entries, report)
+    }
+
+    /// The dotted name of a key in this section.
+    pub(crate) fn name_of(&self, key: &str) -> String {
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
+    }
+
+    /// Notes a problem with a key of this section.
+    pub(crate) fn problem(&self, key: &str, text: &str) {
+        let name = self.name_of(key);
+        let source = match self.report.values.borrow().get(&name) {
+            Some(value) if value.source != Source::Default => value.source.clone(),
+            _ => self.source.clone(),
+        };
+        self.report.problem(source, format!("{name}: {text}"));
+    }
+
+    /// The keys that have not been read yet.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.entries.keys().cloned().collect()
+    }
+
+    fn take(&mut self, key: &str) -> Option<Entry> {
+        self.report.known.borrow_mut().insert(self.name_of(key));
+        let entry = self.entries.remove(key)?;
+        self.given.insert(key.to_owned());
+        Some(entry)
+    }
+
+    /// Whether this key stood here, rightly or not.
+    pub(crate) fn was_given(&self, key: &str) -> bool {
+        self.given.contains(key)
+    }
+
+    /// Takes a key whose name is not allowed, and says so.
+    pub(crate) fn refuse(&mut self, key: &str, why: &str) {
+        if let Some(entry) = self.entries.remove(key) {
+            let name: String = self
+                .name_of(key)
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(120)
+                .collect();
+            self.report.problem(entry.source, format!("{name}: {why}"));
+        }
+    }
+
+    fn wrong(&self, key: &str, entry: &Entry, wanted: &str) {
+        // What stands there is not repeated: it may be a secret.
+        let kind = if entry.source.is_untyped() {
+            "something else"
+        } else {
+            entry.raw.kind()
+        };
+        let text = format!(
+            "{}: {wanted} is wanted here, found {kind}",
+            self.name_of(key)
+        );
+        let text = text.replace("found text", "found other text");
+        self.report.problem(entry.source.clone(), text);
+    }
+
+    /// A value that may be missing.
+    pub(crate) fn optional<T: Setting>(&mut self, key: &str) -> Option<T> {
+        self.optional_if(key, T::WANTED, |_| true)
+    }
+
+    /// A value that may be missing and must satisfy a condition.
+    pub(crate) fn optional_if<T: Setting>(
+        &mut self,
+        key: &str,
+        wanted: &str,
+        good: impl Fn(&T) -> bool,
+    ) -> Option<T> {
+        let entry = self.take(key)?;
+        let value = T::from_raw(&entry.raw, entry.source.is_untyped()).filter(good);
+        if let Some(value) = &value {
+            self.report
+                .value(self.name_of(key), value.show(), entry.source);
+        } else {
+            self.wrong(key, &entry, wanted);
+        }
+        value
+    }
+
+    /// A value, with its default.
+    pub(crate) fn get<T: Setting>(&mut self, key: &str, default: T) -> T {
+        self.get_if(key, default, T::WANTED, |_| true)
+    }
+
+    /// A value that must satisfy a condition, with its default.
+    pub(crate) fn get_if<T: Setting>(
+        &mut self,
+        key: &str,
+        default: T,
+        wanted: &str,
+        good: impl Fn(&T) -> bool,
+    ) -> T {
+        self.optional_if(key, wanted, good).unwrap_or_else(|| {
+            self.default_value(key, default.show());
+            default
+        })
+    }
+
+    /// Notes the default of a key that nobody set.
+    pub(crate) fn default_value(&self, key: &str, value: Value) {
+        self.report.value(self.name_of(key), value, Source::Default);
+    }
+
+    /// A whole number within bounds.
+    pub(crate) fn number(&mut self, key: &str, default: u32, least: u32, most: u32) -> u32 {
+        let wanted = format!("a whole number from {least} to {most}");
+        let range = i64::from(least)..=i64::from(most);
+        let number = self.get_if(key, i64::from(default), &wanted, |number| {
+            range.contains(number)
+        });
+        u32::try_from(number).unwrap_or(default)
+    }
+
+    /// A duration within bounds.
+    pub(crate) fn duration(
+        &mut self,
+        key: &str,
+        default: Duration,
+        least: Duration,
+        most: Duration,
+    ) -> Duration {
+        let wanted = format!(
+            "{}, from {} to {},",
+            units::DURATION_FORM,
+            units::show_duration(least),
+            units::show_duration(most)
+        );
+        self.get_if(key, default, &wanted, |duration| {
+            (least..=most).contains(duration)
+        })
+    }
+
+    /// A size within bounds, in bytes.
+    pub(crate) fn size(&mut self, key: &str, default: u64, least: u64, most: u64) -> u64 {
+        let wanted = format!(
+            "{}, from {} to {},",
+            units::SIZE_FORM,
+            units::show_size(least),
+            units::show_size(most)
+        );
+        self.get_if(key, Bytes(default), &wanted, |size| {
+            (least..=most).contains(&size.0)
+        })
+        .0
+    }
+
+    /// A path. One from a file is relative to the file's directory, any other
+    /// to the working directory.
+    pub(crate) fn path(&mut self, key: &str) -> Option<PathBuf> {
+        let entry = self.take(key)?;
+        match resolve(&entry) {
+            Ok(path) => {
+                self.report.value(
+                    self.name_of(key),
+                    path.to_string_lossy().into(),
+                    entry.source,
+                );
+                Some(path)
+            }
+            Err(wanted) => {
+                self.wrong(key, &entry, wanted);
+                None
+            }
+        }
+    }
+
+    /// A list of values, each of which must satisfy a condition. From the
+    /// environment or a flag: `a,b` or TOML, `["a", "b"]`.
+    pub(crate) fn list<T: Setting>(
+        &mut self,
+        key: &str,
+        default: Vec<T>,
+        wanted: &str,
+        good: impl Fn(&T) -> bool,
+    ) -> Vec<T> {
+        let show = |list: &[T]| Value::Array(list.iter().map(Setting::show).collect());
+        let Some(entry) = self.take(key) else {
+            self.default_value(key, show(&default));
+            return default;
+        };
+        let Some(items) = list_of(&entry) else {
+            self.wrong(key, &entry, &format!("a list (each of it {wanted})"));
+            return default;
+        };
+        let mut list = Vec::new();
+        for item in &items {
+            match T::from_raw(&item.raw, item.source.is_untyped()).filter(&good) {
+                Some(value) => list.push(value),
+                None => self.wrong(key, item, wanted),
+            }
+        }
+        self.report
+            .value(self.name_of(key), show(&list), entry.source);
+        list
+    }
+
+    /// A table within this one; empty if it is not there.
+    pub(crate) fn section(&mut self, key: &str) -> Section<'r> {
+        let path = self.name_of(key);
+        self.report.known.borrow_mut().insert(path.clone());
+        let Some(mut entry) = self.entries.remove(key) else {
+            return Section::new(path, self.source.clone(), Entries::new(), self.report);
+        };
+        if let Raw::Text(text) = &entry.raw
+            && entry.source.is_untyped()
+            && let Some(raw) = parse_value(text, &entry.source)
+        {
+            entry.raw = raw;
+        }
+        let entries = if let Raw::Table(entries) = entry.raw {
+            entries
+        } else {
+            self.wrong(key, &entry, "a table of keys");
+            Entries::new()
+        };
+        Section::new(path, entry.source, entries, self.report)
+    }
+
+    /// A list of tables. `bare` is the key that a bare word stands for, where
+    /// the list comes from the environment as `a,b`.
+    pub(crate) fn sections(&mut self, key: &str, bare: &str) -> Vec<Section<'r>> {
+        let Some(entry) = self.take(key) else {
+            return Vec::new();
+        };
+        let Some(items) = list_of(&entry) else {
+            self.wrong(key, &entry, "a list of tables");
+            return Vec::new();
+        };
+        let mut sections = Vec::new();
+        for (index, item) in items.into_iter().enumerate() {
+            let path = format!("{}[{index}]", self.name_of(key));
+            let entries = match item.raw {
+                Raw::Table(entries) => entries,
+                Raw::Text(_) if item.source.is_untyped() => {
+                    Entries::from([(bare.to_owned(), item.clone())])
+                }
+                _ => {
+                    self.wrong(key, &item, "a list of tables");
+                    continue;
+                }
+            };
+            sections.push(Section::new(path, item.source, entries, self.report));
+        }
+        sections
+    }
+
+    /// Where a secret is to be had: `KEY_file`, `KEY_env` or `KEY_credential`.
+    /// The layer that weighs most gives it; two ways in one layer are refused,
+    /// and so is the secret itself.
+    pub(crate) fn secret(&mut self, key: &str) -> SecretSource {
+        let name = self.name_of(key);
+        if let Some(entry) = self.entries.remove(key) {
+            let text = format!(
+                "{name}: a secret never stands in the configuration; put it into a file that only this user can \
+                 read and give its path as {name}_file (or use {name}_env or {name}_credential), \
+                 and replace the secret, since this place is not kept secret"
+            );
+            self.report.problem(entry.source, text);
+        }
+        let mut found: Vec<(Source, SecretSource)> = Vec::new();
+        for way in ["file", "env", "credential"] {
+            let key = format!("{key}_{way}");
+            let Some(entry) = self.take(&key) else {
+                continue;
+            };
+            let place = match (way, &entry.raw) {
+                ("file", Raw::Text(text)) if !looks_like_a_secret(text) => {
+                    resolve(&entry).map(SecretSource::File)
+                }
+                ("file", _) => {
+                    Err("the path of a file that holds the secret (not the secret itself)")
+                }
+                ("env", Raw::Text(text)) if is_env_name(text) => {
+                    Ok(SecretSource::Env(text.clone()))
+                }
+                ("env", _) => Err(
+                    "the name of an environment variable, in capitals, digits and _ (not the secret itself),",
+                ),
+                (_, Raw::Text(text)) if is_credential_name(text) && !looks_like_a_secret(text) => {
+                    Ok(SecretSource::Credential(text.clone()))
+                }
+                _ => Err("the name of a systemd credential (letters, digits, `-`, `_`, `.`)"),
+            };
+            match place {
+                Ok(place) => found.push((entry.source, place)),
+                Err(wanted) => self.wrong(&key, &entry, wanted),
+            }
+        }
+        found.sort_by_key(|(source, _)| std::cmp::Reverse(source.rank()));
+        if let [(first, _), (second, _), ..] = &found[..]
+            && first.rank() == second.rank()
+        {
+            let text = format!(
+                "{name}: give one of {name}_file, {name}_env and {name}_credential, not several"
+            );
+            self.report.problem(second.clone(), text);
+        }
+        let (source, place) = found
+            .into_iter()
+            .next()
+            .unwrap_or((Source::Default, SecretSource::Unset(name.clone())));
+        self.report.value(name, place.to_string().into(), source);
+        place
+    }
+
+    /// What is left was not asked for: unknown keys.
+    pub(crate) fn finish(self) {
+        let Self {
+            path,
+            entries,
+            report,
+            ..
+        } = self;
+        let mut unknown = report.unknown.borrow_mut();
+        for (key, entry) in entries {
+            let name = if path.is_empty() {
+                key
+            } else {
+                format!("{path}.{key}")
+            };
+            unknown.push((name, entry.source));
+        }
+    }
+}
+
+fn list_of(entry: &Entry) -> Option<Vec<Entry>> {
+    match &entry.raw {
+        Raw::List(items) => Some(items.clone()),
+        Raw::Text(text) if entry.source.is_untyped() => {
+            if text.trim_start().starts_with('[') {
+                return match parse_value(text, &entry.source)? {
+                    Raw::List(items) => Some(items),
+                    _ => None,
+                };
+            }
+            let item = |text: &str| Entry {
+                source: entry.source.clone(),
+                raw: Raw::Text(text.to_owned()),
+            };
+            Some(
+                text.split(',')
+                    .map(str::trim)
+                    .filter(|text| !text.is_empty())
+                    .map(item)
+                    .collect(),
+            )
+        }
+        _ => None,
+    }
+}
+
+fn resolve(entry: &Entry) -> Result<PathBuf, &'static str> {
+    let Raw::Text(text) = &entry.raw else {
+        return Err("a path");
+    };
+    if text.trim().is_empty() || text.chars().any(char::is_control) {
+        return Err("a path");
+    }
+    if text.starts_with('~') || text.contains('$') {
+        return Err("a path in full (`~` and `$VARIABLES` are not expanded)");
+    }
+    let path = match entry.source.file().and_then(|file| file.parent()) {
+        Some(directory) => directory.join(text),
+        None => PathBuf::from(text),
+    };
+    std::path::absolute(path).map_err(|_| "a path")
+}
+
+/// The name of an environment variable. Capitals only: a token that was
+/// written where its name belongs is then nearly always refused, unseen.
+pub(crate) fn is_env_name(text: &str) -> bool {
+    text.len() <= 64
+        && text
+            .bytes()
+            .next()
+            .is_some_and(|b| b.is_ascii_uppercase() || b == b'_')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+}
+
+fn is_credential_name(text: &str) -> bool {
+    (1..=255).contains(&text.len())
+        && !text.starts_with('.')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// A forge's token is 40 hexadecimal digits; nobody names a file so.
+fn looks_like_a_secret(text: &str) -> bool {
+    let text = text.trim();
+    (text.len() >= 32 && text.bytes().all(|b| b.is_ascii_hexdigit()))
+        || ["sk-", "ghp_", "github_pat_", "glpat-", "gto_"]
+            .iter()
+            .any(|prefix| text.starts_with(prefix))
+}

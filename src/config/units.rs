@@ -1,0 +1,200 @@
+//! Durations and sizes as people write them: `15m`, `1h30m`, `2GiB`.
+//!
+//! Pure text to number and back, so that proposals and commands can use the
+//! same words as the configuration.
+
+use std::time::Duration;
+
+/// The longest duration that is taken: ten years. More is a slip of the pen,
+/// and sums of deadlines must not overflow.
+pub const LONGEST: Duration = Duration::from_secs(10 * 365 * DAY);
+
+/// What [`parse_duration`] takes, for error messages.
+pub const DURATION_FORM: &str = "a duration such as \"90s\", \"15m\", \"4h\", \"30d\" or \"1h30m\"";
+/// What [`parse_size`] takes, for error messages.
+pub const SIZE_FORM: &str =
+    "a size such as \"512KiB\", \"16MiB\" or \"2GiB\", or a number of bytes";
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+const WEEK: u64 = 7 * DAY;
+
+/// Reads a duration: whole numbers, each with one of `w d h m s`, largest
+/// first, nothing between them. `None` for anything else, and for more than
+/// [`LONGEST`].
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total: u64 = 0;
+    let mut smallest = u64::MAX;
+    if rest.is_empty() || rest.len() > 40 {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let number: u64 = rest.get(..digits)?.parse().ok()?;
+        let unit = match rest.as_bytes().get(digits)? {
+            b's' => 1,
+            b'm' => MINUTE,
+            b'h' => HOUR,
+            b'd' => DAY,
+            b'w' => WEEK,
+            _ => return None,
+        };
+        if unit >= smallest {
+            return None;
+        }
+        smallest = unit;
+        total = total.checked_add(number.checked_mul(unit)?)?;
+        rest = &rest[digits + 1..];
+    }
+    let duration = Duration::from_secs(total);
+    (duration <= LONGEST).then_some(duration)
+}
+
+/// Writes a duration so that [`parse_duration`] reads it back; parts of a
+/// second are dropped. `4h`, `1h30m`, `30d`, `0s`.
+pub fn show_duration(duration: Duration) -> String {
+    let mut rest = duration.as_secs();
+    let mut text = String::new();
+    for (unit, letter) in [(DAY, 'd'), (HOUR, 'h'), (MINUTE, 'm'), (1, 's')] {
+        // "24h" says what "1d" says, in the words that people use for it.
+        if unit == DAY && rest < 2 * DAY {
+            continue;
+        }
+        if rest >= unit {
+            text.push_str(&(rest / unit).to_string());
+            text.push(letter);
+            rest %= unit;
+        }
+    }
+    if text.is_empty() {
+        "0s".to_owned()
+    } else {
+        text
+    }
+}
+
+const BINARY: [(&str, u64); 4] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+];
+const DECIMAL: [(&str, u64); 5] = [
+    ("TB", 1_000_000_000_000),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("kB", 1_000),
+    ("B", 1),
+];
+
+/// Reads a size in bytes: a whole number and `B`, `KiB`, `MiB`, `GiB`, `TiB`
+/// (powers of 1024) or `kB`, `MB`, `GB`, `TB` (powers of 1000); a bare number
+/// is bytes. `None` for anything else and for what does not fit 63 bits.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text.get(..digits)?.parse().ok()?;
+    let word = text[digits..].strip_prefix(' ').unwrap_or(&text[digits..]);
+    let unit = if word.is_empty() {
+        1
+    } else {
+        BINARY
+            .iter()
+            .chain(&DECIMAL)
+            .find(|(name, _)| *name == word)?
+            .1
+    };
+    number
+        .checked_mul(unit)
+        .filter(|bytes| i64::try_from(*bytes).is_ok())
+}
+
+/// Writes a size in the largest power of 1024 that divides it.
+pub fn show_size(bytes: u64) -> String {
+    for (name, unit) in BINARY {
+        if bytes >= unit && bytes.is_multiple_of(unit) {
+            return format!("{}{name}", bytes / unit);
+        }
+    }
+    format!("{bytes}B")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        for (text, seconds) in [
+            ("90s", 90),
+            ("15m", 900),
+            ("4h", 14_400),
+            ("24h", 86_400),
+            ("30d", 2_592_000),
+            ("2w", 1_209_600),
+            ("1h30m", 5_400),
+            ("0s", 0),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Some(Duration::from_secs(seconds)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_duration_that_is_not_one_is_refused() {
+        let long = "9".repeat(60) + "s";
+        for text in [
+            "",
+            "5",
+            "h",
+            "4 h",
+            "-4h",
+            "4H",
+            "1.5h",
+            "30m1h",
+            "1h1h",
+            "99999999999999999999s",
+            "11000d",
+            "४h",
+            &long,
+        ] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_in_both_families_of_units() {
+        for (text, bytes) in [
+            ("2GiB", 2 << 30),
+            ("512 KiB", 512 << 10),
+            ("5MB", 5_000_000),
+            ("100", 100),
+            ("7B", 7),
+        ] {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "GiB", "2gib", "-1", "1.5GiB", "2GiBs", "99999999999TiB"] {
+            assert_eq!(parse_size(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(seconds in 0..=LONGEST.as_secs(), bytes in 0..=i64::MAX as u64) {
+            let duration = Duration::from_secs(seconds);
+            prop_assert_eq!(parse_duration(&show_duration(duration)), Some(duration));
+            prop_assert_eq!(parse_size(&show_size(bytes)), Some(bytes));
+        }
+
+        #[test]
+        fn no_text_makes_them_panic(text in ".*") {
+            let _ = (parse_duration(&text), parse_size(&text));
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! Why a call to the forge failed, decided by the status alone: error texts
+//! differ between Gitea and Forgejo and change between versions. What the
+//! forge said is kept, cut short, for the person who reads the message.
+
+use std::fmt;
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+
+/// Longest text of the forge that an error repeats, in characters.
+const SAID_MAX: usize = 200;
+
+/// Longest path that an error repeats, in characters.
+const PATH_MAX: usize = 300;
+
+/// Which call failed: method and path, for messages. Never holds the query or
+/// a header, so never the token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call(String);
+
+impl Call {
+    pub(super) fn new(method: &Method, path: &str) -> Self {
+        let path = path.split('?').next().unwrap_or_default();
+        let short: String = path.chars().take(PATH_MAX).collect();
+        Self(format!("{method} {short}"))
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a call to the forge failed. Every message names the call and says what
+/// to do; [`is_transient`](Self::is_transient),
+/// [`may_have_happened`](Self::may_have_happened) and
+/// [`retry_after`](Self::retry_after) are for the code that decides.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForgeError {
+    /// The client cannot be made from what it was given.
+    #[error("cannot make a client for the forge: {why}")]
+    Options {
+        /// What is wrong, without any secret.
+        why: String,
+    },
+    /// A name that cannot stand in a path (empty, `.` or `..`). Nothing was
+    /// sent.
+    #[error("{name:?} cannot be {what} on a forge: nothing was asked")]
+    BadName {
+        /// What it was meant to be: an owner, a repository, an account, …
+        what: &'static str,
+        /// The name, cut short.
+        name: String,
+    },
+    /// 401.
+    #[error(
+        "{call}: the forge does not accept the token (401){}: check that the configured token is one of the bot's account, and was not revoked",
+        Said(said)
+    )]
+    Unauthorized {
+        /// The call.
+        call: Call,
+        /// What the forge said.
+        said: String,
+    },
+    /// 403.
+    #[error("{call}: not allowed (403){}: {}", Said(said), forbidden_advice(missing_scope.as_deref()))]
+    Forbidden {
+        /// The call.
+        call: Call,
+        /// The scope that the token lacks, where the forge names one. For the
+        /// reader only: nothing is decided by it.
+        missing_scope: Option<String>,
+        /// What the forge said.
+        said: String,
+    },
+    /// 404; also Gitea's 500 for an issue that is not there.
+    #[error("{call}: not there (404): check the name, and that the bot's account can see it")]
+    NotFound {
+        /// The call.
+        call: Call,
+    },
+    /// 410.
+    #[error("{call}: gone for good (410)")]
+    Gone {
+        /// The call.
+        call: Call,
+    },
+    /// 409: a pull request for the same branches, a file that changed, …
+    #[error(
+        "{call}: it conflicts with what is there (409){}: look at what is there first",
+        Said(said)
+    )]
+    Conflict {
+        /// The call.
+        call: Call,
+        /// What the forge said.
+        said: String,
+    },
+    /// 423: the repository is archived.
+    #[error(
+        "{call}: the repository is archived (423){}: somebody must take it out of the archive first",
+        Said(said)
+    )]
+    Locked {
+        /// The call.
+        call: Call,
+        /// What the forge said.
+        said: String,
+    },
+    /// 400 or 422: the forge does not take these values.
+    #[error("{call}: the forge refuses these values ({status}){}", Said(said))]
+    Invalid {
+        /// The call.
+        call: Call,
+        /// 400 or 422.
+        status: u16,
+        /// What the forge said.
+        said: String,
+    },
+    /// 429, from a proxy in front of the forge: forges of this kind have no
+    /// limit of their own.
+    #[error("{call}: too many requests (429): wait{}", After(*retry_after))]
+    RateLimited {
+        /// The call.
+        call: Call,
+        /// How long the answer asked to wait.
+        retry_after: Option<Duration>,
+    },
+    /// 5xx.
+    #[error("{call}: the forge failed ({status}){}: see the forge's log{}", Said(said), After(*retry_after))]
+    Server {
+        /// The call.
+        call: Call,
+        /// The status.
+        status: u16,
+        /// What the forge said: often nothing.
+        said: String,
+        /// How long the answer asked to wait.
+        retry_after: Option<Duration>,
+    },
+    /// 301, 302, 303, 307, 308: the repository or account has another name
+    /// now, and no id was known by which to look it up (or that did not help).
+    #[error(
+        "{call}: this name has moved ({status}): look it up by its id, or correct the configured name"
+    )]
+    Moved {
+        /// The call.
+        call: Call,
+        /// The status.
+        status: u16,
+    },
+    /// Another status that no call of ours should meet.
+    #[error(
+        "{call}: an unexpected answer ({status}){}: is there a Gitea or Forgejo at the configured address?",
+        Said(said)
+    )]
+    Unexpected {
+        /// The call.
+        call: Call,
+        /// The status.
+        status: u16,
+        /// What the forge said.
+        said: String,
+    },
+    /// The answer is larger than the limit; reading stopped there.
+    #[error(
+        "{call}: the answer is larger than {limit} bytes: raise the limit if the forge really holds that much"
+    )]
+    TooLarge {
+        /// The call.
+        call: Call,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// A good status with a body that is not what it should be.
+    #[error(
+        "{call}: the answer ({status}) is not what a forge says: {why}; is a proxy in between?"
+    )]
+    Garbage {
+        /// The call.
+        call: Call,
+        /// The status.
+        status: u16,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No whole answer in time.
+    #[error("{call}: no whole answer within {} s: is the forge overloaded?", limit.as_secs_f32())]
+    Timeout {
+        /// The call.
+        call: Call,
+        /// The limit.
+        limit: Duration,
+    },
+    /// No connection: the request was not sent.
+    #[error(
+        "{call}: no connection to the forge ({why}): check the configured address, and that the forge is up"
+    )]
+    Connect {
+        /// The call.
+        call: Call,
+        /// Why.
+        why: String,
+    },
+    /// The connection broke after the request was, or may have been, sent.
+    #[error("{call}: the connection broke before the whole answer was there ({why})")]
+    Interrupted {
+        /// The call.
+        call: Call,
+        /// Why.
+        why: String,
+    },
+}
+
+impl ForgeError {
+    /// Whether the same call may well succeed later, with nobody changing
+    /// anything on either side but the time.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::RateLimited { .. }
+                | Self::Server { .. }
+                | Self::Garbage { .. }
+                | Self::Timeout { .. }
+                | Self::Connect { .. }
+                | Self::Interrupted { .. }
+        )
+    }
+
+    /// Whether a call that changes something can have taken effect although
+    /// it failed. Look on the forge (a marker, the branches, the list) before
+    /// repeating such a call.
+    pub fn may_have_happened(&self) -> bool {
+        matches!(
+            self,
+            Self::Server { .. }
+                | Self::Timeout { .. }
+                | Self::Interrupted { .. }
+                | Self::Garbage { .. }
+                | Self::TooLarge { .. }
+        )
+    }
+
+    /// How long the forge, or a proxy before it, asked to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after, .. } | Self::Server { retry_after, .. } => {
+                *retry_after
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the thing that was asked for is not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::Gone { .. })
+    }
+
+    /// A name that cannot stand in a path, cut short.
+    pub(super) fn bad_name(what: &'static str, name: &str) -> Self {
+        Self::BadName {
+            what,
+            name: printable(name),
+        }
+    }
+
+    /// What stands at the asked name belongs to another repository: the one
+    /// that was meant has moved, and its old name was given away.
+    pub(super) fn another_repository(call: &str, ours: i64, theirs: i64) -> Self {
+        tracing::warn!(
+            call,
+            ours,
+            theirs,
+            "another repository stands at this name now"
+        );
+        Self::Moved {
+            call: Call(call.to_owned()),
+            status: 200,
+        }
+    }
+
+    /// The same call, its thing known not to be there.
+    pub(super) fn into_not_found(self) -> Self {
+        match self {
+            Self::Server { call, .. } => Self::NotFound { call },
+            other => other,
+        }
+    }
+
+    /// The error for a status that is not a success.
+    pub(super) fn from_status(
+        call: Call,
+        status: StatusCode,
+        retry_after: Option<Duration>,
+        body: &[u8],
+    ) -> Self {
+        let said = said(body);
+        match status.as_u16() {
+            400 | 422 => Self::Invalid {
+                call,
+                status: status.as_u16(),
+                said,
+            },
+            401 => Self::Unauthorized { call, said },
+            403 => Self::Forbidden {
+                call,
+                missing_scope: scope_named_in(&said),
+                said,
+            },
+            404 => Self::NotFound { call },
+            409 => Self::Conflict { call, said },
+            410 => Self::Gone { call },
+            423 => Self::Locked { call, said },
+            429 => Self::RateLimited { call, retry_after },
+            301 | 302 | 303 | 307 | 308 => Self::Moved {
+                call,
+                status: status.as_u16(),
+            },
+            500..=599 => Self::Server {
+                call,
+                status: status.as_u16(),
+                said,
+                retry_after,
+            },
+            _ => Self::Unexpected {
+                call,
+                status: status.as_u16(),
+                said,
+            },
+        }
+    }
+
+    /// The error for a request that got no answer, or half of one.
+    pub(super) fn from_transport(call: Call, error: reqwest::Error, limit: Duration) -> Self {
+        // `is_connect` first: a time-out while connecting has sent nothing.
+        if error.is_connect() {
+            return Self::Connect {
+                call,
+                why: causes(error),
+            };
+        }
+        if error.is_timeout() {
+            return Self::Timeout { call, limit };
+        }
+        if error.is_builder() {
+            return Self::Options { why: causes(error) };
+        }
+        Self::Interrupted {
+            call,
+            why: causes(error),
+        }
+    }
+}
+
+/// An error and its causes in one line, without the URL.
+pub(super) fn causes(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    printable(&text)
+}
+
+/// The `message` of an error body, if it is one; never a page of HTML.
+fn said(body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct ErrorBody {
+        message: Option<String>,
+    }
+    let text = String::from_utf8_lossy(body);
+    let message = serde_json::from_str::<ErrorBody>(&text)
+        .ok()
+        .and_then(|body| body.message);
+    printable(&message.unwrap_or_default())
+}
+
+/// Cut short, and without control characters: it goes to terminals and logs.
+fn printable(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(SAID_MAX)
+        .collect()
+}
+
+/// `write:issue` from `required=[write:issue]` (Gitea) or
+/// `required scope(s): [write:issue]` (Forgejo).
+fn scope_named_in(said: &str) -> Option<String> {
+    if !said.contains("scope") {
+        return None;
+    }
+    let inner = said.split_once('[')?.1.split_once(']')?.0.trim();
+    let plausible = !inner.is_empty()
+        && inner.contains(':')
+        && inner
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || matches!(c, ':' | ',' | ' ' | '_' | '-'));
+    plausible.then(|| inner.to_owned())
+}
+
+fn forbidden_advice(missing_scope: Option<&str>) -> String {
+    match missing_scope {
+        Some(scope) => format!(
+            "the token lacks the scope {scope}; make one with write:issue, write:repository, read:organization, read:user"
+        ),
+        None => "make the bot's account an administrator of the repository; on an issue, see whether it is locked or its author blocks the bot".to_owned(),
+    }
+}
+
+struct Said<'a>(&'a str);
+
+impl fmt::Display for Said<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            write!(f, ", it says {:?}", self.0)
+        }
+    }
+}
+
+struct After(Option<Duration>);
+
+impl fmt::Display for After {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(wait) => write!(f, "; it asks to wait {} s", wait.as_secs()),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The calls that belong to the server as a whole.
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures::stream::TryStreamExt;
+use reqwest::Method;
+use serde::Deserialize;
+
+use super::error::ForgeError;
+use super::event::RepoRef;
+use super::model::{ApiSettings, Repository, ServerVersion, Team, UiSettings, User};
+use super::paging::{Sender, Total, pages};
+use super::repository::RepoApi;
+use super::transport::{Answer, Ask, ForgeOptions, Payload, Repeat, Transport, optional, segment};
+
+/// One Gitea or Forgejo server, spoken to with one token. Cheap to clone: all
+/// clones share their connections.
+///
+/// ```no_run
+/// # async fn example(options: lazarus::gitea::ForgeOptions) -> Result<(), lazarus::gitea::ForgeError> {
+/// let forge = lazarus::gitea::Forge::new(options)?;
+/// for comment in forge.repo("acme", "widget").issue(7).comments().await? {
+///     tracing::info!(id = comment.id, author = comment.author.login);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Forge {
+    transport: Arc<Transport>,
+}
+
+impl fmt::Debug for Forge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forge")
+            .field("api", &self.transport.base().as_str())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The answer to [`Forge::request`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawAnswer {
+    /// The status, a 2xx.
+    pub status: u16,
+    /// The body; `null` if there is none.
+    pub body: serde_json::Value,
+}
+
+impl Forge {
+    /// A client for this server. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`ForgeError::Options`] for an address or token that cannot be used,
+    /// or where the system has no certificates for `https`.
+    pub fn new(options: ForgeOptions) -> Result<Self, ForgeError> {
+        Ok(Self {
+            transport: Arc::new(Transport::new(options)?),
+        })
+    }
+
+    pub(super) async fn send(&self, ask: &Ask) -> Result<Answer, ForgeError> {
+        self.transport.send(ask).await
+    }
+
+    fn sender(&self) -> Sender {
+        let forge = self.clone();
+        Arc::new(move |ask| {
+            let forge = forge.clone();
+            Box::pin(async move { forge.send(&ask).await })
+        })
+    }
+
+    /// Any call of the API that has no name here. `path` is below `/api/v1`
+    /// and begins with `/`; it is sent as it is. Only a GET is repeated.
+    pub async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<RawAnswer, ForgeError> {
+        let steps_up = path
+            .split(['?', '#'])
+            .next()
+            .unwrap_or_default()
+            .split('/')
+            .any(|part| {
+                let part = part.to_ascii_lowercase().replace("%2e", ".");
+                part == "." || part == ".."
+            });
+        if !path.starts_with('/') || steps_up {
+            return Err(ForgeError::bad_name("a path of the API", path));
+        }
+        let repeat = if method == Method::GET {
+            Repeat::Safe
+        } else {
+            Repeat::Never
+        };
+        let ask = match body {
+            Some(body) => Ask::json(method, path, body, repeat),
+            None => Ask {
+                method,
+                path: path.to_owned(),
+                payload: Payload::Nothing,
+                repeat,
+            },
+        };
+        let answer = self.send(&ask).await?;
+        let body = if answer.body.is_empty() {
+            serde_json::Value::Null
+        } else {
+            answer.parse()?
+        };
+        Ok(RawAnswer {
+            status: answer.status.as_u16(),
+            body,
+        })
+    }
+
+    /// The server's version.
+    pub async fn version(&self) -> Result<ServerVersion, ForgeError> {
+        #[derive(Deserialize)]
+        struct Raw {
+            version: String,
+        }
+        let raw: Raw = self.send(&Ask::get("/version")).await?.parse()?;
+        Ok(ServerVersion::from_raw(raw.version))
+    }
+
+    /// Whose token this is.
+    pub async fn current_user(&self) -> Result<User, ForgeError> {
+        self.send(&Ask::get("/user")).await?.parse()
+    }
+
+    /// An account by its name now. A former name is [`ForgeError::Moved`]: ask
+    /// [`Forge::user_by_id`].
+    pub async fn user(&self, login: &str) -> Result<Option<User>, ForgeError> {
+        let path = format!("/users/{}", segment("an account", login)?);
+        match optional(self.send(&Ask::get(path)).await)? {
+            Some(answer) => answer.parse().map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// An account by its number.
+    pub async fn user_by_id(&self, id: i64) -> Result<Option<User>, ForgeError> {
+        #[derive(Deserialize)]
+        struct Found {
+            data: Option<Vec<User>>,
+        }
+        // Without a positive number the search would list everybody.
+        if id <= 0 {
+            return Ok(None);
+        }
+        let found: Found = self
+            .send(&Ask::get(format!("/users/search?uid={id}")))
+            .await?
+            .parse()?;
+        Ok(found
+            .data
+            .unwrap_or_default()
+            .into_iter()
+            .find(|user| user.id == id))
+    }
+
+    /// Settings of the web pages: which reactions there are.
+    pub async fn ui_settings(&self) -> Result<UiSettings, ForgeError> {
+        self.send(&Ask::get("/settings/ui")).await?.parse()
+    }
+
+    /// Settings of the API: sizes of pages.
+    pub async fn api_settings(&self) -> Result<ApiSettings, ForgeError> {
+        self.send(&Ask::get("/settings/api")).await?.parse()
+    }
+
+    /// A repository by its number, wherever it is now.
+    pub async fn repository_by_id(&self, id: i64) -> Result<Option<Repository>, ForgeError> {
+        match optional(self.send(&Ask::get(format!("/repositories/{id}"))).await)? {
+            Some(answer) => answer.parse().map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The teams of an organisation.
+    pub async fn org_teams(&self, org: &str) -> Result<Vec<Team>, ForgeError> {
+        let path = format!("/orgs/{}/teams", segment("an organisation", org)?);
+        pages(self.sender(), path, Total::OfTheList)
+            .try_collect()
+            .await
+    }
+
+    /// Whether an account belongs to a team. `false` also where the token's
+    /// account neither belongs to the team nor owns the organisation: the
+    /// forge does not tell the two apart.
+    pub async fn team_has_member(&self, team_id: i64, login: &str) -> Result<bool, ForgeError> {
+        let path = format!("/teams/{team_id}/members/{}", segment("an account", login)?);
+        Ok(optional(self.send(&Ask::get(path)).await)?.is_some())
+    }
+
+    /// A repository by name only: if it has moved, its calls answer
+    /// [`ForgeError::Moved`].
+    pub fn repo(&self, owner: &str, name: &str) -> RepoApi {
+        RepoApi::new(self.clone(), None, owner, name)
+    }
+
+    /// A repository whose number is known: if it has moved, it is found again.
+    pub fn repo_ref(&self, repo: &RepoRef) -> RepoApi {
+        RepoApi::new(self.clone(), Some(repo.id), &repo.owner, &repo.name)
+    }
+}
