@@ -129,7 +129,7 @@ async fn threat_32_a_daemon_killed_with_live_cells_adopts_them_and_starts_none_a
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_32_a_cell_that_ended_while_the_daemon_was_dead_is_settled_by_its_exit_record() {
-    let napper = "[agents.napper]\ndescription = \"Sleeps a little\"\nargv = [\"sleep\", \"2\"]\nprompt = \"file\"\n";
+    let napper = "[agents.napper]\ndescription = \"Sleeps a little\"\nargv = [\"sleep\", \"2\"]\nprompt = \"stdin\"\n";
     let mut world = World::with(
         "exit-record",
         WorldOptions {

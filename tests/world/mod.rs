@@ -304,10 +304,10 @@ impl World {
              [[repositories]]\nname = {repo:?}\n{directors}\n\
              [policy]\n{isolation}\n\
              [reconcile]\ninterval = {reconcile:?}\n\
-             [agents.sleeper]\ndescription = \"Sleeps until it is ended\"\nargv = [\"sleep\", \"3600\"]\nprompt = \"file\"\n\
-             [agents.crasher]\ndescription = \"Ends badly at once\"\nargv = [\"sh\", \"-c\", \"exit 3\"]\nprompt = \"file\"\n\
+             [agents.sleeper]\ndescription = \"Sleeps until it is ended\"\nargv = [\"sleep\", \"3600\"]\nprompt = \"stdin\"\n\
+             [agents.crasher]\ndescription = \"Ends badly at once\"\nargv = [\"sh\", \"-c\", \"exit 3\"]\nprompt = \"stdin\"\n\
              [agents.looker]\ndescription = \"Commits what it can see of its environment\"\n\
-             argv = [\"sh\", \"-c\", {looker:?}]\nprompt = \"file\"\n\
+             argv = [\"sh\", \"-c\", {looker:?}]\nprompt = \"stdin\"\n\
              {more}\n",
             url = self.server.url(),
             listen = self.installation.listen,
@@ -1015,7 +1015,7 @@ impl Drop for World {
 
 /// What the agent `looker` runs: everything it can see of names, environment
 /// and other processes goes into a file that it commits.
-const LOOKER: &str = "{ env; echo ---; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\000' '\\n'; echo ---; ls -a / \"$HOME\" ..; } > seen.txt; git add seen.txt; git -c user.name=looker -c user.email=looker@agents.lazarus.invalid commit -qm 'What I can see'";
+const LOOKER: &str = "( env; echo ---; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\000' '\\n'; echo ---; ls -a / \"$HOME\" .. ) > seen.txt; git add seen.txt; git -c user.name=looker -c user.email=looker@agents.lazarus.invalid commit -qm 'What I can see'";
 
 /// The level that conversations ask for: the default, or, on a host that
 /// cannot give it, the weakest, as policy has to say in as many words.
