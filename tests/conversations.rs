@@ -14,6 +14,8 @@ mod world;
 mod approval;
 #[path = "conversations/authority.rs"]
 mod authority;
+#[path = "conversations/client.rs"]
+mod client;
 #[path = "conversations/command_line.rs"]
 mod command_line;
 #[path = "conversations/crash.rs"]

@@ -267,6 +267,13 @@ impl World {
         self.admin("DELETE", &path, None, &[204]).await;
     }
 
+    /// Renames the repository.
+    pub async fn rename_repository(&self, new: &str) {
+        self.admin("PATCH", &self.at(""), Some(json!({"name": new})), &[200])
+            .await;
+        new.clone_into(&mut self.repo.lock().unwrap().1);
+    }
+
     /// Renames an account, as the forge's administrator.
     pub async fn rename_account(&self, login: &str, new: &str) {
         let path = format!("/admin/users/{login}/rename");

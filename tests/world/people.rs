@@ -114,6 +114,11 @@ impl Proposal {
 }
 
 impl Person {
+    /// The account's token.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// One API call with this person's token.
     pub async fn api(&self, method: &str, path: &str, body: Option<Value>) -> Reply {
         self.http
