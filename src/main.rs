@@ -16,6 +16,11 @@ fn main() -> std::process::ExitCode {
             lazarus::cli::print_probe();
             std::process::ExitCode::SUCCESS
         }
+        Some("cell-harvest") => {
+            let base = arguments.next().unwrap_or_default();
+            lazarus::cli::print_harvest(&base.to_string_lossy());
+            std::process::ExitCode::SUCCESS
+        }
         _ => lazarus::cli::main(),
     }
 }

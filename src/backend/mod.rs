@@ -1,1 +1,149 @@
-//! See the map in the crate's root.
+//! How a cell runs. A backend starts, orders and ends cells, and reports
+//! facts; it knows nothing of missions and comments.
+
+mod process;
+
+pub use process::ProcessBackend;
+
+use crate::cell::{BackendKind, CellId, Exit, Isolation, Network};
+use crate::keeper::StartAgent;
+use crate::sandbox::HostReport;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Why a backend did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The asked isolation cannot be had here. Nothing weaker is started.
+    #[error("isolation `{asked}` cannot be had on this host: {why}")]
+    Isolation {
+        /// What was asked.
+        asked: Isolation,
+        /// What is missing, and what to do.
+        why: String,
+    },
+    /// The cell could not be started.
+    #[error("the cell could not be started: {0}")]
+    Start(String),
+    /// The cell's keeper is gone.
+    #[error("the cell's keeper is not there any more")]
+    Gone,
+    /// A file or socket of the cell could not be used.
+    #[error("{tried}: {source}")]
+    Io {
+        /// What was tried.
+        tried: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
+
+impl BackendError {
+    pub(crate) fn io(tried: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let tried = tried.into();
+        move |source| Self::Io { tried, source }
+    }
+}
+
+/// What a cell is to be started as.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The cell.
+    pub cell: CellId,
+    /// Its home.
+    pub home: PathBuf,
+    /// Its slot in the registry, from which its ids are made.
+    pub slot: i64,
+    /// The weakest isolation that is acceptable.
+    pub isolation: Isolation,
+    /// What it may reach.
+    pub network: Network,
+    /// Paths of the system to show besides the usual.
+    pub read_paths: Vec<PathBuf>,
+    /// Open files a process.
+    pub open_files: u64,
+    /// Largest file, in bytes.
+    pub file_size: u64,
+    /// Processes.
+    pub processes: u64,
+}
+
+/// What is known of a cell that runs: found by doing, never what was asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// The isolation that it has.
+    pub isolation: Option<Isolation>,
+    /// Steps that were taken, in words.
+    pub applied: Vec<String>,
+    /// What is missing for more, in words.
+    pub missing: Vec<String>,
+    /// The keeper's pid on this host.
+    pub pid: Option<i32>,
+}
+
+/// Something that happened to a cell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// An agent's run ended.
+    AgentEnded {
+        /// The cell.
+        cell: CellId,
+        /// The agent.
+        agent: String,
+        /// The run's number.
+        run: u32,
+        /// How. Whether it counts as success is for the profile to say.
+        exit: Exit,
+    },
+}
+
+/// What was found of a cell that ought to be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Adopted {
+    /// It lives, and facts of it arrive again.
+    Live(Running),
+    /// It is over; its runs were reported as facts.
+    Over,
+}
+
+/// What was harvested at the end.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Harvest {
+    /// Commits since the clone: hash, author, subject.
+    pub commits: Vec<(String, String, String)>,
+    /// How many commits there are, if more than are listed.
+    pub commit_count: u64,
+    /// Files touched: lines added, lines removed, path.
+    pub files: Vec<(u64, u64, String)>,
+    /// How many files, if more than are listed.
+    pub file_count: u64,
+    /// Files that were changed and not committed.
+    pub uncommitted: u64,
+    /// Why it is not known, if so.
+    pub unknown: Option<String>,
+}
+
+/// One way to run cells. Every call may be made twice without harm.
+pub trait Backend: Send + Sync {
+    /// Which.
+    fn kind(&self) -> BackendKind;
+    /// What this host can give.
+    fn probe(&self) -> BoxFuture<'_, Result<HostReport, BackendError>>;
+    /// Starts the cell, unless it runs.
+    fn start(&self, plan: Plan) -> BoxFuture<'_, Result<Running, BackendError>>;
+    /// Starts an agent in a cell that runs, unless that run was started.
+    /// Returns once its program runs.
+    fn start_agent(&self, cell: CellId, start: StartAgent) -> BoxFuture<'_, Result<(), BackendError>>;
+    /// Ends one agent's processes.
+    fn stop_agent(&self, cell: CellId, agent: String) -> BoxFuture<'_, Result<(), BackendError>>;
+    /// Freezes or thaws every process.
+    fn freeze(&self, cell: CellId, frozen: bool) -> BoxFuture<'_, Result<(), BackendError>>;
+    /// Ends every process, proves it, and reads what was done since `base`.
+    fn stop(&self, plan: Plan, base: Option<String>) -> BoxFuture<'_, Result<Harvest, BackendError>>;
+    /// Looks for a cell that ought to run.
+    fn adopt(&self, cell: CellId) -> BoxFuture<'_, Result<Adopted, BackendError>>;
+    /// The last lines of an agent's log.
+    fn log(&self, cell: CellId, agent: String, bytes: u64) -> BoxFuture<'_, Result<String, BackendError>>;
+}

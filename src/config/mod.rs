@@ -457,6 +457,7 @@ impl Config {
                 let text = match &value.value {
                     // As JSON, so that no control character reaches the terminal.
                     Value::String(text) if !text.chars().any(char::is_control) => text.clone(),
+                    Value::Null => "not set".to_owned(),
                     other => other.to_string(),
                 };
                 (key.as_str(), text, value.source.to_string())

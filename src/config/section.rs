@@ -284,17 +284,18 @@ impl<'r> Section<'r> {
     }
 
     fn wrong(&self, key: &str, entry: &Entry, wanted: &str) {
-        // What stands there is not repeated: it may be a secret.
-        let kind = if entry.source.is_untyped() {
-            "something else"
-        } else {
-            entry.raw.kind()
-        };
-        let text = format!(
-            "{}: {wanted} is wanted here, found {kind}",
-            self.name_of(key)
+        let mut text = format!(
+            "{}: must be {}",
+            self.name_of(key),
+            wanted.trim_end_matches(',')
         );
-        let text = text.replace("found text", "found other text");
+        // What stands there is not repeated, since it may be a secret; its kind
+        // only where it helps.
+        let kind = entry.raw.kind();
+        if !entry.source.is_untyped() && kind != "text" && !wanted.contains(kind) {
+            text.push_str("; found ");
+            text.push_str(kind);
+        }
         self.report.problem(entry.source.clone(), text);
     }
 
@@ -518,7 +519,7 @@ impl<'r> Section<'r> {
                     Ok(SecretSource::Env(text.clone()))
                 }
                 ("env", _) => Err(
-                    "the name of an environment variable, in capitals, digits and _ (not the secret itself),",
+                    "the name of an environment variable, in capitals, digits and _ (not the secret itself)",
                 ),
                 (_, Raw::Text(text)) if is_credential_name(text) && !looks_like_a_secret(text) => {
                     Ok(SecretSource::Credential(text.clone()))

@@ -97,6 +97,8 @@ fn agent_init(
     not_dumpable()?;
     if spec.namespaces {
         own_view(start)?;
+    } else {
+        end_with_parent();
     }
     // SAFETY: as for any fork of a single-threaded process.
     let pid = clone_process(0)?;
@@ -159,6 +161,12 @@ fn close_streams() {
     }
 }
 
+/// Without a PID namespace nothing ends with the keeper by itself.
+fn end_with_parent() {
+    // SAFETY: prctl with integers.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+}
+
 /// The agent's own mounts: its home and no other, its own `/tmp`, shared
 /// memory and process view, and everything that it may not write read-only.
 fn own_view(start: &StartAgent) -> Result<(), StepError> {
@@ -201,6 +209,9 @@ fn become_agent(
     if let Some(base) = spec.id_base {
         let id = if spec.namespaces { AGENT_ID } else { base + 1 };
         become_user(id, id)?;
+    }
+    if !spec.namespaces {
+        end_with_parent();
     }
     std::env::set_current_dir(&start.cwd).map_err(io_step(&format!("entering {}", start.cwd.display())))?;
     let stdin = start.stdin.as_deref().unwrap_or(Path::new("/dev/null"));

@@ -22,6 +22,8 @@ pub struct Opened {
     pub control: UnixListener,
     /// The run directory, for logs and the exit record.
     pub run_dir: File,
+    /// Locked as long as the keeper lives.
+    pub lock: File,
 }
 
 struct Running {
@@ -299,6 +301,10 @@ impl Keeper {
                     // SAFETY: a child of ours that was not reaped.
                     unsafe { libc::kill(running.pid, libc::SIGKILL) };
                 }
+            }
+            Order::Terminate => {
+                self.signal_all(libc::SIGTERM);
+                self.signal_all(libc::SIGCONT);
             }
             Order::Stop { grace_ms } => self.stop(Duration::from_millis(grace_ms.min(60_000))),
             Order::Freeze => {

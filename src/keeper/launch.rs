@@ -36,6 +36,18 @@ fn try_launch(run_dir: &Path) -> Result<(), StepError> {
         .map_err(|e| io_step("reading launch.json")(io::Error::other(e.to_string())))?;
     // Relative names keep within the 108 bytes that a socket's path may have.
     std::env::set_current_dir(run_dir).map_err(io_step("entering"))?;
+    // Held by the keeper for as long as it lives: nobody starts a second one,
+    // and whoever can take it knows that the first is gone.
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open("lock")
+        .map_err(io_step("opening the lock"))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| StepError {
+        step: format!("taking the lock in {}", run_dir.display()),
+        source: io::Error::other("a keeper of this cell runs already"),
+    })?;
     match std::fs::remove_file("control.sock") {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_step("removing the old control.sock")(e)),
         _ => {}
@@ -43,6 +55,7 @@ fn try_launch(run_dir: &Path) -> Result<(), StepError> {
     let opened = Opened {
         control: UnixListener::bind("control.sock").map_err(io_step("making control.sock"))?,
         run_dir: File::open(".").map_err(io_step("opening"))?,
+        lock,
     };
     // SAFETY: asks for numbers.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
@@ -82,6 +95,7 @@ fn try_launch(run_dir: &Path) -> Result<(), StepError> {
     if spec.namespaces {
         write_id_maps(pid, spec.id_base, uid, gid)?;
     }
+    std::fs::write("keeper.pid", pid.to_string()).map_err(io_step("writing keeper.pid"))?;
     // Before the keeper can say anything: these are the first words.
     say(&Ready::Launched { pid });
     let mut release = release;

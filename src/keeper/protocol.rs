@@ -107,6 +107,8 @@ pub enum Order {
         /// Whose.
         agent: String,
     },
+    /// Ask every process to end; the keeper stays.
+    Terminate,
     /// End everything, then the keeper.
     Stop {
         /// How long processes may take to end by themselves, in milliseconds.

@@ -31,7 +31,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 pub use super::redaction::Secrets;
-use super::redaction::{is_invisible, scrub, terminal_sequence};
+use super::redaction::{PLACEHOLDER, is_invisible, scrub, terminal_sequence};
 
 /// The longest comment that is published, in bytes. The forge itself takes
 /// 20 MB and serves it slowly to everyone; our own limit leaves room for the
@@ -41,6 +41,9 @@ pub const MAX_COMMENT: usize = 60_000;
 /// Bytes beyond a limit that are read all the same, so that a secret across
 /// the cut is seen whole. Longer than any encoding of a credential.
 const MARGIN: usize = 64 * 1024;
+
+/// Room for the note that a comment was cut, and for closing what was open.
+const NOTE: usize = 2_000;
 
 /// How often a comment is gone over before it is published as one fence.
 const PASSES: usize = 10;
@@ -240,27 +243,39 @@ fn escape_inline(line: &str, removed: &mut Removed) -> String {
     let mut out = String::with_capacity(line.len() + line.len() / 4);
     // A number at the start would begin a list.
     let number = line.bytes().take_while(u8::is_ascii_digit).count();
+    let mut skip = 0;
     for (at, c) in line.char_indices() {
         let rest = &line[at..];
+        if at < skip {
+            continue;
+        }
+        if let Some(after) = rest.strip_prefix(PLACEHOLDER) {
+            out.push_str(PLACEHOLDER);
+            // Nor may it become a link, or define one.
+            if after.starts_with(['(', '[', ':']) {
+                out.push(BREAK);
+            }
+            skip = at + PLACEHOLDER.len();
+            continue;
+        }
         let after = &rest[c.len_utf8()..];
         match c {
-            '&' => out.push_str("&amp;"),
             '<' => {
                 if starts_tag(after) {
                     removed.html = removed.html.saturating_add(1);
                 }
-                out.push_str("&lt;");
+                push_entity(&mut out, c);
             }
-            '>' => out.push_str("&gt;"),
             '[' => {
-                out.push_str("&#91;");
+                push_entity(&mut out, c);
                 // The forge makes links, and images, of `[[…]]` in rendered text.
                 if after.starts_with('[') {
                     removed.links = removed.links.saturating_add(1);
                     out.push(BREAK);
                 }
             }
-            '\\' | '`' | '*' | '_' | ']' | '|' | '~' | '$' | '{' | '}' => {
+            '~' => out.push_str(TILDE),
+            '&' | '>' | '\\' | '`' | '*' | '_' | ']' | '|' | '$' | '{' | '}' => {
                 // Within a word an underscore is only an underscore.
                 let within = c == '_'
                     && line[..at].ends_with(|c: char| c.is_alphanumeric())
@@ -310,7 +325,11 @@ fn escape_inline(line: &str, removed: &mut Removed) -> String {
                 out.push('/');
                 out.push(BREAK);
             }
-            '-' | '+' | '=' if at == 0 => push_entity(&mut out, c),
+            '+' | '=' if at == 0 => push_entity(&mut out, c),
+            '-' if at == 0 => {
+                out.push(BREAK);
+                out.push(c);
+            }
             '.' | ')' if number > 0 && at == number => push_entity(&mut out, c),
             _ => out.push(c),
         }
@@ -318,10 +337,39 @@ fn escape_inline(line: &str, removed: &mut Removed) -> String {
     out
 }
 
+/// Characters that mean something in Markdown, by their names. Names, because
+/// `&#91;` would itself look like a reference to whoever does not decode it.
+const ENTITIES: [(char, &str); 17] = [
+    ('&', "&amp;"),
+    ('<', "&lt;"),
+    ('>', "&gt;"),
+    ('[', LEFT_BRACKET),
+    (']', "&rbrack;"),
+    ('\\', "&bsol;"),
+    ('`', "&grave;"),
+    ('*', "&ast;"),
+    ('_', "&lowbar;"),
+    ('|', "&vert;"),
+    ('$', "&dollar;"),
+    ('{', "&lcub;"),
+    ('}', "&rcub;"),
+    ('+', "&plus;"),
+    ('=', "&equals;"),
+    ('.', "&period;"),
+    (')', "&rpar;"),
+];
+
+/// A bracket that begins no link.
+const LEFT_BRACKET: &str = "&lbrack;";
+
+/// The tilde has no name.
+const TILDE: &str = "&#126;";
+
 fn push_entity(out: &mut String, c: char) {
-    out.push_str("&#");
-    out.push_str(&u32::from(c).to_string());
-    out.push(';');
+    match ENTITIES.iter().find(|(character, _)| *character == c) {
+        Some((_, entity)) => out.push_str(entity),
+        None => out.push(c),
+    }
 }
 
 /// Untrusted text of any number of lines, as a fenced block. The fence is
@@ -362,7 +410,9 @@ fn fenced(text: &str, cut: u64, removed: &mut Removed) -> String {
     let fence = "`".repeat(fence);
     let mut out = format!("{fence}text\n{text}\n");
     if cut > 0 {
-        out.push_str(&format!("[… {cut} more bytes were cut]\n"));
+        out.push_str("[… ");
+        out.push_str(&cut.to_string());
+        out.push_str(" more bytes were cut]\n");
     }
     out.push_str(&fence);
     out
@@ -387,21 +437,16 @@ pub fn comment(body: &str, allowed: Allowed<'_>, secrets: &Secrets) -> (String, 
     let window = MAX_COMMENT * 2;
     let (text, unread) = read_keeping(body, window, true, secrets, &mut removed);
 
-    // Once more with less each time, should escaping have made it longer than
-    // the cut allowed for: an escape is at most five times what it replaces.
-    for budget in [
-        MAX_COMMENT,
-        MAX_COMMENT - 2_000,
-        40_000,
-        20_000,
-        10_000,
-        5_000,
-    ] {
+    // Making things inert makes them longer, so that a cut may have to be
+    // repeated further up, by as much as it came out too long.
+    let mut budget = if unread == 0 {
+        MAX_COMMENT
+    } else {
+        MAX_COMMENT - NOTE
+    };
+    for _ in 0..4 {
         let mut counts = removed;
         let whole = unread == 0 && text.len() <= budget;
-        if !whole && budget == MAX_COMMENT {
-            continue;
-        }
         let shown = if whole {
             text.as_str()
         } else {
@@ -413,10 +458,11 @@ pub fn comment(body: &str, allowed: Allowed<'_>, secrets: &Secrets) -> (String, 
         if !whole {
             let cut = unread + (text.len() - shown.len()) as u64;
             counts.truncated_bytes += cut;
+            out.truncate(out.trim_end().len());
             out.push_str(&closing_details(&out));
-            out.push_str(&format!(
-                "\n\n*This comment was too long: {cut} bytes were cut.*\n"
-            ));
+            out.push_str("\n\n*This comment was too long: ");
+            out.push_str(&cut.to_string());
+            out.push_str(" bytes were cut.*\n");
             let Some(settled) = settle(&out, allowed, secrets, &mut counts) else {
                 break;
             };
@@ -425,6 +471,7 @@ pub fn comment(body: &str, allowed: Allowed<'_>, secrets: &Secrets) -> (String, 
         if out.len() <= MAX_COMMENT {
             return (out, counts);
         }
+        budget = shown.len().min(MAX_COMMENT) * (MAX_COMMENT - 2 * NOTE) / out.len();
     }
 
     // Nothing in a fence means anything, whatever it is. This is not pretty,
@@ -477,7 +524,8 @@ fn read_keeping(
 ) -> (String, u64) {
     let read = floor_char_boundary(untrusted, window);
     let seen = floor_char_boundary(untrusted, window.saturating_add(MARGIN));
-    let mut text = visible(&untrusted[..read], keep_breaks, removed);
+    let text = visible(&untrusted[..read], keep_breaks, removed);
+    let mut text = without_markers(&text, removed);
     let emit = text.len();
     // Searched for secrets, not shown, not counted.
     text.push_str(&visible(
@@ -679,7 +727,7 @@ fn inert(text: &str, allowed: Allowed<'_>, removed: &mut Removed) -> String {
                     if !after.is_empty()
                         && !after.starts_with(|c: char| c == BREAK || c.is_whitespace())
                     {
-                        if past_emphasis(after).starts_with(|c: char| c.is_alphanumeric()) {
+                        if may_show_next(after, char::is_alphanumeric) {
                             bump(&mut removed.mentions);
                         }
                         out.push(BREAK);
@@ -690,13 +738,16 @@ fn inert(text: &str, allowed: Allowed<'_>, removed: &mut Removed) -> String {
                 bump(&mut removed.images);
                 out.push('!');
                 out.push(BREAK);
-                out.push_str("&#91;");
+                out.push_str(LEFT_BRACKET);
+                if opens_again(&after[1..]) {
+                    out.push(BREAK);
+                }
                 length += 1;
             }
             '#' | '!' => {
                 out.push(c);
                 let digits = after.bytes().take_while(u8::is_ascii_digit).count();
-                let number = &rest[..1 + digits];
+                let number = &rest[..=digits];
                 if digits > 0
                     && stands_alone(&after[digits..])
                     && allowed_reference(&text[..at], number, allowed.references)
@@ -704,7 +755,7 @@ fn inert(text: &str, allowed: Allowed<'_>, removed: &mut Removed) -> String {
                     out.push_str(&after[..digits]);
                     length += digits;
                 } else if joins(after) {
-                    if past_emphasis(after).starts_with(|c: char| c.is_ascii_digit()) {
+                    if may_show_next(after, |c| c.is_ascii_digit()) {
                         bump(&mut removed.references);
                     }
                     out.push(BREAK);
@@ -712,12 +763,7 @@ fn inert(text: &str, allowed: Allowed<'_>, removed: &mut Removed) -> String {
             }
             '[' => {
                 out.push('[');
-                let next = past_emphasis(after);
-                let between = after.len() - next.len();
-                if after.starts_with('[')
-                    || (between > 0 && after[..between].contains('['))
-                    || next.starts_with("&#91;")
-                {
+                if opens_again(after) {
                     bump(&mut removed.links);
                     out.push(BREAK);
                 }
@@ -748,8 +794,7 @@ fn inert(text: &str, allowed: Allowed<'_>, removed: &mut Removed) -> String {
             }
             '/' | '\u{ff0f}' | '\u{2044}' | '\u{2215}' | '\u{29f8}' => {
                 if line.may_begin_command
-                    && past_emphasis(after.trim_start_matches(BREAK))
-                        .starts_with(char::is_alphabetic)
+                    && may_show_next(after, |c| c.is_alphabetic() || c == BREAK)
                 {
                     bump(&mut removed.commands);
                     let backslashes = out.len() - out.trim_end_matches('\\').len();
@@ -842,10 +887,28 @@ fn starts_tag(after: &str) -> bool {
     after.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '/' | '!' | '?'))
 }
 
-/// The text without the characters that a Markdown renderer may take away
-/// from between two others.
-fn past_emphasis(text: &str) -> &str {
-    text.trim_start_matches(['*', '_', '~', '\\', '[', ']', '`'])
+/// Whether the next character that is shown may be one of these. Marks that
+/// a Markdown renderer takes away are passed over; if there are too many of
+/// them to tell, then it may.
+fn may_show_next(after: &str, wanted: impl Fn(char) -> bool) -> bool {
+    /// How far is looked ahead, in characters: more marks than anyone needs.
+    const AHEAD: usize = 64;
+    after
+        .chars()
+        .take(AHEAD + 1)
+        .enumerate()
+        .find(|(at, c)| *at == AHEAD || !matches!(c, '*' | '_' | '~' | '\\' | '[' | ']' | '`'))
+        .is_some_and(|(at, c)| at == AHEAD || wanted(c))
+}
+
+/// Whether the bracket before this text may be shown beside another one: the
+/// forge makes links, and images, of `[[…]]` in rendered text.
+fn opens_again(after: &str) -> bool {
+    may_show_next(after, |c| c == '<')
+        || after
+            .char_indices()
+            .find(|(_, c)| *c == '[' || !matches!(c, '*' | '_' | '~' | '\\' | '`'))
+            .is_some_and(|(at, c)| c == '[' || after[at..].starts_with(LEFT_BRACKET))
 }
 
 /// Whether a digit may come to stand directly after what precedes this text,
@@ -897,7 +960,9 @@ fn allowed_mention<'a>(after: &'a str, allowed: &[String]) -> Option<&'a str> {
 
 /// Whether what precedes this text cannot grow by it once it is rendered.
 fn stands_alone(after: &str) -> bool {
-    !past_emphasis(after).starts_with(|c: char| c.is_alphanumeric() || matches!(c, '<' | '&' | '/'))
+    !may_show_next(after, |c| {
+        c.is_alphanumeric() || matches!(c, '<' | '&' | '/')
+    })
 }
 
 /// Whether the reference that ends with `end`, together with what stands
@@ -915,16 +980,14 @@ fn allowed_reference(before: &str, end: &str, allowed: &[String]) -> bool {
 
 /// Entities that [`inline`] writes and templates use, none of which stands for
 /// a character that the gate breaks.
-fn harmless_entity(rest: &str) -> Option<&str> {
-    const HARMLESS: [&str; 24] = [
-        "&amp;", "&lt;", "&gt;", "&quot;", "&nbsp;", "&middot;", "&hellip;", "&mdash;", "&ndash;",
-        "&#36;", "&#39;", "&#41;", "&#42;", "&#43;", "&#45;", "&#46;", "&#61;", "&#91;", "&#92;",
-        "&#93;", "&#95;", "&#96;", "&#124;", "&#126;",
+fn harmless_entity(rest: &str) -> Option<&'static str> {
+    const TYPOGRAPHY: [&str; 8] = [
+        "&quot;", "&nbsp;", "&middot;", "&hellip;", "&mdash;", "&ndash;", "&rarr;", TILDE,
     ];
-    const BRACES: [&str; 2] = ["&#123;", "&#125;"];
-    HARMLESS
-        .into_iter()
-        .chain(BRACES)
+    ENTITIES
+        .iter()
+        .map(|(_, entity)| *entity)
+        .chain(TYPOGRAPHY)
         .find(|entity| rest.starts_with(entity))
 }
 

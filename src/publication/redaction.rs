@@ -526,7 +526,11 @@ fn backslash_escape(bytes: &[u8]) -> (Option<u32>, usize) {
 
 /// Value and length of the HTML entity that begins with an ampersand.
 fn entity(bytes: &[u8]) -> (Option<u32>, usize) {
-    const NAMED: [(&[u8], u8); 26] = [
+    const NAMED: [(&[u8], u8); 30] = [
+        (b"&lbrack;", b'['),
+        (b"&rbrack;", b']'),
+        (b"&lcub;", b'{'),
+        (b"&rcub;", b'}'),
         (b"&amp;", b'&'),
         (b"&lt;", b'<'),
         (b"&gt;", b'>'),
@@ -634,7 +638,9 @@ pub(super) fn terminal_sequence(text: &str) -> usize {
                 match bytes[at] {
                     0x07 => return at + 1,
                     0x1b if bytes.get(at + 1) == Some(&b'\\') => return at + 2,
-                    b'\n' => break,
+                    // Another one begins, so this one is not finished. (It also
+                    // keeps this linear: nothing is walked over twice.)
+                    0x1b | b'\n' => break,
                     _ => {}
                 }
             }
@@ -696,7 +702,10 @@ fn bits_per_byte(value: &[u8]) -> f64 {
 fn stands_for_nothing(value: &[u8]) -> bool {
     value.is_empty()
         || value.contains(&BARRIER)
-        || matches!(value[0], b'$' | b'<' | b'{' | b'%' | b'*' | b'(' | b'&')
+        || matches!(
+            value[0],
+            b'$' | b'<' | b'{' | b'%' | b'*' | b'(' | b'&' | b'['
+        )
         || value
             .iter()
             .all(|&byte| matches!(byte, b'x' | b'X' | b'.' | b'-' | b'_'))
@@ -716,6 +725,15 @@ fn unquoted(value: &[u8]) -> &[u8] {
 fn a_password(value: &[u8]) -> bool {
     let value = unquoted(value);
     value.len() >= 3 && !stands_for_nothing(value)
+}
+
+/// What follows the name of a header, unless it is only the scheme and what
+/// followed that is gone already.
+fn a_credential(value: &[u8]) -> bool {
+    a_password(value)
+        && !["bearer", "token", "basic", "digest", "negotiate"]
+            .iter()
+            .any(|scheme| value.eq_ignore_ascii_case(scheme.as_bytes()))
 }
 
 /// `password: …` and `X_TOKEN = …` also occur in source code and settings,
@@ -793,7 +811,7 @@ static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
         // Headers.
         (
             r#"(?i)\b(?:authorization|private-token|job-token|x-api-key|x-auth-token|x-[a-z]{1,16}-token)["']?\s{0,4}[:=]\s{0,4}["']?(?:(?:bearer|token|basic|digest|negotiate)\s{1,4})?(?<s>[^\s"',;\xff]{4,})"#,
-            a_password,
+            a_credential,
         ),
         (
             r"(?i)\b(?:bearer|basic|token)\s{1,4}(?<s>[A-Za-z0-9._~+/-]{20,}=*)",
@@ -871,7 +889,7 @@ fn alike_ranges(text: &str) -> Vec<Range<usize>> {
         && let Some(unescaped) = visible.unescaped()
     {
         alike_in(&unescaped.bytes, |range| {
-            ranges.push(unescaped.source(&range))
+            ranges.push(unescaped.source(&range));
         });
     }
     encoded_ranges(&visible, &mut ranges);

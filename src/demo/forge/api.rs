@@ -335,7 +335,7 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
         ["repos", _, _, "issues" | "labels" | "milestones", ..] => call.require(&["issue"])?,
         ["repos" | "repositories", ..] => call.require(&["repository"])?,
         ["orgs", _, "repos"] if call.method == "POST" => {
-            call.require(&["organization", "repository"])?
+            call.require(&["organization", "repository"])?;
         }
         ["user", "repos"] => call.require(&["user", "repository"])?,
         ["users", _, "orgs", ..] | ["user", "orgs"] => call.require(&["user", "organization"])?,

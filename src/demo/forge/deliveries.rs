@@ -183,15 +183,14 @@ impl Queue {
                 continue;
             }
             let mut batch = vec![job];
-            if fault.shuffle > 1 {
+            if fault.shuffle > 1 && held.len() + 1 < fault.shuffle {
                 held.append(&mut batch);
                 self.settle();
-                if held.len() < fault.shuffle {
-                    continue;
-                }
+                continue;
             }
             if !held.is_empty() {
-                // What was held has been settled: it counts again from here.
+                // What was held has been settled: it counts again before
+                // this job is done, or a waiter would see nothing pending.
                 self.pending.send_modify(|n| *n += held.len());
                 batch.splice(0..0, held.drain(..));
                 shuffle(&mut batch);
@@ -368,7 +367,7 @@ fn sha1(parts: &[&[u8]]) -> [u8; 20] {
         data.push(0);
     }
     data.extend(bits.to_be_bytes());
-    let mut h: [u32; 5] = [
+    let mut hash: [u32; 5] = [
         0x6745_2301,
         0xEFCD_AB89,
         0x98BA_DCFE,
@@ -376,15 +375,15 @@ fn sha1(parts: &[&[u8]]) -> [u8; 20] {
         0xC3D2_E1F0,
     ];
     for block in data.chunks_exact(64) {
-        let mut w = [0u32; 80];
+        let mut words = [0u32; 80];
         for (i, word) in block.chunks_exact(4).enumerate() {
-            w[i] = u32::from_be_bytes([word[0], word[1], word[2], word[3]]);
+            words[i] = u32::from_be_bytes([word[0], word[1], word[2], word[3]]);
         }
         for i in 16..80 {
-            w[i] = (w[i - 3] ^ w[i - 8] ^ w[i - 14] ^ w[i - 16]).rotate_left(1);
+            words[i] = (words[i - 3] ^ words[i - 8] ^ words[i - 14] ^ words[i - 16]).rotate_left(1);
         }
-        let mut s = h;
-        for (i, word) in w.iter().enumerate() {
+        let mut s = hash;
+        for (i, word) in words.iter().enumerate() {
             let (f, k) = match i {
                 0..20 => ((s[1] & s[2]) | (!s[1] & s[3]), 0x5A82_7999),
                 20..40 => (s[1] ^ s[2] ^ s[3], 0x6ED9_EBA1),
@@ -394,20 +393,20 @@ fn sha1(parts: &[&[u8]]) -> [u8; 20] {
                 ),
                 _ => (s[1] ^ s[2] ^ s[3], 0xCA62_C1D6),
             };
-            let t = s[0]
+            let mixed = s[0]
                 .rotate_left(5)
                 .wrapping_add(f)
                 .wrapping_add(s[4])
                 .wrapping_add(k)
                 .wrapping_add(*word);
-            s = [t, s[0], s[1].rotate_left(30), s[2], s[3]];
+            s = [mixed, s[0], s[1].rotate_left(30), s[2], s[3]];
         }
-        for (into, add) in h.iter_mut().zip(s) {
+        for (into, add) in hash.iter_mut().zip(s) {
             *into = into.wrapping_add(add);
         }
     }
     let mut out = [0u8; 20];
-    for (i, word) in h.iter().enumerate() {
+    for (i, word) in hash.iter().enumerate() {
         out[i * 4..i * 4 + 4].copy_from_slice(&word.to_be_bytes());
     }
     out

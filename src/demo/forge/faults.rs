@@ -57,7 +57,9 @@ pub enum ApiFaultKind {
     },
 }
 
-/// A fault for API requests, by method and path.
+/// A fault for API requests, by method and path. For git's own requests only
+/// those kinds strike that come before anything is done (`Refuse`,
+/// `DropBefore`, `Delay`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiFault {

@@ -993,18 +993,18 @@ fn reactions(
             .refuse()
             .say(403, format!("'{content}' is not an allowed reaction"))),
         "POST" if is_blocked => Err(call.refuse().say(403, "user is blocked")),
-        "POST" => match present {
-            Some(at) => Ok(Reply::json(200, &shown(at))),
-            None => {
-                let created = now();
-                all.push(Reaction {
-                    user: me,
-                    content: content.clone(),
-                    created,
-                });
-                Ok(Reply::json(201, &shown(created)))
+        "POST" => {
+            if let Some(at) = present {
+                return Ok(Reply::json(200, &shown(at)));
             }
-        },
+            let created = now();
+            all.push(Reaction {
+                user: me,
+                content: content.clone(),
+                created,
+            });
+            Ok(Reply::json(201, &shown(created)))
+        }
         "DELETE" => {
             all.retain(|r| r.user != me || r.content != content);
             Ok(Reply::empty(200))

@@ -289,6 +289,7 @@ impl StandIn {
         }
         // Deliveries under way are cut off, as when a forge is stopped.
         self.deliverer.abort();
+        let _ = (&mut self.deliverer).await;
     }
 }
 
@@ -390,15 +391,12 @@ async fn handle(
         return Ok(response);
     }
 
-    let body = match Limited::new(body, BODY_LIMIT).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(_) => {
-            note("", 413, String::new());
-            return Ok(
-                Reply::text(413, "the request body is over 64 MiB or broke off\n").into_response(),
-            );
-        }
+    let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
+        note("", 413, String::new());
+        let reply = Reply::text(413, "the request body is over 64 MiB or broke off\n");
+        return Ok(reply.into_response());
     };
+    let body = body.to_bytes();
     if let Some(rest) = path.strip_prefix("/_standin/") {
         return Ok(own_routes(forge, &method, rest, &body)
             .unwrap_or_else(|reply| reply)
@@ -518,11 +516,16 @@ fn after_doing(
                 reply.body.slice(..whole / 2)
             };
             let mut response = reply.into_response();
-            let broken = std::io::Error::new(
-                std::io::ErrorKind::ConnectionAborted,
-                "broken off on purpose",
-            );
-            let stream = futures::stream::iter([Ok(half), Err(broken)]);
+            let stream = async_stream::stream! {
+                yield Ok(half);
+                // Time for head and half to leave: an error at once would
+                // close the connection with nothing said.
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                yield Err(std::io::Error::new(
+                    std::io::ErrorKind::ConnectionAborted,
+                    "broken off on purpose",
+                ));
+            };
             *response.body_mut() = Body::from_stream(stream);
             response
                 .headers_mut()

@@ -70,7 +70,8 @@ pub(super) async fn announce(
             "ref": format!("refs/heads/{branch}"), "before": before, "after": after,
             "compare_url": format!("{html}/compare/{from}...{after}"),
             "head_commit": commits.first(), "commits": commits, "total_commits": total,
-            "repository": state.repo_json(found, Access::None),
+            // Whoever pushed: the delivery states an owner's rights.
+            "repository": state.repo_json(found, Access::Owner),
             "pusher": state.user_json(doer, Address::NoReply, None),
             "sender": state.user_json(doer, Address::NoReply, None),
         });

@@ -338,9 +338,10 @@ fn collaborators(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> An
             Ok(call.paginated(&all))
         }
         ("GET", [login]) => {
-            match who(login).is_some_and(|id| found.collaborators.contains_key(&id)) {
-                true => Ok(Reply::empty(204)),
-                false => Err(call.refuse().not_found()),
+            if who(login).is_some_and(|id| found.collaborators.contains_key(&id)) {
+                Ok(Reply::empty(204))
+            } else {
+                Err(call.refuse().not_found())
             }
         }
         (method @ ("PUT" | "DELETE"), [login]) => {

@@ -1,0 +1,587 @@
+//! Cells as processes of this host, each under its keeper.
+
+use super::{Adopted, Backend, BackendError, Fact, Harvest, Plan, Running};
+use crate::cell::{BackendKind, CellId, Exit, Isolation, Network};
+use crate::keeper::{AgentState, Event, ExitRecord, LaunchSpec, Order, Ready, StartAgent, View};
+use crate::sandbox::{HostReport, LandlockPaths, Limits};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use std::collections::HashMap;
+use std::io::{self, BufRead as _, BufReader};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+
+/// First of the ids that cells get as root: far above what systems give out.
+const ID_BASE: i64 = 1_000_000_000;
+/// Ids a cell: the keeper's and the agents'.
+const IDS_A_CELL: i64 = 2;
+/// The name under which the harvest is read; no agent can have it.
+const HARVESTER: &str = "_harvest";
+/// How long agents may take to end by themselves.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What is known of a keeper that lives.
+struct Keeper {
+    orders: mpsc::UnboundedSender<Order>,
+    agents: watch::Receiver<Option<Vec<AgentState>>>,
+    running: Running,
+}
+
+/// Cells as processes.
+pub struct ProcessBackend {
+    run_root: PathBuf,
+    program: PathBuf,
+    facts: mpsc::UnboundedSender<Fact>,
+    keepers: Arc<Mutex<HashMap<CellId, Arc<Keeper>>>>,
+    report: tokio::sync::OnceCell<HostReport>,
+}
+
+impl ProcessBackend {
+    /// A backend whose run directories lie below `run_root` and whose facts go
+    /// to `facts`.
+    ///
+    /// # Errors
+    /// Where this program's own file cannot be found.
+    pub fn new(run_root: PathBuf, facts: mpsc::UnboundedSender<Fact>) -> Result<Self, BackendError> {
+        let program = std::env::current_exe().map_err(BackendError::io("finding this program's file"))?;
+        Ok(Self {
+            run_root,
+            program,
+            facts,
+            keepers: Arc::default(),
+            report: tokio::sync::OnceCell::new(),
+        })
+    }
+
+    fn run_dir(&self, cell: &CellId) -> PathBuf {
+        self.run_root.join(cell.as_str())
+    }
+
+    fn keeper(&self, cell: &CellId) -> Option<Arc<Keeper>> {
+        self.keepers.lock().unwrap_or_else(PoisonError::into_inner).get(cell).cloned()
+    }
+
+    async fn report(&self) -> Result<&HostReport, BackendError> {
+        self.report
+            .get_or_try_init(|| async {
+                let program = self.program.clone();
+                tokio::task::spawn_blocking(move || {
+                    let output = Command::new(program)
+                        .arg("cell-probe")
+                        .stdin(Stdio::null())
+                        .output()
+                        .map_err(BackendError::io("probing this host"))?;
+                    serde_json::from_slice(&output.stdout)
+                        .map_err(|e| BackendError::Start(format!("the probe gave no answer: {e}")))
+                })
+                .await
+                .map_err(|_| BackendError::Gone)?
+            })
+            .await
+    }
+
+    /// Decides what this host gives for what was asked, or refuses.
+    async fn level_for(&self, asked: Isolation) -> Result<(Isolation, Vec<String>), BackendError> {
+        let report = self.report().await?;
+        let missing: Vec<String> = report.missing.iter().map(|m| format!("{}: {} — {}", m.what, m.why, m.hint)).collect();
+        let best = if report.level_2() { Isolation::Level2 } else { Isolation::Level1 };
+        if asked > best {
+            let why = if asked > Isolation::Level2 {
+                "the process backend gives `level_2` at most; ask for backend=docker".to_owned()
+            } else {
+                missing.join("; ")
+            };
+            return Err(BackendError::Isolation { asked, why });
+        }
+        Ok((best, missing))
+    }
+
+    async fn launch(&self, plan: &Plan) -> Result<Running, BackendError> {
+        let (level, missing) = self.level_for(plan.isolation).await?;
+        if plan.network == Network::Proxy {
+            return Err(BackendError::Start(
+                "named hosts need the egress proxy, which this Lazarus does not have yet; ask for no network".to_owned(),
+            ));
+        }
+        let namespaces = level == Isolation::Level2;
+        let id_base = self.report().await?.root.then_some((ID_BASE + plan.slot * IDS_A_CELL) as u32);
+        let run_dir = self.run_dir(&plan.cell);
+        let spec = LaunchSpec {
+            cell: plan.cell.to_string(),
+            home: plan.home.clone(),
+            program: self.program.clone(),
+            namespaces,
+            host_network: plan.network == Network::Host || !namespaces,
+            id_base,
+            read_paths: plan.read_paths.clone(),
+            limits: Limits {
+                open_files: plan.open_files,
+                file_size: plan.file_size,
+                // Elsewhere the count would be of all that the user runs.
+                processes: (namespaces || id_base.is_some()).then_some(plan.processes),
+            },
+        };
+        let (home, dir) = (plan.home.clone(), run_dir.clone());
+        let program = self.program.clone();
+        let pid = tokio::task::spawn_blocking(move || prepare_and_launch(&program, &home, &dir, &spec))
+            .await
+            .map_err(|_| BackendError::Gone)??;
+        let (_, applied, _) = self.connect(&plan.cell, &run_dir, None).await?;
+        let mut running = Running { isolation: Some(level), applied, missing: vec![], pid };
+        if !namespaces {
+            running.missing = missing;
+            running.applied.push("a directory and an environment of its own; the host's network and processes are not hidden".to_owned());
+        }
+        if let Some(keeper) = self.keepers.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&plan.cell)
+            && let Some(keeper) = Arc::get_mut(keeper)
+        {
+            keeper.running = running.clone();
+        }
+        Ok(running)
+    }
+
+    /// Connects to a keeper and listens to it from here on.
+    async fn connect(
+        &self,
+        cell: &CellId,
+        run_dir: &Path,
+        known: Option<Running>,
+    ) -> Result<(Vec<AgentState>, Vec<String>, Running), BackendError> {
+        // A path for a socket has at most 107 bytes; through a descriptor of
+        // its directory it is always short.
+        let directory = std::fs::File::open(run_dir).map_err(BackendError::io(format!("opening {}", run_dir.display())))?;
+        let short = format!("/proc/self/fd/{}/control.sock", directory.as_raw_fd());
+        let stream = UnixStream::connect(&short).await.map_err(BackendError::io("connecting to the cell's keeper"))?;
+        drop(directory);
+        let (read, mut write) = stream.into_split();
+        let mut lines = tokio::io::BufReader::new(read).lines();
+        let first = tokio::time::timeout(Duration::from_secs(10), lines.next_line())
+            .await
+            .map_err(|_| BackendError::Gone)?
+            .map_err(BackendError::io("listening to the cell's keeper"))?
+            .ok_or(BackendError::Gone)?;
+        let Ok(Event::Hello { cell: named, applied, agents }) = serde_json::from_str(&first) else {
+            return Err(BackendError::Start("the keeper did not say who it is".to_owned()));
+        };
+        if named != cell.as_str() {
+            return Err(BackendError::Start(format!("the keeper there is of cell {named}")));
+        }
+        let (orders, mut to_send) = mpsc::unbounded_channel::<Order>();
+        let (states, agents_seen) = watch::channel(Some(agents.clone()));
+        let running = known.unwrap_or_default();
+        let running = Running { applied: applied.clone(), ..running };
+        let keeper = Arc::new(Keeper { orders, agents: agents_seen, running: running.clone() });
+        self.keepers.lock().unwrap_or_else(PoisonError::into_inner).insert(cell.clone(), Arc::clone(&keeper));
+        drop(keeper);
+        for state in agents.iter().filter(|a| !a.running) {
+            report(&self.facts, cell, state);
+        }
+        let (facts, cell, run_dir) = (self.facts.clone(), cell.clone(), run_dir.to_owned());
+        let keepers = Arc::clone(&self.keepers);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    order = to_send.recv() => {
+                        let Some(order) = order else { break };
+                        let mut line = serde_json::to_vec(&order).unwrap_or_default();
+                        line.push(b'\n');
+                        let sent = write.write_all(&line).await;
+                        zeroize::Zeroize::zeroize(&mut line);
+                        if sent.is_err() {
+                            break;
+                        }
+                    }
+                    line = lines.next_line() => {
+                        let Ok(Some(line)) = line else { break };
+                        let Ok(event) = serde_json::from_str::<Event>(&line) else { continue };
+                        if let Event::Started(state) | Event::Ended(state) = event {
+                            let ended = !state.running;
+                            states.send_modify(|known| {
+                                let known = known.get_or_insert_default();
+                                known.retain(|a| a.agent != state.agent);
+                                known.push(state.clone());
+                            });
+                            if ended {
+                                report(&facts, &cell, &state);
+                            }
+                        }
+                    }
+                }
+            }
+            // The keeper is gone, or about to be: what it left says how.
+            let dir = run_dir.clone();
+            let _ = tokio::task::spawn_blocking(move || wait_for_end(&dir)).await;
+            let last = states.borrow().clone().unwrap_or_default();
+            for state in settle_by_record(&run_dir, last) {
+                report(&facts, &cell, &state);
+            }
+            keepers.lock().unwrap_or_else(PoisonError::into_inner).remove(&cell);
+            states.send_replace(None);
+        });
+        Ok((agents, applied, running))
+    }
+
+    async fn wait_for(
+        &self,
+        keeper: &Keeper,
+        limit: Duration,
+        mut done: impl FnMut(&[AgentState]) -> bool,
+    ) -> Result<Vec<AgentState>, BackendError> {
+        let mut agents = keeper.agents.clone();
+        let found = tokio::time::timeout(limit, agents.wait_for(|a| a.as_ref().is_none_or(|a| done(a)))).await;
+        match found {
+            Ok(Ok(states)) => states.clone().ok_or(BackendError::Gone),
+            Ok(Err(_)) => Err(BackendError::Gone),
+            Err(_) => Err(BackendError::Start("the cell's keeper did not answer in time".to_owned())),
+        }
+    }
+
+    /// Reads what was done, by running git inside the cell's own walls: the
+    /// clone is the agents' and may be made to run anything.
+    async fn harvest(&self, cell: &CellId, home: &Path, base: &str) -> Harvest {
+        let unknown = |why: String| Harvest { unknown: Some(why), ..Harvest::default() };
+        let Some(keeper) = self.keeper(cell) else { return unknown("the cell's keeper is gone".to_owned()) };
+        let namespaces = keeper.running.isolation.is_none_or(|l| l == Isolation::Level2);
+        let place = |inside: &str| if namespaces { PathBuf::from("/cell").join(inside) } else { home.join(inside) };
+        let log = self.run_dir(cell).join(format!("{HARVESTER}.log"));
+        let program = if namespaces { PathBuf::from("/run/lazarus/lazarus") } else { self.program.clone() };
+        let start = StartAgent {
+            agent: HARVESTER.to_owned(),
+            run: u32::MAX,
+            argv: vec![program.display().to_string(), "cell-harvest".to_owned(), base.to_owned()],
+            env: vec![
+                ("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned()),
+                ("HOME".to_owned(), "/nonexistent".to_owned()),
+                ("LC_ALL".to_owned(), "C".to_owned()),
+            ],
+            stdin: None,
+            cwd: place("project"),
+            view: View::Observe,
+            paths: LandlockPaths {
+                read: if namespaces { vec!["/".into()] } else { host_read_paths(&self.program, &[place("project")]) },
+                write: vec![PathBuf::from("/dev/null")],
+            },
+        };
+        if keeper.orders.send(Order::Start(start)).is_err() {
+            return unknown("the cell's keeper is gone".to_owned());
+        }
+        let limit = Duration::from_secs(60);
+        let ended = |agents: &[AgentState]| agents.iter().any(|a| a.agent == HARVESTER && !a.running);
+        if let Err(error) = self.wait_for(&keeper, limit, ended).await {
+            return unknown(error.to_string());
+        }
+        let text = tokio::fs::read(&log).await.unwrap_or_default();
+        // The last: the log is appended to, and a harvest may be read twice.
+        let line = text.split(|b| *b == b'\n').rfind(|l| l.starts_with(b"{")).unwrap_or_default();
+        serde_json::from_slice(line).unwrap_or_else(|_| {
+            let words: String = String::from_utf8_lossy(&text).chars().take(200).collect();
+            unknown(format!("the clone could not be read: {}", words.trim()))
+        })
+    }
+}
+
+/// What an agent without namespaces may read: the system, and its own.
+pub(crate) fn host_read_paths(program: &Path, own: &[PathBuf]) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> =
+        ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/etc/ssl", "/etc/ca-certificates", "/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/hosts", "/etc/resolv.conf", "/dev"]
+            .iter()
+            .map(PathBuf::from)
+            .collect();
+    paths.push(program.to_owned());
+    paths.extend_from_slice(own);
+    paths
+}
+
+fn report(facts: &mpsc::UnboundedSender<Fact>, cell: &CellId, state: &AgentState) {
+    if state.agent == HARVESTER {
+        return;
+    }
+    let exit = Exit { code: state.code, signal: state.signal, success: state.code == Some(0), note: state.note.clone() };
+    let _ = facts.send(Fact::AgentEnded { cell: cell.clone(), agent: state.agent.clone(), run: state.run, exit });
+}
+
+/// Makes the run directory, starts the launcher and waits for the keeper's
+/// first words. Returns the keeper's pid, where this process launched it.
+fn prepare_and_launch(
+    program: &Path,
+    home: &Path,
+    run_dir: &Path,
+    spec: &LaunchSpec,
+) -> Result<Option<i32>, BackendError> {
+    std::fs::create_dir_all(run_dir).map_err(BackendError::io(format!("making {}", run_dir.display())))?;
+    std::fs::set_permissions(run_dir, std::fs::Permissions::from_mode(0o700))
+        .map_err(BackendError::io("closing the run directory to others"))?;
+    std::fs::create_dir_all(home.join("home").join(HARVESTER)).map_err(BackendError::io("making the home"))?;
+    let _ = std::fs::remove_file(run_dir.join("exit.json"));
+    if let Some(base) = spec.id_base {
+        chown(run_dir, Some(base), Some(base)).map_err(BackendError::io("giving the run directory to the keeper"))?;
+        if !spec.namespaces {
+            // Without a root of its own the cell has to walk there by itself.
+            for directory in home.ancestors().take(3) {
+                let _ = std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o711));
+            }
+        }
+    }
+    let text = serde_json::to_vec(spec).map_err(|e| BackendError::Start(e.to_string()))?;
+    std::fs::write(run_dir.join("launch.json"), text).map_err(BackendError::io("writing launch.json"))?;
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(run_dir.join("launcher.log"))
+        .map_err(BackendError::io("opening launcher.log"))?;
+    let mut launcher = Command::new(program)
+        .arg("cell-launch")
+        .arg(run_dir)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .map_err(BackendError::io(format!("running {}", program.display())))?;
+    let mut pid = None;
+    let mut outcome = Err(BackendError::Start("the launcher said nothing; see launcher.log in the run directory".to_owned()));
+    if let Some(stdout) = launcher.stdout.take() {
+        for line in BufReader::new(stdout).lines().take(2) {
+            let Ok(line) = line else { break };
+            match serde_json::from_str::<Ready>(&line) {
+                Ok(Ready::Launched { pid: launched }) => pid = Some(launched),
+                Ok(Ready::Listening { .. }) => outcome = Ok(()),
+                Ok(Ready::Failed { why }) => outcome = Err(BackendError::Start(why)),
+                Err(_) => {}
+            }
+        }
+    }
+    let _ = launcher.wait();
+    if outcome.is_err()
+        && let Some(pid) = pid
+    {
+        reap(pid);
+    }
+    outcome.map(|()| pid)
+}
+
+/// Reaps a keeper that is a child of ours; elsewhere init does.
+fn reap(pid: i32) {
+    use rustix::process::{Pid, WaitOptions, waitpid};
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = waitpid(Some(pid), WaitOptions::empty());
+    }
+}
+
+/// Waits until the keeper of a run directory is gone: it holds a lock as long
+/// as it lives, in whatever way it ends.
+fn wait_for_end(run_dir: &Path) {
+    if let Ok(lock) = std::fs::File::open(run_dir.join("lock")) {
+        let _ = rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockShared);
+    }
+    if let Ok(text) = std::fs::read_to_string(run_dir.join("keeper.pid"))
+        && let Ok(pid) = text.trim().parse()
+    {
+        reap(pid);
+    }
+}
+
+/// Whether a keeper lives there.
+fn keeper_lives(run_dir: &Path) -> bool {
+    let Ok(lock) = std::fs::File::open(run_dir.join("lock")) else { return false };
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockShared).is_err()
+}
+
+/// Every run as it ended: by the exit record, or as killed where there is none.
+fn settle_by_record(run_dir: &Path, known: Vec<AgentState>) -> Vec<AgentState> {
+    let record: Option<ExitRecord> =
+        std::fs::read(run_dir.join("exit.json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let mut ended: Vec<AgentState> = record.map(|r| r.agents).unwrap_or_default();
+    for state in known {
+        if state.running && !ended.iter().any(|e| e.agent == state.agent && e.run >= state.run) {
+            ended.push(AgentState {
+                running: false,
+                signal: Some(libc::SIGKILL),
+                note: Some("the cell's keeper was killed".to_owned()),
+                ..state
+            });
+        }
+    }
+    ended
+}
+
+impl Backend for ProcessBackend {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Process
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<HostReport, BackendError>> {
+        async { self.report().await.cloned() }.boxed()
+    }
+
+    fn start(&self, plan: Plan) -> BoxFuture<'_, Result<Running, BackendError>> {
+        async move {
+            if let Some(keeper) = self.keeper(&plan.cell) {
+                return Ok(keeper.running.clone());
+            }
+            if keeper_lives(&self.run_dir(&plan.cell))
+                && let Adopted::Live(running) = self.adopt(plan.cell.clone()).await?
+            {
+                let (level, _) = self.level_for(plan.isolation).await?;
+                return Ok(Running { isolation: Some(level), ..running });
+            }
+            self.launch(&plan).await
+        }
+        .boxed()
+    }
+
+    fn start_agent(&self, cell: CellId, start: StartAgent) -> BoxFuture<'_, Result<(), BackendError>> {
+        async move {
+            let keeper = self.keeper(&cell).ok_or(BackendError::Gone)?;
+            let (agent, run) = (start.agent.clone(), start.run);
+            keeper.orders.send(Order::Start(start)).map_err(|_| BackendError::Gone)?;
+            let there = |agents: &[AgentState]| agents.iter().any(|a| a.agent == agent && a.run >= run);
+            let states = self.wait_for(&keeper, Duration::from_secs(30), there).await?;
+            match states.iter().find(|a| a.agent == agent && a.run == run) {
+                Some(state) if state.code == Some(127) && state.note.is_some() => {
+                    Err(BackendError::Start(state.note.clone().unwrap_or_default()))
+                }
+                _ => Ok(()),
+            }
+        }
+        .boxed()
+    }
+
+    fn stop_agent(&self, cell: CellId, agent: String) -> BoxFuture<'_, Result<(), BackendError>> {
+        async move {
+            let Some(keeper) = self.keeper(&cell) else { return Ok(()) };
+            keeper.orders.send(Order::StopAgent { agent }).map_err(|_| BackendError::Gone)
+        }
+        .boxed()
+    }
+
+    fn freeze(&self, cell: CellId, frozen: bool) -> BoxFuture<'_, Result<(), BackendError>> {
+        async move {
+            let Some(keeper) = self.keeper(&cell) else { return Ok(()) };
+            let order = if frozen { Order::Freeze } else { Order::Thaw };
+            keeper.orders.send(order).map_err(|_| BackendError::Gone)
+        }
+        .boxed()
+    }
+
+    fn stop(&self, plan: Plan, base: Option<String>) -> BoxFuture<'_, Result<Harvest, BackendError>> {
+        async move {
+            let cell = &plan.cell;
+            let run_dir = self.run_dir(cell);
+            if self.keeper(cell).is_none() && keeper_lives(&run_dir) {
+                let _ = self.adopt(cell.clone()).await;
+            }
+            if let Some(keeper) = self.keeper(cell) {
+                let _ = keeper.orders.send(Order::Terminate);
+                let quiet = |agents: &[AgentState]| agents.iter().all(|a| !a.running);
+                let _ = self.wait_for(&keeper, GRACE, quiet).await;
+                let left = keeper.agents.borrow().clone().unwrap_or_default();
+                for state in left.into_iter().filter(|a| a.running) {
+                    let _ = keeper.orders.send(Order::StopAgent { agent: state.agent });
+                }
+                let _ = self.wait_for(&keeper, Duration::from_secs(10), quiet).await;
+            }
+            let mut harvest = Harvest::default();
+            if let Some(base) = base.filter(|_| plan.home.join("project").is_dir()) {
+                if self.keeper(cell).is_none() {
+                    // It died: its work is still there to be read.
+                    let _ = self.launch(&plan).await;
+                }
+                harvest = self.harvest(cell, &plan.home, &base).await;
+            }
+            if let Some(keeper) = self.keeper(cell) {
+                let _ = keeper.orders.send(Order::Stop { grace_ms: 0 });
+                let _ = self.wait_for(&keeper, Duration::from_secs(20), |_| false).await;
+            }
+            if keeper_lives(&run_dir) {
+                kill_keeper(&run_dir);
+                let dir = run_dir.clone();
+                let waited = tokio::task::spawn_blocking(move || wait_for_end(&dir));
+                let _ = tokio::time::timeout(Duration::from_secs(20), waited).await;
+            }
+            if keeper_lives(&run_dir) {
+                return Err(BackendError::Start("the cell's keeper does not end, not even by SIGKILL".to_owned()));
+            }
+            Ok(harvest)
+        }
+        .boxed()
+    }
+
+    fn adopt(&self, cell: CellId) -> BoxFuture<'_, Result<Adopted, BackendError>> {
+        async move {
+            if let Some(keeper) = self.keeper(&cell) {
+                return Ok(Adopted::Live(keeper.running.clone()));
+            }
+            let run_dir = self.run_dir(&cell);
+            // A keeper that is just starting holds the lock a moment before it
+            // listens.
+            for _ in 0..100 {
+                if !keeper_lives(&run_dir) {
+                    break;
+                }
+                match self.connect(&cell, &run_dir, None).await {
+                    Ok((_, _, running)) => {
+                        let pid = std::fs::read_to_string(run_dir.join("keeper.pid"))
+                            .ok()
+                            .and_then(|t| t.trim().parse().ok());
+                        return Ok(Adopted::Live(Running { pid, ..running }));
+                    }
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+            for state in settle_by_record(&run_dir, vec![]) {
+                report(&self.facts, &cell, &state);
+            }
+            Ok(Adopted::Over)
+        }
+        .boxed()
+    }
+
+    fn log(&self, cell: CellId, agent: String, bytes: u64) -> BoxFuture<'_, Result<String, BackendError>> {
+        async move {
+            let path = self.run_dir(&cell).join(format!("{agent}.log"));
+            tokio::task::spawn_blocking(move || read_tail(&path, bytes))
+                .await
+                .map_err(|_| BackendError::Gone)?
+                .map_err(BackendError::io("reading the agent's log"))
+        }
+        .boxed()
+    }
+}
+
+/// Kills a keeper that does not answer, but no stranger that got its number:
+/// the descriptor is taken first, then the lock says whether the keeper lives.
+fn kill_keeper(run_dir: &Path) {
+    use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+    let Some(pid) = std::fs::read_to_string(run_dir.join("keeper.pid"))
+        .ok()
+        .and_then(|t| t.trim().parse().ok())
+        .and_then(Pid::from_raw)
+    else {
+        return;
+    };
+    let Ok(fd): Result<OwnedFd, _> = pidfd_open(pid, PidfdFlags::empty()) else { return };
+    if keeper_lives(run_dir) {
+        let _ = pidfd_send_signal(&fd, Signal::KILL);
+    }
+}
+
+fn read_tail(path: &Path, bytes: u64) -> io::Result<String> {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let mut file = match std::fs::File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+        other => other?,
+    };
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
+    let mut text = vec![];
+    file.take(bytes).read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}

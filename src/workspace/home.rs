@@ -1,0 +1,236 @@
+//! Where a cell's files lie, and what the host's side writes there.
+
+use super::scrub;
+use crate::cell::CellId;
+use crate::mission::ApprovedText;
+use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat};
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// What could not be done with a cell's files.
+#[derive(Debug, thiserror::Error)]
+#[error("{tried} {}: {source}", path.display())]
+pub struct HomeError {
+    /// What was tried.
+    pub tried: &'static str,
+    /// On what.
+    pub path: PathBuf,
+    /// The system's answer.
+    pub source: io::Error,
+}
+
+fn on(tried: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HomeError {
+    let path = path.to_owned();
+    move |source| HomeError { tried, path, source }
+}
+
+/// The directories that everything lies below.
+#[derive(Debug, Clone)]
+pub struct Roots {
+    /// Live cells.
+    pub cells: PathBuf,
+    /// Closed ones.
+    pub graveyard: PathBuf,
+    /// What is kept of them.
+    pub archive: PathBuf,
+    /// Run directories: control sockets, logs, exit records.
+    pub run: PathBuf,
+    /// Bare mirrors of projects.
+    pub mirrors: PathBuf,
+}
+
+impl Roots {
+    /// Makes them, with rights for the user alone.
+    ///
+    /// # Errors
+    /// Where one cannot be made.
+    pub fn make(&self) -> Result<(), HomeError> {
+        for root in [&self.cells, &self.graveyard, &self.archive, &self.run, &self.mirrors] {
+            make_directory(root, 0o700)?;
+        }
+        Ok(())
+    }
+
+    /// A live cell's home.
+    pub fn home(&self, cell: &CellId) -> Home {
+        Home { path: self.cells.join(cell.as_str()) }
+    }
+
+    /// A cell's run directory.
+    pub fn run_dir(&self, cell: &CellId) -> PathBuf {
+        self.run.join(cell.as_str())
+    }
+
+    /// Moves a cell's home to the graveyard. Done already: nothing happens.
+    ///
+    /// # Errors
+    /// Where it cannot be moved (another file system).
+    pub fn bury(&self, cell: &CellId) -> Result<(), HomeError> {
+        move_directory(&self.cells.join(cell.as_str()), &self.graveyard.join(cell.as_str()))
+    }
+
+    /// Brings it back.
+    ///
+    /// # Errors
+    /// Where it is not there any more.
+    pub fn exhume(&self, cell: &CellId) -> Result<(), HomeError> {
+        move_directory(&self.graveyard.join(cell.as_str()), &self.cells.join(cell.as_str()))
+    }
+
+    /// Reduces a buried cell to what the archive keeps: its record, decisions
+    /// and shared artifacts, no home, no clone, no logs.
+    ///
+    /// # Errors
+    /// Where something cannot be moved or removed.
+    pub fn archive(&self, cell: &CellId, date: &str) -> Result<(), HomeError> {
+        let grave = self.graveyard.join(cell.as_str());
+        if grave.exists() {
+            let place = self.archive.join(date);
+            make_directory(&place, 0o700)?;
+            for gone in ["project", "home"] {
+                let path = grave.join(gone);
+                scrub(&path).map_err(on("removing", &path))?;
+            }
+            move_directory(&grave, &place.join(cell.as_str()))?;
+        }
+        let run = self.run_dir(cell);
+        scrub(&run).map_err(on("removing", &run))
+    }
+
+    /// Removes everything of a cell, wherever it lies.
+    ///
+    /// # Errors
+    /// Where something cannot be removed.
+    pub fn scrub(&self, cell: &CellId) -> Result<(), HomeError> {
+        let mut places = vec![
+            self.cells.join(cell.as_str()),
+            self.graveyard.join(cell.as_str()),
+            self.run_dir(cell),
+        ];
+        if let Ok(dates) = std::fs::read_dir(&self.archive) {
+            places.extend(dates.flatten().map(|d| d.path().join(cell.as_str())));
+        }
+        for place in places {
+            scrub(&place).map_err(on("removing", &place))?;
+            if place.symlink_metadata().is_ok() {
+                return Err(on("removing", &place)(io::Error::other("it is still there")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn move_directory(from: &Path, to: &Path) -> Result<(), HomeError> {
+    match std::fs::rename(from, to) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && to.exists() => Ok(()),
+        Err(e) => Err(on("moving", from)(e)),
+    }
+}
+
+pub(super) fn make_directory(path: &Path, mode: u32) -> Result<(), HomeError> {
+    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(on("making", path))
+}
+
+/// A cell's home (contract §9).
+#[derive(Debug, Clone)]
+pub struct Home {
+    /// Where it lies.
+    pub path: PathBuf,
+}
+
+impl Home {
+    /// Makes the directories of a home; what is there stays.
+    ///
+    /// # Errors
+    /// Where one cannot be made.
+    pub fn make(&self, agents: &[String]) -> Result<(), HomeError> {
+        make_directory(&self.path, 0o700)?;
+        for directory in [".lazarus", ".lazarus/prompts", ".lazarus/messages", "shared", "shared/artifacts", "home"] {
+            make_directory(&self.path.join(directory), 0o755)?;
+        }
+        for agent in agents {
+            make_directory(&self.path.join("home").join(agent), 0o700)?;
+        }
+        let pad = self.path.join("shared/scratchpad.md");
+        if !pad.exists() {
+            File::create(&pad).map_err(on("making", &pad))?;
+        }
+        Ok(())
+    }
+
+    /// Writes a file that agents can read and not write, whole or not at all.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn write_record(&self, name: &str, text: &[u8]) -> Result<PathBuf, HomeError> {
+        let path = self.path.join(".lazarus").join(name);
+        let new = path.with_extension("new");
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&new)?;
+            file.write_all(text)?;
+            file.sync_all()?;
+            std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o644))?;
+            std::fs::rename(&new, &path)
+        };
+        write().map_err(on("writing", &path))?;
+        Ok(path)
+    }
+
+    /// Appends a line to a file that agents can read and not write.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn append_record(&self, name: &str, line: &str) -> Result<(), HomeError> {
+        let path = self.path.join(".lazarus").join(name);
+        let write = || -> io::Result<()> {
+            let mut file = File::options().create(true).append(true).open(&path)?;
+            file.write_all(format!("{line}\n").as_bytes())?;
+            file.sync_data()
+        };
+        write().map_err(on("writing", &path))
+    }
+
+    /// The mission as an agent gets it: the approved title and body, byte for
+    /// byte, and what it was told beside it.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn write_prompt(&self, agent: &str, run: u32, text: &ApprovedText, told: &[&str]) -> Result<String, HomeError> {
+        let mut prompt = format!("# {}\n\n{}\n", text.title, text.body);
+        for told in told.iter().filter(|t| !t.is_empty()) {
+            prompt.push_str(&format!("\n## Also\n\n{told}\n"));
+        }
+        let name = format!("prompts/{agent}-{run}.md");
+        self.write_record(&name, prompt.as_bytes())?;
+        Ok(name)
+    }
+
+    /// Gives everything that agents may write to their user. As an ordinary
+    /// user it is theirs already.
+    ///
+    /// # Errors
+    /// Where it cannot be given.
+    pub fn give_to(&self, uid: u32) -> Result<(), HomeError> {
+        for directory in ["project", "shared", "home"] {
+            give(&self.path.join(directory), uid)?;
+        }
+        // The home itself is walked by the keeper's launcher, not by agents.
+        Ok(())
+    }
+}
+
+/// Gives a tree to a user, links themselves and not what they point to.
+fn give(path: &Path, uid: u32) -> Result<(), HomeError> {
+    let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid)));
+    chownat(CWD, path, owner, group, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| on("giving to the cell", path)(e.into()))?;
+    let meta = path.symlink_metadata().map_err(on("looking at", path))?;
+    if meta.is_dir() {
+        for entry in std::fs::read_dir(path).map_err(on("reading", path))? {
+            give(&entry.map_err(on("reading", path))?.path(), uid)?;
+        }
+    }
+    Ok(())
+}
