@@ -162,8 +162,7 @@ async fn threat_13_what_the_agent_is_given_is_byte_for_byte_what_was_approved() 
         .wait_for_comment(issue, Kind::CloseLog, |_| true)
         .await;
     let given = world
-        .file_on(&format!("lazarus/{issue}-{cell}"), "mission.txt")
-        .await
+        .file_of_cell(&cell, "project/mission.txt")
         .expect("the committed mission");
     let unified = given.replace("\r\n", "\n");
     assert!(

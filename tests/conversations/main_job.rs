@@ -3,7 +3,7 @@
 use crate::world::{Kind, Proposal, World, WorldOptions};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_proposal_becomes_a_cell_and_its_commits_a_pull_request() {
+async fn a_proposal_becomes_a_cell_that_works_and_the_thread_shows_it() {
     let world = World::new("main-job").await;
     let (director, reader) = (world.director(), world.reader());
     let proposal = Proposal::for_agents("scribe")
@@ -63,27 +63,12 @@ async fn a_proposal_becomes_a_cell_and_its_commits_a_pull_request() {
         close_log.body
     );
 
-    let branch = format!("lazarus/{issue}-{cell}");
-    let pulls = world.pulls().await;
-    let pull = pulls
-        .iter()
-        .find(|pull| pull["head"]["ref"] == branch.as_str());
-    let pull = pull.unwrap_or_else(|| panic!("no pull request from {branch}: {pulls:#?}"));
+    let kept = world
+        .file_of_cell(&cell, "project/notes/why.md")
+        .expect("the scribe's file is in the closed cell");
     assert!(
-        pull["body"]
-            .as_str()
-            .unwrap()
-            .contains(&format!("#{issue}")),
-        "the pull request names the issue"
-    );
-    assert!(
-        world.file_on(&branch, "notes/why.md").await.is_some(),
-        "the scribe's file is on the branch"
-    );
-    assert_eq!(
-        world.file_on("main", "notes/why.md").await,
-        None,
-        "and not on the main branch"
+        kept.contains("tidy the parser"),
+        "it read its mission:\n{kept}"
     );
 
     world.assert_settled(issue).await;
@@ -390,11 +375,9 @@ async fn an_agent_sees_its_own_cell_and_no_secret_of_the_host() {
     world
         .wait_for_comment(issue, Kind::CloseLog, |_| true)
         .await;
-    let branch = format!("lazarus/{issue}-{}", spawned.cell());
     let seen = world
-        .file_on(&branch, "seen.txt")
-        .await
-        .expect("the agent committed what it saw");
+        .file_of_cell(&spawned.cell(), "project/seen.txt")
+        .expect("the agent wrote down what it saw");
     assert!(seen.contains("HOME="), "the agent did look: {seen}");
     for secret in [
         world.canary(),

@@ -635,6 +635,14 @@ impl World {
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// A file of a cell's home (contract §9), wherever the cell lies now.
+    pub fn file_of_cell(&self, cell: &str, path: &str) -> Option<String> {
+        ["cells", "graveyard"]
+            .iter()
+            .find_map(|root| fs::read(self.data().join(root).join(cell).join(path)).ok())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     // ── Waiting ──────────────────────────────────────────────────────────
 
     /// Waits until `probe` gives something. On failure prints the thread of
