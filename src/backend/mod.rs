@@ -4,6 +4,7 @@
 mod process;
 
 pub use process::ProcessBackend;
+pub(crate) use process::host_read_paths;
 
 use crate::cell::{BackendKind, CellId, Exit, Isolation, Network};
 use crate::keeper::StartAgent;

@@ -64,6 +64,19 @@ impl ProcessBackend {
         self.run_root.join(cell.as_str())
     }
 
+    /// The user that a cell's agents run as, where this process is root; else
+    /// they run as this user.
+    pub async fn agents_uid(&self, slot: i64) -> Option<u32> {
+        let root = self.report().await.is_ok_and(|r| r.root);
+        root.then_some((ID_BASE + slot * IDS_A_CELL + 1) as u32)
+    }
+
+    /// Says that an agent could not even be started.
+    pub fn report_failed_start(&self, cell: &CellId, agent: &str, run: u32, why: &str) {
+        let exit = Exit { code: None, signal: None, success: false, note: Some(format!("not started: {why}")) };
+        let _ = self.facts.send(Fact::AgentEnded { cell: cell.clone(), agent: agent.to_owned(), run, exit });
+    }
+
     fn keeper(&self, cell: &CellId) -> Option<Arc<Keeper>> {
         self.keepers.lock().unwrap_or_else(PoisonError::into_inner).get(cell).cloned()
     }

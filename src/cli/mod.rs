@@ -1,5 +1,9 @@
 //! The command line.
 
+pub mod config;
+pub mod doctor;
+pub mod init;
+
 use std::process::ExitCode;
 
 /// Probes this host and prints the findings as JSON, one line.

@@ -1,1 +1,679 @@
-//! See the map in the crate's root.
+//! The engine: the only writer. It takes what waits in the inbox, lets the
+//! core decide, commits, runs effects, keeps time and reconciles.
+
+mod authority;
+mod clock;
+mod context;
+mod desk;
+mod handle;
+mod input;
+mod reconcile;
+mod run;
+
+pub use clock::{Clock, Mark};
+pub use context::{Context, Known, KnownRepo};
+pub use input::{Facts, Outcome};
+
+use crate::agents::Profiles;
+use crate::backend::{Adopted, Backend as _, Fact, ProcessBackend};
+use crate::cell::{AgentRun, CellId, Exit, State};
+use crate::config::Config;
+use crate::gitea::event::{ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
+use crate::gitea::{Forge, ForgeOptions};
+use crate::mission::{Command, Mission};
+use crate::store::{DataLock, EffectRow, EffectState, Store, StoreError, Tx};
+use crate::workspace::Roots;
+use input::{Effect, Input};
+use run::Attempt;
+use secrecy::SecretString;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+
+/// Inputs that one transaction takes at most.
+const BATCH: i64 = 32;
+/// Longest time between two attempts at an effect.
+const BACKOFF_MAX: Duration = Duration::from_secs(120);
+/// When to look again for a comment that may have been posted twice.
+const DEDUPLICATE_AFTER: i64 = 90_000;
+
+/// The engine. One lives for each data directory.
+pub struct Engine {
+    /// The store.
+    pub store: Store,
+    /// What decisions are made with.
+    pub context: Arc<Context>,
+    forge: Option<Forge>,
+    token: SecretString,
+    backend: ProcessBackend,
+    roots: Roots,
+    clock: Clock,
+    program: PathBuf,
+    host_env: BTreeMap<String, String>,
+    credentials: HashMap<String, SecretString>,
+    cloning: tokio::sync::Mutex<()>,
+    /// Something is in the inbox, or an effect is due.
+    work: Notify,
+    /// A reconcile round is wanted now.
+    look: Notify,
+    running: AtomicUsize,
+    learned: AtomicBool,
+    stop: watch::Sender<bool>,
+    facts: tokio::sync::Mutex<mpsc::UnboundedReceiver<Fact>>,
+    _lock: DataLock,
+}
+
+/// Why the engine does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A secret.
+    #[error("{what}: {why}")]
+    Secret {
+        /// Which.
+        what: String,
+        /// Why.
+        why: String,
+    },
+    /// Anything else, in words.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Engine {
+    /// Opens the data directory and gets ready. Nothing runs yet.
+    ///
+    /// # Errors
+    /// Where another Lazarus has the directory, or a secret cannot be read.
+    pub fn open(config: Config) -> Result<Arc<Self>, StartError> {
+        let other = |e: &dyn std::fmt::Display| StartError::Other(e.to_string());
+        let roots = Roots {
+            cells: config.paths.cells.clone(),
+            graveyard: config.paths.graveyard.clone(),
+            archive: config.paths.archive.clone(),
+            run: config.paths.data.join("run"),
+            mirrors: config.paths.data.join("mirrors"),
+        };
+        std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
+            .create(&config.paths.data)
+            .map_err(|e| StartError::Other(format!("making {}: {e}", config.paths.data.display())))?;
+        let lock = DataLock::take(&config.paths.data)?;
+        roots.make().map_err(|e| other(&e))?;
+        let store = Store::open(&config.paths.registry)?;
+        let secret = |what: &str, source: &crate::config::SecretSource| {
+            source.read().map_err(|e| StartError::Secret { what: what.to_owned(), why: e.to_string() })
+        };
+        let token = secret("the forge's token", &config.forge.token)?;
+        let mut secrets = vec![("forge token".to_owned(), token.clone())];
+        if config.webhook.secret.is_set()
+            && let Ok(webhook) = config.webhook.secret.read()
+        {
+            secrets.push(("webhook secret".to_owned(), webhook));
+        }
+        let mut credentials = HashMap::new();
+        for (name, source) in &config.credentials {
+            // One that is missing is missed by the agent that names it.
+            if let Ok(value) = source.read() {
+                secrets.push((name.clone(), value.clone()));
+                credentials.insert(name.clone(), value);
+            }
+        }
+        let profiles = Profiles::load(&config.agents).map_err(|e| other(&e))?;
+        let forge = Forge::new(ForgeOptions::new(config.forge.url.clone(), token.clone())).map_err(|e| other(&e))?;
+        let (mark, newest) = store.read_blocking(|tx| Ok((tx.meta("clock")?, tx.last_entry_at()?)))?;
+        let mark = mark.and_then(|text| serde_json::from_str(&text).ok());
+        let (send, facts) = mpsc::unbounded_channel();
+        let backend = ProcessBackend::new(roots.run.clone(), send).map_err(|e| other(&e))?;
+        let context = Context::new(config, profiles, secrets).map_err(|e| other(&e))?;
+        let engine = Self {
+            store,
+            context: Arc::new(context),
+            forge: Some(forge),
+            token,
+            backend,
+            roots,
+            clock: Clock::start(mark.as_ref(), newest),
+            program: std::env::current_exe().map_err(|e| other(&e))?,
+            host_env: std::env::vars().collect(),
+            credentials,
+            cloning: tokio::sync::Mutex::default(),
+            work: Notify::new(),
+            look: Notify::new(),
+            running: AtomicUsize::new(0),
+            learned: AtomicBool::new(false),
+            stop: watch::channel(false).0,
+            facts: tokio::sync::Mutex::new(facts),
+            _lock: lock,
+        };
+        engine.remember()?;
+        Ok(Arc::new(engine))
+    }
+
+    /// What the forge told a former daemon: enough to go on while the forge is
+    /// away.
+    fn remember(&self) -> Result<(), StoreError> {
+        let config = &self.context.config;
+        let (bot, repos) = self.store.read_blocking(|tx| {
+            let bot: Option<Person> = tx.meta("bot")?.and_then(|t| serde_json::from_str(&t).ok());
+            let mut repos = vec![];
+            for repo in &config.repositories {
+                if let Some(id) = tx.pin("repository", &repo.name)? {
+                    let mut directors = vec![];
+                    for login in &repo.directors {
+                        directors.extend(tx.pin("director", login)?);
+                    }
+                    let label = tx.pin(&format!("label:{id}"), "lazarus/approved")?;
+                    let (owner, name) = repo.owner_and_name();
+                    let reference = RepoRef { id, owner: owner.to_owned(), name: name.to_owned() };
+                    repos.push(KnownRepo { reference, config: repo.clone(), directors, approved_label: label });
+                }
+            }
+            Ok((bot, repos))
+        })?;
+        self.learned.store(bot.is_some() && repos.len() == config.repositories.len(), Ordering::SeqCst);
+        self.context.learn(|known| {
+            known.bot = bot;
+            known.repos = repos.into_iter().map(|r| (r.reference.id, r)).collect();
+        });
+        Ok(())
+    }
+
+    /// The bot's and the host's credential of that name.
+    fn credential(&self, name: &str) -> Option<SecretString> {
+        self.credentials.get(name).cloned()
+    }
+
+    /// Whether everything is known that is needed to act.
+    pub fn is_ready(&self) -> bool {
+        self.learned.load(Ordering::SeqCst)
+    }
+
+    /// The forge's client.
+    pub fn forge(&self) -> Option<&Forge> {
+        self.forge.as_ref()
+    }
+
+    /// Stores what happened on the forge and wakes the engine. Returns once it
+    /// is durable; `false` where it was known already.
+    ///
+    /// # Errors
+    /// Where it could not be stored: then it must not be acknowledged.
+    pub async fn take_in(&self, event: ForgeEvent) -> Result<bool, StoreError> {
+        if matches!(event, ForgeEvent::Other { .. }) {
+            return Ok(false);
+        }
+        let (key, lane, input) = reconcile::as_input(event);
+        self.put(key, lane, &input).await
+    }
+
+    async fn put(&self, key: String, lane: String, input: &Input) -> Result<bool, StoreError> {
+        let text = serde_json::to_string(input).map_err(|e| StoreError::Corrupt { what: "input", why: e.to_string() })?;
+        let now = self.clock.now().0;
+        let new = self.store.transact(move |tx| tx.receive(&key, &lane, &text, now)).await?;
+        if new {
+            self.work.notify_one();
+        }
+        Ok(new)
+    }
+
+    /// Asks for a look at the forge now: something was not heard.
+    pub fn look_now(&self) {
+        self.look.notify_one();
+    }
+
+    async fn gone(&self, repo: &RepoRef, mission: &Mission) -> Result<(), StoreError> {
+        let zero = jiff::Timestamp::UNIX_EPOCH;
+        let nobody = Person { id: -1, login: "nobody that the forge names".to_owned() };
+        let issue = IssueSnapshot {
+            id: mission.issue_id,
+            number: mission.number,
+            title: String::new(),
+            body: String::new(),
+            open: false,
+            is_pull: false,
+            author: nobody.clone(),
+            labels: vec![],
+            created_at: zero,
+            updated_at: zero,
+        };
+        self.take_in(ForgeEvent::Issue {
+            repo: repo.clone(),
+            action: IssueAction::Deleted,
+            issue,
+            sender: nobody,
+            previous_title: None,
+            previous_body: None,
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Runs until [`stop`](Self::stop): decisions, effects, time, polling.
+    pub async fn run(self: &Arc<Self>, poll: bool) {
+        let mut stopped = self.stop.subscribe();
+        if let Err(error) = self.store.transact(|tx| tx.reclaim()).await {
+            tracing::error!(%error, "what was being done could not be taken up again");
+        }
+        self.adopt().await;
+        let mut tasks = tokio::task::JoinSet::new();
+        let engine = Arc::clone(self);
+        tasks.spawn(async move { engine.listen().await });
+        if poll {
+            let engine = Arc::clone(self);
+            tasks.spawn(async move { engine.poll().await });
+        } else {
+            let engine = Arc::clone(self);
+            tasks.spawn(async move { engine.learn_until_known().await });
+        }
+        let engine = Arc::clone(self);
+        tasks.spawn(async move { engine.work().await });
+        let _ = stopped.wait_for(|s| *s).await;
+        tasks.shutdown().await;
+        let mark = serde_json::to_string(&self.clock.follow()).unwrap_or_default();
+        let _ = self.store.transact(move |tx| tx.put_meta("clock", &mark)).await;
+    }
+
+    /// Ends [`run`](Self::run). Cells go on.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+        self.work.notify_one();
+    }
+
+    /// Takes up every cell that ought to live, and settles the others.
+    async fn adopt(&self) {
+        let cells = match self.store.read(|tx| tx.live_cells(100_000)).await {
+            Ok(cells) => cells,
+            Err(error) => {
+                tracing::error!(%error, "the live cells could not be read");
+                return;
+            }
+        };
+        let mut adopted = 0;
+        let started = std::time::Instant::now();
+        let found: Vec<_> = futures::stream::iter(cells.into_iter().filter(|r| r.cell.state.has_processes()))
+            .map(|row| async move {
+                let found = self.backend.adopt(row.cell.id.clone()).await;
+                (row, found)
+            })
+            .buffer_unordered(64)
+            .collect()
+            .await;
+        for (row, found) in found {
+            match found {
+                Ok(Adopted::Live(_)) => adopted += 1,
+                // What is being started or ended is done again by its effect.
+                Ok(Adopted::Over) if matches!(row.cell.state, State::Preparing | State::Closing) => {}
+                Ok(Adopted::Over) => {
+                    for (agent, number) in row.cell.running() {
+                        let exit = Exit {
+                            code: None,
+                            signal: None,
+                            success: false,
+                            note: Some("gone while the daemon was away, without a record".to_owned()),
+                        };
+                        let run = AgentRun { agent: agent.to_owned(), number };
+                        // The exit record's own word, if there is one, was reported before this.
+                        let _ = self.backend_fact(&row.cell.id, run, exit, true).await;
+                    }
+                }
+                Err(error) => tracing::error!(cell = %row.cell.id, %error, "a cell could not be adopted"),
+            }
+        }
+        tracing::info!(adopted, milliseconds = started.elapsed().as_millis() as u64, "live cells adopted");
+    }
+
+    async fn backend_fact(&self, cell: &CellId, run: AgentRun, mut exit: Exit, guess: bool) -> Result<(), StoreError> {
+        if let Some(profile) = self.context.profiles.get(&run.agent) {
+            exit.success = exit.code.is_some_and(|c| u8::try_from(c).is_ok_and(|c| profile.success.exit_codes.contains(&c)));
+            if let (true, Some(wanted)) = (exit.success, &profile.success.require_output) {
+                let log = self.backend.log(cell.clone(), run.agent.clone(), 1 << 20).await.unwrap_or_default();
+                if !log.contains(wanted.as_str()) {
+                    exit.success = false;
+                    exit.note = Some("its output does not hold what its profile requires".to_owned());
+                }
+            }
+        }
+        let key = format!("ended:{cell}:{}:{}{}", run.agent, run.number, if guess { ":guess" } else { "" });
+        let input = Input::AgentEnded { cell: cell.clone(), run, exit };
+        self.put(key, cell.to_string(), &input).await?;
+        Ok(())
+    }
+
+    fn agent_did_not_start(self: &Engine, cell: &CellId, run: &AgentRun, why: &str) {
+        self.backend.report_failed_start(cell, &run.agent, run.number, &self.context.redact(why));
+    }
+
+    /// Facts of the backend become inputs.
+    async fn listen(self: Arc<Self>) {
+        let mut facts = self.facts.lock().await;
+        while let Some(fact) = facts.recv().await {
+            let Fact::AgentEnded { cell, agent, run, exit } = fact;
+            loop {
+                let run = AgentRun { agent: agent.clone(), number: run };
+                match self.backend_fact(&cell, run, exit.clone(), false).await {
+                    Ok(()) => break,
+                    Err(error) => {
+                        tracing::error!(%error, "the end of an agent could not be stored yet");
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn learn_until_known(self: Arc<Self>) {
+        let Some(forge) = self.forge.clone() else { return };
+        let mut wait = Duration::from_millis(500);
+        while let Err(error) = reconcile::learn(&self, &forge).await {
+            tracing::warn!(%error, "the forge does not answer; trying again");
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(30));
+        }
+        self.learned.store(true, Ordering::SeqCst);
+        self.work.notify_one();
+    }
+
+    /// Asks the forge from time to time, and at once when something was missed.
+    async fn poll(self: Arc<Self>) {
+        let Some(forge) = self.forge.clone() else { return };
+        Arc::clone(&self).learn_until_known().await;
+        let interval = self.context.config.reconcile.interval;
+        let mut rounds = 0u32;
+        loop {
+            if let Err(error) = reconcile::round(&self, &forge).await {
+                tracing::warn!(%error, "a look at the forge was not finished; the next one starts at the same place");
+            }
+            rounds += 1;
+            if rounds.is_multiple_of(10)
+                && let Err(error) = reconcile::learn(&self, &forge).await
+            {
+                tracing::warn!(%error, "the repositories could not be read again");
+            }
+            let jitter = interval / 10;
+            let wait = interval - jitter + jitter.mul_f64(f64::from(rounds % 7) / 3.5);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.look.notified() => {}
+            }
+        }
+    }
+
+    /// Decides, commits, runs what is due, sleeps until the next thing is.
+    async fn work(self: Arc<Self>) {
+        let mut marked = std::time::Instant::now();
+        loop {
+            let decided = match self.decide_some().await {
+                Ok(decided) => decided,
+                Err(error) => {
+                    tracing::error!(%error, "nothing could be decided; trying again");
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    0
+                }
+            };
+            self.start_effects().await;
+            if decided > 0 {
+                continue;
+            }
+            if marked.elapsed() > Duration::from_secs(60) {
+                marked = std::time::Instant::now();
+                let mark = serde_json::to_string(&self.clock.follow()).unwrap_or_default();
+                let _ = self.store.transact(move |tx| tx.put_meta("clock", &mark)).await;
+            }
+            let next = self
+                .store
+                .read(|tx| {
+                    let due = [tx.next_effect_at()?, tx.next_cell_deadline()?];
+                    Ok(due.into_iter().flatten().min())
+                })
+                .await
+                .unwrap_or(None);
+            let wait = next.map_or(60_000, |at| (at - self.clock.now().0).clamp(0, 60_000));
+            // A lane whose head runs is woken by its end; nothing is due then.
+            let wait = if self.running.load(Ordering::SeqCst) > 0 { wait.max(20) } else { wait };
+            tokio::select! {
+                () = self.work.notified() => {}
+                () = tokio::time::sleep(Duration::from_millis(wait as u64)) => {}
+            }
+        }
+    }
+
+    async fn decide_some(self: &Arc<Self>) -> Result<usize, StoreError> {
+        let now = self.clock.now();
+        let context = Arc::clone(&self.context);
+        let ready = self.is_ready();
+        self.store
+            .transact(move |tx| {
+                for (cell, mission, at, kind) in tx.due_cells(now.0)? {
+                    let Ok(id) = CellId::parse(&cell) else { continue };
+                    let input = serde_json::to_string(&Input::Deadline { cell: id, kind }).unwrap_or_default();
+                    tx.receive(&format!("deadline:{cell}:{kind:?}:{at}"), &mission, &input, now.0)?;
+                }
+                // Until it is known who we are, our own words could be taken
+                // for somebody's: inputs wait.
+                if !ready {
+                    return Ok(0);
+                }
+                let rows = tx.waiting_inputs(BATCH)?;
+                let count = rows.len();
+                for row in rows {
+                    decide_one(tx, &context, now, &row)?;
+                }
+                Ok(count)
+            })
+            .await
+    }
+
+    async fn start_effects(self: &Arc<Self>) {
+        let workers = self.context.config.engine.effect_workers as usize;
+        let free = workers.saturating_sub(self.running.load(Ordering::SeqCst));
+        if free == 0 {
+            return;
+        }
+        let now = self.clock.now().0;
+        // Looked for beside the writer first: mostly there is nothing to claim.
+        let due = self.store.read(move |tx| Ok(tx.next_effect_at()?.is_some_and(|at| at <= now))).await;
+        if !due.unwrap_or(true) {
+            return;
+        }
+        let claimed = match self.store.transact(move |tx| tx.claim(now, free as i64)).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                tracing::error!(%error, "effects could not be claimed");
+                return;
+            }
+        };
+        for row in claimed {
+            self.running.fetch_add(1, Ordering::SeqCst);
+            let engine = Arc::clone(self);
+            tokio::spawn(async move {
+                let attempt = run::run(&engine, &row).await;
+                engine.finish(&row, attempt).await;
+                engine.running.fetch_sub(1, Ordering::SeqCst);
+                engine.work.notify_one();
+            });
+        }
+    }
+
+    async fn finish(&self, row: &EffectRow, attempt: Attempt) {
+        let id = row.id.clone();
+        let now = self.clock.now().0;
+        let failed = |why: &str| Input::Failed {
+            kind: row.kind.clone(),
+            mission: row.mission.clone(),
+            cell: row.cell.as_deref().and_then(|c| CellId::parse(c).ok()),
+            why: self.context.redact(why),
+        };
+        let (state, inputs, error) = match attempt {
+            Attempt::Done(Input::Nothing) => (EffectState::Done, vec![], None),
+            Attempt::Done(input) => (EffectState::Done, vec![input], None),
+            Attempt::Never { why, input } => {
+                tracing::warn!(effect = id, kind = row.kind, why, "an effect cannot be done");
+                let inputs = std::iter::once(failed(&why)).chain(input).collect();
+                (EffectState::Failed, inputs, Some(why))
+            }
+            Attempt::Again { why, after } => {
+                let doubled = Duration::from_millis(500).saturating_mul(1 << row.attempts.clamp(0, 10));
+                let wait = after.unwrap_or_default().max(doubled.min(BACKOFF_MAX));
+                tracing::info!(effect = id, kind = row.kind, why, seconds = wait.as_secs_f32(), "an effect is tried again");
+                let (not_before, why) = (now + wait.as_millis() as i64, self.context.redact(&why));
+                let result = self.store.transact(move |tx| tx.retry(&id, not_before, &why)).await;
+                if let Err(error) = result {
+                    tracing::error!(%error, "an effect could not be put back; it is taken up at the next start");
+                }
+                return;
+            }
+        };
+        let lane = row.mission.clone();
+        let texts: Vec<String> = inputs.iter().filter_map(|i| serde_json::to_string(i).ok()).collect();
+        loop {
+            let (id, lane, texts, error) = (id.clone(), lane.clone(), texts.clone(), error.clone());
+            let stored = self
+                .store
+                .transact(move |tx| {
+                    tx.settle(&id, state, error.as_deref())?;
+                    for (index, text) in texts.iter().enumerate() {
+                        tx.receive(&format!("effect:{id}:{index}"), &lane, text, now)?;
+                    }
+                    Ok(())
+                })
+                .await;
+            match stored {
+                Ok(()) => return,
+                Err(StoreError::Closed) => return,
+                Err(error) => {
+                    tracing::error!(%error, "the end of an effect could not be stored yet");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    async fn note_comment(&self, row: &EffectRow, kind: &str, comment: i64) -> Result<(), StoreError> {
+        let (id, mission, cell, kind) = (row.id.clone(), row.mission.clone(), row.cell.clone(), kind.to_owned());
+        self.store.transact(move |tx| tx.put_comment(&id, &mission, cell.as_deref(), &kind, comment)).await
+    }
+
+    async fn deduplicate_later(&self, row: &EffectRow, repo: &RepoRef, number: i64) -> Result<(), StoreError> {
+        let effect = Effect::Deduplicate { repo: repo.clone(), number, of: row.id.clone() };
+        let data = serde_json::to_string(&effect).unwrap_or_default();
+        let now = self.clock.now().0;
+        let later = EffectRow {
+            seq: 0,
+            id: format!("{}-twice", row.id),
+            lane: format!("twice:{}", row.id),
+            mission: row.mission.clone(),
+            cell: row.cell.clone(),
+            kind: effect.kind().to_owned(),
+            data,
+            attempts: 0,
+            not_before: now + DEDUPLICATE_AFTER,
+        };
+        self.store.transact(move |tx| tx.queue(&later, now)).await
+    }
+
+    /// Runs an operator's command and waits for what comes of it.
+    ///
+    /// # Errors
+    /// Where the forge or the store does not answer.
+    pub async fn operate(
+        &self,
+        by: String,
+        command: Command,
+        issue: Option<(String, String, i64)>,
+        cell: Option<CellId>,
+        wait: Duration,
+    ) -> Result<Outcome, String> {
+        let forge = self.forge.as_ref().ok_or("there is no forge")?;
+        let mut accounts = BTreeMap::new();
+        if let Command::Invite { identity, .. } = &command
+            && let Some(login) = identity.strip_prefix("human:")
+            && let Some(user) = forge.user(login).await.map_err(|e| e.to_string())?
+        {
+            accounts.insert(login.to_lowercase(), user.id);
+        }
+        let issue = match issue {
+            None => None,
+            Some((owner, name, number)) => {
+                let known = self.context.known();
+                let repo = known
+                    .repos
+                    .values()
+                    .find(|r| {
+                        r.config.name.eq_ignore_ascii_case(&format!("{owner}/{name}"))
+                            || (r.reference.owner.eq_ignore_ascii_case(&owner) && r.reference.name.eq_ignore_ascii_case(&name))
+                    })
+                    .map(|r| r.reference.clone())
+                    .ok_or_else(|| {
+                        let served: Vec<String> = known.repos.values().map(|r| r.reference.full_name()).collect();
+                        format!("{owner}/{name} is not among the configured repositories: {}", served.join(", "))
+                    })?;
+                let found = forge.repo_ref(&repo).issue(number).get().await.map_err(|e| e.to_string())?;
+                let found = found.ok_or_else(|| format!("there is no issue {owner}/{name}#{number}"))?;
+                Some(Box::new((repo, found)))
+            }
+        };
+        let operation = uuid::Uuid::now_v7().to_string();
+        let input = Input::Operated { operation: operation.clone(), by, command, issue, cell, accounts };
+        self.put(format!("operation:{operation}"), "operator".to_owned(), &input).await.map_err(|e| e.to_string())?;
+        let deadline = tokio::time::Instant::now() + wait;
+        loop {
+            let name = operation.clone();
+            if let Some(text) = self.store.read(move |tx| tx.operation(&name)).await.map_err(|e| e.to_string())? {
+                return serde_json::from_str(&text).map_err(|e| e.to_string());
+            }
+            if tokio::time::Instant::now() > deadline {
+                return Err(format!(
+                    "the command is on record and under way, but not done after {} s; see `lazarus status`",
+                    wait.as_secs()
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until nothing waits any more, or the time is over: for an engine
+    /// that runs for one command alone.
+    pub async fn settle(&self, wait: Duration) {
+        let deadline = tokio::time::Instant::now() + wait;
+        while tokio::time::Instant::now() < deadline {
+            let now = self.clock.now().0;
+            let idle = self
+                .store
+                .read(move |tx| {
+                    let due = tx.next_effect_at()?.is_some_and(|at| at <= now + 1000);
+                    Ok(tx.count_waiting_inputs()? == 0 && !due)
+                })
+                .await
+                .unwrap_or(false);
+            if idle && self.running.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Decides one input. What fails inside is noted and does not stop the rest;
+/// what fails outside (the disk) stops everything, and nothing is lost.
+fn decide_one(tx: &Tx<'_>, context: &Context, now: crate::cell::At, row: &crate::store::InboxRow) -> Result<(), StoreError> {
+    let input: Input = match serde_json::from_str(&row.input) {
+        Ok(input) => input,
+        Err(error) => {
+            tracing::error!(key = row.key, %error, "an input cannot be read");
+            return tx.handled(row.seq, Some(&format!("it cannot be read: {error}")));
+        }
+    };
+    match tx.within(|tx| handle::handle(tx, context, now, &row.key, input)) {
+        Ok(()) => tx.handled(row.seq, None),
+        Err(error @ (StoreError::Corrupt { .. } | StoreError::Panicked(_))) => {
+            tracing::error!(key = row.key, %error, "an input could not be handled");
+            tx.handled(row.seq, Some(&error.to_string()))
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -139,6 +139,9 @@ pub struct Mission {
     pub label_event: i64,
     /// Whether the approval label was on the issue when it was opened.
     pub smuggled_label: bool,
+    /// Who was told that a summons came too soon after an edit, and of which
+    /// text: account number and hash.
+    pub summons_warned: Vec<(i64, String)>,
     /// The `lazarus/state/*` label that is shown.
     pub shown_state: Option<String>,
 }
@@ -248,6 +251,7 @@ mod tests {
             cells: vec![],
             label_event: 0,
             smuggled_label: false,
+            summons_warned: vec![],
             shown_state: None,
         };
         (mission, text)

@@ -32,9 +32,9 @@ pub enum Command {
     Tell { agent: String, text: String },
     Status { cell: Option<CellId> },
     Help { command: Option<String> },
-    Extend { by: i64 },
-    Pause,
-    Resume,
+    Extend { by: i64, cell: Option<CellId> },
+    Pause { cell: Option<CellId> },
+    Resume { cell: Option<CellId> },
     Checkpoint { note: Option<String> },
     Revive { agent: Option<String> },
     Substitute { agent: String, instead_of: Option<String> },
@@ -42,7 +42,7 @@ pub enum Command {
     Decide { text: String },
     Vote { yes: bool, on: Option<String> },
     Publish { what: String },
-    Close { outcome: Outcome, reason: Option<String> },
+    Close { outcome: Outcome, reason: Option<String>, cell: Option<CellId> },
     Resurrect { cell: Option<CellId> },
     Destroy { cell: CellId },
 }
@@ -103,9 +103,9 @@ const GRAMMAR: &[CommandKind] = &[
         c("tell", "/tell AGENT text", "director, write access", "hands text to an agent"),
         c("status", "/status [CELL]", "everyone", "how the cells of this mission stand"),
         c("help", "/help [COMMAND]", "everyone", "this list"),
-        c("extend", "/extend DURATION", "director", "makes the time to live longer"),
-        c("pause", "/pause", "director", "freezes the cell"),
-        c("resume", "/resume", "director", "thaws it"),
+        c("extend", "/extend DURATION [CELL]", "director", "makes the time to live longer"),
+        c("pause", "/pause [CELL]", "director", "freezes the cell"),
+        c("resume", "/resume [CELL]", "director", "thaws it"),
         c("checkpoint", "/checkpoint [note]", "director", "takes a snapshot"),
         c("revive", "/revive [AGENT]", "director", "starts dead agents again"),
         c("substitute", "/substitute AGENT [for AGENT]", "director", "another agent takes over"),
@@ -113,7 +113,7 @@ const GRAMMAR: &[CommandKind] = &[
         c("decide", "/decide TEXT", "director; council", "records a decision"),
         c("vote", "/vote yes|no [on ID]", "director; council", "votes on a decision"),
         c("publish", "/publish notes|decisions|checkpoint|artifact NAME", "director", "lets something optional out"),
-        c("close", "/close [completed|failed|abandoned] [reason]", "director", "ends the cell"),
+        c("close", "/close [completed|failed|abandoned] [CELL] [reason]", "director", "ends the cell"),
         c("resurrect", "/resurrect [CELL]", "director", "brings a closed cell back within its grace period"),
         c("destroy", "/destroy CELL", "director", "scrubs a cell"),
 ];
@@ -434,10 +434,17 @@ fn read_arguments(kind: &CommandKind, rest: &str) -> Result<Command, String> {
         }
         "extend" => {
             let by = duration(words.next().ok_or("DURATION is missing, as in `2h`")?)?;
-            nothing_more(Command::Extend { by }, words)
+            let cell = cell(words.next())?;
+            nothing_more(Command::Extend { by, cell }, words)
         }
-        "pause" => nothing_more(Command::Pause, words),
-        "resume" => nothing_more(Command::Resume, words),
+        "pause" => {
+            let cell = cell(words.next())?;
+            nothing_more(Command::Pause { cell }, words)
+        }
+        "resume" => {
+            let cell = cell(words.next())?;
+            nothing_more(Command::Resume { cell }, words)
+        }
         "checkpoint" => Ok(Command::Checkpoint { note: some(rest) }),
         "revive" => {
             let agent = words.next().map(agent_name).transpose()?;
@@ -483,16 +490,31 @@ fn read_arguments(kind: &CommandKind, rest: &str) -> Result<Command, String> {
             )),
         },
         "close" => {
-            let first = words.next();
-            let outcome = match first.and_then(Outcome::parse) {
-                Some(Outcome::Expired | Outcome::Rejected) | None => None,
-                some => some,
+            let mut rest = rest;
+            let mut next = |rest: &mut &str| -> Option<String> {
+                let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+                let word = (!word.is_empty()).then(|| word.to_owned())?;
+                *rest = after.trim_start();
+                Some(word)
             };
-            let reason = match (outcome, first) {
-                (Some(_), Some(word)) => some(rest[word.len()..].trim()),
-                _ => some(rest),
-            };
-            Ok(Command::Close { outcome: outcome.unwrap_or(Outcome::Completed), reason })
+            let (mut outcome, mut named) = (None, None);
+            // Outcome and cell, in either order; the rest is the reason.
+            for _ in 0..2 {
+                let before = rest;
+                let Some(word) = next(&mut rest) else { break };
+                let bare = word.trim_end_matches([':', ',']);
+                match (Outcome::parse(bare), CellId::parse(bare)) {
+                    (Some(found @ (Outcome::Completed | Outcome::Failed | Outcome::Abandoned)), _) if outcome.is_none() => {
+                        outcome = Some(found);
+                    }
+                    (_, Ok(found)) if named.is_none() => named = Some(found),
+                    _ => {
+                        rest = before;
+                        break;
+                    }
+                }
+            }
+            Ok(Command::Close { outcome: outcome.unwrap_or(Outcome::Completed), reason: some(rest), cell: named })
         }
         "resurrect" => {
             let cell = cell(words.next())?;
@@ -708,7 +730,7 @@ mod tests {
         ] {
             assert_eq!(commands(body), [], "executed: {body:?}");
         }
-        assert_eq!(commands("<details>\n\nx\n\n</details>\n\n/pause"), [Command::Pause], "after the end it is text again");
+        assert_eq!(commands("<details>\n\nx\n\n</details>\n\n/pause"), [Command::Pause { cell: None }], "after the end it is text again");
     }
 
     #[test]

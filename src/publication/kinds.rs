@@ -40,16 +40,6 @@ impl Publication {
     }
 }
 
-/// A line of untrusted words that stands in a sentence or a table of ours.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Line(pub String);
-
-impl<T: Into<String>> From<T> for Line {
-    fn from(text: T) -> Self {
-        Self(text.into())
-    }
-}
-
 /// What a spawn log says (contract §8).
 #[derive(Debug, Clone, Default)]
 pub struct SpawnLog {

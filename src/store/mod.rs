@@ -154,6 +154,34 @@ pub struct Tx<'a> {
     pub(crate) conn: &'a Connection,
 }
 
+impl Tx<'_> {
+    /// A part of a change that is undone alone if it fails or panics.
+    ///
+    /// # Errors
+    /// The part's; a panic as [`StoreError::Panicked`].
+    pub fn within<T>(&self, part: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        self.conn.execute_batch("SAVEPOINT part")?;
+        let result = std::panic::catch_unwind(AssertUnwindSafe(|| part(self))).unwrap_or_else(|panic| {
+            Err(StoreError::Panicked(words_of(&*panic)))
+        });
+        if result.is_err() && !self.conn.is_autocommit() {
+            self.conn.execute_batch("ROLLBACK TO part")?;
+        }
+        if !self.conn.is_autocommit() {
+            self.conn.execute_batch("RELEASE part")?;
+        }
+        result
+    }
+}
+
+fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}
+
 /// The store. Cheap to clone; the writer ends with the last clone.
 #[derive(Clone)]
 pub struct Store {
@@ -201,12 +229,7 @@ impl Store {
         let job: Job = Box::new(move |tx| {
             let result = tx.map(|tx| {
                 let result = std::panic::catch_unwind(AssertUnwindSafe(|| change(tx))).unwrap_or_else(|panic| {
-                    let why = panic
-                        .downcast_ref::<&str>()
-                        .map(|s| (*s).to_owned())
-                        .or_else(|| panic.downcast_ref::<String>().cloned())
-                        .unwrap_or_else(|| "no message".to_owned());
-                    Err(StoreError::Panicked(why))
+                    Err(StoreError::Panicked(words_of(&*panic)))
                 });
                 if result.is_err() && !tx.conn.is_autocommit() {
                     let _ = tx.conn.execute_batch("ROLLBACK TO change");

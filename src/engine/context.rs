@@ -1,0 +1,151 @@
+//! What decisions are made with: policy, people, profiles, templates.
+
+use crate::agents::Profiles;
+use crate::cell::{BackendKind, Network, Policy};
+use crate::config::{Config, Repository};
+use crate::gitea::event::{Person, RepoRef};
+use crate::mission::Defaults;
+use crate::publication::{Publication, Published, RenderError, Secrets, Templates};
+use secrecy::SecretString;
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+/// What the forge told of itself and of us. Empty until it did once; from then
+/// on kept in the registry.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// The bot's own account.
+    pub bot: Option<Person>,
+    /// Repositories by number.
+    pub repos: HashMap<i64, KnownRepo>,
+}
+
+/// A repository that is served.
+#[derive(Debug, Clone)]
+pub struct KnownRepo {
+    /// Its number and name.
+    pub reference: RepoRef,
+    /// What the configuration says of it.
+    pub config: Repository,
+    /// Numbers of the directors that the configuration names.
+    pub directors: Vec<i64>,
+    /// Number of the approval label, once it is known.
+    pub approved_label: Option<i64>,
+}
+
+/// Everything that decisions are made with.
+pub struct Context {
+    /// The configuration.
+    pub config: Config,
+    /// Agent profiles.
+    pub profiles: Profiles,
+    templates: Templates,
+    built_in: Templates,
+    secrets: Secrets,
+    known: RwLock<Known>,
+}
+
+impl Context {
+    /// Puts it together. `secrets` are all that must never leave.
+    ///
+    /// # Errors
+    /// Where a template cannot be used.
+    pub fn new(
+        config: Config,
+        profiles: Profiles,
+        secrets: Vec<(String, SecretString)>,
+    ) -> Result<Self, RenderError> {
+        Ok(Self {
+            templates: Templates::load(config.templates.as_deref())?,
+            built_in: Templates::load(None)?,
+            config,
+            profiles,
+            secrets: Secrets::new(secrets),
+            known: RwLock::default(),
+        })
+    }
+
+    /// What the forge told.
+    pub fn known(&self) -> Known {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A repository that is served, by number.
+    pub fn repo(&self, id: i64) -> Option<KnownRepo> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).repos.get(&id).cloned()
+    }
+
+    /// The bot's account.
+    pub fn bot(&self) -> Option<Person> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).bot.clone()
+    }
+
+    /// Takes over what the forge told.
+    pub fn learn(&self, change: impl FnOnce(&mut Known)) {
+        change(&mut self.known.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Removes secrets from words that are meant for a log or an error.
+    pub fn redact(&self, text: &str) -> String {
+        crate::publication::redaction::redact(&self.secrets.redact(text).0).0
+    }
+
+    /// Writes a comment. A user's template that fails is replaced by the
+    /// built-in one: a mission must not wait for a template.
+    pub fn render(&self, publication: &Publication, effect: &str, cell: Option<&str>) -> Published {
+        self.templates
+            .render(publication, effect, cell, &self.secrets)
+            .or_else(|error| {
+                tracing::error!(%error, "a template failed; the built-in one is used");
+                self.built_in.render(publication, effect, cell, &self.secrets)
+            })
+            .unwrap_or_else(|error| {
+                tracing::error!(%error, "a built-in template failed");
+                Published {
+                    body: format!(
+                        "Something happened that could not be written down here; the ledger has it.\n\n{}",
+                        crate::publication::marker(publication.kind(), effect, cell)
+                    ),
+                    removed: crate::publication::Removed::default(),
+                }
+            })
+    }
+
+    /// What a proposal may ask for.
+    pub fn defaults(&self) -> Defaults {
+        let policy = &self.config.policy;
+        let ms = |d: Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
+        Defaults {
+            agents: self.profiles.names().iter().map(|n| (*n).to_owned()).collect(),
+            backends: vec![BackendKind::Process],
+            isolation_min: policy.isolation_min,
+            network_max: policy.network_max,
+            ttl_default: ms(policy.ttl_default),
+            agents_max: policy.agents_max as usize,
+            policy: Policy {
+                ttl_max: ms(policy.ttl_max),
+                invitation_ttl: ms(policy.invitation_ttl),
+                closed_grace: ms(policy.closed_grace),
+                archive_retention: ms(policy.archive_retention),
+                guests: policy.guests,
+                substitutes: policy.substitutes,
+                max_retries: 3,
+                participants_max: 32,
+            },
+        }
+    }
+
+    /// Why a network cannot be had here, if so.
+    pub fn network_refusal(&self, network: Network) -> Option<String> {
+        match network {
+            Network::Proxy => Some(
+                "named hosts need the egress proxy, which this Lazarus does not have yet; allowed are `none`, and `host` where policy says so".to_owned(),
+            ),
+            other if other > self.config.policy.network_max => {
+                Some(format!("`{other}` is more than policy allows (`{}`)", self.config.policy.network_max))
+            }
+            _ => None,
+        }
+    }
+}

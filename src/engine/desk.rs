@@ -1,0 +1,481 @@
+//! One input, decided: everything between reading the state and the new rows,
+//! inside one transaction.
+//!
+//! A [`Desk`] holds the mission that the input is about. What the pure core
+//! decides becomes ledger entries, evolved cells, effects and comments here;
+//! the desk itself decides nothing but who is asked and what is said.
+
+use super::context::{Context, KnownRepo};
+use super::input::{Effect, Facts, Outcome, Until};
+use crate::cell::{self, Actor, At, Cell, CellId, Event, Identity, Input as CellInput, Refusal, State};
+use crate::gitea::event::{IssueSnapshot, RepoRef};
+use crate::mission::{ApprovedText, Mission, duration_words};
+use crate::publication::{Answer, CloseLog, Publication, SpawnLog, StatusRow, StatusTable, Warning};
+use crate::store::{EffectRow, Head, NewEntry, Result, StoreError, Tx};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+/// The lane on which a mission's visible comments keep their order.
+pub fn comment_lane(mission: &str) -> String {
+    format!("comments:{mission}")
+}
+
+/// A mission's name in the registry.
+pub fn mission_id(repo_id: i64, number: i64) -> String {
+    format!("{repo_id}#{number}")
+}
+
+/// One decision in progress.
+pub struct Desk<'a> {
+    pub tx: &'a Tx<'a>,
+    pub context: &'a Context,
+    pub now: At,
+    /// The input's key: the effects' names are made from it, so that the same
+    /// input gives the same names.
+    key: String,
+    effects: u32,
+    pub id: String,
+    pub mission: Mission,
+    pub repo: RepoRef,
+}
+
+impl<'a> Desk<'a> {
+    /// Opens the desk of a mission that is known.
+    pub fn open(tx: &'a Tx<'a>, context: &'a Context, now: At, key: &str, id: &str) -> Result<Option<Self>> {
+        let Some(mission) = tx.mission(id)? else { return Ok(None) };
+        let repo = RepoRef { id: mission.repo_id, owner: mission.owner.clone(), name: mission.repo.clone() };
+        Ok(Some(Self { tx, context, now, key: key.to_owned(), effects: 0, id: id.to_owned(), mission, repo }))
+    }
+
+    /// Opens the desk of a cell's mission.
+    pub fn of_cell(tx: &'a Tx<'a>, context: &'a Context, now: At, key: &str, cell: &CellId) -> Result<Option<Self>> {
+        match tx.cell(cell.as_str())? {
+            Some(row) => Self::open(tx, context, now, key, &row.cell.mission),
+            None => Ok(None),
+        }
+    }
+
+    /// Opens the desk for an issue; a new one is taken on record. The second
+    /// value says whether it was new.
+    pub fn for_issue(
+        tx: &'a Tx<'a>,
+        context: &'a Context,
+        now: At,
+        key: &str,
+        repo: &RepoRef,
+        issue: &IssueSnapshot,
+    ) -> Result<(Self, bool)> {
+        let id = mission_id(repo.id, issue.number);
+        if let Some(mut desk) = Self::open(tx, context, now, key, &id)? {
+            // Names move; the newest is the one to call it by.
+            desk.mission.owner.clone_from(&repo.owner);
+            desk.mission.repo.clone_from(&repo.name);
+            desk.repo = repo.clone();
+            return Ok((desk, false));
+        }
+        let text = ApprovedText::new(&issue.title, &issue.body);
+        tx.put_text(&text)?;
+        let mission = Mission {
+            repo_id: repo.id,
+            owner: repo.owner.clone(),
+            repo: repo.name.clone(),
+            issue_id: issue.id,
+            number: issue.number,
+            author: issue.author.id,
+            author_login: issue.author.login.clone(),
+            open: issue.open,
+            deleted: false,
+            text: text.hash,
+            seen_at: issue.updated_at.as_second(),
+            edited_at: None,
+            text_before: None,
+            is_proposal: false,
+            complained_of: None,
+            ballot: None,
+            cells: vec![],
+            label_event: 0,
+            smuggled_label: false,
+            summons_warned: vec![],
+            shown_state: None,
+        };
+        let desk =
+            Self { tx, context, now, key: key.to_owned(), effects: 0, id, mission, repo: repo.clone() };
+        Ok((desk, true))
+    }
+
+    /// Stores the mission. Every path ends here.
+    pub fn close(self) -> Result<()> {
+        self.tx.put_mission(&self.id, &self.mission, self.now.0)
+    }
+
+    /// What is known of the repository, if it is served.
+    pub fn known_repo(&self) -> Option<KnownRepo> {
+        self.context.repo(self.repo.id)
+    }
+
+    /// The text that the issue has now.
+    pub fn text(&self) -> Result<ApprovedText> {
+        self.tx.text(&self.mission.text)?.ok_or(StoreError::Corrupt { what: "text", why: "it is missing".to_owned() })
+    }
+
+    /// Puts an entry into the ledger.
+    pub fn record(&self, actor: &Actor, cell: Option<&CellId>, action: &str, data: &serde_json::Value) -> Result<Head> {
+        self.tx.append(&NewEntry {
+            at: self.now.0,
+            mission: self.id.clone(),
+            cell: cell.map(ToString::to_string).unwrap_or_default(),
+            actor: serde_json::to_string(actor).unwrap_or_default(),
+            action: action.to_owned(),
+            data: data.to_string(),
+        })
+    }
+
+    fn next_effect_id(&mut self) -> String {
+        self.effects += 1;
+        let mut hasher = Sha256::new();
+        hasher.update(self.key.as_bytes());
+        hasher.update([0]);
+        hasher.update(self.effects.to_be_bytes());
+        hex::encode(&hasher.finalize()[..10])
+    }
+
+    /// Queues an effect.
+    pub fn queue(&mut self, lane: String, effect: &Effect, cell: Option<&CellId>, not_before: i64) -> Result<String> {
+        let id = self.next_effect_id();
+        self.queue_as(&id, lane, effect, cell, not_before)?;
+        Ok(id)
+    }
+
+    fn queue_as(&self, id: &str, lane: String, effect: &Effect, cell: Option<&CellId>, not_before: i64) -> Result<()> {
+        let data = serde_json::to_string(effect).map_err(|e| StoreError::Corrupt { what: "effect", why: e.to_string() })?;
+        self.tx.queue(
+            &EffectRow {
+                seq: 0,
+                id: id.to_owned(),
+                lane,
+                mission: self.id.clone(),
+                cell: cell.map(ToString::to_string),
+                kind: effect.kind().to_owned(),
+                data,
+                attempts: 0,
+                not_before,
+            },
+            self.now.0,
+        )
+    }
+
+    /// Writes a comment.
+    pub fn publish(&mut self, publication: &Publication, cell: Option<&CellId>) -> Result<()> {
+        if self.mission.deleted {
+            return Ok(());
+        }
+        let id = self.next_effect_id();
+        let published = self.context.render(publication, &id, cell.map(CellId::as_str));
+        if !published.removed.is_empty() {
+            self.record(&Actor::System, cell, "gate_removed", &json!({"effect": id, "removed": published.removed}))?;
+        }
+        let kind = publication.kind().to_owned();
+        let effect = Effect::Comment { repo: self.repo.clone(), number: self.mission.number, kind, body: published.body };
+        self.queue_as(&id, comment_lane(&self.id), &effect, cell, 0)
+    }
+
+    /// A short word that something was not done, or is worth knowing.
+    pub fn warn(&mut self, text: impl Into<String>, change: Option<String>) -> Result<()> {
+        let change = change.map(|diff| crate::publication::TextChange { diff });
+        self.publish(&Publication::Warning(Warning { text: text.into(), change }), None)
+    }
+
+    /// Brings the status comment and the state label up to date.
+    pub fn show(&mut self) -> Result<()> {
+        if self.mission.deleted || (self.mission.cells.is_empty() && self.mission.ballot.is_none()) {
+            return Ok(());
+        }
+        let id = self.next_effect_id();
+        let publication = Publication::Status(self.status(None)?);
+        let body = self.context.render(&publication, &id, None).body;
+        let lane = comment_lane(&self.id);
+        self.tx.supersede(&lane, "status")?;
+        let effect = Effect::Status { repo: self.repo.clone(), number: self.mission.number, body };
+        self.queue_as(&id, lane, &effect, None, 0)?;
+        let newest = self.mission.cells.last().cloned();
+        let state = newest.map(|c| self.tx.cell(c.as_str())).transpose()?.flatten().map(|row| row.cell.state);
+        if let Some(state) = state
+            && self.mission.shown_state.as_deref() != Some(state.word())
+        {
+            self.mission.shown_state = Some(state.word().to_owned());
+            let lane = format!("label:{}", self.id);
+            self.tx.supersede(&lane, "state_label")?;
+            let effect =
+                Effect::StateLabel { repo: self.repo.clone(), number: self.mission.number, state: state.word().to_owned() };
+            self.queue(lane, &effect, None, 0)?;
+        }
+        Ok(())
+    }
+
+    /// How the mission's cells stand; of one cell, where it is named.
+    pub fn status(&self, only: Option<&CellId>) -> Result<StatusTable> {
+        let mut table = StatusTable::default();
+        for row in self.tx.cells_of(&self.id)? {
+            let cell = &row.cell;
+            if only.is_some_and(|id| *id != cell.id) {
+                continue;
+            }
+            let facts = facts_of(&row.facts);
+            table.cells.push(StatusRow {
+                cell: cell.id.to_string(),
+                state: match cell.outcome {
+                    Some(outcome) if !cell.state.is_live() => format!("{} ({outcome})", cell.state),
+                    _ => cell.state.to_string(),
+                },
+                participants: cell
+                    .participants
+                    .iter()
+                    .filter(|p| p.state != cell::ParticipantState::Gone)
+                    .map(|p| format!("{} ({}{})", p.identity, p.role, how_it_stands(p)))
+                    .collect(),
+                isolation: facts
+                    .running
+                    .and_then(|r| r.isolation)
+                    .map_or_else(|| "not started".to_owned(), |i| i.to_string()),
+                until: match cell.expires_at {
+                    Some(at) if cell.state.is_live() => time_words(at),
+                    _ => "–".to_owned(),
+                },
+            });
+        }
+        // The newest are what people look for.
+        if table.cells.len() > 10 {
+            table.cells.drain(..table.cells.len() - 10);
+        }
+        if let Some(ballot) = &self.mission.ballot {
+            table.waiting = Some(match &ballot.council {
+                Some(council) => format!(
+                    "Cell `{}` waits for the council: {} of {} approvals.",
+                    ballot.cell,
+                    ballot.votes.len(),
+                    council.votes
+                ),
+                None => format!("Cell `{}` waits for a director: `/approve` or `/reject`.", ballot.cell),
+            });
+        }
+        Ok(table)
+    }
+
+    /// A cell of this mission.
+    pub fn cell(&self, id: &CellId) -> Result<Option<Cell>> {
+        Ok(self.tx.cell(id.as_str())?.filter(|row| row.cell.mission == self.id).map(|row| row.cell))
+    }
+
+    /// The live cells of this mission.
+    pub fn live_cells(&self) -> Result<Vec<Cell>> {
+        Ok(self.tx.cells_of(&self.id)?.into_iter().map(|row| row.cell).filter(|c| c.state.is_live()).collect())
+    }
+
+    /// What is kept beside a cell.
+    pub fn facts(&self, cell: &CellId) -> Result<Facts> {
+        Ok(self.tx.cell(cell.as_str())?.map(|row| facts_of(&row.facts)).unwrap_or_default())
+    }
+
+    /// Keeps it.
+    pub fn put_facts(&self, cell: &CellId, facts: &Facts) -> Result<()> {
+        let text = serde_json::to_string(facts).map_err(|e| StoreError::Corrupt { what: "facts", why: e.to_string() })?;
+        self.tx.put_facts(cell.as_str(), &text)
+    }
+
+    /// Lets the core decide on a cell and stores what comes of it.
+    pub fn apply(
+        &mut self,
+        id: &CellId,
+        input: &CellInput,
+        actor: &Actor,
+    ) -> Result<std::result::Result<Vec<Event>, Refusal>> {
+        let known = self.cell(id)?;
+        let (events, effects) = match cell::decide(known.as_ref(), input, actor, self.now) {
+            Ok(decision) => decision,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let mut now = known.clone();
+        for event in &events {
+            let data = serde_json::to_value(event).unwrap_or_default();
+            self.record(actor, Some(id), event.action(), &data)?;
+            now = cell::evolve(now, event, self.now);
+        }
+        if let Some(cell) = now.as_ref().filter(|_| !events.is_empty()) {
+            self.tx.put_cell(cell, self.now.0)?;
+            if !self.mission.cells.contains(id) {
+                self.mission.cells.push(id.clone());
+            }
+        }
+        for effect in effects {
+            self.queue(format!("cell:{id}"), &Effect::Cell { order: effect }, Some(id), 0)?;
+        }
+        if let Some(cell) = now {
+            let before = known.map(|c| c.state);
+            if before != Some(cell.state) {
+                self.came_to(&cell, actor)?;
+            }
+        }
+        Ok(Ok(events))
+    }
+
+    /// What follows from a cell's new state: logs, and answers to operators.
+    fn came_to(&mut self, cell: &Cell, actor: &Actor) -> Result<()> {
+        let mut facts = self.facts(&cell.id)?;
+        if matches!(cell.state, State::Closing | State::Closed) && facts.closed_by.is_none() {
+            facts.closed_by = Some(actor.to_string());
+        }
+        if cell.state == State::Preparing {
+            facts.closed_by = None;
+        }
+        if cell.state == State::Closed && cell.approval.is_some() {
+            self.publish(&Publication::CloseLog(self.close_log(cell, &facts)?), Some(&cell.id))?;
+        }
+        let waiting = std::mem::take(&mut facts.waiting);
+        for (operation, until) in waiting {
+            let over = matches!(cell.state, State::Closed | State::Archived | State::Destroyed);
+            let reached = match until {
+                Until::Active => cell.state == State::Active || over,
+                Until::Closed => over,
+                Until::Destroyed => cell.state == State::Destroyed,
+            };
+            if reached {
+                let mut outcome = self.cell_outcome(cell, &facts);
+                outcome.success = match until {
+                    Until::Active => cell.state == State::Active,
+                    _ => true,
+                };
+                outcome.message = match &cell.reason {
+                    Some(reason) if over => format!("cell {} is {}: {reason}", cell.id, cell.state),
+                    _ => format!("cell {} is {}", cell.id, cell.state),
+                };
+                self.settle_operation(&operation, &outcome)?;
+            } else {
+                facts.waiting.push((operation, until));
+            }
+        }
+        self.put_facts(&cell.id, &facts)
+    }
+
+    /// Notes what an operator's command came to.
+    pub fn settle_operation(&self, operation: &str, outcome: &Outcome) -> Result<()> {
+        let text = serde_json::to_string(outcome).map_err(|e| StoreError::Corrupt { what: "outcome", why: e.to_string() })?;
+        self.tx.put_operation(operation, &text, self.now.0)
+    }
+
+    /// A cell in the words of contract §7.
+    pub fn cell_outcome(&self, cell: &Cell, facts: &Facts) -> Outcome {
+        let mut outcome = Outcome { success: true, cell_id: Some(cell.id.to_string()), ..Outcome::default() };
+        let more = &mut outcome.more;
+        more.insert("project".into(), json!(format!("{}/{}", self.repo.owner, self.repo.name)));
+        more.insert("agent".into(), json!(cell.spec.agents.first()));
+        more.insert("agents".into(), json!(cell.spec.agents));
+        more.insert("backend".into(), json!(cell.spec.backend));
+        more.insert("state".into(), json!(cell.state));
+        more.insert("pid".into(), json!(facts.running.as_ref().and_then(|r| r.pid)));
+        if let Some(running) = &facts.running {
+            more.insert("probe".into(), json!(running));
+        }
+        outcome
+    }
+
+    /// The log of a cell that runs now.
+    pub fn spawn_log(&self, cell: &Cell, facts: &Facts, planted: Vec<String>) -> Result<SpawnLog> {
+        let running = facts.running.clone().unwrap_or_default();
+        Ok(SpawnLog {
+            cell: cell.id.to_string(),
+            asked_by: name_of(&cell.proposed_by),
+            approved_by: cell.approval.iter().flat_map(|a| a.by.iter().map(name_of)).collect(),
+            participants: cell
+                .participants
+                .iter()
+                .filter(|p| p.state != cell::ParticipantState::Gone)
+                .map(|p| (p.identity.to_string(), p.role.to_string()))
+                .collect(),
+            backend: cell.spec.backend.to_string(),
+            isolation: running.isolation.map_or_else(|| "unknown".to_owned(), |i| i.to_string()),
+            applied: running.applied,
+            missing: running.missing,
+            network: cell.spec.network.to_string(),
+            ttl: duration_words(cell.spec.ttl),
+            until: cell.expires_at.map(time_words).unwrap_or_default(),
+            commit: facts.commit.clone().unwrap_or_default(),
+            branch: facts.branch.clone().unwrap_or_default(),
+            text: cell.approval.as_ref().map(|a| a.text.clone()).unwrap_or_default(),
+            head: self.tx.head()?.to_string(),
+            planted,
+        })
+    }
+
+    fn close_log(&self, cell: &Cell, facts: &Facts) -> Result<CloseLog> {
+        let harvest = facts.harvest.clone().unwrap_or_default();
+        let started = cell.started_at;
+        Ok(CloseLog {
+            cell: cell.id.to_string(),
+            outcome: cell.outcome.map(|o| o.to_string()).unwrap_or_default(),
+            reason: cell.reason.clone(),
+            closed_by: facts.closed_by.clone().unwrap_or_else(|| "lazarus".to_owned()),
+            duration: started.map_or_else(|| "no time at work".to_owned(), |at| duration_words(self.now.0 - at.0)),
+            commits: harvest.commits,
+            commit_count: harvest.commit_count,
+            files: harvest.files,
+            file_count: harvest.file_count,
+            uncommitted: harvest.uncommitted,
+            unknown: harvest.unknown,
+            exits: cell
+                .participants
+                .iter()
+                .filter_map(|p| match &p.run {
+                    cell::RunState::Ended { exit, .. } => Some((p.identity.to_string(), exit.to_string())),
+                    _ => None,
+                })
+                .collect(),
+            published: vec![],
+            head: self.tx.head()?.to_string(),
+            grace_until: started.map(|_| time_words(self.now.plus(cell.policy.closed_grace))),
+        })
+    }
+
+    /// Answers a comment: a reaction, and words where there are any.
+    pub fn answer(&mut self, comment: i64, all_done: bool, none_done: bool, answer: &Answer) -> Result<()> {
+        let content = if all_done { "+1" } else { "confused" };
+        let effect = Effect::React { repo: self.repo.clone(), comment, content: content.to_owned() };
+        self.queue(format!("react:{comment}"), &effect, None, 0)?;
+        if answer.items.is_empty() && answer.status.is_none() && answer.help.is_empty() {
+            return Ok(());
+        }
+        let publication =
+            if none_done { Publication::Refusal(answer.clone()) } else { Publication::Answer(answer.clone()) };
+        self.publish(&publication, None)
+    }
+}
+
+/// Reads what is kept beside a cell.
+pub fn facts_of(text: &str) -> Facts {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+fn how_it_stands(participant: &cell::Participant) -> &'static str {
+    match (&participant.state, &participant.run, &participant.identity) {
+        (cell::ParticipantState::Invited { .. }, _, _) => ", invited",
+        (_, cell::RunState::Running { .. }, _) => ", at work",
+        (_, cell::RunState::Ended { exit, .. }, _) if exit.success => ", done",
+        (_, cell::RunState::Ended { .. }, _) => ", dead",
+        (_, cell::RunState::Waiting, Identity::Agent(_)) => ", waiting",
+        _ => "",
+    }
+}
+
+/// Who, for people: without numbers.
+pub fn name_of(actor: &Actor) -> String {
+    match actor {
+        Actor::Person { login, .. } => login.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// A point in time for people, in UTC, to the minute.
+pub fn time_words(at: At) -> String {
+    jiff::Timestamp::from_millisecond(at.0)
+        .map(|t| t.strftime("%Y-%m-%d %H:%M UTC").to_string())
+        .unwrap_or_else(|_| "never".to_owned())
+}

@@ -1,0 +1,1169 @@
+//! What each input leads to.
+
+use super::context::Context;
+use super::desk::{Desk, mission_id};
+use super::input::{AuthorityRequest, Effect, Input, LabelEvent, Outcome, Until};
+use crate::cell::{self, Actor, Approval, At, AutoRevive, BackendKind, CellId, Identity, Input as CellInput, Outcome as End, Role, Spec, State};
+use crate::gitea::event::{CommentAction, CommentSnapshot, ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
+use crate::mission::{
+    ApprovedText, Ballot, Command, Level, Line, SummonOptions, Verdict, duration_words, grammar, is_proposal,
+    parse_comment, parse_proposal, vote, what_changed,
+};
+use crate::publication::{Answer, Publication, TextChange};
+use crate::store::{Result, Tx};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// Handles one input inside the writer's transaction.
+pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) -> Result<()> {
+    match input {
+        Input::Forge { happened } => forge(tx, context, now, key, happened),
+        Input::Authorized { request, level, accounts, lost } => {
+            let (mut desk, _) = Desk::for_issue(tx, context, now, key, &request.repo, &request.issue)?;
+            if let Some(ballot) = desk.mission.ballot.as_mut() {
+                ballot.votes.retain(|v| !lost.contains(&v.id));
+            }
+            let asked = Asked::of_comment(&request, level, accounts);
+            desk.run_commands(&asked, &request.lines)?;
+            desk.close()
+        }
+        Input::Labelled { repo, issue, events } => {
+            let (mut desk, _) = Desk::for_issue(tx, context, now, key, &repo, &issue)?;
+            desk.observe(&issue, IssueAction::Seen)?;
+            desk.approve_by_label(&events)?;
+            desk.close()
+        }
+        Input::Started { cell, runs, running, commit, branch, planted } => {
+            let Some(mut desk) = Desk::of_cell(tx, context, now, key, &cell)? else { return Ok(()) };
+            let mut facts = desk.facts(&cell)?;
+            facts.running = Some(running);
+            facts.commit = Some(commit);
+            facts.branch = Some(branch);
+            desk.put_facts(&cell, &facts)?;
+            let started = desk.apply(&cell, &CellInput::Started { runs }, &Actor::System)?;
+            if started.is_ok_and(|events| !events.is_empty())
+                && let Some(now) = desk.cell(&cell)?
+            {
+                let log = desk.spawn_log(&now, &facts, planted)?;
+                desk.publish(&Publication::SpawnLog(log), Some(&cell))?;
+            }
+            desk.show()?;
+            desk.close()
+        }
+        Input::StartFailed { cell, reason, found } => {
+            let Some(mut desk) = Desk::of_cell(tx, context, now, key, &cell)? else { return Ok(()) };
+            if let Some(found) = found {
+                desk.observe(&found.1, IssueAction::Seen)?;
+            }
+            let _ = desk.apply(&cell, &CellInput::StartFailed { reason }, &Actor::System)?;
+            desk.show()?;
+            desk.close()
+        }
+        Input::AgentEnded { cell, run, exit } => {
+            let Some(mut desk) = Desk::of_cell(tx, context, now, key, &cell)? else { return Ok(()) };
+            let agent = run.agent.clone();
+            let words = exit.to_string();
+            let result = desk.apply(&cell, &CellInput::AgentEnded { run, exit }, &Actor::System)?;
+            let events = result.unwrap_or_default();
+            let down = events.iter().any(|e| matches!(e, cell::Event::Downed { .. }));
+            let revived = events.iter().any(|e| matches!(e, cell::Event::Revived { .. }));
+            if let Some(now) = desk.cell(&cell)?
+                && down
+                && !revived
+                && now.state == State::Downed
+            {
+                let text = format!(
+                    "Agent `{agent}` of cell `{cell}` ended with {words}; the cell is frozen. `/revive`, `/close` or `/destroy {cell}` goes on from here."
+                );
+                if now.spec.auto_revive == AutoRevive::Ask {
+                    let answer = Answer { items: vec![(true, text)], ..Answer::default() };
+                    desk.publish(&Publication::Question(answer), Some(&cell))?;
+                } else {
+                    desk.warn(text, None)?;
+                }
+            }
+            if !events.is_empty() {
+                desk.show()?;
+            }
+            desk.close()
+        }
+        Input::Stopped { cell, harvest } => {
+            let Some(mut desk) = Desk::of_cell(tx, context, now, key, &cell)? else { return Ok(()) };
+            let mut facts = desk.facts(&cell)?;
+            facts.harvest = Some(harvest.clone());
+            desk.put_facts(&cell, &facts)?;
+            desk.record(&Actor::System, Some(&cell), "harvested", &json!({
+                "commits": harvest.commit_count, "files": harvest.file_count, "uncommitted": harvest.uncommitted,
+                "unknown": harvest.unknown,
+            }))?;
+            let _ = desk.apply(&cell, &CellInput::Ended, &Actor::System)?;
+            desk.show()?;
+            desk.close()
+        }
+        Input::Deadline { cell, kind } => {
+            let Some(mut desk) = Desk::of_cell(tx, context, now, key, &cell)? else { return Ok(()) };
+            let _ = desk.apply(&cell, &CellInput::Deadline { kind }, &Actor::System)?;
+            desk.show()?;
+            desk.close()
+        }
+        Input::Operated { operation, by, command, issue, cell, accounts } => {
+            operated(tx, context, now, key, &operation, by, command, issue, cell, accounts)
+        }
+        Input::Failed { kind, mission, cell, why } => {
+            let cell = cell.as_ref();
+            tx.append(&crate::store::NewEntry {
+                at: now.0,
+                mission,
+                cell: cell.map(ToString::to_string).unwrap_or_default(),
+                actor: serde_json::to_string(&Actor::System).unwrap_or_default(),
+                action: "effect_failed".to_owned(),
+                data: json!({"kind": kind, "why": why}).to_string(),
+            })?;
+            Ok(())
+        }
+        Input::Nothing => Ok(()),
+    }
+}
+
+fn forge(tx: &Tx<'_>, context: &Context, now: At, key: &str, event: ForgeEvent) -> Result<()> {
+    match event {
+        ForgeEvent::Issue { repo, action, issue, sender, previous_title: _, previous_body: _ } => {
+            if issue.is_pull {
+                return Ok(());
+            }
+            let known = tx.mission(&mission_id(repo.id, issue.number))?;
+            // Most issues are none of our business: they are not even recorded.
+            let ours = known.is_some()
+                || is_proposal(&issue.title, &issue.body)
+                || approval_label(context, &repo).is_some_and(|l| issue.labels.iter().any(|x| x.id == l));
+            if !ours || (known.is_none() && action == IssueAction::Deleted) {
+                return Ok(());
+            }
+            let (mut desk, new) = Desk::for_issue(tx, context, now, key, &repo, &issue)?;
+            if new {
+                desk.take_on(&issue, action)?;
+            } else if action == IssueAction::Deleted {
+                desk.deleted(&sender)?;
+            } else {
+                desk.observe(&issue, action)?;
+            }
+            if matches!(action, IssueAction::LabelsChanged | IssueAction::Seen) && desk.mission.ballot.is_some() {
+                let has_label = approval_label(context, &repo).is_some_and(|l| issue.labels.iter().any(|x| x.id == l));
+                if has_label || action == IssueAction::LabelsChanged {
+                    desk.read_timeline()?;
+                }
+            }
+            desk.close()
+        }
+        ForgeEvent::Comment { repo, action, issue, comment, sender, sender_can_push } => {
+            let by_bot = |p: &Person| context.bot().is_some_and(|b| b.id == p.id);
+            if by_bot(&comment.author) || (issue.is_pull && !context.config.policy.pull_request_commands) {
+                return Ok(());
+            }
+            match action {
+                CommentAction::Created => {
+                    commented(tx, context, now, key, &repo, &issue, &comment, &sender, sender_can_push)
+                }
+                CommentAction::Edited if sender.id != comment.author.id && !by_bot(&sender) => {
+                    // A command put into somebody else's mouth: never executed,
+                    // and worth knowing.
+                    if parse_comment(&comment.body).lines.is_empty() {
+                        return Ok(());
+                    }
+                    let id = mission_id(repo.id, issue.number);
+                    tx.append(&crate::store::NewEntry {
+                        at: now.0,
+                        mission: id,
+                        cell: String::new(),
+                        actor: serde_json::to_string(&Actor::Person { id: sender.id, login: sender.login.clone() })
+                            .unwrap_or_default(),
+                        action: "security_command_in_edited_comment".to_owned(),
+                        data: json!({"comment": comment.id, "author": comment.author.login}).to_string(),
+                    })?;
+                    Ok(())
+                }
+                CommentAction::Edited | CommentAction::Deleted => Ok(()),
+            }
+        }
+        ForgeEvent::Other { .. } => Ok(()),
+    }
+}
+
+fn approval_label(context: &Context, repo: &RepoRef) -> Option<i64> {
+    context.repo(repo.id).and_then(|r| r.approved_label)
+}
+
+#[allow(clippy::too_many_arguments, reason = "the parts of one event")]
+fn commented(
+    tx: &Tx<'_>,
+    context: &Context,
+    now: At,
+    key: &str,
+    repo: &RepoRef,
+    issue: &IssueSnapshot,
+    comment: &CommentSnapshot,
+    sender: &Person,
+    stated_write: Option<bool>,
+) -> Result<()> {
+    // An account that is gone, or one that comments as another: no rights.
+    if comment.author.id <= 0 || comment.author.id != sender.id {
+        return Ok(());
+    }
+    let parsed = parse_comment(&comment.body);
+    if parsed.lines.is_empty() || tx.knows(&format!("comment:{}:{}:deleted", repo.id, comment.id))? {
+        return Ok(());
+    }
+    let (mut desk, new) = Desk::for_issue(tx, context, now, key, repo, issue)?;
+    if new {
+        desk.take_on(issue, IssueAction::Other)?;
+    } else {
+        desk.observe(issue, IssueAction::Other)?;
+    }
+    let limit = i64::from(context.config.policy.commands_per_minute);
+    let count = parsed.lines.len() as i64;
+    let in_minute = tx.pace(comment.author.id, now.0, count)?;
+    if in_minute > limit {
+        // Said once a minute, then silence: answering each would be the flood.
+        if in_minute - count <= limit {
+            let text = format!("`{}` gave more than {limit} commands in a minute; the rest of this minute is not read.", comment.author.login);
+            let answer = Answer { items: vec![(false, text)], ..Answer::default() };
+            desk.answer(comment.id, false, true, &answer)?;
+        }
+        return desk.close();
+    }
+    let react = Effect::React { repo: repo.clone(), comment: comment.id, content: "eyes".to_owned() };
+    desk.queue(format!("react:{}", comment.id), &react, None, 0)?;
+    let request = AuthorityRequest {
+        repo: repo.clone(),
+        issue: issue.clone(),
+        comment: comment.id,
+        person: comment.author.clone(),
+        written_at: comment.created_at.as_millisecond(),
+        logins: logins_in(&parsed.lines),
+        voters: desk
+            .mission
+            .ballot
+            .iter()
+            .flat_map(|b| b.votes.iter().map(|v| (v.id, v.login.clone())))
+            .collect(),
+        lines: parsed.lines,
+        stated_write,
+    };
+    let everybody_may = request.lines.iter().all(|line| {
+        matches!(
+            line,
+            Line::Refused { .. } | Line::Command { command: Command::Status { .. } | Command::Help { .. }, .. }
+        )
+    });
+    if everybody_may {
+        let asked = Asked::of_comment(&request, Level::Read, BTreeMap::new());
+        desk.run_commands(&asked, &request.lines)?;
+    } else {
+        let lane = format!("authority:{}", desk.id);
+        desk.queue(lane, &Effect::Authorize { request: Box::new(request) }, None, 0)?;
+    }
+    desk.close()
+}
+
+/// Logins whose numbers have to be known: invited and revoked people.
+pub fn logins_in(lines: &[Line]) -> Vec<String> {
+    lines
+        .iter()
+        .filter_map(|line| match line {
+            Line::Command { command: Command::Invite { identity, .. } | Command::Revoke { identity, .. }, .. } => {
+                identity.strip_prefix("human:").map(str::to_owned)
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// Who asks, with what rights, where.
+struct Asked {
+    actor: Actor,
+    level: Level,
+    /// The comment that is answered; none for an operator.
+    comment: Option<i64>,
+    /// When it was given, by the forge's clock.
+    given_at: At,
+    /// The text that was before the asker's eyes: of the signed event.
+    text: ApprovedText,
+    accounts: BTreeMap<String, i64>,
+}
+
+impl Asked {
+    fn of_comment(request: &AuthorityRequest, level: Level, accounts: BTreeMap<String, i64>) -> Self {
+        Self {
+            actor: Actor::Person { id: request.person.id, login: request.person.login.clone() },
+            level,
+            comment: Some(request.comment),
+            given_at: At(request.written_at),
+            text: ApprovedText::new(&request.issue.title, &request.issue.body),
+            accounts,
+        }
+    }
+
+    fn id(&self) -> i64 {
+        match &self.actor {
+            Actor::Person { id, .. } => *id,
+            _ => 0,
+        }
+    }
+
+    fn login(&self) -> &str {
+        match &self.actor {
+            Actor::Person { login, .. } => login,
+            Actor::Operator { name } => name,
+            Actor::System => "lazarus",
+        }
+    }
+}
+
+/// What came of one command.
+#[derive(Default)]
+struct Done {
+    ok: bool,
+    /// Words; empty where what follows speaks for itself.
+    says: String,
+    status: Option<Option<CellId>>,
+    change: Option<TextChange>,
+    help: Option<Option<String>>,
+    mentions: Vec<String>,
+    cell: Option<CellId>,
+    /// What an operator's command waits for.
+    until: Option<Until>,
+}
+
+impl Done {
+    fn ok(says: impl Into<String>) -> Self {
+        Self { ok: true, says: says.into(), ..Self::default() }
+    }
+    fn no(says: impl Into<String>) -> Self {
+        Self { says: says.into(), ..Self::default() }
+    }
+    fn on(mut self, cell: &CellId) -> Self {
+        self.cell = Some(cell.clone());
+        self
+    }
+    fn until(mut self, until: Until) -> Self {
+        self.until = Some(until);
+        self
+    }
+}
+
+impl Desk<'_> {
+    /// A mission that was not known: reads it, and says what is wrong with it.
+    fn take_on(&mut self, issue: &IssueSnapshot, action: IssueAction) -> Result<()> {
+        let label = approval_label(self.context, &self.repo);
+        // Whoever opens an issue by the web form can put any label on it.
+        if label.is_some_and(|l| issue.labels.iter().any(|x| x.id == l))
+            && matches!(action, IssueAction::Opened | IssueAction::Seen | IssueAction::LabelsChanged | IssueAction::Other)
+        {
+            self.mission.smuggled_label = true;
+            self.drop_label()?;
+            self.warn(
+                "The label `lazarus/approved` was on this issue when it was opened. That approves nothing, so it was taken off; a director approves with `/approve`, or by adding the label now.",
+                None,
+            )?;
+        }
+        if issue.open {
+            self.consider_proposal()?;
+        }
+        Ok(())
+    }
+
+    fn drop_label(&mut self) -> Result<()> {
+        let effect = Effect::RemoveApproval { repo: self.repo.clone(), number: self.mission.number };
+        let lane = format!("label:{}", self.id);
+        self.tx.supersede(&lane, effect.kind())?;
+        self.queue(lane, &effect, None, 0).map(|_| ())
+    }
+
+    fn read_timeline(&mut self) -> Result<()> {
+        let lane = format!("authority:{}", self.id);
+        let effect = Effect::ReadTimeline { repo: self.repo.clone(), number: self.mission.number };
+        self.tx.supersede(&lane, effect.kind())?;
+        self.queue(lane, &effect, None, 0).map(|_| ())
+    }
+
+    /// Reads the issue's text as a proposal, if it means to be one.
+    fn consider_proposal(&mut self) -> Result<()> {
+        let text = self.text()?;
+        if !is_proposal(&text.title, &text.body) {
+            self.mission.is_proposal = false;
+            return Ok(());
+        }
+        self.mission.is_proposal = true;
+        let proposer = Actor::Person { id: self.mission.author, login: self.mission.author_login.clone() };
+        let parsed = parse_proposal(&text.body, &self.context.defaults()).and_then(|proposal| {
+            match self.context.network_refusal(proposal.spec.network) {
+                Some(why) => Err(vec![crate::mission::FieldError { field: "Network hosts".to_owned(), why }]),
+                None => Ok(proposal),
+            }
+        });
+        match parsed {
+            Ok(proposal) => {
+                let old = self.mission.ballot.take().filter(|b| !b.request);
+                let cell = match &old {
+                    Some(ballot) => {
+                        let _ = self.apply(&ballot.cell.clone(), &CellInput::Revise { spec: proposal.spec.clone() }, &proposer)?;
+                        ballot.cell.clone()
+                    }
+                    None => {
+                        let cell = new_cell_id();
+                        let propose = CellInput::Propose {
+                            id: cell.clone(),
+                            mission: self.id.clone(),
+                            spec: proposal.spec.clone(),
+                            policy: self.context.defaults().policy,
+                        };
+                        let _ = self.apply(&cell, &propose, &proposer)?;
+                        cell
+                    }
+                };
+                self.mission.ballot = Some(Ballot {
+                    cell,
+                    text: text.hash,
+                    proposer: self.mission.author,
+                    council: proposal.council,
+                    votes: vec![],
+                    warned: vec![],
+                    request: false,
+                });
+                self.show()
+            }
+            Err(errors) => {
+                if let Some(ballot) = self.mission.ballot.take() {
+                    let drop = CellInput::Drop { outcome: End::Abandoned, reason: "the proposal was edited and cannot be read any more".to_owned() };
+                    let _ = self.apply(&ballot.cell, &drop, &Actor::System)?;
+                }
+                if self.mission.complained_of.as_deref() == Some(&text.hash) {
+                    return Ok(());
+                }
+                self.mission.complained_of = Some(text.hash);
+                let mut items = vec![(false, "This proposal cannot be read as it is. Edit the issue; each of these needs a change:".to_owned())];
+                items.extend(errors.into_iter().map(|e| (false, format!("{}: {}", e.field, e.why))));
+                let answer = Answer { items, ..Answer::default() };
+                self.publish(&Publication::Refusal(answer), None)
+            }
+        }
+    }
+
+    /// Takes over what an issue looks like now, unless it is old news.
+    fn observe(&mut self, issue: &IssueSnapshot, action: IssueAction) -> Result<()> {
+        let at = issue.updated_at.as_second();
+        if at < self.mission.seen_at || self.mission.deleted {
+            return Ok(());
+        }
+        let newer = at > self.mission.seen_at;
+        self.mission.seen_at = at;
+        self.mission.author_login.clone_from(&issue.author.login);
+        let text = ApprovedText::new(&issue.title, &issue.body);
+        // Within one second the order is not known: then only an event that is
+        // about the text changes the text.
+        if text.hash != self.mission.text && (newer || matches!(action, IssueAction::Edited | IssueAction::Seen)) {
+            self.edited(&text, at)?;
+        }
+        if issue.open != self.mission.open
+            && (newer || matches!(action, IssueAction::Closed | IssueAction::Reopened | IssueAction::Seen))
+        {
+            self.mission.open = issue.open;
+            if issue.open {
+                // Reopening restarts nothing; a proposal is before the directors again.
+                if self.mission.ballot.is_none() && self.live_cells()?.is_empty() {
+                    self.consider_proposal()?;
+                }
+            } else {
+                self.end_all("the issue was closed")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn edited(&mut self, text: &ApprovedText, at: i64) -> Result<()> {
+        let before = self.text()?;
+        self.tx.put_text(text)?;
+        self.record(&Actor::System, None, "text_changed", &json!({"from": before.hash, "to": text.hash}))?;
+        self.mission.text_before = Some(before.hash.clone());
+        self.mission.text.clone_from(&text.hash);
+        self.mission.edited_at = Some(At(at * 1000));
+        let change = what_changed(&before, text, 40);
+        let mut voided = vec![];
+        for cell in self.live_cells()? {
+            if cell.approval.is_none() || cell.approval_void {
+                continue;
+            }
+            let _ = self.apply(&cell.id, &CellInput::Void, &Actor::System)?;
+            let reason = "the text was changed after it was approved".to_owned();
+            match cell.state {
+                State::Invited => {
+                    let _ = self.apply(&cell.id, &CellInput::Drop { outcome: End::Abandoned, reason }, &Actor::System)?;
+                }
+                State::Preparing => {
+                    let close = CellInput::Close { outcome: End::Abandoned, reason: Some(reason) };
+                    let _ = self.apply(&cell.id, &close, &Actor::System)?;
+                }
+                _ => {}
+            }
+            voided.push(format!("`{}`", cell.id));
+        }
+        if !voided.is_empty() {
+            self.drop_label()?;
+            self.warn(
+                format!(
+                    "The text was changed after it was approved, so the approval of {} is void. What already runs goes on with the text that was approved; nothing is started or revived until a director approves again.",
+                    voided.join(", ")
+                ),
+                Some(change),
+            )?;
+        }
+        if let Some(ballot) = self.mission.ballot.clone().filter(|b| b.request) {
+            // A request was for the text as it was.
+            self.mission.ballot = None;
+            let drop = CellInput::Drop { outcome: End::Abandoned, reason: "the text was changed after the request".to_owned() };
+            let _ = self.apply(&ballot.cell, &drop, &Actor::System)?;
+        }
+        if self.mission.open {
+            self.consider_proposal()?;
+        }
+        Ok(())
+    }
+
+    fn deleted(&mut self, by: &Person) -> Result<()> {
+        self.record(
+            &Actor::Person { id: by.id, login: by.login.clone() },
+            None,
+            "issue_deleted",
+            &json!({}),
+        )?;
+        self.mission.deleted = true;
+        self.mission.open = false;
+        self.end_all("the issue was deleted")
+    }
+
+    fn end_all(&mut self, reason: &str) -> Result<()> {
+        self.mission.ballot = None;
+        for cell in self.live_cells()? {
+            let input = match cell.state {
+                State::Proposed | State::Invited => {
+                    CellInput::Drop { outcome: End::Abandoned, reason: reason.to_owned() }
+                }
+                State::Idle => CellInput::Close { outcome: End::Completed, reason: Some(reason.to_owned()) },
+                _ => CellInput::Close { outcome: End::Abandoned, reason: Some(reason.to_owned()) },
+            };
+            let _ = self.apply(&cell.id, &input, &Actor::System)?;
+        }
+        self.show()
+    }
+
+    fn approve_by_label(&mut self, events: &[LabelEvent]) -> Result<()> {
+        let Some(newest) = events.last() else { return Ok(()) };
+        if newest.id <= self.mission.label_event {
+            return Ok(());
+        }
+        self.mission.label_event = newest.id;
+        if !newest.added || self.context.bot().is_some_and(|b| b.id == newest.actor.id) {
+            return Ok(());
+        }
+        if newest.level != Some(Level::Director) {
+            self.drop_label()?;
+            return self.warn(
+                format!("`{}` is not a director here, so the label approves nothing; it was taken off.", newest.actor.login),
+                None,
+            );
+        }
+        let text = self.text()?;
+        let asked = Asked {
+            actor: Actor::Person { id: newest.actor.id, login: newest.actor.login.clone() },
+            level: Level::Director,
+            comment: None,
+            given_at: At(newest.at),
+            text,
+            accounts: BTreeMap::new(),
+        };
+        let done = self.approve(&asked)?;
+        if !done.ok {
+            self.drop_label()?;
+        }
+        if !done.says.is_empty() {
+            let change = done.change.map(|c| c.diff);
+            self.warn(done.says, change)?;
+        }
+        self.show()
+    }
+
+    /// Runs the commands of one comment, in order, and answers once.
+    fn run_commands(&mut self, asked: &Asked, lines: &[Line]) -> Result<()> {
+        let mut answer = Answer::default();
+        let (mut all, mut none) = (true, true);
+        for line in lines {
+            let done = match line {
+                Line::Refused { why, .. } => Done::no(why.clone()),
+                Line::Command { command, .. } => self.command(asked, command)?,
+            };
+            all &= done.ok;
+            none &= !done.ok;
+            if !done.says.is_empty() {
+                answer.items.push((done.ok, done.says));
+            }
+            if let Some(only) = done.status {
+                answer.status = Some(self.status(only.as_ref())?);
+            }
+            answer.change = done.change.or(answer.change);
+            if let Some(only) = done.help {
+                answer.help.extend(
+                    grammar()
+                        .iter()
+                        .filter(|c| only.as_deref().is_none_or(|o| o == c.name))
+                        .map(|c| (c.usage.replace('|', "\\|"), c.who.to_owned(), c.does.to_owned())),
+                );
+            }
+            answer.mentions.extend(done.mentions);
+        }
+        if let Some(comment) = asked.comment {
+            self.answer(comment, all, none, &answer)?;
+        }
+        self.show()
+    }
+
+    /// The live cell that a command is about, or why that is not clear.
+    fn which(&self, named: Option<&CellId>) -> Result<std::result::Result<CellId, String>> {
+        if let Some(id) = named {
+            return Ok(match self.cell(id)? {
+                Some(cell) => Ok(cell.id),
+                None => Err(format!("there is no cell `{id}` in this mission")),
+            });
+        }
+        let live: Vec<_> = self.live_cells()?;
+        Ok(match live.as_slice() {
+            [] => Err("this mission has no live cell".to_owned()),
+            [one] => Ok(one.id.clone()),
+            many => Err(format!(
+                "this mission has {} live cells; name one: {}",
+                many.len(),
+                many.iter().map(|c| format!("`{}` ({})", c.id, c.state)).collect::<Vec<_>>().join(", ")
+            )),
+        })
+    }
+
+    /// Applies a cell input to the cell that is meant, and words a refusal.
+    fn on_cell(
+        &mut self,
+        named: Option<&CellId>,
+        input: &CellInput,
+        actor: &Actor,
+        then: impl FnOnce(&Self, &CellId) -> Result<Done>,
+    ) -> Result<Done> {
+        let id = match self.which(named)? {
+            Ok(id) => id,
+            Err(why) => return Ok(Done::no(why)),
+        };
+        match self.apply(&id, input, actor)? {
+            Ok(_) => Ok(then(self, &id)?.on(&id)),
+            Err(refusal) => Ok(Done::no(refusal.to_string()).on(&id)),
+        }
+    }
+
+    #[allow(clippy::too_many_lines, reason = "one arm a command, as the table in contract §7")]
+    fn command(&mut self, asked: &Asked, command: &Command) -> Result<Done> {
+        let director = asked.level == Level::Director;
+        let writer = asked.level >= Level::Write;
+        let only_directors = |what: &str| {
+            Done::no(format!("`/{what}` is for directors of this repository, and `{}` is not one", asked.login()))
+        };
+        let not_yet = |what: &str| Done::no(format!("`/{what}` is known, but this version of Lazarus cannot do it yet"));
+        let actor = &asked.actor;
+        Ok(match command {
+            Command::Help { command } => Done { ok: true, help: Some(command.clone()), ..Done::default() },
+            Command::Status { cell } => match cell {
+                Some(id) if self.cell(id)?.is_none() => Done::no(format!("there is no cell `{id}` in this mission")),
+                only => Done { ok: true, status: Some(only.clone()), ..Done::default() },
+            },
+            Command::Summon { agents, options } => {
+                if !writer {
+                    return Ok(Done::no(format!(
+                        "`{}` may read this repository, not write to it; people with write access may ask for a cell, and anybody may propose a mission by the issue template",
+                        asked.login()
+                    )));
+                }
+                self.summon(asked, agents, options)?
+            }
+            Command::Approve if !director => only_directors("approve"),
+            Command::Approve => self.approve(asked)?,
+            Command::Reject { .. } if !director => only_directors("reject"),
+            Command::Reject { reason } => match self.mission.ballot.take() {
+                None => Done::no("there is nothing to reject here"),
+                Some(ballot) => {
+                    let reason = reason.clone().unwrap_or_else(|| "no reason was given".to_owned());
+                    let drop = CellInput::Drop { outcome: End::Rejected, reason };
+                    match self.apply(&ballot.cell, &drop, actor)? {
+                        Ok(_) => Done::ok(format!("Cell `{}` is rejected.", ballot.cell)).on(&ballot.cell),
+                        Err(refusal) => Done::no(refusal.to_string()),
+                    }
+                }
+            },
+            Command::Invite { .. } if !director => only_directors("invite"),
+            Command::Invite { identity, role, cell } => self.invite(asked, identity, *role, cell.as_ref())?,
+            Command::Revoke { .. } if !director => only_directors("revoke"),
+            Command::Revoke { identity, cell } => {
+                let Ok(identity) = Identity::parse(identity) else {
+                    return Ok(Done::no("an identity is `agent:NAME`, `bot:NAME` or `human:LOGIN`"));
+                };
+                let input = CellInput::Revoke { identity: identity.clone() };
+                self.on_cell(cell.as_ref(), &input, actor, |_, id| {
+                    Ok(Done::ok(format!("`{identity}` takes no part in `{id}` any more.")))
+                })?
+            }
+            Command::Accept { cell } => {
+                let Actor::Person { id, login } = actor else {
+                    return Ok(Done::no("an invitation is accepted by the person who was invited, in a comment"));
+                };
+                let Ok(identity) = Identity::parse(&format!("human:{login}")) else {
+                    return Ok(Done::no("this login cannot take part in a cell"));
+                };
+                // Without a cell: the one that has the invitation.
+                let mut named = cell.clone();
+                if named.is_none() {
+                    let invited: Vec<CellId> = self
+                        .live_cells()?
+                        .into_iter()
+                        .filter(|c| {
+                            c.participant(&identity)
+                                .is_some_and(|p| matches!(p.state, cell::ParticipantState::Invited { .. }))
+                        })
+                        .map(|c| c.id)
+                        .collect();
+                    if let [one] = invited.as_slice() {
+                        named = Some(one.clone());
+                    }
+                }
+                let input = CellInput::Accept { identity: identity.clone(), forge_id: Some(*id) };
+                self.on_cell(named.as_ref(), &input, actor, |desk, id| {
+                    let role = desk.cell(id)?.and_then(|c| c.participant(&identity).map(|p| p.role));
+                    Ok(Done::ok(format!(
+                        "`{identity}` takes part in `{id}` as {}.",
+                        role.map_or("participant", Role::word)
+                    )))
+                })?
+            }
+            Command::Tell { .. } if !writer => Done::no("`/tell` is for people with write access"),
+            Command::Tell { agent, text } => {
+                let input = CellInput::Work { agent: Some(agent.clone()), text: text.clone() };
+                self.on_cell(None, &input, actor, |_, _| Ok(Done::ok("")))?
+            }
+            Command::Extend { .. } if !director => only_directors("extend"),
+            Command::Extend { by, cell } => {
+                self.on_cell(cell.as_ref(), &CellInput::Extend { by: *by }, actor, |desk, id| {
+                    let until = desk.cell(id)?.and_then(|c| c.expires_at).map(super::desk::time_words);
+                    Ok(Done::ok(format!("Cell `{id}` may run until {}.", until.unwrap_or_default())))
+                })?
+            }
+            Command::Pause { .. } if !director => only_directors("pause"),
+            Command::Pause { cell } => self.on_cell(cell.as_ref(), &CellInput::Pause, actor, |_, id| {
+                Ok(Done::ok(format!("Cell `{id}` is frozen.")))
+            })?,
+            Command::Resume { .. } if !director => only_directors("resume"),
+            Command::Resume { cell } => self.on_cell(cell.as_ref(), &CellInput::Resume, actor, |_, id| {
+                Ok(Done::ok(format!("Cell `{id}` goes on.")))
+            })?,
+            Command::Revive { .. } if !director => only_directors("revive"),
+            Command::Revive { agent } => {
+                if !self.mission.open {
+                    return Ok(Done::no("the issue is closed; nothing is revived on a closed mission"));
+                }
+                self.on_cell(None, &CellInput::Revive { agent: agent.clone() }, actor, |_, id| {
+                    Ok(Done::ok(format!("Cell `{id}` is revived.")).until(Until::Active))
+                })?
+            }
+            Command::Decide { .. } if !director => only_directors("decide"),
+            Command::Decide { text } => {
+                let id = match self.which(None)? {
+                    Ok(id) => id,
+                    Err(why) => return Ok(Done::no(why)),
+                };
+                let head = self.record(actor, Some(&id), "decided", &json!({"text": text}))?;
+                let line = json!({"id": head.seq, "at": self.now.0, "by": asked.login(), "decision": text}).to_string();
+                let effect = Effect::Record { file: "decisions.jsonl".to_owned(), line };
+                self.queue(format!("cell:{id}"), &effect, Some(&id), 0)?;
+                Done::ok(format!("Decision {} is on record.", head.seq)).on(&id)
+            }
+            Command::Close { .. } if !director => only_directors("close"),
+            Command::Close { outcome, reason, cell } => {
+                let input = CellInput::Close { outcome: *outcome, reason: reason.clone() };
+                let id = match self.which(cell.as_ref())? {
+                    Ok(id) => id,
+                    Err(why) => return Ok(Done::no(why)),
+                };
+                match self.apply(&id, &input, actor)? {
+                    Ok(_) => {
+                        if self.mission.ballot.as_ref().is_some_and(|b| b.cell == id) {
+                            self.mission.ballot = None;
+                        }
+                        Done::ok("").on(&id).until(Until::Closed)
+                    }
+                    Err(refusal) => Done::no(refusal.to_string()).on(&id),
+                }
+            }
+            Command::Resurrect { .. } if !director => only_directors("resurrect"),
+            Command::Resurrect { cell } => {
+                if !self.mission.open {
+                    return Ok(Done::no("the issue is closed; reopen it first"));
+                }
+                let named = match cell {
+                    Some(id) => Some(id.clone()),
+                    None => {
+                        let closed: Vec<CellId> = self
+                            .tx
+                            .cells_of(&self.id)?
+                            .into_iter()
+                            .filter(|r| r.cell.state == State::Closed)
+                            .map(|r| r.cell.id)
+                            .collect();
+                        match closed.as_slice() {
+                            [one] => Some(one.clone()),
+                            [] => return Ok(Done::no("this mission has no closed cell")),
+                            many => {
+                                let names: Vec<String> = many.iter().map(|c| format!("`{c}`")).collect();
+                                return Ok(Done::no(format!("name one: {}", names.join(", "))));
+                            }
+                        }
+                    }
+                };
+                self.on_cell(named.as_ref(), &CellInput::Resurrect, actor, |_, _| Ok(Done::ok("").until(Until::Active)))?
+            }
+            Command::Destroy { .. } if !director => only_directors("destroy"),
+            Command::Destroy { cell } => {
+                let input = CellInput::Destroy { reason: Some(format!("destroyed by {}", asked.login())) };
+                let done = self.on_cell(Some(cell), &input, actor, |_, id| {
+                    Ok(Done::ok(format!("Cell `{id}` is destroyed; the ledger remains.")).until(Until::Destroyed))
+                })?;
+                if done.ok && self.mission.ballot.as_ref().is_some_and(|b| b.cell == *cell) {
+                    self.mission.ballot = None;
+                }
+                done
+            }
+            Command::Checkpoint { .. } => not_yet("checkpoint"),
+            Command::Substitute { .. } => not_yet("substitute"),
+            Command::Handoff { .. } => not_yet("handoff"),
+            Command::Vote { .. } => not_yet("vote"),
+            Command::Publish { .. } => not_yet("publish"),
+        })
+    }
+
+    fn invite(&mut self, asked: &Asked, identity: &str, role: Role, cell: Option<&CellId>) -> Result<Done> {
+        let Ok(identity) = Identity::parse(identity) else {
+            return Ok(Done::no("an identity is `agent:NAME`, `bot:NAME` or `human:LOGIN`"));
+        };
+        let mut forge_id = None;
+        match &identity {
+            Identity::Agent(name) if self.context.profiles.get(name).is_none() => {
+                return Ok(Done::no(format!(
+                    "there is no agent `{name}`; allowed are {}. A person is `human:LOGIN`",
+                    self.context.profiles.names().join(", ")
+                )));
+            }
+            Identity::Human(login) => match asked.accounts.get(&login.to_lowercase()) {
+                Some(id) => forge_id = Some(*id),
+                None => return Ok(Done::no(format!("the forge knows no account `{login}`"))),
+            },
+            _ => {}
+        }
+        let ttl = duration_words(self.context.defaults().policy.invitation_ttl);
+        let input = CellInput::Invite { identity: identity.clone(), forge_id, role };
+        let mut done = self.on_cell(cell, &input, &asked.actor, |_, id| {
+            Ok(match &identity {
+                Identity::Human(_) => Done::ok(format!(
+                    "`{identity}` is invited to `{id}` as {role}, and accepts with `/accept` within {ttl}."
+                )),
+                _ => Done::ok(format!("`{identity}` takes part in `{id}` as {role}.")),
+            })
+        })?;
+        if done.ok
+            && let Identity::Human(login) = &identity
+        {
+            done.mentions.push(login.clone());
+        }
+        Ok(done)
+    }
+
+    fn approve(&mut self, asked: &Asked) -> Result<Done> {
+        if self.mission.ballot.is_none() {
+            return Ok(Done::no(if self.mission.is_proposal && self.mission.complained_of.as_deref() == Some(&self.mission.text) {
+                "this proposal cannot be read as it is, so it cannot be approved; see the comment that names its fields"
+            } else {
+                "there is no open proposal or request here; `/summon AGENT` asks for a cell"
+            }));
+        }
+        if !self.mission.open {
+            return Ok(Done::no("the issue is closed"));
+        }
+        let policy = &self.context.config.policy;
+        let ms = |d: std::time::Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
+        // What counts is the text that the approval was given on.
+        let text = asked.text.clone();
+        let verdict = vote(
+            &mut self.mission,
+            &text,
+            (asked.id(), asked.login()),
+            asked.given_at,
+            self.now,
+            ms(policy.approval_settle),
+            ms(policy.council_window),
+            policy.proposer_may_vote,
+        );
+        let Some(ballot) = self.mission.ballot.clone() else { return Ok(Done::no("there is nothing to approve")) };
+        match verdict {
+            Verdict::Nothing => Ok(Done::no("there is nothing to approve")),
+            Verdict::NotCounted(why) => Ok(Done::no(format!("This approval does not count: {why}."))),
+            Verdict::TooSoon => {
+                let mut done = self.too_soon("approval", "Look at it and `/approve` again if that is what you mean.")?;
+                done.cell = Some(ballot.cell);
+                Ok(done)
+            }
+            Verdict::Counted { missing } => {
+                self.record(&asked.actor, Some(&ballot.cell), "voted", &json!({"text": text.hash, "missing": missing}))?;
+                Ok(Done::ok(format!("Counted; {missing} more approval{} needed.", if missing == 1 { " is" } else { "s are" })).on(&ballot.cell))
+            }
+            Verdict::Approved { by } => {
+                if ballot.council.is_some() {
+                    self.record(&asked.actor, Some(&ballot.cell), "voted", &json!({"text": text.hash, "missing": 0}))?;
+                }
+                self.mission.ballot = None;
+                let mut approvers: Vec<Actor> =
+                    by.into_iter().map(|(id, login)| Actor::Person { id, login }).collect();
+                if matches!(asked.actor, Actor::Operator { .. }) {
+                    approvers = vec![asked.actor.clone()];
+                }
+                self.start(&ballot.cell, text.hash, approvers, &asked.actor)
+            }
+        }
+    }
+
+    /// Approves a cell that is proposed: from here on it prepares itself.
+    fn start(&mut self, cell: &CellId, text: String, by: Vec<Actor>, actor: &Actor) -> Result<Done> {
+        match self.apply(cell, &CellInput::Approve { approval: Approval { text, by } }, actor)? {
+            Ok(_) => Ok(Done::ok("").on(cell).until(Until::Active)),
+            Err(refusal) => Ok(Done::no(refusal.to_string()).on(cell)),
+        }
+    }
+
+    fn too_soon(&self, what: &str, then: &str) -> Result<Done> {
+        let before = self.mission.text_before.as_deref().map(|h| self.tx.text(h)).transpose()?.flatten();
+        let change = match before {
+            Some(before) => Some(TextChange { diff: what_changed(&before, &self.text()?, 60) }),
+            None => None,
+        };
+        let settle = self.context.config.policy.approval_settle;
+        Ok(Done {
+            change,
+            ..Done::no(format!(
+                "The text was changed less than {} before this {what}, so it may not be the text that was read. {then}",
+                duration_words(settle.as_millis() as i64)
+            ))
+        })
+    }
+
+    fn summon(&mut self, asked: &Asked, agents: &[String], options: &SummonOptions) -> Result<Done> {
+        if !self.mission.open {
+            return Ok(Done::no("the issue is closed; reopen it to ask for a cell"));
+        }
+        let spec = match self.spec(agents, options) {
+            Ok(spec) => spec,
+            Err(why) => return Ok(Done::no(why)),
+        };
+        let most = self.context.config.policy.max_cells_per_mission as usize;
+        let live = self.live_cells()?;
+        if live.len() >= most {
+            return Ok(Done::no(format!("a mission may have {most} live cells; close one first")));
+        }
+        if asked.text.hash != self.mission.text {
+            // The event's text is not the newest that is known: somebody edited in between.
+            return Ok(Done::no("the issue's text was changed since this command was given; look at it and give the command again"));
+        }
+        let director = asked.level == Level::Director;
+        let settle = i64::try_from(self.context.config.policy.approval_settle.as_millis()).unwrap_or(i64::MAX);
+        let warned = (asked.id(), self.mission.text.clone());
+        if director
+            && asked.comment.is_some()
+            && self.mission.edited_at.is_some_and(|edited| asked.given_at.0 - edited.0 < settle)
+            && !self.mission.summons_warned.contains(&warned)
+        {
+            self.mission.summons_warned.push(warned);
+            return self.too_soon("summons", "Look at it and give the command again if that is what you mean.");
+        }
+        if !director && self.mission.ballot.is_some() {
+            return Ok(Done::no("another proposal or request is before the directors already"));
+        }
+        let cell = new_cell_id();
+        let propose = CellInput::Propose {
+            id: cell.clone(),
+            mission: self.id.clone(),
+            spec,
+            policy: self.context.defaults().policy,
+        };
+        if let Err(refusal) = self.apply(&cell, &propose, &asked.actor)? {
+            return Ok(Done::no(refusal.to_string()));
+        }
+        let text = self.mission.text.clone();
+        if director {
+            return self.start(&cell, text, vec![asked.actor.clone()], &asked.actor);
+        }
+        self.mission.ballot = Some(Ballot {
+            cell: cell.clone(),
+            text,
+            proposer: asked.id(),
+            council: None,
+            votes: vec![],
+            warned: vec![],
+            request: true,
+        });
+        Ok(Done::ok(format!(
+            "Recorded as a request (cell `{cell}`): a director approves it with `/approve`, or rejects it with `/reject`."
+        ))
+        .on(&cell))
+    }
+
+    fn spec(&self, agents: &[String], options: &SummonOptions) -> std::result::Result<Spec, String> {
+        let defaults = self.context.defaults();
+        for agent in agents {
+            if !defaults.agents.contains(agent) {
+                let near = self.context.profiles.nearest(agent).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+                return Err(format!("there is no agent `{agent}`; allowed are {}{near}", defaults.agents.join(", ")));
+            }
+        }
+        if agents.len() > defaults.agents_max {
+            return Err(format!("a cell has at most {} agents", defaults.agents_max));
+        }
+        let backend = options.backend.unwrap_or(BackendKind::Process);
+        if !defaults.backends.contains(&backend) {
+            let there: Vec<&str> = defaults.backends.iter().map(|b| b.word()).collect();
+            return Err(format!("backend=`{backend}` is not available here; allowed are {}", there.join(", ")));
+        }
+        let isolation = options.isolation.unwrap_or(defaults.isolation_min);
+        if isolation < defaults.isolation_min {
+            return Err(format!(
+                "isolation=`{isolation}` is weaker than `{}`, the least that policy allows",
+                defaults.isolation_min
+            ));
+        }
+        let network = options.network.unwrap_or(cell::Network::None);
+        if let Some(why) = self.context.network_refusal(network) {
+            return Err(format!("network=`{network}`: {why}"));
+        }
+        let ttl = options.ttl.unwrap_or(defaults.ttl_default).min(options.ttl.unwrap_or(defaults.policy.ttl_max));
+        if ttl > defaults.policy.ttl_max {
+            return Err(format!("ttl is longer than {}, the most that policy allows", duration_words(defaults.policy.ttl_max)));
+        }
+        Ok(Spec {
+            agents: agents.to_vec(),
+            backend,
+            isolation,
+            network,
+            hosts: vec![],
+            ttl,
+            model: options.model.clone(),
+            task: options.task.clone(),
+            auto_revive: AutoRevive::Ask,
+        })
+    }
+}
+
+fn new_cell_id() -> CellId {
+    let mut bytes = [0u8; 10];
+    // Without randomness from the kernel nothing here is safe any more.
+    #[allow(clippy::expect_used, reason = "there is no way to go on without it")]
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    CellId::from_random(bytes)
+}
+
+#[allow(clippy::too_many_arguments, reason = "the parts of one input")]
+fn operated(
+    tx: &Tx<'_>,
+    context: &Context,
+    now: At,
+    key: &str,
+    operation: &str,
+    by: String,
+    command: Command,
+    issue: Option<Box<(RepoRef, IssueSnapshot)>>,
+    cell: Option<CellId>,
+    accounts: BTreeMap<String, i64>,
+) -> Result<()> {
+    let refuse = |message: String| {
+        let text = serde_json::to_string(&Outcome::refused(message)).unwrap_or_default();
+        tx.put_operation(operation, &text, now.0)
+    };
+    let mut desk = if let Some(found) = &issue {
+        let (mut desk, new) = Desk::for_issue(tx, context, now, key, &found.0, &found.1)?;
+        if new {
+            desk.take_on(&found.1, IssueAction::Seen)?;
+        } else {
+            desk.observe(&found.1, IssueAction::Seen)?;
+        }
+        desk
+    } else {
+        let Some(cell) = &cell else { return refuse("neither a mission nor a cell was named".to_owned()) };
+        match Desk::of_cell(tx, context, now, key, cell)? {
+            Some(desk) => desk,
+            None => return refuse(format!("there is no cell {cell}; `lazarus status` lists them")),
+        }
+    };
+    let text = desk.text()?;
+    let asked = Asked {
+        actor: Actor::Operator { name: by },
+        level: Level::Director,
+        comment: None,
+        given_at: now,
+        text,
+        accounts,
+    };
+    let done = desk.command(&asked, &command)?;
+    let target = done.cell.clone().or(cell);
+    let row = target.as_ref().map(|id| tx.cell(id.as_str())).transpose()?.flatten();
+    let mut waits = false;
+    if let (true, Some(until), Some(row)) = (done.ok, done.until, &row) {
+        let mut facts = desk.facts(&row.cell.id)?;
+        let there = match until {
+            Until::Active => row.cell.state == State::Active && !matches!(command, Command::Revive { .. }),
+            Until::Closed => !row.cell.state.is_live(),
+            Until::Destroyed => false,
+        };
+        if !there {
+            facts.waiting.push((operation.to_owned(), until));
+            desk.put_facts(&row.cell.id, &facts)?;
+            waits = true;
+        }
+    }
+    // Scrubbing and reviving change no state that could be waited for: their
+    // effect settles the operation.
+    if waits && matches!(command, Command::Destroy { .. } | Command::Revive { .. }) && row.is_some() {
+        let mut facts = desk.facts(&row.as_ref().map(|r| r.cell.id.clone()).unwrap_or_else(new_cell_id))?;
+        facts.waiting.retain(|(o, _)| o != operation);
+        if let Some(row) = &row {
+            desk.put_facts(&row.cell.id, &facts)?;
+        }
+        waits = false;
+    }
+    if !waits {
+        let mut outcome = match &row {
+            Some(row) => desk.cell_outcome(&row.cell, &super::desk::facts_of(&row.facts)),
+            None => Outcome::default(),
+        };
+        outcome.success = done.ok;
+        outcome.message = if done.says.is_empty() { "done".to_owned() } else { done.says.replace('`', "") };
+        match &command {
+            Command::Invite { identity, role, .. } => {
+                outcome.more.insert("guest".into(), json!(identity));
+                outcome.more.insert("role".into(), json!(role));
+                outcome.more.insert("invited_by".into(), json!(asked.login()));
+            }
+            Command::Revoke { identity, .. } => {
+                outcome.more.insert("guest".into(), json!(identity));
+            }
+            _ => {}
+        }
+        desk.settle_operation(operation, &outcome)?;
+    }
+    desk.show()?;
+    desk.close()
+}

@@ -1,0 +1,572 @@
+//! Running effects. Each may run twice: once before a crash and once after.
+
+use super::authority::level_of;
+use super::context::Context;
+use super::input::{Effect, Facts, Input, LabelEvent};
+use super::{Engine, desk};
+use crate::agents::InvocationContext;
+use crate::backend::{Backend as _, BackendError, Plan, host_read_paths};
+use crate::cell::{AgentRun, Cell, CellId, Effect as CellEffect, Isolation, Role};
+use crate::gitea::event::RepoRef;
+use crate::gitea::{Forge, ForgeError};
+use crate::keeper::{StartAgent, View};
+use crate::mission::ApprovedText;
+use crate::publication::parse_marker;
+use crate::sandbox::LandlockPaths;
+use crate::store::{EffectRow, StoreError};
+use crate::workspace::{CloneError, Home, HomeError, clone_project};
+use futures::StreamExt as _;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What came of an attempt.
+pub enum Attempt {
+    /// Done; this follows.
+    Done(Input),
+    /// Not now; again after that long, at the earliest.
+    Again {
+        /// Why.
+        why: String,
+        /// When, where the forge said so.
+        after: Option<Duration>,
+    },
+    /// Never; this follows.
+    Never {
+        /// Why.
+        why: String,
+        /// What follows, beside the note in the ledger.
+        input: Option<Input>,
+    },
+}
+
+impl From<ForgeError> for Attempt {
+    fn from(error: ForgeError) -> Self {
+        if error.is_transient() || error.may_have_happened() {
+            Self::Again { why: error.to_string(), after: error.retry_after() }
+        } else {
+            Self::Never { why: error.to_string(), input: None }
+        }
+    }
+}
+impl From<StoreError> for Attempt {
+    fn from(error: StoreError) -> Self {
+        Self::Again { why: error.to_string(), after: None }
+    }
+}
+impl From<HomeError> for Attempt {
+    fn from(error: HomeError) -> Self {
+        Self::Again { why: error.to_string(), after: None }
+    }
+}
+
+type Ran = Result<Input, Attempt>;
+
+/// Runs one effect.
+pub async fn run(engine: &Engine, row: &EffectRow) -> Attempt {
+    let effect: Effect = match serde_json::from_str(&row.data) {
+        Ok(effect) => effect,
+        Err(error) => return Attempt::Never { why: format!("it cannot be read: {error}"), input: None },
+    };
+    let result = match effect {
+        Effect::Cell { order } => cell_effect(engine, row, order).await,
+        Effect::Record { file, line } => record(engine, row, &file, &line),
+        effect => forge_effect(engine, row, effect).await,
+    };
+    match result {
+        Ok(input) => Attempt::Done(input),
+        Err(attempt) => attempt,
+    }
+}
+
+async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
+    let forge = engine.forge.as_ref().ok_or_else(|| Attempt::Again { why: "there is no forge".to_owned(), after: None })?;
+    let context = &engine.context;
+    match effect {
+        Effect::React { repo, comment, content } => {
+            forge.repo_ref(&repo).comment(comment).react(&content).await?;
+            Ok(Input::Nothing)
+        }
+        Effect::Comment { repo, number, kind, body } => {
+            let posted = post(engine, forge, row, &repo, number, &body).await?;
+            engine.note_comment(row, &kind, posted).await?;
+            Ok(Input::Nothing)
+        }
+        Effect::Status { repo, number, body } => {
+            let mission = row.mission.clone();
+            let known = engine.store.read(move |tx| tx.comment_of_kind(&mission, "status")).await?;
+            if let Some(known) = known {
+                match forge.repo_ref(&repo).comment(known.comment_id).edit(&body).await {
+                    Ok(_) => return Ok(Input::Nothing),
+                    // Somebody deleted it: a new one is written.
+                    Err(error) if error.is_not_found() => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let posted = post(engine, forge, row, &repo, number, &body).await?;
+            engine.note_comment(row, "status", posted).await?;
+            Ok(Input::Nothing)
+        }
+        Effect::StateLabel { repo, number, state } => {
+            let api = forge.repo_ref(&repo);
+            let wanted = format!("lazarus/state/{state}");
+            let labels = api.labels().await?;
+            // Where `lazarus init` made none there is nothing to show.
+            let Some(wanted) = labels.iter().find(|l| l.name == wanted).map(|l| l.id) else { return Ok(Input::Nothing) };
+            let issue = api.issue(number);
+            let Some(now) = issue.get().await? else { return Ok(Input::Nothing) };
+            for label in now.labels.iter().filter(|l| l.name.starts_with("lazarus/state/") && l.id != wanted) {
+                issue.remove_label(label.id).await?;
+            }
+            if !now.labels.iter().any(|l| l.id == wanted) {
+                issue.add_labels(&[wanted]).await?;
+            }
+            Ok(Input::Nothing)
+        }
+        Effect::RemoveApproval { repo, number } => {
+            if let Some(label) = context.repo(repo.id).and_then(|r| r.approved_label) {
+                forge.repo_ref(&repo).issue(number).remove_label(label).await?;
+            }
+            Ok(Input::Nothing)
+        }
+        Effect::Authorize { mut request } => {
+            let Some(mut known) = context.repo(request.repo.id) else {
+                return Err(Attempt::Never { why: "the repository is not served any more".to_owned(), input: None });
+            };
+            known.reference = request.repo.clone();
+            let level = level_of(forge, &known, &request.person, request.stated_write).await?;
+            let mut accounts = BTreeMap::new();
+            for login in std::mem::take(&mut request.logins) {
+                if let Some(user) = forge.user(&login).await? {
+                    accounts.insert(login.to_lowercase(), user.id);
+                }
+            }
+            let mut lost = vec![];
+            for (id, login) in std::mem::take(&mut request.voters) {
+                let voter = crate::gitea::event::Person { id, login };
+                if level_of(forge, &known, &voter, None).await? != crate::mission::Level::Director {
+                    lost.push(id);
+                }
+            }
+            Ok(Input::Authorized { request, level, accounts, lost })
+        }
+        Effect::ReadTimeline { repo, number } => {
+            let (Some(known), api) = (context.repo(repo.id), forge.repo_ref(&repo).issue(number)) else {
+                return Err(Attempt::Never { why: "the repository is not served any more".to_owned(), input: None });
+            };
+            let Some(label) = known.approved_label else { return Ok(Input::Nothing) };
+            let Some(issue) = api.get().await? else { return Ok(Input::Nothing) };
+            let mut events = vec![];
+            let mut timeline = api.timeline();
+            while let Some(event) = timeline.next().await {
+                let event = event?;
+                let Some((found, added)) = event.label_added() else { continue };
+                // In the second of opening it belongs to the opening, and
+                // whoever opens can set any label.
+                let opening = event.created_at.as_second() <= issue.created_at.as_second();
+                if found.id == label && !opening {
+                    events.push(LabelEvent {
+                        id: event.id,
+                        actor: event.actor.clone(),
+                        added,
+                        at: event.created_at.as_millisecond(),
+                        level: None,
+                    });
+                }
+            }
+            if let Some(newest) = events.last_mut().filter(|e| e.added) {
+                newest.level = Some(level_of(forge, &known, &newest.actor, None).await?);
+            }
+            Ok(Input::Labelled { repo, issue, events })
+        }
+        Effect::Deduplicate { repo, number, of } => {
+            let bot = bot_id(context)?;
+            let mut ours: Vec<i64> = own_comments(forge, &repo, number, bot, &of).await?;
+            ours.sort_unstable();
+            for extra in ours.iter().skip(1) {
+                forge.repo_ref(&repo).comment(*extra).delete().await?;
+            }
+            Ok(Input::Nothing)
+        }
+        Effect::Cell { .. } | Effect::Record { .. } => Ok(Input::Nothing),
+    }
+}
+
+fn bot_id(context: &Context) -> Result<i64, Attempt> {
+    context.bot().map(|b| b.id).ok_or_else(|| Attempt::Again { why: "the forge did not say yet who we are".to_owned(), after: None })
+}
+
+/// The bot's comments on an issue that carry an effect's marker.
+async fn own_comments(forge: &Forge, repo: &RepoRef, number: i64, bot: i64, effect: &str) -> Result<Vec<i64>, Attempt> {
+    let comments = forge.repo_ref(repo).issue(number).comments().await?;
+    Ok(comments
+        .into_iter()
+        // The marker is a way to find it again; the account is the proof.
+        .filter(|c| c.author.id == bot && parse_marker(&c.body).is_some_and(|m| m.effect == effect))
+        .map(|c| c.id)
+        .collect())
+}
+
+/// Posts a comment, unless an earlier attempt did.
+async fn post(
+    engine: &Engine,
+    forge: &Forge,
+    row: &EffectRow,
+    repo: &RepoRef,
+    number: i64,
+    body: &str,
+) -> Result<i64, Attempt> {
+    // A claim counts as an attempt before it is made, so a first attempt has none.
+    if row.attempts > 0 {
+        let bot = bot_id(&engine.context)?;
+        if let Some(found) = own_comments(forge, repo, number, bot, &row.id).await?.first() {
+            return Ok(*found);
+        }
+    }
+    match forge.repo_ref(repo).issue(number).create_comment(body).await {
+        Ok(comment) => Ok(comment.id),
+        Err(error) => {
+            if error.may_have_happened() {
+                // It may still be on its way and arrive after we look: look
+                // again later.
+                engine.deduplicate_later(row, repo, number).await?;
+            }
+            Err(error.into())
+        }
+    }
+}
+
+fn record(engine: &Engine, row: &EffectRow, file: &str, line: &str) -> Ran {
+    let Some(cell) = row.cell.as_deref().and_then(|c| CellId::parse(c).ok()) else { return Ok(Input::Nothing) };
+    let home = engine.roots.home(&cell);
+    // Run twice, the line must not stand there twice.
+    let path = home.path.join(".lazarus").join(file);
+    let there = std::fs::read_to_string(&path).is_ok_and(|t| t.lines().any(|l| l == line));
+    if !there && home.path.exists() {
+        home.append_record(file, line)?;
+    }
+    Ok(Input::Nothing)
+}
+
+async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran {
+    let never = |why: String| Attempt::Never { why, input: None };
+    let id = row.cell.as_deref().and_then(|c| CellId::parse(c).ok()).ok_or_else(|| never("it names no cell".to_owned()))?;
+    let name = id.to_string();
+    let stored = engine
+        .store
+        .read(move |tx| tx.cell(&name))
+        .await?
+        .ok_or_else(|| never("there is no such cell".to_owned()))?;
+    let facts = desk::facts_of(&stored.facts);
+    let home = engine.roots.home(&id);
+    let backend = &engine.backend;
+    match order {
+        CellEffect::Prepare { runs } => start(engine, row, &stored.cell, stored.slot, &runs, &home).await,
+        CellEffect::Restore { runs } => {
+            engine.roots.exhume(&id)?;
+            start(engine, row, &stored.cell, stored.slot, &runs, &home).await
+        }
+        CellEffect::StartAgents { runs, text } => {
+            // Gone by now (closed, or destroyed): nothing is started any more.
+            if !stored.cell.state.has_processes() {
+                return Ok(Input::Nothing);
+            }
+            let text_of = approved_text(engine, &stored.cell).await?;
+            let plan = plan(engine, &stored.cell, stored.slot, &home);
+            backend.start(plan).await.map_err(|e| again_or_never(&e))?;
+            for run in &runs {
+                let told: Vec<&str> = text.iter().map(String::as_str).collect();
+                let result = start_agent(engine, &stored.cell, stored.slot, &facts, run, &home, &text_of, &told).await;
+                if let Err(why) = result {
+                    engine.agent_did_not_start(&id, run, &why);
+                }
+            }
+            Ok(Input::Nothing)
+        }
+        CellEffect::Tell { agents, text } => {
+            for agent in agents {
+                let line = serde_json::json!({"at": row.seq, "text": text}).to_string();
+                record(engine, row, &format!("messages/{agent}.jsonl"), &line)?;
+            }
+            Ok(Input::Nothing)
+        }
+        CellEffect::StopAgent { agent } => {
+            backend.stop_agent(id, agent).await.map_err(|e| again_or_never(&e))?;
+            Ok(Input::Nothing)
+        }
+        CellEffect::Freeze | CellEffect::Thaw => {
+            backend.freeze(id, order == CellEffect::Freeze).await.map_err(|e| again_or_never(&e))?;
+            Ok(Input::Nothing)
+        }
+        CellEffect::Checkpoint { .. } => Err(never("this version takes no checkpoints".to_owned())),
+        CellEffect::Stop => {
+            let plan = plan(engine, &stored.cell, stored.slot, &home);
+            let harvest = backend.stop(plan, facts.commit.clone()).await.map_err(|e| again_or_never(&e))?;
+            if home.path.exists() {
+                engine.roots.bury(&id)?;
+            }
+            Ok(Input::Stopped { cell: id, harvest })
+        }
+        CellEffect::Archive => {
+            let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+            let roots = engine.roots.clone();
+            let cell = id.clone();
+            blocking(move || roots.archive(&cell, &date)).await??;
+            Ok(Input::Nothing)
+        }
+        CellEffect::Scrub => {
+            let plan = plan(engine, &stored.cell, stored.slot, &home);
+            backend.stop(plan, None).await.map_err(|e| again_or_never(&e))?;
+            let roots = engine.roots.clone();
+            let cell = id.clone();
+            blocking(move || roots.scrub(&cell)).await??;
+            Ok(Input::Nothing)
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Attempt> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Attempt::Again { why: e.to_string(), after: None })
+}
+
+fn again_or_never(error: &BackendError) -> Attempt {
+    match error {
+        BackendError::Isolation { .. } | BackendError::Start(_) => Attempt::Never { why: error.to_string(), input: None },
+        BackendError::Gone | BackendError::Io { .. } => Attempt::Again { why: error.to_string(), after: None },
+    }
+}
+
+fn plan(engine: &Engine, cell: &Cell, slot: i64, home: &Home) -> Plan {
+    let limits = &engine.context.config.limits;
+    let mut read_paths: Vec<PathBuf> = cell
+        .workers()
+        .filter_map(|p| engine.context.profiles.get(p.identity.name()))
+        .flat_map(|p| p.read_paths.clone())
+        .collect();
+    read_paths.sort();
+    read_paths.dedup();
+    Plan {
+        cell: cell.id.clone(),
+        home: home.path.clone(),
+        slot,
+        isolation: cell.spec.isolation,
+        network: cell.spec.network,
+        read_paths,
+        open_files: u64::from(limits.open_files),
+        file_size: limits.disk,
+        processes: u64::from(limits.processes),
+    }
+}
+
+async fn approved_text(engine: &Engine, cell: &Cell) -> Result<ApprovedText, Attempt> {
+    let hash = cell.approval.as_ref().map(|a| a.text.clone()).unwrap_or_default();
+    engine
+        .store
+        .read(move |tx| tx.text(&hash))
+        .await?
+        .ok_or_else(|| Attempt::Never { why: "the approved text is not in the registry".to_owned(), input: None })
+}
+
+/// Everything between approval and a running cell. The last look at the issue
+/// is here: what runs is what was approved, or nothing.
+async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &[AgentRun], home: &Home) -> Ran {
+    let failed = |reason: String, found| {
+        Ok(Input::StartFailed { cell: cell.id.clone(), reason, found })
+    };
+    if !cell.state.has_processes() {
+        // Closed or destroyed while this waited: nothing is started.
+        return Ok(Input::Nothing);
+    }
+    if cell.approval_void {
+        return failed("the text was changed after it was approved".to_owned(), None);
+    }
+    let text = approved_text(engine, cell).await?;
+    let mission_name = row.mission.clone();
+    let Some(mission) = engine.store.read(move |tx| tx.mission(&mission_name)).await? else {
+        return Err(Attempt::Never { why: "the mission is not in the registry".to_owned(), input: None });
+    };
+    let repo = RepoRef { id: mission.repo_id, owner: mission.owner.clone(), name: mission.repo.clone() };
+    let forge = engine.forge.as_ref().ok_or_else(|| Attempt::Again { why: "there is no forge".to_owned(), after: None })?;
+    let Some(issue) = forge.repo_ref(&repo).issue(mission.number).get().await? else {
+        return failed("the issue is not there any more".to_owned(), None);
+    };
+    if ApprovedText::new(&issue.title, &issue.body).hash != text.hash {
+        return failed(
+            "the text was changed after it was approved".to_owned(),
+            Some(Box::new((repo, issue))),
+        );
+    }
+    if !issue.open {
+        return failed("the issue was closed".to_owned(), Some(Box::new((repo, issue))));
+    }
+    let Some(repository) = forge.repository_by_id(repo.id).await? else {
+        return failed("the repository is not there any more".to_owned(), None);
+    };
+    let reference = repository.reference();
+    let branch = repository.default_branch.clone();
+    if repository.empty {
+        return failed("the repository is empty; it needs a first commit".to_owned(), None);
+    }
+
+    home.make(&cell.spec.agents)?;
+    let url = format!("{}/{}.git", engine.context.config.forge.url.trim_end_matches('/'), reference.full_name());
+    let (mirrors, target, token) = (engine.roots.mirrors.clone(), home.path.join("project"), engine.token.clone());
+    let _one_at_a_time = engine.cloning.lock().await;
+    let branch_of = branch.clone();
+    let cloned = blocking(move || clone_project(&mirrors, reference.id, &url, &token, &branch_of, &target)).await?;
+    drop(_one_at_a_time);
+    let cloned = match cloned {
+        Ok(cloned) => cloned,
+        Err(error @ CloneError::NoGit(_)) => return failed(error.to_string(), None),
+        // The forge may be down for a moment; after some tries it is not that.
+        Err(error) if row.attempts >= 4 => return failed(error.to_string(), None),
+        Err(error) => return Err(Attempt::Again { why: engine.context.redact(&error.to_string()), after: None }),
+    };
+    let planted = planted_configuration(&home.path.join("project"));
+    home.write_record("mission.md", format!("# {}\n\n{}\n", text.title, text.body).as_bytes())?;
+    let record = serde_json::json!({
+        "cell_id": cell.id, "mission": row.mission, "repository": repo.full_name(), "issue": mission.number,
+        "agents": cell.spec.agents, "commit": cloned.commit, "approved_text": text.hash,
+    });
+    home.write_record("cell.json", format!("{record:#}\n").as_bytes())?;
+    let facts = Facts { commit: Some(cloned.commit.clone()), ..Facts::default() };
+
+    let plan = plan(engine, cell, slot, home);
+    let running = match engine.backend.start(plan).await {
+        Ok(running) => running,
+        Err(error @ (BackendError::Isolation { .. } | BackendError::Start(_))) => return failed(error.to_string(), None),
+        Err(error) => return Err(Attempt::Again { why: error.to_string(), after: None }),
+    };
+    let mut facts = facts;
+    facts.running = Some(running.clone());
+    for run in runs {
+        let told: Vec<&str> = cell.spec.task.iter().map(String::as_str).collect();
+        if let Err(why) = start_agent(engine, cell, slot, &facts, run, home, &text, &told).await {
+            let plan = self::plan(engine, cell, slot, home);
+            let _ = engine.backend.stop(plan, None).await;
+            return failed(format!("agent {} could not be started: {why}", run.agent), None);
+        }
+    }
+    // What ran now shows the system call filter and Landlock too.
+    Ok(Input::Started {
+        cell: cell.id.clone(),
+        runs: runs.to_vec(),
+        running,
+        commit: cloned.commit,
+        branch: cloned.branch,
+        planted,
+    })
+}
+
+#[allow(clippy::too_many_arguments, reason = "the parts of one start")]
+async fn start_agent(
+    engine: &Engine,
+    cell: &Cell,
+    slot: i64,
+    facts: &Facts,
+    run: &AgentRun,
+    home: &Home,
+    text: &ApprovedText,
+    told: &[&str],
+) -> Result<(), String> {
+    let _ = slot;
+    let profile = engine.context.profiles.get(&run.agent).ok_or("there is no such agent profile any more")?;
+    home.make(std::slice::from_ref(&run.agent)).map_err(|e| e.to_string())?;
+    let prompt = home.write_prompt(&run.agent, run.number, text, told).map_err(|e| e.to_string())?;
+    if let Some(uid) = engine.backend.agents_uid(slot).await {
+        let home = home.clone();
+        tokio::task::spawn_blocking(move || home.give_to(uid)).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+    }
+    let walled = facts.running.as_ref().and_then(|r| r.isolation).is_none_or(|l| l >= Isolation::Level2);
+    let place = |inside: &str| if walled { Path::new("/cell").join(inside) } else { home.path.join(inside) };
+    let (prompt_file, own_home, project) =
+        (place(".lazarus").join(&prompt), place("home").join(&run.agent), place("project"));
+    let credentials = |name: &str| engine.credential(name);
+    let invocation = profile
+        .invocation(&InvocationContext {
+            prompt_file: &prompt_file,
+            home: &own_home,
+            project: &project,
+            model: cell.spec.model.as_deref(),
+            resume: None,
+            host_env: &engine.host_env,
+            credentials: &credentials,
+        })
+        .map_err(|e| e.to_string())?;
+    let mut env: Vec<(String, String)> =
+        invocation.env.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
+    let mail = format!("{}@agents.lazarus.invalid", run.agent);
+    let identity = format!("agent:{}", run.agent);
+    for (name, value) in [
+        ("LAZARUS_CELL", cell.id.as_str()),
+        ("CELL_HOME", &place("").display().to_string()),
+        ("LAZARUS_MESSAGES", &place(".lazarus/messages").join(format!("{}.jsonl", run.agent)).display().to_string()),
+        ("GIT_AUTHOR_NAME", &identity),
+        ("GIT_AUTHOR_EMAIL", &mail),
+        ("GIT_COMMITTER_NAME", &identity),
+        ("GIT_COMMITTER_EMAIL", &mail),
+    ] {
+        if !env.iter().any(|(n, _)| n == name) {
+            env.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    let mut argv = invocation.argv.clone();
+    let mut write = vec![place("shared"), own_home.clone()];
+    let mut read = vec![];
+    let role = cell
+        .participants
+        .iter()
+        .find(|p| p.identity.name() == run.agent && matches!(p.identity, crate::cell::Identity::Agent(_)))
+        .map_or(Role::Executor, |p| p.role);
+    let view = if role.works() { View::Work } else { View::Observe };
+    if view == View::Work {
+        write.push(place("project"));
+    } else {
+        write.retain(|p| *p != place("shared"));
+    }
+    if walled {
+        read.push(PathBuf::from("/"));
+        write.extend(["/tmp", "/dev/shm", "/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/pts", "/dev/ptmx"].map(PathBuf::from));
+    } else {
+        let program = engine.program.clone();
+        // Without a root of its own there is no `/run/lazarus` to find it in.
+        if argv.first().is_some_and(|a| a == "lazarus") {
+            argv[0] = program.display().to_string();
+        }
+        let tmp = own_home.join("tmp");
+        std::fs::create_dir_all(&tmp).map_err(|e| e.to_string())?;
+        if let Some(uid) = engine.backend.agents_uid(slot).await {
+            std::os::unix::fs::chown(&tmp, Some(uid), Some(uid)).map_err(|e| e.to_string())?;
+        }
+        env.push(("TMPDIR".to_owned(), tmp.display().to_string()));
+        let own = [place(".lazarus"), place("project"), place("shared")];
+        read = host_read_paths(&program, &own);
+        read.extend(profile.read_paths.clone());
+        read.push(PathBuf::from("/proc"));
+        write.push(PathBuf::from("/dev/null"));
+    }
+    let start = StartAgent {
+        agent: run.agent.clone(),
+        run: run.number,
+        argv,
+        env,
+        stdin: invocation.stdin.clone(),
+        cwd: invocation.cwd.clone(),
+        view,
+        paths: LandlockPaths { read, write },
+    };
+    engine.backend.start_agent(cell.id.clone(), start).await.map_err(|e| e.to_string())
+}
+
+/// Configuration for agents that a repository carries: said, never loaded by
+/// the host's side.
+fn planted_configuration(project: &Path) -> Vec<String> {
+    [
+        ".claude", ".mcp.json", ".hermes", ".codex", ".gemini", ".opencode", ".goose", ".goosehints", ".aider.conf.yml",
+        ".cursor", "AGENTS.md", "CLAUDE.md", "GEMINI.md", "opencode.json",
+    ]
+    .into_iter()
+    .filter(|name| project.join(name).symlink_metadata().is_ok())
+    .map(str::to_owned)
+    .collect()
+}
