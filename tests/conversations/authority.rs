@@ -410,6 +410,25 @@ async fn threat_11_a_thousand_commands_in_a_comment_are_ten() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_11_a_flood_by_one_person_is_bounded_and_others_are_still_heard() {
+    let world = World::new("flood").await;
+    let (issue, other) = (
+        world.reader().open_issue("Flood", "of it").await,
+        world.reader().open_issue("Island", "in it").await,
+    );
+    for _ in 0..100 {
+        world.reader().comment(issue, "/help status").await;
+    }
+    let asked = world.director().comment(other, "/help").await;
+    world.wait_for_reaction(other, asked, "+1").await;
+    world.assert_settled(issue).await;
+    let said = world.bot_comments(issue).await.len();
+    // Thirty a minute, one word that the rest is not read, and a minute may have passed between.
+    assert!((1..=62).contains(&said), "{said} answers to 100 commands");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_12_a_command_on_one_mission_does_not_reach_anothers_cell() {
     let world = World::new("cross-mission").await;
     let (one, other) = (

@@ -57,6 +57,48 @@ async fn threat_27_a_daemon_killed_at_any_moment_of_the_start_starts_the_cell_on
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_27_a_keeper_that_is_killed_downs_its_cell_and_leaves_nothing() {
+    let mut world = World::new("keeper-killed").await;
+    let issue = world.reader().open_issue("Keeper", "killed").await;
+    for daemon_is_up in [true, false] {
+        world.director().comment(issue, "/summon sleeper").await;
+        let cell = world
+            .wait_until("the new cell", issue, async || {
+                let logs = world.comments_of(issue, Kind::SpawnLog).await;
+                logs.last()
+                    .map(crate::world::Comment::cell)
+                    .filter(|c| world.live_cells().contains(c))
+            })
+            .await;
+        world.wait_for_state(issue, &cell, &["active"]).await;
+        if !daemon_is_up {
+            world.daemon().kill_9();
+        }
+        let keepers: Vec<_> = processes::naming(&world.needle(), &[])
+            .into_iter()
+            .filter(|process| {
+                process.command.contains("cell-launch") && process.command.contains(&cell)
+            })
+            .collect();
+        assert_eq!(keepers.len(), 1, "{keepers:#?}");
+        processes::kill(keepers[0].pid);
+        if !daemon_is_up {
+            world.daemon().start().await;
+        }
+        world.wait_for_state(issue, &cell, &["downed"]).await;
+        assert!(
+            sleepers(&world).is_empty(),
+            "the kernel ends what was below it"
+        );
+        world.director().comment(issue, "/close failed").await;
+        world
+            .wait_for_comment(issue, Kind::CloseLog, |log| log.cell() == cell)
+            .await;
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_29_a_second_daemon_on_the_same_data_says_so_and_stops() {
     let mut world = World::new("second-daemon").await;
     let place = tempfile::tempdir().unwrap();

@@ -392,3 +392,25 @@ async fn an_agent_sees_its_own_cell_and_no_secret_of_the_host() {
     }
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quick_agents_end_is_not_lost() {
+    let world = World::new("quick").await;
+    for (command, state) in [
+        ("/summon quick", "idle"),
+        ("/team quick+scribe", "idle"),
+        ("/team crasher+scribe", "downed"),
+        ("/team quick+sleeper", "active"),
+    ] {
+        let issue = world.reader().open_issue(command, "Be quick.").await;
+        world.director().comment(issue, command).await;
+        let cell = world
+            .wait_for_comment(issue, Kind::SpawnLog, |_| true)
+            .await
+            .cell();
+        world.wait_for_state(issue, &cell, &[state]).await;
+        world.assert_settled(issue).await;
+        assert_eq!(world.cell_state(&cell).as_deref(), Some(state), "{command}");
+    }
+    world.finish().await;
+}

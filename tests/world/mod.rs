@@ -313,6 +313,7 @@ impl World {
              [reconcile]\ninterval = {reconcile:?}\n\
              [agents.sleeper]\ndescription = \"Sleeps until it is ended\"\nargv = [\"sleep\", \"3600\"]\nprompt = \"stdin\"\n\
              [agents.crasher]\ndescription = \"Ends badly at once\"\nargv = [\"sh\", \"-c\", \"exit 3\"]\nprompt = \"stdin\"\n\
+             [agents.quick]\ndescription = \"Ends well at once\"\nargv = [\"true\"]\nprompt = \"stdin\"\n\
              [agents.looker]\ndescription = \"Commits what it can see of its environment\"\n\
              argv = [\"sh\", \"-c\", {looker:?}]\nprompt = \"stdin\"\n\
              {more}\n",
