@@ -11,3 +11,11 @@ demo: build
 
 test:
 	$(CARGO) test --all-targets
+
+# The conversations against a real Gitea or Forgejo server:
+#   make live FORGE_URL=http://127.0.0.1:3000 FORGE_ADMIN_TOKEN=…
+# They make their own users, organisations and repositories there and remove
+# them. The server must allow hooks to this machine ([webhook] ALLOWED_HOST_LIST).
+live:
+	@test -n "$(FORGE_URL)" && test -n "$(FORGE_ADMIN_TOKEN)" || { echo "make live needs FORGE_URL and FORGE_ADMIN_TOKEN"; exit 2; }
+	@FORGE_URL="$(FORGE_URL)" FORGE_ADMIN_TOKEN="$(FORGE_ADMIN_TOKEN)" $(CARGO) test --test conversations

@@ -1,0 +1,32 @@
+//! Conversations on a forge: written once, held on the stand-in (`make test`)
+//! or on a real server (`make live`). See `world` for what is asserted after
+//! each of them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs
+)]
+
+mod world;
+
+#[path = "conversations/approval.rs"]
+mod approval;
+#[path = "conversations/authority.rs"]
+mod authority;
+#[path = "conversations/client.rs"]
+mod client;
+#[path = "conversations/command_line.rs"]
+mod command_line;
+#[path = "conversations/crash.rs"]
+mod crash;
+#[path = "conversations/door.rs"]
+mod door;
+#[path = "conversations/lossy.rs"]
+mod lossy;
+#[path = "conversations/main_job.rs"]
+mod main_job;
+#[path = "conversations/people_and_forge.rs"]
+mod people_and_forge;
+#[path = "conversations/publication.rs"]
+mod publication;
