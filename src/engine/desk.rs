@@ -317,7 +317,7 @@ impl<'a> Desk<'a> {
     fn came_to(&mut self, cell: &Cell, actor: &Actor) -> Result<()> {
         let mut facts = self.facts(&cell.id)?;
         if matches!(cell.state, State::Closing | State::Closed) && facts.closed_by.is_none() {
-            facts.closed_by = Some(actor.to_string());
+            facts.closed_by = Some(name_of(actor));
         }
         if cell.state == State::Preparing {
             facts.closed_by = None;
