@@ -104,8 +104,8 @@ pub enum Fact {
 pub enum Adopted {
     /// It lives, and facts of it arrive again.
     Live(Running),
-    /// It is over; its runs were reported as facts.
-    Over,
+    /// It is over; these runs were on record and reported as facts.
+    Over(Vec<(String, u32)>),
 }
 
 /// What was harvested at the end.

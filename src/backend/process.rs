@@ -549,10 +549,11 @@ impl Backend for ProcessBackend {
                     Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                 }
             }
-            for state in settle_by_record(&run_dir, vec![]) {
-                report(&self.facts, &cell, &state);
+            let ended = settle_by_record(&run_dir, vec![]);
+            for state in &ended {
+                report(&self.facts, &cell, state);
             }
-            Ok(Adopted::Over)
+            Ok(Adopted::Over(ended.into_iter().map(|s| (s.agent, s.run)).collect()))
         }
         .boxed()
     }

@@ -435,7 +435,7 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
                 // Closed while it was starting: it starts, then it is stopped again.
                 return Ok((vec![], vec![Effect::Stop]));
             }
-            let current: Vec<AgentRun> = runs.iter().filter(|r| is_current(cell, r)).cloned().collect();
+            let current: Vec<AgentRun> = runs.iter().filter(|r| is_latest(cell, r)).cloned().collect();
             if current.is_empty() {
                 let run = runs.first();
                 return Err(Refusal::StaleRun {
@@ -447,7 +447,11 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
                 return Ok((vec![], vec![]));
             }
             let expires_at = cell.expires_at.unwrap_or_else(|| now.plus(cell.spec.ttl.min(cell.policy.ttl_max)));
-            Ok((vec![Event::Started { runs: current, expires_at }], vec![]))
+            let mut events = vec![Event::Started { runs: current, expires_at }];
+            let mut effects = vec![];
+            // Somebody may have ended before all ran.
+            settle(cell, &mut events, &mut effects);
+            Ok((events, effects))
         }
         Input::StartFailed { reason } => {
             allow(Trigger::StartFailed)?;
@@ -786,6 +790,17 @@ fn settle(cell: &Cell, events: &mut Vec<Event>, effects: &mut Vec<Effect>) {
 
 fn is_current(cell: &Cell, run: &AgentRun) -> bool {
     cell.running().any(|(agent, number)| agent == run.agent && number == run.number)
+}
+
+/// Whether that is the newest run of the agent, at work or over.
+fn is_latest(cell: &Cell, run: &AgentRun) -> bool {
+    cell.workers().any(|p| {
+        p.identity.name() == run.agent
+            && match &p.run {
+                RunState::Running { number } | RunState::Ended { number, .. } => *number == run.number,
+                RunState::Waiting => false,
+            }
+    })
 }
 
 /// The runs that a cell has to start once these events are applied.

@@ -73,6 +73,11 @@ impl State {
         !matches!(self, Self::Closed | Self::Archived | Self::Destroyed)
     }
 
+    /// Whether the cell was approved and is not over.
+    pub const fn is_active(self) -> bool {
+        self.is_live() && !matches!(self, Self::Proposed)
+    }
+
     /// Whether processes of the cell may exist in this state.
     pub const fn has_processes(self) -> bool {
         matches!(
@@ -245,27 +250,29 @@ pub const TABLE: &[Transition] = {
         row(Proposed, T::Close, &[Closed]),
         row(Proposed, T::Destroy, &[Destroyed]),
         row(Invited, T::Invite, &[Invited, Preparing]),
-        row(Invited, T::Accept, &[Invited, Preparing]),
+        row(Invited, T::Accept, &[Invited]),
         row(Invited, T::Revoke, &[Invited, Closed]),
         row(Invited, T::InvitationExpired, &[Invited, Closed]),
         row(Invited, T::Drop, &[Closed]),
         row(Invited, T::Close, &[Closed]),
         row(Invited, T::Destroy, &[Destroyed]),
-        row(Preparing, T::Started, &[Active]),
+        row(Preparing, T::Started, &[Active, Idle, Downed, Closing]),
         row(Preparing, T::StartFailed, &[Closed]),
+        // A quick agent can end before all of its cell runs.
+        row(Preparing, T::AgentEnded, &[Preparing]),
         row(Preparing, T::Invite, &[Preparing]),
         row(Preparing, T::Accept, &[Preparing]),
         row(Preparing, T::Revoke, &[Preparing]),
         row(Preparing, T::InvitationExpired, &[Preparing]),
         row(Preparing, T::Close, &[Closing]),
         row(Preparing, T::Destroy, &[Destroyed]),
-        row(Active, T::AgentEnded, &[Active, Idle, Downed]),
+        row(Active, T::AgentEnded, &[Active, Idle, Downed, Closing]),
         row(Active, T::Silence, &[Downed]),
         row(Active, T::Started, &[Active]),
         row(Active, T::Work, &[Active]),
         row(Active, T::Invite, &[Active]),
         row(Active, T::Accept, &[Active]),
-        row(Active, T::Revoke, &[Active]),
+        row(Active, T::Revoke, &[Active, Idle, Downed, Closing]),
         row(Active, T::InvitationExpired, &[Active]),
         row(Active, T::Checkpoint, &[Checkpointing]),
         row(Active, T::Pause, &[Paused]),
@@ -274,16 +281,16 @@ pub const TABLE: &[Transition] = {
         row(Active, T::Expire, &[Closing]),
         row(Active, T::Destroy, &[Destroyed]),
         row(Idle, T::Work, &[Active]),
-        row(Idle, T::AgentEnded, &[Idle, Downed]),
-        row(Idle, T::Invite, &[Idle]),
-        row(Idle, T::Accept, &[Idle, Active]),
+        row(Idle, T::AgentEnded, &[Idle]),
+        row(Idle, T::Invite, &[Idle, Active]),
+        row(Idle, T::Accept, &[Idle]),
         row(Idle, T::Revoke, &[Idle]),
         row(Idle, T::InvitationExpired, &[Idle]),
         row(Idle, T::Extend, &[Idle]),
         row(Idle, T::Close, &[Closing]),
         row(Idle, T::Expire, &[Closing]),
         row(Idle, T::Destroy, &[Destroyed]),
-        row(Paused, T::Resume, &[Active]),
+        row(Paused, T::Resume, &[Active, Idle, Downed, Closing]),
         row(Paused, T::AgentEnded, &[Paused]),
         row(Paused, T::Invite, &[Paused]),
         row(Paused, T::Accept, &[Paused]),
@@ -293,8 +300,8 @@ pub const TABLE: &[Transition] = {
         row(Paused, T::Close, &[Closing]),
         row(Paused, T::Expire, &[Closing]),
         row(Paused, T::Destroy, &[Destroyed]),
-        row(Checkpointing, T::CheckpointTaken, &[Active, Closing]),
-        row(Checkpointing, T::CheckpointFailed, &[Active]),
+        row(Checkpointing, T::CheckpointTaken, &[Active, Idle, Downed, Closing]),
+        row(Checkpointing, T::CheckpointFailed, &[Active, Idle, Downed, Closing]),
         row(Checkpointing, T::AgentEnded, &[Checkpointing]),
         row(Checkpointing, T::Close, &[Closing]),
         row(Checkpointing, T::Expire, &[Closing]),

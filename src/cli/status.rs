@@ -27,7 +27,7 @@ pub fn run(config: &Config, target: Option<&str>, all: bool, as_json: bool) -> a
     if as_json {
         let cells: Vec<Value> = rows.iter().map(cell_json).collect();
         let active: Vec<&str> =
-            rows.iter().filter(|r| r.cell.state.is_live()).map(|r| r.cell.id.as_str()).collect();
+            rows.iter().filter(|r| r.cell.state.is_active()).map(|r| r.cell.id.as_str()).collect();
         println!(
             "{}",
             json!({

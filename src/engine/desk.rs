@@ -5,7 +5,7 @@
 //! decides becomes ledger entries, evolved cells, effects and comments here;
 //! the desk itself decides nothing but who is asked and what is said.
 
-use super::context::{Context, KnownRepo};
+use super::context::Context;
 use super::input::{Effect, Facts, Outcome, Until};
 use crate::cell::{self, Actor, At, Cell, CellId, Event, Identity, Input as CellInput, Refusal, State};
 use crate::gitea::event::{IssueSnapshot, RepoRef};
@@ -106,11 +106,6 @@ impl<'a> Desk<'a> {
     /// Stores the mission. Every path ends here.
     pub fn close(self) -> Result<()> {
         self.tx.put_mission(&self.id, &self.mission, self.now.0)
-    }
-
-    /// What is known of the repository, if it is served.
-    pub fn known_repo(&self) -> Option<KnownRepo> {
-        self.context.repo(self.repo.id)
     }
 
     /// The text that the issue has now.

@@ -601,6 +601,10 @@ impl Desk<'_> {
                 Line::Refused { why, .. } => Done::no(why.clone()),
                 Line::Command { command, .. } => self.command(asked, command)?,
             };
+            if let (false, Line::Command { command, .. }) = (done.ok, line) {
+                let why = self.context.redact(&done.says);
+                self.record(&asked.actor, done.cell.as_ref(), "refused", &json!({"command": verb_of(command), "why": why}))?;
+            }
             all &= done.ok;
             none &= !done.ok;
             if !done.says.is_empty() {
@@ -1066,6 +1070,14 @@ impl Desk<'_> {
             auto_revive: AutoRevive::Ask,
         })
     }
+}
+
+/// The word of a command, without its arguments.
+fn verb_of(command: &Command) -> String {
+    serde_json::to_value(command)
+        .ok()
+        .and_then(|v| v.get("verb").and_then(|v| v.as_str().map(str::to_owned)))
+        .unwrap_or_default()
 }
 
 fn new_cell_id() -> CellId {

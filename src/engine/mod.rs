@@ -308,9 +308,12 @@ impl Engine {
             match found {
                 Ok(Adopted::Live(_)) => adopted += 1,
                 // What is being started or ended is done again by its effect.
-                Ok(Adopted::Over) if matches!(row.cell.state, State::Preparing | State::Closing) => {}
-                Ok(Adopted::Over) => {
+                Ok(Adopted::Over(_)) if matches!(row.cell.state, State::Preparing | State::Closing) => {}
+                Ok(Adopted::Over(known)) => {
                     for (agent, number) in row.cell.running() {
+                        if known.iter().any(|(a, n)| a == agent && *n == number) {
+                            continue;
+                        }
                         let exit = Exit {
                             code: None,
                             signal: None,
@@ -318,8 +321,7 @@ impl Engine {
                             note: Some("gone while the daemon was away, without a record".to_owned()),
                         };
                         let run = AgentRun { agent: agent.to_owned(), number };
-                        // The exit record's own word, if there is one, was reported before this.
-                        let _ = self.backend_fact(&row.cell.id, run, exit, true).await;
+                        let _ = self.backend_fact(&row.cell.id, run, exit).await;
                     }
                 }
                 Err(error) => tracing::error!(cell = %row.cell.id, %error, "a cell could not be adopted"),
@@ -328,7 +330,7 @@ impl Engine {
         tracing::info!(adopted, milliseconds = started.elapsed().as_millis() as u64, "live cells adopted");
     }
 
-    async fn backend_fact(&self, cell: &CellId, run: AgentRun, mut exit: Exit, guess: bool) -> Result<(), StoreError> {
+    async fn backend_fact(&self, cell: &CellId, run: AgentRun, mut exit: Exit) -> Result<(), StoreError> {
         if let Some(profile) = self.context.profiles.get(&run.agent) {
             exit.success = exit.code.is_some_and(|c| u8::try_from(c).is_ok_and(|c| profile.success.exit_codes.contains(&c)));
             if let (true, Some(wanted)) = (exit.success, &profile.success.require_output) {
@@ -339,7 +341,7 @@ impl Engine {
                 }
             }
         }
-        let key = format!("ended:{cell}:{}:{}{}", run.agent, run.number, if guess { ":guess" } else { "" });
+        let key = format!("ended:{cell}:{}:{}", run.agent, run.number);
         let input = Input::AgentEnded { cell: cell.clone(), run, exit };
         self.put(key, cell.to_string(), &input).await?;
         Ok(())
@@ -356,7 +358,7 @@ impl Engine {
             let Fact::AgentEnded { cell, agent, run, exit } = fact;
             loop {
                 let run = AgentRun { agent: agent.clone(), number: run };
-                match self.backend_fact(&cell, run, exit.clone(), false).await {
+                match self.backend_fact(&cell, run, exit.clone()).await {
                     Ok(()) => break,
                     Err(error) => {
                         tracing::error!(%error, "the end of an agent could not be stored yet");

@@ -40,8 +40,20 @@ pub enum Attempt {
     },
 }
 
+/// A token that is being changed, rights that are given back in a minute, an
+/// archived repository: a person's to mend, so it is tried for long.
+const MENDED_BY_PEOPLE: Duration = Duration::from_secs(30);
+/// Attempts after which even that is given up: about a day.
+const ATTEMPTS_MAX: i64 = 800;
+
 impl From<ForgeError> for Attempt {
     fn from(error: ForgeError) -> Self {
+        if matches!(
+            error,
+            ForgeError::Unauthorized { .. } | ForgeError::Forbidden { .. } | ForgeError::Locked { .. }
+        ) {
+            return Self::Again { why: error.to_string(), after: Some(MENDED_BY_PEOPLE) };
+        }
         if error.is_transient() || error.may_have_happened() {
             Self::Again { why: error.to_string(), after: error.retry_after() }
         } else {
@@ -75,6 +87,11 @@ pub async fn run(engine: &Engine, row: &EffectRow) -> Attempt {
     };
     match result {
         Ok(input) => Attempt::Done(input),
+        Err(Attempt::Again { why, .. }) if row.attempts > ATTEMPTS_MAX => Attempt::Never { why, input: None },
+        // A reaction is a courtesy: one that is forbidden is not worth a queue.
+        Err(Attempt::Again { why, after: Some(MENDED_BY_PEOPLE) }) if row.kind == "react" => {
+            Attempt::Never { why, input: None }
+        }
         Err(attempt) => attempt,
     }
 }

@@ -23,7 +23,7 @@ pub struct Opened {
     /// The run directory, for logs and the exit record.
     pub run_dir: File,
     /// Locked as long as the keeper lives.
-    pub lock: File,
+    pub _lock: File,
 }
 
 struct Running {

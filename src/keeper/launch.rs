@@ -55,7 +55,7 @@ fn try_launch(run_dir: &Path) -> Result<(), StepError> {
     let opened = Opened {
         control: UnixListener::bind("control.sock").map_err(io_step("making control.sock"))?,
         run_dir: File::open(".").map_err(io_step("opening"))?,
-        lock,
+        _lock: lock,
     };
     // SAFETY: asks for numbers.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };

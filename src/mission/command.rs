@@ -491,7 +491,7 @@ fn read_arguments(kind: &CommandKind, rest: &str) -> Result<Command, String> {
         },
         "close" => {
             let mut rest = rest;
-            let mut next = |rest: &mut &str| -> Option<String> {
+            let next = |rest: &mut &str| -> Option<String> {
                 let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
                 let word = (!word.is_empty()).then(|| word.to_owned())?;
                 *rest = after.trim_start();

@@ -3,7 +3,6 @@
 use super::gate::{self, Allowed, Limits, Removed};
 use super::redaction::Secrets;
 use minijinja::{Environment, UndefinedBehavior, context};
-use serde::Serialize;
 use std::path::Path;
 
 /// A comment of Lazarus: one of these, and nothing else, can be published.

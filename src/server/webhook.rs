@@ -8,7 +8,6 @@ use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use std::error::Error as _;
 
 /// A delivery whose signature fits. No handler can see another.
 pub struct Delivery(VerifiedDelivery);

@@ -178,7 +178,7 @@ fn refresh(mirror: &Path, url: &str, token: &SecretString) -> Result<(), CloneEr
         make_directory(mirror, 0o700).map_err(|e| CloneError::io(e.tried)(e.source))?;
         run("init", git(None).args(["init", "--quiet", "--bare", "--template="]).arg(mirror))?;
     }
-    let socket = CredentialSocket::open(mirror, token)?;
+    let socket = CredentialSocket::open(token)?;
     run(
         "fetch",
         git(Some(mirror))
@@ -201,13 +201,18 @@ struct CredentialSocket {
 }
 
 impl CredentialSocket {
-    fn open(beside: &Path, token: &SecretString) -> Result<Self, CloneError> {
-        // In a directory of 0700; the name is short because sockets' are.
+    fn open(token: &SecretString) -> Result<Self, CloneError> {
         let mut random = [0u8; 8];
         getrandom::fill(&mut random).map_err(|e| CloneError::io("making a name")(std::io::Error::other(e.to_string())))?;
-        let path = beside.join(format!("{}.sock", hex::encode(random)));
+        // A socket's path has at most 107 bytes, so not below the data
+        // directory; in one of its own that nobody else can enter.
+        let directory = std::env::temp_dir().join(format!("lazarus-{}", hex::encode(random)));
+        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
+            .create(&directory)
+            .map_err(CloneError::io(format!("making {}", directory.display())))?;
+        let path = directory.join("token");
         let listener = UnixListener::bind(&path)
-            .map_err(CloneError::io(format!("making {} (a path for a socket has at most 107 bytes)", path.display())))?;
+            .map_err(CloneError::io(format!("making {}", path.display())))?;
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let stopped = std::sync::Arc::clone(&stop);
         let token = token.clone();
@@ -235,6 +240,7 @@ impl Drop for CredentialSocket {
         self.stop.store(true, std::sync::atomic::Ordering::SeqCst);
         let _ = UnixStream::connect(&self.path);
         let _ = std::fs::remove_file(&self.path);
+        let _ = self.path.parent().map(std::fs::remove_dir);
         if let Some(server) = self.server.take() {
             let _ = server.join();
         }

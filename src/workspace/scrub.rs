@@ -4,6 +4,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, chmodat, openat, statat, unlinkat};
 use rustix::io::Errno;
 use std::ffi::CStr;
+use std::os::fd::AsRawFd as _;
 use std::io;
 use std::path::Path;
 
@@ -38,8 +39,10 @@ fn remove(parent: &OwnedFd, name: &CStr, depth: usize) -> io::Result<()> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
         return Ok(unlinkat(parent, name, AtFlags::empty())?);
     }
-    let _ = chmodat(parent, name, Mode::RWXU, AtFlags::empty());
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // By descriptor, so that no link can take the directory's place in between.
+    let pinned = openat(parent, name, flags | OFlags::PATH, Mode::empty())?;
+    let _ = chmodat(CWD, format!("/proc/self/fd/{}", pinned.as_raw_fd()), Mode::RWXU, AtFlags::empty());
     let directory = openat(parent, name, flags, Mode::empty())?;
     let mut first_error = None;
     // Read again after each pass: a directory changes while it is emptied.
