@@ -67,8 +67,14 @@ async fn the_verbs_work_while_the_daemon_runs() {
     world.wait_for_state(issue, &cell, &["closed"]).await;
     assert_done(&world.cli(&["destroy", &cell, "--json"]));
     world.wait_for_state(issue, &cell, &["destroyed"]).await;
-    assert!(!world.data().join("cells").join(&cell).exists());
-    assert!(!world.data().join("graveyard").join(&cell).exists());
+    world
+        .wait_until("the cell's files to be gone", issue, async || {
+            ["cells", "graveyard"]
+                .iter()
+                .all(|root| !world.data().join(root).join(&cell).exists())
+                .then_some(())
+        })
+        .await;
     world.finish().await;
 }
 
@@ -137,17 +143,17 @@ async fn bad_input_is_a_message_that_names_the_argument_and_what_is_allowed() {
     assert_refused(&world.cli(&["summon", "../../etc/passwd", &mission]), &[]);
     assert_refused(&world.cli(&["summon", &many, &mission]), &[]);
     assert_refused(
-        &world.cli(&["close", "laz-doesnotexist"]),
-        &["laz-doesnotexist"],
+        &world.cli(&["close", "laz-aaaaaaaaaaaaaaaa"]),
+        &["laz-aaaaaaaaaaaaaaaa"],
     );
     assert_refused(&world.cli(&["destroy", "../../.."]), &[]);
     assert_refused(&world.cli(&["status", "$HOME"]), &[]);
     assert_refused(
-        &world.cli(&["invite", "laz-doesnotexist", "human:x", "emperor"]),
+        &world.cli(&["invite", "laz-aaaaaaaaaaaaaaaa", "human:x", "emperor"]),
         &["emperor", "observer"],
     );
     assert_refused(&world.cli(&["frobnicate"]), &["frobnicate"]);
-    let json = world.cli(&["close", "laz-doesnotexist", "--json"]);
+    let json = world.cli(&["close", "laz-aaaaaaaaaaaaaaaa", "--json"]);
     assert_eq!(json.json()["success"], false);
     world.assert_no_cell(issue).await;
     world.finish().await;

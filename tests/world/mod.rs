@@ -31,6 +31,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -502,19 +503,24 @@ impl World {
         self.cli(&["status", "--json"]).json()
     }
 
-    /// The ids of the cells that live, by `lazarus status --json`.
+    /// The ids of the cells that may have processes, by `lazarus status
+    /// --json`: live, and more than a proposal.
     pub fn live_cells(&self) -> Vec<String> {
         let status = self.status();
-        let cells = status["active_cells"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
+        let Some(cells) = status["cells"].as_array() else {
+            panic!("`lazarus status --json` lists no `cells`: {status}")
+        };
         cells
             .iter()
-            .filter_map(|cell| {
-                cell.as_str()
-                    .or_else(|| cell["cell_id"].as_str())
-                    .map(str::to_owned)
+            .filter(|cell| {
+                let state = cell["state"].as_str().expect("a cell has a state");
+                !["proposed", "invited", "closed", "archived", "destroyed"].contains(&state)
+            })
+            .map(|cell| {
+                cell["cell_id"]
+                    .as_str()
+                    .expect("a cell has an id")
+                    .to_owned()
             })
             .collect()
     }
@@ -736,7 +742,9 @@ impl World {
     /// A cell's state, by `lazarus status CELL --json`.
     pub fn cell_state(&self, cell: &str) -> Option<String> {
         let output = self.cli(&["status", cell, "--json"]);
-        output.json()["state"].as_str().map(str::to_owned)
+        output.json()["cells"][0]["state"]
+            .as_str()
+            .map(str::to_owned)
     }
 
     /// Waits until everything that has happened so far is heard, decided, done
@@ -1037,10 +1045,21 @@ const LOOKER: &str = "( env; echo ---; cat /proc/*/environ /proc/*/cmdline 2>/de
 /// cannot give it, the weakest, as policy has to say in as many words.
 /// `LAZARUS_TEST_ISOLATION` names another.
 fn isolation_line() -> String {
-    match std::env::var("LAZARUS_TEST_ISOLATION") {
-        Ok(level) => format!("isolation_min = {level:?}"),
-        Err(_) if lazarus::sandbox::probe().level_2() => String::new(),
-        Err(_) => "isolation_min = \"level_1\"".to_owned(),
+    if let Ok(level) = std::env::var("LAZARUS_TEST_ISOLATION") {
+        return format!("isolation_min = {level:?}");
+    }
+    // By the binary and not by the library: the probe clones, which only a
+    // process without threads may do.
+    let output = Command::new(env!("CARGO_BIN_EXE_lazarus"))
+        .arg("cell-probe")
+        .output()
+        .expect("the binary starts");
+    let report: lazarus::sandbox::HostReport =
+        serde_json::from_slice(&output.stdout).expect("a report on this host");
+    if report.level_2() {
+        String::new()
+    } else {
+        "isolation_min = \"level_1\"".to_owned()
     }
 }
 

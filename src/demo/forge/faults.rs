@@ -61,7 +61,6 @@ pub enum ApiFaultKind {
 /// those kinds strike that come before anything is done (`Refuse`,
 /// `DropBefore`, `Delay`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ApiFault {
     /// Only this method; none is any.
     #[serde(default)]
