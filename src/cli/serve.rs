@@ -10,7 +10,9 @@ use tokio::net::TcpListener;
 pub fn install_log(default: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LAZARUS_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false).try_init();
 }
 
 /// Runs the daemon until SIGTERM or SIGINT.

@@ -325,16 +325,22 @@ impl<'a> Desk<'a> {
         if cell.state == State::Closed && cell.approval.is_some() {
             self.publish(&Publication::CloseLog(self.close_log(cell, &facts)?), Some(&cell.id))?;
         }
+        self.settle_waiting(cell, &mut facts, false)?;
+        self.put_facts(&cell.id, &facts)
+    }
+
+    /// Answers the operators who waited for what a cell has come to.
+    pub fn settle_waiting(&self, cell: &Cell, facts: &mut Facts, scrubbed: bool) -> Result<()> {
         let waiting = std::mem::take(&mut facts.waiting);
         for (operation, until) in waiting {
             let over = matches!(cell.state, State::Closed | State::Archived | State::Destroyed);
             let reached = match until {
                 Until::Active => cell.state == State::Active || over,
                 Until::Closed => over,
-                Until::Destroyed => cell.state == State::Destroyed,
+                Until::Scrubbed => scrubbed,
             };
             if reached {
-                let mut outcome = self.cell_outcome(cell, &facts);
+                let mut outcome = self.cell_outcome(cell, facts);
                 outcome.success = match until {
                     Until::Active => cell.state == State::Active,
                     _ => true,
@@ -348,7 +354,7 @@ impl<'a> Desk<'a> {
                 facts.waiting.push((operation, until));
             }
         }
-        self.put_facts(&cell.id, &facts)
+        Ok(())
     }
 
     /// Notes what an operator's command came to.

@@ -100,6 +100,16 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
             desk.show()?;
             desk.close()
         }
+        Input::Scrubbed { cell } => {
+            let Some(desk) = Desk::of_cell(tx, context, now, key, &cell)? else { return Ok(()) };
+            desk.record(&Actor::System, Some(&cell), "scrubbed", &json!({}))?;
+            if let Some(row) = desk.cell(&cell)? {
+                let mut facts = desk.facts(&cell)?;
+                desk.settle_waiting(&row, &mut facts, true)?;
+                desk.put_facts(&cell, &facts)?;
+            }
+            desk.close()
+        }
         Input::Deadline { cell, kind } => {
             let Some(mut desk) = Desk::of_cell(tx, context, now, key, &cell)? else { return Ok(()) };
             let _ = desk.apply(&cell, &CellInput::Deadline { kind }, &Actor::System)?;
@@ -404,6 +414,13 @@ impl Desk<'_> {
         match parsed {
             Ok(proposal) => {
                 let old = self.mission.ballot.take().filter(|b| !b.request);
+                if let Some(ballot) = old.as_ref().filter(|b| !b.votes.is_empty() && b.text != text.hash) {
+                    let voters: Vec<&str> = ballot.votes.iter().map(|v| v.login.as_str()).collect();
+                    self.warn(
+                        format!("The text was changed, so the approvals that were given ({}) are void; they have to be given again.", voters.join(", ")),
+                        None,
+                    )?;
+                }
                 let cell = match &old {
                     Some(ballot) => {
                         let _ = self.apply(&ballot.cell.clone(), &CellInput::Revise { spec: proposal.spec.clone() }, &proposer)?;
@@ -776,7 +793,7 @@ impl Desk<'_> {
                     return Ok(Done::no("the issue is closed; nothing is revived on a closed mission"));
                 }
                 self.on_cell(None, &CellInput::Revive { agent: agent.clone() }, actor, |_, id| {
-                    Ok(Done::ok(format!("Cell `{id}` is revived.")).until(Until::Active))
+                    Ok(Done::ok(format!("Cell `{id}` is revived.")))
                 })?
             }
             Command::Decide { .. } if !director => only_directors("decide"),
@@ -839,7 +856,7 @@ impl Desk<'_> {
             Command::Destroy { cell } => {
                 let input = CellInput::Destroy { reason: Some(format!("destroyed by {}", asked.login())) };
                 let done = self.on_cell(Some(cell), &input, actor, |_, id| {
-                    Ok(Done::ok(format!("Cell `{id}` is destroyed; the ledger remains.")).until(Until::Destroyed))
+                    Ok(Done::ok(format!("Cell `{id}` is destroyed; the ledger remains.")).until(Until::Scrubbed))
                 })?;
                 if done.ok && self.mission.ballot.as_ref().is_some_and(|b| b.cell == *cell) {
                     self.mission.ballot = None;
@@ -1136,25 +1153,15 @@ fn operated(
     if let (true, Some(until), Some(row)) = (done.ok, done.until, &row) {
         let mut facts = desk.facts(&row.cell.id)?;
         let there = match until {
-            Until::Active => row.cell.state == State::Active && !matches!(command, Command::Revive { .. }),
+            Until::Active => row.cell.state == State::Active,
             Until::Closed => !row.cell.state.is_live(),
-            Until::Destroyed => false,
+            Until::Scrubbed => false,
         };
         if !there {
             facts.waiting.push((operation.to_owned(), until));
             desk.put_facts(&row.cell.id, &facts)?;
             waits = true;
         }
-    }
-    // Scrubbing and reviving change no state that could be waited for: their
-    // effect settles the operation.
-    if waits && matches!(command, Command::Destroy { .. } | Command::Revive { .. }) && row.is_some() {
-        let mut facts = desk.facts(&row.as_ref().map(|r| r.cell.id.clone()).unwrap_or_else(new_cell_id))?;
-        facts.waiting.retain(|(o, _)| o != operation);
-        if let Some(row) = &row {
-            desk.put_facts(&row.cell.id, &facts)?;
-        }
-        waits = false;
     }
     if !waits {
         let mut outcome = match &row {

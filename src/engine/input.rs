@@ -76,6 +76,11 @@ pub enum Input {
         /// What was done.
         harvest: Harvest,
     },
+    /// Nothing of a cell is on disk any more.
+    Scrubbed {
+        /// The cell.
+        cell: CellId,
+    },
     /// A deadline passed.
     Deadline {
         /// The cell.
@@ -279,8 +284,8 @@ pub enum Until {
     Active,
     /// The cell is closed.
     Closed,
-    /// The cell is scrubbed.
-    Destroyed,
+    /// Nothing of the cell is on disk any more.
+    Scrubbed,
 }
 
 /// What an operator's command came to (contract §7).

@@ -178,9 +178,11 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
             while let Some(event) = timeline.next().await {
                 let event = event?;
                 let Some((found, added)) = event.label_added() else { continue };
-                // In the second of opening it belongs to the opening, and
-                // whoever opens can set any label.
-                let opening = event.created_at.as_second() <= issue.created_at.as_second();
+                // Whoever opens an issue can set any label, and then stands in
+                // the timeline as its author: in the second of the opening the
+                // author's labels are part of it.
+                let opening = event.created_at.as_second() <= issue.created_at.as_second()
+                    && event.actor.id == issue.author.id;
                 if found.id == label && !opening {
                     events.push(LabelEvent {
                         id: event.id,
@@ -337,7 +339,7 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
             let roots = engine.roots.clone();
             let cell = id.clone();
             blocking(move || roots.scrub(&cell)).await??;
-            Ok(Input::Nothing)
+            Ok(Input::Scrubbed { cell: id })
         }
     }
 }
