@@ -27,6 +27,17 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
             desk.run_commands(&asked, &request.lines)?;
             desk.close()
         }
+        Input::CouncilKnown { mission, cell, members, unknown } => {
+            let Some(mut desk) = Desk::open(tx, context, now, key, &mission)? else { return Ok(()) };
+            if let Some(ballot) = desk.mission.ballot.as_mut().filter(|b| b.cell == cell) {
+                ballot.members = Some(members);
+                if !unknown.is_empty() {
+                    let names: Vec<String> = unknown.iter().map(|n| format!("`{n}`")).collect();
+                    desk.warn(format!("The council names {}, whom the forge does not know.", names.join(", ")), None)?;
+                }
+            }
+            desk.close()
+        }
         Input::Labelled { repo, issue, events } => {
             let (mut desk, _) = Desk::for_issue(tx, context, now, key, &repo, &issue)?;
             desk.observe(&issue, IssueAction::Seen)?;
@@ -438,11 +449,18 @@ impl Desk<'_> {
                         cell
                     }
                 };
+                let logins = proposal.council.as_ref().map(|c| c.members.clone()).unwrap_or_default();
+                if !logins.is_empty() {
+                    // On the same lane as votes, so before any of them.
+                    let lane = format!("authority:{}", self.id);
+                    self.queue(lane, &Effect::ResolveCouncil { cell: cell.clone(), logins }, Some(&cell), 0)?;
+                }
                 self.mission.ballot = Some(Ballot {
                     cell,
                     text: text.hash,
                     proposer: self.mission.author,
                     council: proposal.council,
+                    members: None,
                     votes: vec![],
                     warned: vec![],
                     request: false,
@@ -1034,6 +1052,7 @@ impl Desk<'_> {
             text,
             proposer: asked.id(),
             council: None,
+            members: None,
             votes: vec![],
             warned: vec![],
             request: true,

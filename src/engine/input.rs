@@ -27,6 +27,17 @@ pub enum Input {
         /// Voters of before who have lost the right.
         lost: Vec<i64>,
     },
+    /// It is known whom a council's logins mean.
+    CouncilKnown {
+        /// The mission.
+        mission: String,
+        /// The cell that the ballot is about.
+        cell: CellId,
+        /// The accounts.
+        members: Vec<i64>,
+        /// Logins that the forge does not know.
+        unknown: Vec<String>,
+    },
     /// The timeline was read for approvals by label.
     Labelled {
         /// Where.
@@ -210,6 +221,13 @@ pub enum Effect {
         /// Who, and what they ask.
         request: Box<AuthorityRequest>,
     },
+    /// Find out whom a council's logins mean.
+    ResolveCouncil {
+        /// The cell that the ballot is about.
+        cell: CellId,
+        /// The logins.
+        logins: Vec<String>,
+    },
     /// Read an issue's timeline for approvals by label.
     ReadTimeline {
         /// Where.
@@ -250,6 +268,7 @@ impl Effect {
             Self::StateLabel { .. } => "state_label",
             Self::RemoveApproval { .. } => "remove_approval",
             Self::Authorize { .. } => "authorize",
+            Self::ResolveCouncil { .. } => "resolve_council",
             Self::ReadTimeline { .. } => "read_timeline",
             Self::Cell { .. } => "cell",
             Self::Record { .. } => "record",

@@ -167,6 +167,16 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
             }
             Ok(Input::Authorized { request, level, accounts, lost })
         }
+        Effect::ResolveCouncil { cell, logins } => {
+            let (mut members, mut unknown) = (vec![], vec![]);
+            for login in logins {
+                match forge.user(&login).await? {
+                    Some(user) => members.push(user.id),
+                    None => unknown.push(login),
+                }
+            }
+            Ok(Input::CouncilKnown { mission: row.mission.clone(), cell, members, unknown })
+        }
         Effect::ReadTimeline { repo, number } => {
             let (Some(known), api) = (context.repo(repo.id), forge.repo_ref(&repo).issue(number)) else {
                 return Err(Attempt::Never { why: "the repository is not served any more".to_owned(), input: None });

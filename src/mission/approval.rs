@@ -88,6 +88,9 @@ pub struct Ballot {
     pub proposer: i64,
     /// Who decides.
     pub council: Option<CouncilRule>,
+    /// The accounts that the council's logins meant when it was proposed: names
+    /// can change hands. Not known for a moment after that.
+    pub members: Option<Vec<i64>>,
     /// Votes so far.
     pub votes: Vec<Vote>,
     /// Whether somebody who approved too soon after an edit was told so, by
@@ -201,8 +204,14 @@ pub fn vote(
     if id == ballot.proposer && !proposer_may_vote {
         return Verdict::NotCounted("the proposer's own vote does not count in a council".into());
     }
-    if !council.members.is_empty() && !council.members.iter().any(|m| m.eq_ignore_ascii_case(login)) {
-        return Verdict::NotCounted(format!("the council of this proposal is {}", council.members.join(", ")));
+    if !council.members.is_empty() {
+        match &ballot.members {
+            None => return Verdict::NotCounted("the council is still being looked up; approve again in a moment".into()),
+            Some(members) if !members.contains(&id) => {
+                return Verdict::NotCounted(format!("the council of this proposal is {}", council.members.join(", ")));
+            }
+            Some(_) => {}
+        }
     }
     // Votes outside the window do not count any more.
     ballot.votes.retain(|v| now.0 - v.at.0 <= window);
@@ -227,6 +236,7 @@ mod tests {
             text: text.hash.clone(),
             proposer: 4,
             council,
+            members: Some(vec![7, 8, 4]),
             votes: vec![],
             warned: vec![],
             request: false,
