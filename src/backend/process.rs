@@ -3,7 +3,7 @@
 use super::{Adopted, Backend, BackendError, Fact, Harvest, Plan, Running};
 use crate::cell::{BackendKind, CellId, Exit, Isolation, Network};
 use crate::keeper::{AgentState, Event, ExitRecord, LaunchSpec, Order, Ready, StartAgent, View};
-use crate::sandbox::{HostReport, LandlockPaths, Limits};
+use crate::sandbox::{FIRST_ID, HostReport, LandlockPaths, Limits};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::collections::HashMap;
@@ -18,8 +18,6 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
-/// First of the ids that cells get as root: far above what systems give out.
-const ID_BASE: i64 = 1_000_000_000;
 /// Ids a cell: the keeper's and the agents'.
 const IDS_A_CELL: i64 = 2;
 /// The name under which the harvest is read; no agent can have it.
@@ -68,7 +66,7 @@ impl ProcessBackend {
     /// they run as this user.
     pub async fn agents_uid(&self, slot: i64) -> Option<u32> {
         let root = self.report().await.is_ok_and(|r| r.root);
-        root.then_some((ID_BASE + slot * IDS_A_CELL + 1) as u32)
+        root.then_some((i64::from(FIRST_ID) + slot * IDS_A_CELL + 1) as u32)
     }
 
     /// Says that an agent could not even be started.
@@ -124,14 +122,14 @@ impl ProcessBackend {
             ));
         }
         let namespaces = level == Isolation::Level2;
-        let id_base = self.report().await?.root.then_some((ID_BASE + plan.slot * IDS_A_CELL) as u32);
+        let id_base = self.report().await?.root.then_some((i64::from(FIRST_ID) + plan.slot * IDS_A_CELL) as u32);
         let run_dir = self.run_dir(&plan.cell);
         let spec = LaunchSpec {
             cell: plan.cell.to_string(),
             home: plan.home.clone(),
             program: self.program.clone(),
             namespaces,
-            host_network: plan.network == Network::Host || !namespaces,
+            host_network: plan.network == Network::Host,
             id_base,
             read_paths: plan.read_paths.clone(),
             limits: Limits {
@@ -150,7 +148,7 @@ impl ProcessBackend {
         let mut running = Running { isolation: Some(level), applied, missing: vec![], pid };
         if !namespaces {
             running.missing = missing;
-            running.applied.push("a directory and an environment of its own; the host's network and processes are not hidden".to_owned());
+            running.applied.push("a directory and an environment of its own; the host's processes are not hidden".to_owned());
         }
         if let Some(keeper) = self.keepers.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&plan.cell)
             && let Some(keeper) = Arc::get_mut(keeper)

@@ -84,7 +84,13 @@ impl Keeper {
         } else {
             subreaper()?;
         }
-        let filter = compile_filter()?;
+        let sockets = spec.namespaces || spec.host_network;
+        let filter = compile_filter(sockets)?;
+        if !sockets {
+            applied.push("no sockets at all, as there is no network namespace to keep them in".to_owned());
+        } else if !spec.namespaces {
+            applied.push("the host's network, as policy says".to_owned());
+        }
         no_new_privileges()?;
         applied.push("no_new_privs, no capabilities, resource limits for agents".to_owned());
         applied.push("a system call allow-list for agents".to_owned());

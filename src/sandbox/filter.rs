@@ -35,8 +35,10 @@ fn rule(argument: u8, length: Len, op: Op, value: u64) -> Result<SeccompRule, se
     SeccompRule::new(vec![Condition::new(argument, length, op, value)?])
 }
 
-/// Compiles the filter for this machine's architecture.
-pub fn compile() -> Result<Filter, StepError> {
+/// Compiles the filter for this machine's architecture. Without `sockets` an
+/// agent can make none but pairs of its own: that is what "no network" means
+/// where there is no network namespace.
+pub fn compile(sockets: bool) -> Result<Filter, StepError> {
     let wrong = |e: seccompiler::BackendError| StepError {
         step: "compiling the system call filter".to_owned(),
         source: io::Error::other(e.to_string()),
@@ -80,6 +82,9 @@ pub fn compile() -> Result<Filter, StepError> {
         ])
     };
     rules.extend(conditional().map_err(wrong)?);
+    if !sockets {
+        rules.remove(&libc::SYS_socket);
+    }
     let allow = SeccompFilter::new(rules, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow, arch)
         .and_then(TryInto::try_into)
         .map_err(wrong)?;
