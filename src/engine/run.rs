@@ -46,6 +46,10 @@ const MENDED_BY_PEOPLE: Duration = Duration::from_secs(30);
 /// Attempts after which even that is given up: about a day.
 const ATTEMPTS_MAX: i64 = 800;
 
+/// How old a comment may be for what its delivery states of the writer's
+/// rights to count, in milliseconds.
+const FRESH: i64 = 60_000;
+
 impl From<ForgeError> for Attempt {
     fn from(error: ForgeError) -> Self {
         if matches!(
@@ -151,7 +155,24 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
                 return Err(Attempt::Never { why: "the repository is not served any more".to_owned(), input: None });
             };
             known.reference = request.repo.clone();
-            let level = level_of(forge, &known, &request.person, request.stated_write).await?;
+            // A late delivery tells of a comment that may be gone by now, and
+            // of rights that may be.
+            let written = forge.repo_ref(&request.repo).comment(request.comment).get().await;
+            match written {
+                Ok(Some(now)) if now.updated_at == now.created_at => {}
+                Ok(Some(_)) => {
+                    request.lines = vec![crate::mission::Line::Refused {
+                        at: 0..0,
+                        why: "this comment was edited before it was acted on; give the command again in a new comment".to_owned(),
+                    }];
+                }
+                Ok(None) => return Ok(Input::Nothing),
+                Err(error) if error.is_not_found() => return Ok(Input::Nothing),
+                Err(error) => return Err(error.into()),
+            }
+            let age = engine.clock.now().0 - request.written_at;
+            let stated = request.stated_write.filter(|_| age < FRESH);
+            let level = level_of(forge, &known, &request.person, stated).await?;
             let mut accounts = BTreeMap::new();
             for login in std::mem::take(&mut request.logins) {
                 if let Some(user) = forge.user(&login).await? {
