@@ -70,7 +70,7 @@ fn page() -> String {
          - `closing`: processes end, commits are harvested to a branch and a pull request.\n\
          - `closed`: whole, in the graveyard, for the grace period (30 minutes unless configured): `/resurrect`\n\
          \x20 brings it back. Then only what the archive keeps is left, until its retention is over.\n\n\
-         Times run in every state, also while the daemon is down: a deadline that passed meanwhile is honoured\n\
+         Times run while the daemon is down, too: a deadline that passed meanwhile is honoured\n\
          when it starts. Where several things can follow from one, the cell's agents decide: the end of an agent leaves the cell\n\
          `active` while others work, `idle` when all ended well, `downed` when it died, and `closing` when the\n\
          retries are used up.\n\n\
