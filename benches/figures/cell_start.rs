@@ -132,12 +132,11 @@ impl Bench {
         let id = new_cell();
         let home = self.roots.home(&id);
         // The home is made beforehand, as the clone is, and given to the cell.
-        home.make(&[AGENT.to_owned()])?;
+        home.make()?;
         std::fs::create_dir(home.path.join("project"))?;
         let uid = self.backend.agents_uid(1).await;
-        if let Some(uid) = uid {
-            home.give_to(uid)?;
-        }
+        home.make_agent(AGENT, uid)?;
+        home.hand_over("none", uid)?;
         let took = self.timed(&id, &home).await;
         let ended = self.backend.stop(self.plan(&id, &home), None).await;
         self.roots.scrub(&id)?;
@@ -164,7 +163,7 @@ impl Bench {
         let start = Instant::now();
         // What the command comes to, in the ledger and the registry.
         let cell = self.store.transact(move |tx| Ok(approve(tx, &cell_id, &text, spec()))).await?;
-        let claimed = self.store.transact(|tx| tx.claim(now().0, 16)).await?;
+        let claimed = self.store.transact(|tx| tx.claim(now().0, 16, 16)).await?;
         let name = id.to_string();
         let row = self.store.read(move |tx| tx.cell(&name)).await?.context("the cell is not in the registry")?;
         let accepted = milliseconds(start);

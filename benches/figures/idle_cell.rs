@@ -97,7 +97,7 @@ pub fn measure(report: &mut Report) -> anyhow::Result<()> {
         let cells: Vec<CellId> = (0..CELLS).map(|_| crate::cell_start::new_cell()).collect();
         for cell in &cells {
             let home = Home { path: place.0.join("cells").join(cell.as_str()) };
-            home.make(&[])?;
+            home.make()?;
             std::fs::create_dir_all(home.path.join("project"))?;
             std::fs::create_dir_all(place.0.join("run").join(cell.as_str()))?;
         }

@@ -4,6 +4,7 @@ use super::{Adopted, Backend, BackendError, Fact, Harvest, Plan, Running};
 use crate::cell::{BackendKind, CellId, Exit, Isolation, Network};
 use crate::keeper::{AgentState, Event, ExitRecord, LaunchSpec, Order, Ready, StartAgent, View};
 use crate::sandbox::{FIRST_ID, HostReport, LandlockPaths, Limits};
+use crate::workspace::Home;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::collections::HashMap;
@@ -98,6 +99,13 @@ impl ProcessBackend {
         let missing: Vec<String> =
             report.missing.iter().map(|m| format!("{}: {} — {}", m.what, m.why, m.hint)).collect();
         let best = if report.level_2() { Isolation::Level2 } else { Isolation::Level1 };
+        let uid_0 = rustix::process::geteuid().is_root() && !report.root;
+        if best == Isolation::Level1 && uid_0 && report.landlock.is_none() {
+            return Err(BackendError::Isolation {
+                asked,
+                why: "agents would run as user 0 with nothing around them; run Lazarus as an ordinary user here".to_owned(),
+            });
+        }
         if asked > best {
             let why = if asked > Isolation::Level2 {
                 "the process backend gives `level_2` at most; ask for backend=docker".to_owned()
@@ -177,7 +185,7 @@ impl ProcessBackend {
             .map_err(|_| BackendError::Gone)?
             .map_err(BackendError::io("listening to the cell's keeper"))?
             .ok_or(BackendError::Gone)?;
-        let Ok(Event::Hello { cell: named, applied, agents }) = serde_json::from_str(&first) else {
+        let Ok(Event::Hello { cell: named, namespaces, applied, agents }) = serde_json::from_str(&first) else {
             return Err(BackendError::Start("the keeper did not say who it is".to_owned()));
         };
         if named != cell.as_str() {
@@ -186,7 +194,9 @@ impl ProcessBackend {
         let (orders, mut to_send) = mpsc::unbounded_channel::<Order>();
         let (states, agents_seen) = watch::channel(Some(agents.clone()));
         let running = known.unwrap_or_default();
-        let running = Running { applied: applied.clone(), ..running };
+        // What the keeper has, not what this host gives now.
+        let level = if namespaces { Isolation::Level2 } else { Isolation::Level1 };
+        let running = Running { applied: applied.clone(), isolation: Some(level), ..running };
         let keeper = Arc::new(Keeper { orders, agents: agents_seen, running: running.clone() });
         self.keepers.lock().unwrap_or_else(PoisonError::into_inner).insert(cell.clone(), Arc::clone(&keeper));
         drop(keeper);
@@ -260,7 +270,7 @@ impl ProcessBackend {
         let Some(keeper) = self.keeper(cell) else { return unknown("the cell's keeper is gone".to_owned()) };
         let namespaces = keeper.running.isolation.is_none_or(|l| l == Isolation::Level2);
         let place = |inside: &str| if namespaces { PathBuf::from("/cell").join(inside) } else { home.join(inside) };
-        let log = self.run_dir(cell).join(format!("{HARVESTER}.log"));
+        let log = self.run_dir(cell).join("keeper").join(format!("{HARVESTER}.log"));
         let program = if namespaces { PathBuf::from("/run/lazarus/lazarus") } else { self.program.clone() };
         let start = StartAgent {
             agent: HARVESTER.to_owned(),
@@ -347,13 +357,17 @@ fn prepare_and_launch(
     std::fs::create_dir_all(run_dir).map_err(BackendError::io(format!("making {}", run_dir.display())))?;
     std::fs::set_permissions(run_dir, std::fs::Permissions::from_mode(0o700))
         .map_err(BackendError::io("closing the run directory to others"))?;
-    std::fs::create_dir_all(home.join("home").join(HARVESTER)).map_err(BackendError::io("making the home"))?;
-    let _ = std::fs::remove_file(run_dir.join("exit.json"));
+    Home { path: home.to_owned() }
+        .make_agent(HARVESTER, spec.id_base.map(|b| b + 1))
+        .map_err(|e| BackendError::Start(e.to_string()))?;
+    std::fs::create_dir_all(run_dir.join("keeper")).map_err(BackendError::io("making the keeper's directory"))?;
+    let _ = std::fs::remove_file(run_dir.join("keeper/exit.json"));
     if let Some(base) = spec.id_base {
-        chown(run_dir, Some(base), Some(base)).map_err(BackendError::io("giving the run directory to the keeper"))?;
+        chown(run_dir.join("keeper"), Some(base), Some(base))
+            .map_err(BackendError::io("giving the run directory to the keeper"))?;
         if !spec.namespaces {
             // Without a root of its own the cell has to walk there by itself.
-            for directory in home.ancestors().take(3) {
+            for directory in home.ancestors().take(2) {
                 let _ = std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o711));
             }
         }
@@ -427,7 +441,7 @@ fn keeper_lives(run_dir: &Path) -> bool {
 /// Every run as it ended: by the exit record, or as killed where there is none.
 fn settle_by_record(run_dir: &Path, known: Vec<AgentState>) -> Vec<AgentState> {
     let record: Option<ExitRecord> =
-        std::fs::read(run_dir.join("exit.json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        std::fs::read(run_dir.join("keeper/exit.json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let mut ended: Vec<AgentState> = record.map(|r| r.agents).unwrap_or_default();
     for state in known {
         if state.running && !ended.iter().any(|e| e.agent == state.agent && e.run >= state.run) {
@@ -459,8 +473,7 @@ impl Backend for ProcessBackend {
             if keeper_lives(&self.run_dir(&plan.cell))
                 && let Adopted::Live(running) = self.adopt(plan.cell.clone()).await?
             {
-                let (level, _) = self.level_for(plan.isolation).await?;
-                return Ok(Running { isolation: Some(level), ..running });
+                return Ok(running);
             }
             self.launch(&plan).await
         }
@@ -577,7 +590,7 @@ impl Backend for ProcessBackend {
 
     fn log(&self, cell: CellId, agent: String, bytes: u64) -> BoxFuture<'_, Result<String, BackendError>> {
         async move {
-            let path = self.run_dir(&cell).join(format!("{agent}.log"));
+            let path = self.run_dir(&cell).join("keeper").join(format!("{agent}.log"));
             tokio::task::spawn_blocking(move || read_tail(&path, bytes))
                 .await
                 .map_err(|_| BackendError::Gone)?

@@ -302,8 +302,11 @@ pub enum Refusal {
         number: u32,
     },
     /// The approval does not hold any more.
-    #[error("the text was changed after it was approved; a director has to approve it again")]
+    #[error("the text was changed after it was approved; a director's `/summon`, or `/approve` of the new proposal, starts a new cell")]
     ApprovalVoid,
+    /// It was never approved.
+    #[error("this cell was never approved; a director's `/summon`, or `/approve` of a new proposal, starts one")]
+    NotApproved,
 }
 
 type Decision = Result<(Vec<Event>, Vec<Effect>), Refusal>;
@@ -334,7 +337,10 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
                 cell: cell.id.clone(),
                 state: cell.state,
                 asked: trigger.word(),
-                allowed: commands_in(cell.state).join(", "),
+                allowed: match commands_in(cell.state) {
+                    none if none.is_empty() => "nothing".to_owned(),
+                    some => some.join(", "),
+                },
             })
         } else {
             Ok(())
@@ -365,7 +371,10 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
                 if let Actor::Person { id, login } = by
                     && let Ok(identity) = Identity::parse(&format!("human:{login}"))
                     && cell.participant(&identity).is_none()
-                    && !events.iter().any(|e| matches!(e, Event::Invited { identity: i, .. } if i.same(&identity)))
+                    && cell.participant_by_account(Some(*id)).is_none()
+                    && !events.iter().any(|e| {
+                        matches!(e, Event::Invited { identity: i, forge_id, .. } if i.same(&identity) || *forge_id == Some(*id))
+                    })
                 {
                     events.push(Event::Invited {
                         identity: identity.clone(),
@@ -388,7 +397,9 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
             Ok((vec![Event::Closed { outcome: *outcome, reason: Some(reason.clone()) }], vec![]))
         }
         Input::Void => {
-            if cell.approval.is_none() || cell.approval_void || !cell.state.is_live() {
+            // A closed cell can be resurrected, so what voids its approval counts.
+            let over = matches!(cell.state, State::Archived | State::Destroyed);
+            if cell.approval.is_none() || cell.approval_void || over {
                 return Ok((vec![], vec![]));
             }
             Ok((vec![Event::ApprovalVoided], vec![]))
@@ -406,26 +417,44 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
                 effects.push(Effect::StopAgent { agent: agent.clone() });
             }
             close_if_nobody_is_left(cell, &mut events);
-            if cell.state == State::Active {
-                settle(cell, &mut events, &mut effects);
+            let after = replay_onto(cell, &events);
+            match cell.state {
+                State::Active => settle(cell, &mut events, &mut effects),
+                // Nobody would ever be started.
+                State::Preparing if after.workers().next().is_none() => {
+                    events.push(Event::Closing {
+                        outcome: Outcome::Abandoned,
+                        reason: Some("everybody who was to work was revoked".into()),
+                    });
+                    effects.push(Effect::Stop);
+                }
+                // The dead one is gone: the others go on.
+                State::Downed if !after.workers().any(is_dead) => {
+                    events.push(Event::Resumed);
+                    effects.push(Effect::Thaw);
+                    settle(cell, &mut events, &mut effects);
+                }
+                _ => {}
             }
             Ok((events, effects))
         }
         Input::Accept { identity, forge_id } => {
             allow(Trigger::Accept)?;
-            let participant = cell.participant(identity).ok_or_else(|| Refusal::NotInvited(identity.clone()))?;
+            let participant = cell
+                .participant_by_account(*forge_id)
+                .or_else(|| cell.participant(identity))
+                .ok_or_else(|| Refusal::NotInvited(identity.clone()))?;
             // The invitation names an account, not a name that can change hands.
             if participant.forge_id.is_some() && participant.forge_id != *forge_id {
                 return Err(Refusal::NotInvited(identity.clone()));
             }
-            match participant.state {
-                ParticipantState::Joined => {
-                    Err(Refusal::AlreadyIn { identity: identity.clone(), role: participant.role })
-                }
-                ParticipantState::Invited { until } if until.0 <= now.0 => Err(Refusal::NotInvited(identity.clone())),
-                _ => {
-                    Ok((vec![Event::Accepted { identity: participant.identity.clone(), forge_id: *forge_id }], vec![]))
-                }
+            match participant.open_invitation() {
+                None => Err(Refusal::AlreadyIn { identity: identity.clone(), role: participant.role }),
+                Some(until) if until <= now => Err(Refusal::NotInvited(identity.clone())),
+                Some(_) => Ok((
+                    vec![Event::Accepted { identity: participant.identity.clone(), forge_id: *forge_id }],
+                    vec![],
+                )),
             }
         }
         Input::Started { runs } => {
@@ -445,7 +474,9 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
             if cell.state == State::Active {
                 return Ok((vec![], vec![]));
             }
-            let expires_at = cell.expires_at.unwrap_or_else(|| now.plus(cell.spec.ttl.min(cell.policy.ttl_max)));
+            // However often it is resurrected: the longest life counts from the first start.
+            let latest = cell.started_at.unwrap_or(now).plus(cell.policy.ttl_max);
+            let expires_at = cell.expires_at.unwrap_or_else(|| now.plus(cell.spec.ttl).min(latest));
             let mut events = vec![Event::Started { runs: current, expires_at }];
             let mut effects = vec![];
             // Somebody may have ended before all ran.
@@ -474,7 +505,12 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
             if !is_current(cell, run) {
                 return Err(Refusal::StaleRun { agent: run.agent.clone(), number: run.number });
             }
-            Ok((vec![Event::Downed { agent: run.agent.clone() }], vec![Effect::Freeze]))
+            // Silent for too long is as good as dead, and must not wake up again.
+            let exit = Exit { code: None, signal: None, success: false, note: Some("silent for too long".into()) };
+            let mut events = vec![Event::AgentEnded { run: run.clone(), exit }];
+            let mut effects = vec![Effect::StopAgent { agent: run.agent.clone() }];
+            settle(cell, &mut events, &mut effects);
+            Ok((events, effects))
         }
         Input::Work { agent, text } => {
             allow(Trigger::Work)?;
@@ -560,8 +596,17 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
         }
         Input::Resurrect => {
             allow(Trigger::Resurrect)?;
-            if cell.approval.is_none() || cell.approval_void {
+            if cell.approval.is_none() {
+                return Err(Refusal::NotApproved);
+            }
+            if cell.approval_void {
                 return Err(Refusal::ApprovalVoid);
+            }
+            if cell.started_at.is_some_and(|at| at.plus(cell.policy.ttl_max) <= now) {
+                return Err(Refusal::Policy(format!(
+                    "a cell may live {} in all, and that is over",
+                    duration_words(cell.policy.ttl_max)
+                )));
             }
             if cell.workers().next().is_none() {
                 return Err(Refusal::Policy("no agent ever joined this cell; summon one instead".into()));
@@ -585,10 +630,14 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
 }
 
 fn invite(cell: &Cell, identity: &Identity, forge_id: Option<i64>, role: Role, now: At) -> Decision {
-    if let Some(participant) = cell.participant(identity) {
-        let steps_down = participant.role == Role::Director && role == Role::Executor;
-        if !steps_down {
-            return Err(Refusal::AlreadyIn { identity: identity.clone(), role: participant.role });
+    let known = cell.participant(identity).or_else(|| cell.participant_by_account(forge_id));
+    if let Some(participant) = known {
+        // A director may step down, or work too by a second, explicit invitation.
+        let other_role = participant.role == Role::Director
+            && matches!(role, Role::Executor | Role::Observer)
+            && participant.identity.same(identity);
+        if !other_role || participant.open_invitation().is_some() {
+            return Err(Refusal::AlreadyIn { identity: participant.identity.clone(), role: participant.role });
         }
     }
     if role == Role::Guest && !cell.policy.guests {
@@ -598,13 +647,14 @@ fn invite(cell: &Cell, identity: &Identity, forge_id: Option<i64>, role: Role, n
         return Err(Refusal::Policy("this cell's policy does not allow substitutes (`policy.substitutes`)".into()));
     }
     let present = cell.participants.iter().filter(|p| p.state != ParticipantState::Gone).count();
-    if present >= cell.policy.participants_max {
+    if known.is_none() && present >= cell.policy.participants_max {
         return Err(Refusal::Policy(format!("a cell has at most {} participants", cell.policy.participants_max)));
     }
-    if matches!(identity, Identity::Agent(_)) && role == Role::Director {
-        return Err(Refusal::Policy("an agent cannot be a director; directors are people".into()));
+    if !matches!(identity, Identity::Human(_)) && role == Role::Director {
+        return Err(Refusal::Policy("a director is a person: `human:LOGIN`".into()));
     }
     let until = now.plus(cell.policy.invitation_ttl);
+    let identity = known.map_or(identity, |p| &p.identity);
     let mut events = vec![Event::Invited { identity: identity.clone(), forge_id, role, until }];
     let mut effects = vec![];
     if let Identity::Agent(agent) = identity {
@@ -681,8 +731,7 @@ fn revive(cell: &Cell, agent: Option<&str>) -> Decision {
     let mut runs = vec![];
     let mut number = cell.last_run;
     for worker in cell.workers() {
-        let dead = matches!(&worker.run, RunState::Ended { exit, .. } if !exit.success);
-        if dead && agent.is_none_or(|a| a == worker.identity.name()) {
+        if is_dead(worker) && agent.is_none_or(|a| a == worker.identity.name()) {
             number += 1;
             runs.push(AgentRun { agent: worker.identity.name().to_owned(), number });
         }
@@ -707,7 +756,7 @@ fn deadline(cell: &Cell, kind: DeadlineKind, now: At) -> Decision {
             let mut events: Vec<Event> = cell
                 .participants
                 .iter()
-                .filter(|p| matches!(p.state, ParticipantState::Invited { until } if until <= now))
+                .filter(|p| p.open_invitation().is_some_and(|until| until <= now))
                 .map(|p| Event::InvitationExpired { identity: p.identity.clone() })
                 .collect();
             if events.is_empty() || targets(cell.state, Trigger::InvitationExpired).is_empty() {
@@ -742,7 +791,12 @@ fn deadline(cell: &Cell, kind: DeadlineKind, now: At) -> Decision {
 /// In `invited`, with everybody expired or revoked, there is nothing to wait for.
 fn close_if_nobody_is_left(cell: &Cell, events: &mut Vec<Event>) {
     let after = replay_onto(cell, events);
-    let waits_for = after.participants.iter().any(|p| p.role.works() && p.state != ParticipantState::Gone);
+    // People who joined start nothing by themselves.
+    let waits_for = after.participants.iter().any(|p| {
+        p.role.works()
+            && (matches!(p.state, ParticipantState::Invited { .. })
+                || (p.state == ParticipantState::Joined && !matches!(p.identity, Identity::Human(_))))
+    });
     if after.state == State::Invited && !waits_for {
         events.push(Event::Closed {
             outcome: Outcome::Abandoned,
@@ -757,8 +811,7 @@ fn settle(cell: &Cell, events: &mut Vec<Event>, effects: &mut Vec<Effect>) {
     if after.state != State::Active {
         return;
     }
-    let dead =
-        after.workers().find(|p| matches!(&p.run, RunState::Ended { exit, .. } if !exit.success)).map(|p| &p.identity);
+    let dead = after.workers().find(|p| is_dead(p)).map(|p| &p.identity);
     if let Some(identity) = dead {
         events.push(Event::Downed { agent: identity.name().to_owned() });
         let retries_left = after.revivals < after.policy.max_retries;
@@ -782,6 +835,10 @@ fn settle(cell: &Cell, events: &mut Vec<Event>, effects: &mut Vec<Effect>) {
     } else if after.running().next().is_none() {
         events.push(Event::Idle);
     }
+}
+
+fn is_dead(participant: &Participant) -> bool {
+    matches!(&participant.run, RunState::Ended { exit, .. } if !exit.success)
 }
 
 fn is_current(cell: &Cell, run: &AgentRun) -> bool {
@@ -856,23 +913,37 @@ pub fn evolve(cell: Option<Cell>, event: &Event, at: At) -> Option<Cell> {
         }
         Event::ApprovalVoided => cell.approval_void = true,
         Event::Invited { identity, forge_id, role, until } => {
+            if let Some(known) = find(&mut cell, identity) {
+                known.offered = Some((*role, *until));
+                return Some(cell);
+            }
             cell.participants.retain(|p| !p.identity.same(identity));
             cell.participants.push(Participant {
                 identity: identity.clone(),
                 forge_id: *forge_id,
                 role: *role,
                 state: ParticipantState::Invited { until: *until },
+                offered: None,
                 run: RunState::Waiting,
             });
         }
         Event::Accepted { identity, forge_id } => {
             if let Some(p) = find(&mut cell, identity) {
                 p.state = ParticipantState::Joined;
+                if let Some((role, _)) = p.offered.take() {
+                    p.role = role;
+                }
                 p.forge_id = p.forge_id.or(*forge_id);
+            }
+        }
+        Event::InvitationExpired { identity } if find(&mut cell, identity).is_some_and(|p| p.offered.is_some()) => {
+            if let Some(p) = find(&mut cell, identity) {
+                p.offered = None;
             }
         }
         Event::Revoked { identity } | Event::InvitationExpired { identity } => {
             if let Some(p) = find(&mut cell, identity) {
+                p.offered = None;
                 p.state = ParticipantState::Gone;
                 if let RunState::Running { number } = p.run {
                     p.run = RunState::Ended { number, exit: revoked() };
@@ -967,6 +1038,7 @@ fn end_everything(cell: &mut Cell) {
         if let RunState::Running { number } = p.run {
             p.run = RunState::Ended { number, exit: stopped() };
         }
+        p.offered = None;
         if matches!(p.state, ParticipantState::Invited { .. }) {
             p.state = ParticipantState::Gone;
         }

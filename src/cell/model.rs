@@ -434,8 +434,22 @@ pub struct Participant {
     pub role: Role,
     /// Invited, joined or gone.
     pub state: ParticipantState,
+    /// Another role that is offered, and until when: the present one is kept
+    /// until it is accepted.
+    #[serde(default)]
+    pub offered: Option<(Role, At)>,
     /// The process, for agents.
     pub run: RunState,
+}
+
+impl Participant {
+    /// When this participant's open invitation runs out, where there is one.
+    pub fn open_invitation(&self) -> Option<At> {
+        match (self.state, self.offered) {
+            (ParticipantState::Invited { until }, _) | (ParticipantState::Joined, Some((_, until))) => Some(until),
+            _ => None,
+        }
+    }
 }
 
 /// One cell.
@@ -487,6 +501,12 @@ impl Cell {
         self.participants.iter().find(|p| p.identity.same(identity) && p.state != ParticipantState::Gone)
     }
 
+    /// The participant with that account who is not gone: names can change.
+    pub fn participant_by_account(&self, forge_id: Option<i64>) -> Option<&Participant> {
+        let id = forge_id?;
+        self.participants.iter().find(|p| p.forge_id == Some(id) && p.state != ParticipantState::Gone)
+    }
+
     /// Agents that run now.
     pub fn running(&self) -> impl Iterator<Item = (&str, u32)> {
         self.participants.iter().filter_map(|p| match (&p.identity, &p.run) {
@@ -522,10 +542,7 @@ pub fn next_deadline(cell: &Cell) -> Option<(At, DeadlineKind)> {
     let invitation = cell
         .participants
         .iter()
-        .filter_map(|p| match p.state {
-            ParticipantState::Invited { until } => Some((until, DeadlineKind::Invitation)),
-            _ => None,
-        })
+        .filter_map(|p| p.open_invitation().map(|until| (until, DeadlineKind::Invitation)))
         .min_by_key(|(at, _)| *at);
     match cell.state {
         State::Invited | State::Preparing => invitation,

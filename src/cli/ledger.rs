@@ -62,7 +62,7 @@ pub fn run(config: &Config, verb: LedgerVerb, json: bool) -> anyhow::Result<bool
                     entry.seq,
                     entry.mission,
                     entry.action,
-                    &entry.hash[..12]
+                    entry.hash.chars().take(12).collect::<String>()
                 );
             }
             Ok(true)

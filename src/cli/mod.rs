@@ -304,6 +304,13 @@ fn load(cli: &Cli) -> anyhow::Result<Config> {
 fn try_run(cli: Cli) -> anyhow::Result<bool> {
     use operate::Target;
     let json = cli.json;
+    // What only prints ends with whoever reads it.
+    if matches!(
+        cli.verb,
+        Verb::Status { .. } | Verb::Logs { .. } | Verb::Ledger(_) | Verb::Config(_) | Verb::Completions { .. } | Verb::Manual
+    ) {
+        crate::sandbox::default_broken_pipe();
+    }
     // Verbs that need no configuration.
     match &cli.verb {
         Verb::Agent(AgentVerb::Scribe { mission }) => {

@@ -24,6 +24,9 @@ pub fn install_log(default: &str) {
 /// Where something it needs is missing; the message says what to do.
 pub fn run(config: Config) -> anyhow::Result<()> {
     install_log("info");
+    // The daemon's memory and environment hold secrets: no core file, and no
+    // look into them by other processes of the same user.
+    crate::sandbox::not_dumpable()?;
     super::runtime()?.block_on(async {
         let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;

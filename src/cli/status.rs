@@ -151,7 +151,7 @@ pub fn logs(config: &Config, cell: &str, agent: Option<&str>, tail: u64, as_json
     }
     let mut found = serde_json::Map::new();
     for name in names.iter().filter(|n| agent.is_none_or(|a| a == n.as_str())) {
-        let path = config.paths.data.join("run").join(id.as_str()).join(format!("{name}.log"));
+        let path = config.paths.data.join("run").join(id.as_str()).join("keeper").join(format!("{name}.log"));
         let mut text = vec![];
         if let Ok(mut file) = std::fs::File::open(&path) {
             let length = file.metadata()?.len();

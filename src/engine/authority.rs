@@ -43,7 +43,11 @@ pub async fn level_of(
         let Some((org, name)) = team.split_once('/') else { continue };
         // Teams are read only by those who belong to them; where they cannot
         // be read, configured logins decide, and the doctor says so.
-        let Ok(teams) = forge.org_teams(org).await else { continue };
+        let teams = match forge.org_teams(org).await {
+            Ok(teams) => teams,
+            Err(error) if is_for_now(&error) => return Err(error),
+            Err(_) => continue,
+        };
         if let Some(team) = teams.iter().find(|t| t.name.eq_ignore_ascii_case(name))
             && forge.team_has_member(team.id, &login).await?
         {
@@ -58,11 +62,17 @@ pub async fn level_of(
     Ok(if access >= Access::Read || stated_write.is_some() { Level::Read } else { Level::None })
 }
 
+/// Whether it says nothing of the person: the forge is busy, or the bot's token
+/// is being changed.
+fn is_for_now(error: &ForgeError) -> bool {
+    error.is_transient() || matches!(error, ForgeError::Unauthorized { .. })
+}
+
 /// What the bot may not ask is not known; what the forge could not answer is
 /// asked again.
 fn ask<T>(result: Result<Option<T>, ForgeError>) -> Result<Option<T>, ForgeError> {
     match result {
-        Err(error) if error.is_transient() => Err(error),
+        Err(error) if is_for_now(&error) => Err(error),
         Err(error) => {
             tracing::warn!(%error, "a permission could not be read; it counts as none");
             Ok(None)

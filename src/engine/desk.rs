@@ -87,6 +87,7 @@ impl<'a> Desk<'a> {
             deleted: false,
             text: text.hash,
             seen_at: issue.updated_at.as_second(),
+            first_polled: None,
             edited_at: None,
             text_before: None,
             is_proposal: false,
@@ -330,8 +331,33 @@ impl<'a> Desk<'a> {
         if cell.state == State::Closed && cell.approval.is_some() {
             self.publish(&Publication::CloseLog(self.close_log(cell, &facts)?), Some(&cell.id))?;
         }
+        if cell.state == State::Downed {
+            self.ask_about_the_dead(cell)?;
+        }
         self.settle_waiting(cell, &mut facts, false)?;
         self.put_facts(&cell.id, &facts)
+    }
+
+    /// Somebody died and nothing revives them by itself: the directors are
+    /// asked, or told, as the proposal said.
+    fn ask_about_the_dead(&mut self, cell: &Cell) -> Result<()> {
+        let dead: Vec<String> = cell
+            .workers()
+            .filter_map(|p| match &p.run {
+                cell::RunState::Ended { exit, .. } if !exit.success => Some(format!("`{}` ({exit})", p.identity.name())),
+                _ => None,
+            })
+            .collect();
+        let id = &cell.id;
+        let text = format!(
+            "Cell `{id}` is frozen, because an agent ended badly: {}. `/revive`, `/close` or `/destroy {id}` goes on from here.",
+            dead.join(", ")
+        );
+        if cell.spec.auto_revive == cell::AutoRevive::Ask {
+            let answer = Answer { items: vec![(true, text)], ..Answer::default() };
+            return self.publish(&Publication::Question(answer), Some(id));
+        }
+        self.publish(&Publication::Warning(Warning { text, change: None }), Some(id))
     }
 
     /// Answers the operators who waited for what a cell has come to.
@@ -340,14 +366,14 @@ impl<'a> Desk<'a> {
         for (operation, until) in waiting {
             let over = matches!(cell.state, State::Closed | State::Archived | State::Destroyed);
             let reached = match until {
-                Until::Active => cell.state == State::Active || over,
+                Until::Active => over || (cell.started_at.is_some() && cell.state != State::Preparing),
                 Until::Closed => over,
                 Until::Scrubbed => scrubbed,
             };
             if reached {
                 let mut outcome = self.cell_outcome(cell, facts);
                 outcome.success = match until {
-                    Until::Active => cell.state == State::Active,
+                    Until::Active => !over,
                     _ => true,
                 };
                 outcome.message = match &cell.reason {

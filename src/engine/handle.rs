@@ -75,27 +75,7 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
         }
         Input::AgentEnded { cell, run, exit } => {
             let Some(mut desk) = Desk::of_cell(tx, context, now, key, &cell)? else { return Ok(()) };
-            let agent = run.agent.clone();
-            let words = exit.to_string();
-            let result = desk.apply(&cell, &CellInput::AgentEnded { run, exit }, &Actor::System)?;
-            let events = result.unwrap_or_default();
-            let down = events.iter().any(|e| matches!(e, cell::Event::Downed { .. }));
-            let revived = events.iter().any(|e| matches!(e, cell::Event::Revived { .. }));
-            if let Some(now) = desk.cell(&cell)?
-                && down
-                && !revived
-                && now.state == State::Downed
-            {
-                let text = format!(
-                    "Agent `{agent}` of cell `{cell}` ended with {words}; the cell is frozen. `/revive`, `/close` or `/destroy {cell}` goes on from here."
-                );
-                if now.spec.auto_revive == AutoRevive::Ask {
-                    let answer = Answer { items: vec![(true, text)], ..Answer::default() };
-                    desk.publish(&Publication::Question(answer), Some(&cell))?;
-                } else {
-                    desk.warn(text, None)?;
-                }
-            }
+            let events = desk.apply(&cell, &CellInput::AgentEnded { run, exit }, &Actor::System)?.unwrap_or_default();
             if !events.is_empty() {
                 desk.show()?;
             }
@@ -244,9 +224,13 @@ fn commented(
     }
     let (mut desk, new) = Desk::for_issue(tx, context, now, key, repo, issue)?;
     if new {
-        desk.take_on(issue, IssueAction::Other)?;
+        // A poll shows the issue as it is, a delivery as it was when this was said.
+        desk.take_on(issue, if stated_write.is_none() { IssueAction::Seen } else { IssueAction::Other })?;
     } else {
         desk.observe(issue, IssueAction::Other)?;
+    }
+    if stated_write.is_none() {
+        desk.mission.doubt_text_before(comment.created_at.as_second());
     }
     let limit = i64::from(context.config.policy.commands_per_minute);
     let count = parsed.lines.len() as i64;
@@ -272,7 +256,7 @@ fn commented(
         person: comment.author.clone(),
         written_at: comment.created_at.as_millisecond(),
         logins: logins_in(&parsed.lines),
-        voters: desk.mission.ballot.iter().flat_map(|b| b.votes.iter().map(|v| (v.id, v.login.clone()))).collect(),
+        voters: desk.mission.ballot.iter().flat_map(|b| b.votes.iter().filter(|v| v.id > 0).map(|v| (v.id, v.login.clone()))).collect(),
         lines: parsed.lines,
         stated_write,
     };
@@ -401,6 +385,9 @@ impl Desk<'_> {
     /// A mission that was not known: reads it, and says what is wrong with it.
     fn take_on(&mut self, issue: &IssueSnapshot, action: IssueAction) -> Result<()> {
         let label = approval_label(self.context, &self.repo);
+        if action == IssueAction::Seen {
+            self.mission.first_polled = Some(issue.updated_at.as_second());
+        }
         // Whoever opens an issue by the web form can put any label on it.
         if label.is_some_and(|l| issue.labels.iter().any(|x| x.id == l))
             && matches!(
@@ -562,8 +549,8 @@ impl Desk<'_> {
         self.mission.edited_at = Some(At(at * 1000));
         let change = what_changed(&before, text, 40);
         let mut voided = vec![];
-        for cell in self.live_cells()? {
-            if cell.approval.is_none() || cell.approval_void {
+        for cell in self.tx.cells_of(&self.id)?.into_iter().map(|row| row.cell) {
+            if cell.approval.is_none() || cell.approval_void || matches!(cell.state, State::Archived | State::Destroyed) {
                 continue;
             }
             let _ = self.apply(&cell.id, &CellInput::Void, &Actor::System)?;
@@ -579,7 +566,9 @@ impl Desk<'_> {
                 }
                 _ => {}
             }
-            voided.push(format!("`{}`", cell.id));
+            if cell.state.is_live() {
+                voided.push(format!("`{}`", cell.id));
+            }
         }
         if !voided.is_empty() {
             self.drop_label()?;
@@ -647,6 +636,7 @@ impl Desk<'_> {
                 None,
             );
         }
+        self.mission.doubt_text_before(newest.at / 1000);
         let text = self.text()?;
         let asked = Asked {
             actor: Actor::Person { id: newest.actor.id, login: newest.actor.login.clone() },

@@ -23,7 +23,7 @@ use crate::gitea::{Forge, ForgeOptions};
 use crate::mission::{Command, Mission};
 use crate::store::{DataLock, EffectRow, EffectState, Store, StoreError, Tx};
 use crate::workspace::Roots;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use input::{Effect, Input};
 use run::Attempt;
 use secrecy::SecretString;
@@ -55,12 +55,14 @@ pub struct Engine {
     program: PathBuf,
     host_env: BTreeMap<String, String>,
     credentials: HashMap<String, SecretString>,
-    cloning: tokio::sync::Mutex<()>,
+    mirrors: std::sync::Mutex<HashMap<i64, Arc<tokio::sync::Mutex<()>>>>,
     /// Something is in the inbox, or an effect is due.
     work: Notify,
     /// A reconcile round is wanted now.
     look: Notify,
     running: AtomicUsize,
+    /// Of these, effects on cells: they can take minutes.
+    cells_running: AtomicUsize,
     learned: AtomicBool,
     stop: watch::Sender<bool>,
     facts: tokio::sync::Mutex<mpsc::UnboundedReceiver<Fact>>,
@@ -140,12 +142,15 @@ impl Engine {
             roots,
             clock: Clock::start(mark.as_ref(), newest),
             program: std::env::current_exe().map_err(|e| other(&e))?,
-            host_env: std::env::vars().collect(),
+            host_env: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
             credentials,
-            cloning: tokio::sync::Mutex::default(),
+            mirrors: std::sync::Mutex::default(),
             work: Notify::new(),
             look: Notify::new(),
             running: AtomicUsize::new(0),
+            cells_running: AtomicUsize::new(0),
             learned: AtomicBool::new(false),
             stop: watch::channel(false).0,
             facts: tokio::sync::Mutex::new(facts),
@@ -182,6 +187,11 @@ impl Engine {
             known.repos = repos.into_iter().map(|r| (r.reference.id, r)).collect();
         });
         Ok(())
+    }
+
+    /// The right to work on a repository's mirror.
+    fn mirror(&self, repo: i64) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(self.mirrors.lock().unwrap_or_else(std::sync::PoisonError::into_inner).entry(repo).or_default())
     }
 
     /// The bot's and the host's credential of that name.
@@ -440,7 +450,9 @@ impl Engine {
                 .unwrap_or(None);
             let wait = next.map_or(60_000, |at| (at - self.clock.now().0).clamp(0, 60_000));
             // A lane whose head runs is woken by its end; nothing is due then.
-            let wait = if self.running.load(Ordering::SeqCst) > 0 { wait.max(20) } else { wait };
+            // And what is due but cannot be done yet (the forge did not say who
+            // we are) must not keep a processor busy.
+            let wait = wait.max(20);
             tokio::select! {
                 () = self.work.notified() => {}
                 () = tokio::time::sleep(Duration::from_millis(wait as u64)) => {}
@@ -476,8 +488,11 @@ impl Engine {
 
     async fn start_effects(self: &Arc<Self>) {
         let workers = self.context.config.engine.effect_workers as usize;
-        let free = workers.saturating_sub(self.running.load(Ordering::SeqCst));
-        if free == 0 {
+        // Cells have places of their own: a reaction never waits behind a clone.
+        let cells = self.cells_running.load(Ordering::SeqCst);
+        let free = workers.saturating_sub(self.running.load(Ordering::SeqCst) - cells) as i64;
+        let free_cells = workers.saturating_sub(cells) as i64;
+        if free == 0 && free_cells == 0 {
             return;
         }
         let now = self.clock.now().0;
@@ -486,7 +501,7 @@ impl Engine {
         if !due.unwrap_or(true) {
             return;
         }
-        let claimed = match self.store.transact(move |tx| tx.claim(now, free as i64)).await {
+        let claimed = match self.store.transact(move |tx| tx.claim(now, free, free_cells)).await {
             Ok(claimed) => claimed,
             Err(error) => {
                 tracing::error!(%error, "effects could not be claimed");
@@ -494,12 +509,18 @@ impl Engine {
             }
         };
         for row in claimed {
+            let of_cell = usize::from(row.kind == "cell");
+            self.cells_running.fetch_add(of_cell, Ordering::SeqCst);
             self.running.fetch_add(1, Ordering::SeqCst);
             let engine = Arc::clone(self);
             tokio::spawn(async move {
-                let attempt = run::run(&engine, &row).await;
+                let attempt = std::panic::AssertUnwindSafe(run::run(&engine, &row))
+                    .catch_unwind()
+                    .await
+                    .unwrap_or_else(|_| Attempt::Again { why: "it failed inside; see the log".to_owned(), after: None });
                 engine.finish(&row, attempt).await;
                 engine.running.fetch_sub(1, Ordering::SeqCst);
+                engine.cells_running.fetch_sub(of_cell, Ordering::SeqCst);
                 engine.work.notify_one();
             });
         }
@@ -518,6 +539,7 @@ impl Engine {
             Attempt::Done(Input::Nothing) => (EffectState::Done, vec![], None),
             Attempt::Done(input) => (EffectState::Done, vec![input], None),
             Attempt::Never { why, input } => {
+                let why = self.context.redact(&why);
                 tracing::warn!(effect = id, kind = row.kind, why, "an effect cannot be done");
                 let inputs = std::iter::once(failed(&why)).chain(input).collect();
                 (EffectState::Failed, inputs, Some(why))
@@ -533,11 +555,16 @@ impl Engine {
                     "an effect is tried again"
                 );
                 let (not_before, why) = (now + wait.as_millis() as i64, self.context.redact(&why));
-                let result = self.store.transact(move |tx| tx.retry(&id, not_before, &why)).await;
-                if let Err(error) = result {
-                    tracing::error!(%error, "an effect could not be put back; it is taken up at the next start");
+                loop {
+                    let (id, why) = (id.clone(), why.clone());
+                    match self.store.transact(move |tx| tx.retry(&id, not_before, &why)).await {
+                        Ok(()) | Err(StoreError::Closed) => return,
+                        Err(error) => {
+                            tracing::error!(%error, "an effect could not be put back yet");
+                            tokio::time::sleep(Duration::from_secs(1)).await;
+                        }
+                    }
                 }
-                return;
             }
         };
         let lane = row.mission.clone();

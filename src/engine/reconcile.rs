@@ -91,10 +91,15 @@ pub async fn learn(engine: &Engine, forge: &Forge) -> Result<(), ReconcileError>
 
 /// One round over every repository.
 pub async fn round(engine: &Engine, forge: &Forge) -> Result<(), ReconcileError> {
+    let mut first_error = None;
     for repo in engine.context.known().repos.into_values() {
-        look_at(engine, forge, &repo.reference).await?;
+        // One that cannot be read does not hide the others.
+        if let Err(error) = look_at(engine, forge, &repo.reference).await {
+            tracing::warn!(%error, repository = repo.config.name, "a repository could not be looked at to the end");
+            first_error = first_error.or(Some(error));
+        }
     }
-    Ok(())
+    first_error.map_or(Ok(()), Err)
 }
 
 async fn look_at(engine: &Engine, forge: &Forge, repo: &RepoRef) -> Result<(), ReconcileError> {

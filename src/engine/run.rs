@@ -6,15 +6,15 @@ use super::input::{Effect, Facts, Input, LabelEvent};
 use super::{Engine, desk};
 use crate::agents::InvocationContext;
 use crate::backend::{Backend as _, BackendError, Plan, host_read_paths};
-use crate::cell::{AgentRun, Cell, CellId, Effect as CellEffect, Isolation, Role};
+use crate::cell::{AgentRun, Cell, CellId, Effect as CellEffect, Isolation, Role, State};
 use crate::gitea::event::RepoRef;
-use crate::gitea::{Forge, ForgeError};
+use crate::gitea::{Forge, ForgeError, Repository};
 use crate::keeper::{StartAgent, View};
 use crate::mission::ApprovedText;
 use crate::publication::parse_marker;
 use crate::sandbox::LandlockPaths;
 use crate::store::{EffectRow, StoreError};
-use crate::workspace::{CloneError, Home, HomeError, clone_project};
+use crate::workspace::{CloneError, Home, HomeError, clone_project, scrub};
 use futures::StreamExt as _;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -88,7 +88,9 @@ pub async fn run(engine: &Engine, row: &EffectRow) -> Attempt {
     };
     match result {
         Ok(input) => Attempt::Done(input),
-        Err(Attempt::Again { why, .. }) if row.attempts > ATTEMPTS_MAX => Attempt::Never { why, input: None },
+        Err(Attempt::Again { why, .. }) if row.attempts > ATTEMPTS_MAX && row.kind != "cell" => {
+            Attempt::Never { why, input: None }
+        }
         // A reaction is a courtesy: one that is forbidden is not worth a queue.
         Err(Attempt::Again { why, after: Some(MENDED_BY_PEOPLE) }) if row.kind == "react" => {
             Attempt::Never { why, input: None }
@@ -315,20 +317,52 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
     let home = engine.roots.home(&id);
     let backend = &engine.backend;
     match order {
-        CellEffect::Prepare { runs } => start(engine, row, &stored.cell, stored.slot, &runs, &home).await,
-        CellEffect::Restore { runs } => {
-            engine.roots.exhume(&id)?;
-            start(engine, row, &stored.cell, stored.slot, &runs, &home).await
+        CellEffect::Prepare { runs } | CellEffect::Restore { runs } => {
+            if stored.cell.state == State::Preparing && !home.path.exists() && engine.roots.is_buried(&id) {
+                engine.roots.exhume(&id)?;
+            }
+            let result = start(engine, row, &stored.cell, stored.slot, &runs, &home).await;
+            let result = match result {
+                // What cannot be done for good must not leave the cell waiting.
+                Err(Attempt::Never { why, .. }) => {
+                    Ok(Input::StartFailed { cell: id.clone(), reason: engine.context.redact(&why), found: None })
+                }
+                other => other,
+            };
+            if matches!(result, Ok(Input::StartFailed { .. })) {
+                let plan = plan(engine, &stored.cell, stored.slot, &home);
+                backend.stop(plan, None).await.map_err(|e| again_or_never(&e))?;
+                if home.path.exists() {
+                    engine.roots.bury(&id)?;
+                }
+            }
+            result
         }
         CellEffect::StartAgents { runs, text } => {
             // Gone by now (closed, or destroyed): nothing is started any more.
             if !stored.cell.state.has_processes() {
                 return Ok(Input::Nothing);
             }
+            if stored.cell.approval_void {
+                for run in &runs {
+                    engine.agent_did_not_start(&id, run, "the text was changed after it was approved");
+                }
+                return Ok(Input::Nothing);
+            }
             let text_of = approved_text(engine, &stored.cell).await?;
             let plan = plan(engine, &stored.cell, stored.slot, &home);
-            backend.start(plan).await.map_err(|e| again_or_never(&e))?;
-            for run in &runs {
+            if let Err(error) = backend.start(plan).await {
+                if let Attempt::Again { why, after } = again_or_never(&error) {
+                    return Err(Attempt::Again { why, after });
+                }
+                for run in &runs {
+                    engine.agent_did_not_start(&id, run, &error.to_string());
+                }
+                return Ok(Input::Nothing);
+            }
+            // Revoked, or started anew, in the meantime: not these.
+            let current = |run: &&AgentRun| stored.cell.running().any(|(a, n)| a == run.agent && n == run.number);
+            for run in runs.iter().filter(current) {
                 let told: Vec<&str> = text.iter().map(String::as_str).collect();
                 let result = start_agent(engine, &stored.cell, stored.slot, &facts, run, &home, &text_of, &told).await;
                 if let Err(why) = result {
@@ -354,8 +388,15 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
         }
         CellEffect::Checkpoint { .. } => Err(never("this version takes no checkpoints".to_owned())),
         CellEffect::Stop => {
+            if stored.cell.state != State::Closing {
+                // Done by an earlier one.
+                return Ok(Input::Nothing);
+            }
             let plan = plan(engine, &stored.cell, stored.slot, &home);
-            let harvest = backend.stop(plan, facts.commit.clone()).await.map_err(|e| again_or_never(&e))?;
+            let base = facts.commit.clone().or_else(|| home.is_made());
+            // Never given up: until nothing runs, the cell is not closed.
+            let again = |e: BackendError| Attempt::Again { why: e.to_string(), after: None };
+            let harvest = backend.stop(plan, base).await.map_err(again)?;
             if home.path.exists() {
                 engine.roots.bury(&id)?;
             }
@@ -370,7 +411,8 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
         }
         CellEffect::Scrub => {
             let plan = plan(engine, &stored.cell, stored.slot, &home);
-            backend.stop(plan, None).await.map_err(|e| again_or_never(&e))?;
+            let again = |e: BackendError| Attempt::Again { why: e.to_string(), after: None };
+            backend.stop(plan, None).await.map_err(again)?;
             let roots = engine.roots.clone();
             let cell = id.clone();
             blocking(move || roots.scrub(&cell)).await??;
@@ -424,15 +466,17 @@ async fn approved_text(engine: &Engine, cell: &Cell) -> Result<ApprovedText, Att
 }
 
 /// Everything between approval and a running cell. The last look at the issue
-/// is here: what runs is what was approved, or nothing.
+/// and at the cell comes after everything that takes long: what runs is what
+/// was approved, or nothing.
 async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &[AgentRun], home: &Home) -> Ran {
     let failed = |reason: String, found| Ok(Input::StartFailed { cell: cell.id.clone(), reason, found });
-    if !cell.state.has_processes() {
+    let changed = "the text was changed after it was approved".to_owned();
+    if cell.state != State::Preparing {
         // Closed or destroyed while this waited: nothing is started.
         return Ok(Input::Nothing);
     }
     if cell.approval_void {
-        return failed("the text was changed after it was approved".to_owned(), None);
+        return failed(changed, None);
     }
     let text = approved_text(engine, cell).await?;
     let mission_name = row.mission.clone();
@@ -442,46 +486,38 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &
     let repo = RepoRef { id: mission.repo_id, owner: mission.owner.clone(), name: mission.repo.clone() };
     let forge =
         engine.forge.as_ref().ok_or_else(|| Attempt::Again { why: "there is no forge".to_owned(), after: None })?;
+    let Some(repository) = forge.repository_by_id(repo.id).await? else {
+        return failed("the repository is not there any more".to_owned(), None);
+    };
+    if repository.empty {
+        return failed("the repository is empty; it needs a first commit".to_owned(), None);
+    }
+    let branch = repository.default_branch.clone();
+    // A home that was handed over may hold anything by now: it stays as it is.
+    let commit = match home.is_made() {
+        Some(commit) => commit,
+        None => match make_home(engine, row, cell, slot, home, &repository, &text).await? {
+            Ok(commit) => commit,
+            Err(why) => return failed(why, None),
+        },
+    };
+    let planted = planted_configuration(&home.path.join("project"));
+
     let Some(issue) = forge.repo_ref(&repo).issue(mission.number).get().await? else {
         return failed("the issue is not there any more".to_owned(), None);
     };
     if ApprovedText::new(&issue.title, &issue.body).hash != text.hash {
-        return failed("the text was changed after it was approved".to_owned(), Some(Box::new((repo, issue))));
+        return failed(changed, Some(Box::new((repo, issue))));
     }
     if !issue.open {
         return failed("the issue was closed".to_owned(), Some(Box::new((repo, issue))));
     }
-    let Some(repository) = forge.repository_by_id(repo.id).await? else {
-        return failed("the repository is not there any more".to_owned(), None);
-    };
-    let reference = repository.reference();
-    let branch = repository.default_branch.clone();
-    if repository.empty {
-        return failed("the repository is empty; it needs a first commit".to_owned(), None);
+    let name = cell.id.to_string();
+    match engine.store.read(move |tx| tx.cell(&name)).await? {
+        Some(now) if now.cell.state != State::Preparing => return Ok(Input::Nothing),
+        Some(now) if now.cell.approval_void => return failed(changed, None),
+        _ => {}
     }
-
-    home.make(&cell.spec.agents)?;
-    let url = format!("{}/{}.git", engine.context.config.forge.url.trim_end_matches('/'), reference.full_name());
-    let (mirrors, target, token) = (engine.roots.mirrors.clone(), home.path.join("project"), engine.token.clone());
-    let one_at_a_time = engine.cloning.lock().await;
-    let branch_of = branch.clone();
-    let cloned = blocking(move || clone_project(&mirrors, reference.id, &url, &token, &branch_of, &target)).await?;
-    drop(one_at_a_time);
-    let cloned = match cloned {
-        Ok(cloned) => cloned,
-        Err(error @ CloneError::NoGit(_)) => return failed(error.to_string(), None),
-        // The forge may be down for a moment; after some tries it is not that.
-        Err(error) if row.attempts >= 4 => return failed(error.to_string(), None),
-        Err(error) => return Err(Attempt::Again { why: engine.context.redact(&error.to_string()), after: None }),
-    };
-    let planted = planted_configuration(&home.path.join("project"));
-    home.write_record("mission.md", format!("# {}\n\n{}\n", text.title, text.body).as_bytes())?;
-    let record = serde_json::json!({
-        "cell_id": cell.id, "mission": row.mission, "repository": repo.full_name(), "issue": mission.number,
-        "agents": cell.spec.agents, "commit": cloned.commit, "approved_text": text.hash,
-    });
-    home.write_record("cell.json", format!("{record:#}\n").as_bytes())?;
-    let facts = Facts { commit: Some(cloned.commit.clone()), ..Facts::default() };
 
     let plan = plan(engine, cell, slot, home);
     let running = match engine.backend.start(plan).await {
@@ -491,25 +527,57 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &
         }
         Err(error) => return Err(Attempt::Again { why: error.to_string(), after: None }),
     };
-    let mut facts = facts;
-    facts.running = Some(running.clone());
+    let facts = Facts { commit: Some(commit.clone()), running: Some(running.clone()), ..Facts::default() };
     for run in runs {
         let told: Vec<&str> = cell.spec.task.iter().map(String::as_str).collect();
         if let Err(why) = start_agent(engine, cell, slot, &facts, run, home, &text, &told).await {
-            let plan = self::plan(engine, cell, slot, home);
-            let _ = engine.backend.stop(plan, None).await;
             return failed(format!("agent {} could not be started: {why}", run.agent), None);
         }
     }
-    // What ran now shows the system call filter and Landlock too.
-    Ok(Input::Started {
-        cell: cell.id.clone(),
-        runs: runs.to_vec(),
-        running,
-        commit: cloned.commit,
-        branch: cloned.branch,
-        planted,
-    })
+    Ok(Input::Started { cell: cell.id.clone(), runs: runs.to_vec(), running, commit, branch, planted })
+}
+
+/// Makes a cell's home and the clone in it, from nothing. The inner error is
+/// for good.
+async fn make_home(
+    engine: &Engine,
+    row: &EffectRow,
+    cell: &Cell,
+    slot: i64,
+    home: &Home,
+    repository: &Repository,
+    text: &ApprovedText,
+) -> Result<Result<String, String>, Attempt> {
+    // Half a home, from before a crash, that no agent has seen.
+    let path = home.path.clone();
+    blocking(move || scrub(&path)).await?.map_err(|e| Attempt::Again { why: e.to_string(), after: None })?;
+    home.make()?;
+    let reference = repository.reference();
+    let url = format!("{}/{}.git", engine.context.config.forge.url.trim_end_matches('/'), reference.full_name());
+    let (mirrors, target, token) = (engine.roots.mirrors.clone(), home.path.join("project"), engine.token.clone());
+    let branch = repository.default_branch.clone();
+    let mirror = engine.mirror(reference.id);
+    let cloned = {
+        let _one_at_a_time = mirror.lock().await;
+        blocking(move || clone_project(&mirrors, reference.id, &url, &token, &branch, &target)).await?
+    };
+    let cloned = match cloned {
+        Ok(cloned) => cloned,
+        Err(error @ CloneError::NoGit(_)) => return Ok(Err(error.to_string())),
+        // The forge may be down for a moment; after some tries it is not that.
+        Err(error) if row.attempts >= 4 => return Ok(Err(engine.context.redact(&error.to_string()))),
+        Err(error) => return Err(Attempt::Again { why: engine.context.redact(&error.to_string()), after: None }),
+    };
+    home.write_record("mission.md", format!("# {}\n\n{}\n", text.title, text.body).as_bytes())?;
+    let record = serde_json::json!({
+        "cell_id": cell.id, "mission": row.mission, "repository": repository.reference().full_name(),
+        "agents": cell.spec.agents, "commit": cloned.commit, "approved_text": text.hash,
+    });
+    home.write_record("cell.json", format!("{record:#}\n").as_bytes())?;
+    let uid = engine.backend.agents_uid(slot).await;
+    let (home, commit) = (home.clone(), cloned.commit.clone());
+    blocking(move || home.hand_over(&commit, uid)).await??;
+    Ok(Ok(cloned.commit))
 }
 
 #[allow(clippy::too_many_arguments, reason = "the parts of one start")]
@@ -523,17 +591,9 @@ async fn start_agent(
     text: &ApprovedText,
     told: &[&str],
 ) -> Result<(), String> {
-    let _ = slot;
     let profile = engine.context.profiles.get(&run.agent).ok_or("there is no such agent profile any more")?;
-    home.make(std::slice::from_ref(&run.agent)).map_err(|e| e.to_string())?;
+    home.make_agent(&run.agent, engine.backend.agents_uid(slot).await).map_err(|e| e.to_string())?;
     let prompt = home.write_prompt(&run.agent, run.number, text, told).map_err(|e| e.to_string())?;
-    if let Some(uid) = engine.backend.agents_uid(slot).await {
-        let home = home.clone();
-        tokio::task::spawn_blocking(move || home.give_to(uid))
-            .await
-            .map_err(|e| e.to_string())?
-            .map_err(|e| e.to_string())?;
-    }
     let walled = facts.running.as_ref().and_then(|r| r.isolation).is_none_or(|l| l >= Isolation::Level2);
     let place = |inside: &str| if walled { Path::new("/cell").join(inside) } else { home.path.join(inside) };
     let (prompt_file, own_home, project) =
@@ -594,11 +654,10 @@ async fn start_agent(
             argv[0] = program.display().to_string();
         }
         let tmp = own_home.join("tmp");
-        std::fs::create_dir_all(&tmp).map_err(|e| e.to_string())?;
-        if let Some(uid) = engine.backend.agents_uid(slot).await {
-            std::os::unix::fs::chown(&tmp, Some(uid), Some(uid)).map_err(|e| e.to_string())?;
-        }
         env.push(("TMPDIR".to_owned(), tmp.display().to_string()));
+        // Landlock denies the host's, and to git a denied file is an error
+        // where a missing one is not.
+        env.push(("GIT_CONFIG_NOSYSTEM".to_owned(), "1".to_owned()));
         let own = [place(".lazarus"), place("project"), place("shared")];
         read = host_read_paths(&program, &own);
         read.extend(profile.read_paths.clone());

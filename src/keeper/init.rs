@@ -3,7 +3,7 @@
 use super::agent::{self, Started};
 use super::{AgentState, Event, ExitRecord, LaunchSpec, Order};
 use crate::sandbox::{
-    Filter, StepError, become_user, build_root, compile_filter, loopback_up, no_new_privileges, not_dumpable, pivot,
+    Filter, Sockets, StepError, become_user, build_root, compile_filter, loopback_up, no_new_privileges, not_dumpable, pivot,
     private, set_hostname, subreaper,
 };
 use std::fs::File;
@@ -83,15 +83,19 @@ impl Keeper {
         } else {
             subreaper()?;
         }
-        let sockets = spec.namespaces || spec.host_network;
+        let sockets = match (spec.namespaces, spec.host_network) {
+            (true, _) => Sockets::All,
+            (false, true) => Sockets::Internet,
+            (false, false) => Sockets::None,
+        };
         let filter = compile_filter(sockets)?;
-        if !sockets {
+        if sockets == Sockets::None {
             applied.push("no sockets at all, as there is no network namespace to keep them in".to_owned());
         } else if !spec.namespaces {
             applied.push("the host's network, as policy says".to_owned());
         }
         no_new_privileges()?;
-        applied.push("no_new_privs, no capabilities, resource limits for agents".to_owned());
+        applied.push("no_new_privs, no capabilities; limits of open files, processes and file size".to_owned());
         applied.push("a system call allow-list for agents".to_owned());
         let signals = signal_descriptor()?;
         opened
@@ -254,6 +258,7 @@ impl Keeper {
             let mut client = Client { stream, reader: BufReader::new(reader) };
             let hello = Event::Hello {
                 cell: self.spec.cell.clone(),
+                namespaces: self.spec.namespaces,
                 applied: self.applied.clone(),
                 agents: self.agents.iter().map(|a| a.state.clone()).collect(),
             };

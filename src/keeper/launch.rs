@@ -51,7 +51,9 @@ fn try_launch(run_dir: &Path) -> Result<(), StepError> {
     }
     let opened = Opened {
         control: UnixListener::bind("control.sock").map_err(io_step("making control.sock"))?,
-        run_dir: File::open(".").map_err(io_step("opening"))?,
+        // Its own directory, in which it may write: what the daemon and this
+        // launcher write lies above it, out of its reach.
+        run_dir: File::open("keeper").map_err(io_step("opening the keeper's directory"))?,
         _lock: lock,
     };
     // SAFETY: asks for numbers.

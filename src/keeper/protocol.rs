@@ -145,6 +145,8 @@ pub enum Event {
     Hello {
         /// The cell.
         cell: String,
+        /// Whether it has namespaces of its own.
+        namespaces: bool,
         /// Steps of isolation that were taken, in words.
         applied: Vec<String>,
         /// Every run so far, the last of each agent.

@@ -28,6 +28,20 @@ pub struct CouncilRule {
     pub members: Vec<String>,
 }
 
+impl Mission {
+    /// What was said before the mission's text was first seen, by polling, was
+    /// said of a text that may have been another: from here on it counts as
+    /// edited then.
+    pub fn doubt_text_before(&mut self, said_at: i64) {
+        if let Some(seen) = self.first_polled
+            && seen > said_at + 1
+            && self.edited_at.is_none_or(|at| at.0 < seen * 1000)
+        {
+            self.edited_at = Some(At(seen * 1000));
+        }
+    }
+}
+
 impl CouncilRule {
     /// Reads `none`, `2`, `2 of ada, bob` or `2 directors`.
     ///
@@ -61,6 +75,12 @@ impl CouncilRule {
         let named = |n: &String| n.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) && n.len() <= 64;
         if !members.iter().all(named) {
             return Err(wrong());
+        }
+        let mut distinct: Vec<String> = members.iter().map(|m| m.to_lowercase()).collect();
+        distinct.sort();
+        distinct.dedup();
+        if distinct.len() < members.len() {
+            return Err("a name stands twice in the council".to_owned());
         }
         if !members.is_empty() && members.len() < votes {
             return Err(format!("{votes} votes cannot come from {} people", members.len()));
@@ -129,6 +149,10 @@ pub struct Mission {
     /// `updated_at` of the newest snapshot that was taken over, in whole
     /// seconds: older ones are late and change nothing.
     pub seen_at: i64,
+    /// `updated_at` of the first snapshot, in whole seconds, where it was found by
+    /// polling: what the text was before that is not known.
+    #[serde(default)]
+    pub first_polled: Option<i64>,
     /// When the text last changed after opening, by the forge's clock.
     pub edited_at: Option<At>,
     /// Hash of the text before that.
@@ -258,6 +282,7 @@ mod tests {
             deleted: false,
             text: text.hash.clone(),
             seen_at: 0,
+            first_polled: None,
             edited_at,
             text_before: None,
             is_proposal: true,

@@ -35,10 +35,19 @@ fn rule(argument: u8, length: Len, op: Op, value: u64) -> Result<SeccompRule, se
     SeccompRule::new(vec![Condition::new(argument, length, op, value)?])
 }
 
-/// Compiles the filter for this machine's architecture. Without `sockets` an
-/// agent can make none but pairs of its own: that is what "no network" means
-/// where there is no network namespace.
-pub fn compile(sockets: bool) -> Result<Filter, StepError> {
+/// Which sockets an agent may make, besides pairs of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sockets {
+    /// Unix, IPv4, IPv6, routes: what is behind them is its own namespace's.
+    All,
+    /// IPv4 and IPv6: a path would lead to the host's services.
+    Internet,
+    /// None: "no network" where there is no network namespace.
+    None,
+}
+
+/// Compiles the filter for this machine's architecture.
+pub fn compile(sockets: Sockets) -> Result<Filter, StepError> {
     let wrong = |e: seccompiler::BackendError| StepError {
         step: "compiling the system call filter".to_owned(),
         source: io::Error::other(e.to_string()),
@@ -82,8 +91,20 @@ pub fn compile(sockets: bool) -> Result<Filter, StepError> {
         ])
     };
     rules.extend(conditional().map_err(wrong)?);
-    if !sockets {
-        rules.remove(&libc::SYS_socket);
+    match sockets {
+        Sockets::All => {}
+        Sockets::Internet => {
+            let internet = || {
+                Ok(vec![
+                    rule(0, Len::Dword, Op::Eq, libc::AF_INET as u64)?,
+                    rule(0, Len::Dword, Op::Eq, libc::AF_INET6 as u64)?,
+                ])
+            };
+            rules.insert(libc::SYS_socket, internet().map_err(wrong)?);
+        }
+        Sockets::None => {
+            rules.remove(&libc::SYS_socket);
+        }
     }
     let allow = SeccompFilter::new(rules, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow, arch)
         .and_then(TryInto::try_into)

@@ -244,7 +244,8 @@ pub fn build_root(
         }
     }
     for (tree, place) in &devices {
-        attach(tree, &inside(place), true, true)?;
+        // Read-only: the node cannot be changed, what is behind it can be written.
+        attach(tree, &inside(place), false, true)?;
     }
     for (name, target) in [
         ("/dev/fd", "/proc/self/fd"),

@@ -95,7 +95,7 @@ pub fn probe() -> HostReport {
     }
     match in_child(0, give, uid, gid, || {
         no_new_privileges()?;
-        apply_filter(&compile_filter(true)?)?;
+        apply_filter(&compile_filter(super::Sockets::All)?)?;
         Ok(String::new())
     }) {
         Ok(_) => report.seccomp = true,

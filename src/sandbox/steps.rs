@@ -88,6 +88,12 @@ pub fn not_dumpable() -> Result<(), StepError> {
     Ok(())
 }
 
+/// A reader that went away ends this program quietly, as it does others.
+pub fn default_broken_pipe() {
+    // SAFETY: resets one signal's disposition before there are threads.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 /// Becomes the parent of orphans below, where there is no PID namespace.
 pub fn subreaper() -> Result<(), StepError> {
     // SAFETY: prctl with integers.

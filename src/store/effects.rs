@@ -101,14 +101,20 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Claims the head of every lane that is free and due, at most `limit`.
-    pub fn claim(&self, now: i64, limit: i64) -> Result<Vec<EffectRow>> {
+    /// Claims the head of every lane that is free and due, at most `limit`, and
+    /// at most `cells` that are about cells.
+    pub fn claim(&self, now: i64, limit: i64, cells: i64) -> Result<Vec<EffectRow>> {
         let mut statement = self.conn.prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM effects e WHERE state = 'ready' AND not_before <= ?1 AND NOT EXISTS \
+            "SELECT {COLUMNS} FROM effects e WHERE state = 'ready' AND not_before <= ?1 AND (kind = 'cell') = ?3 AND NOT EXISTS \
              (SELECT 1 FROM effects o WHERE o.lane = e.lane AND o.seq < e.seq AND o.state IN ('ready', 'running')) \
              ORDER BY seq LIMIT ?2"
         ))?;
-        let rows: Vec<EffectRow> = statement.query_map(params![now, limit], read)?.collect::<rusqlite::Result<_>>()?;
+        let mut rows: Vec<EffectRow> = vec![];
+        for (of_cells, limit) in [(false, limit), (true, cells)] {
+            for row in statement.query_map(params![now, limit, of_cells], read)? {
+                rows.push(row?);
+            }
+        }
         for row in &rows {
             self.conn
                 .prepare_cached("UPDATE effects SET state = 'running', attempts = attempts + 1 WHERE seq = ?")?

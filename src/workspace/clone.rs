@@ -73,6 +73,8 @@ fn git(directory: Option<&Path>) -> Command {
         ("GIT_TERMINAL_PROMPT", "0"),
         ("GIT_ASKPASS", "/bin/false"),
         ("LC_ALL", "C"),
+        ("GIT_HTTP_LOW_SPEED_LIMIT", "1000"),
+        ("GIT_HTTP_LOW_SPEED_TIME", "60"),
     ] {
         command.env(name, value);
     }
@@ -95,6 +97,8 @@ fn git(directory: Option<&Path>) -> Command {
     if let Some(directory) = directory {
         command.arg("-C").arg(directory);
     }
+    // Its helpers are ended with it: they hold the same pipes.
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -105,7 +109,8 @@ fn run(what: &'static str, command: &mut Command) -> Result<String, CloneError> 
     let read = |stream: Option<&mut (dyn std::io::Read + Send)>| {
         let mut text = vec![];
         if let Some(stream) = stream {
-            let _ = stream.take(1 << 20).read_to_end(&mut text);
+            let _ = (&mut *stream).take(1 << 20).read_to_end(&mut text);
+            let _ = std::io::copy(stream, &mut std::io::sink());
         }
         String::from_utf8_lossy(&text).into_owned()
     };
@@ -118,7 +123,9 @@ fn run(what: &'static str, command: &mut Command) -> Result<String, CloneError> 
                 break status;
             }
             if started.elapsed() > GIT_TIMEOUT {
-                let _ = child.kill();
+                if let Some(group) = rustix::process::Pid::from_raw(child.id() as i32) {
+                    let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+                }
                 let _ = child.wait();
                 return Err(CloneError::Timeout { what });
             }
@@ -135,8 +142,8 @@ fn run(what: &'static str, command: &mut Command) -> Result<String, CloneError> 
     })
 }
 
-/// Brings the mirror up to date and clones it to `target`. A clone that is
-/// there already stays as it is.
+/// Brings the mirror up to date and clones it to `target`, which no agent has
+/// seen: git of the host's side never runs in a tree that they can write.
 ///
 /// # Errors
 /// Where git cannot be run, or the forge does not give the project.
@@ -148,7 +155,8 @@ pub fn clone_project(
     branch: &str,
     target: &Path,
 ) -> Result<Cloned, CloneError> {
-    if !target.join(".git").is_dir() {
+    {
+        super::scrub(target).map_err(CloneError::io(format!("removing {}", target.display())))?;
         let mirror = mirrors.join(format!("{repo_id}.git"));
         refresh(&mirror, url, token)?;
         // Cloned beside its place and moved there, so that half a clone is

@@ -71,6 +71,11 @@ impl Roots {
         move_directory(&self.cells.join(cell.as_str()), &self.graveyard.join(cell.as_str()))
     }
 
+    /// Whether a cell lies in the graveyard.
+    pub fn is_buried(&self, cell: &CellId) -> bool {
+        self.graveyard.join(cell.as_str()).exists()
+    }
+
     /// Brings it back.
     ///
     /// # Errors
@@ -138,21 +143,63 @@ pub struct Home {
 }
 
 impl Home {
-    /// Makes the directories of a home; what is there stays.
+    /// Whether the home was made and given to its agents. From then on the host's
+    /// side touches nothing that agents can write: they could put links there.
+    pub fn is_made(&self) -> Option<String> {
+        std::fs::read_to_string(self.path.join(".lazarus/commit")).ok().map(|t| t.trim().to_owned())
+    }
+
+    /// Makes the directories of a home, before any agent runs in it.
     ///
     /// # Errors
     /// Where one cannot be made.
-    pub fn make(&self, agents: &[String]) -> Result<(), HomeError> {
+    pub fn make(&self) -> Result<(), HomeError> {
         make_directory(&self.path, 0o700)?;
         for directory in [".lazarus", ".lazarus/prompts", ".lazarus/messages", "shared", "shared/artifacts", "home"] {
             make_directory(&self.path.join(directory), 0o755)?;
         }
-        for agent in agents {
-            make_directory(&self.path.join("home").join(agent), 0o700)?;
-        }
         let pad = self.path.join("shared/scratchpad.md");
-        if !pad.exists() {
-            File::create(&pad).map_err(on("making", &pad))?;
+        File::create(&pad).map_err(on("making", &pad))?;
+        Ok(())
+    }
+
+    /// Gives the clone and the shared files to the agents' user, where they are
+    /// not this user, and notes the commit that was cloned: the home is made.
+    ///
+    /// # Errors
+    /// Where something cannot be given or written.
+    pub fn hand_over(&self, commit: &str, uid: Option<u32>) -> Result<(), HomeError> {
+        if let Some(uid) = uid {
+            for directory in ["project", "shared"] {
+                give(&self.path.join(directory), uid)?;
+            }
+        }
+        self.write_record("commit", commit.as_bytes()).map(|_| ())
+    }
+
+    /// Makes one agent's own home, unless it is there. No agent can write the
+    /// directory that it is made in.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn make_agent(&self, agent: &str, uid: Option<u32>) -> Result<(), HomeError> {
+        use rustix::fs::{Mode, OFlags, mkdirat, openat};
+        let path = self.path.join("home").join(agent);
+        let tried = |e: rustix::io::Errno| on("making", &path)(e.into());
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let homes = openat(CWD, self.path.join("home"), flags, Mode::empty()).map_err(tried)?;
+        match mkdirat(&homes, agent, Mode::RWXU) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::EXIST) => return Ok(()),
+            Err(error) => return Err(tried(error)),
+        }
+        let own = openat(&homes, agent, flags, Mode::empty()).map_err(tried)?;
+        // Where there is no private `/tmp`, this is it.
+        mkdirat(&own, "tmp", Mode::RWXU).map_err(tried)?;
+        if let Some(uid) = uid {
+            let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid)));
+            chownat(&own, "tmp", owner, group, AtFlags::SYMLINK_NOFOLLOW).map_err(tried)?;
+            rustix::fs::fchown(&own, owner, group).map_err(tried)?;
         }
         Ok(())
     }
@@ -203,22 +250,10 @@ impl Home {
         self.write_record(&name, prompt.as_bytes())?;
         Ok(name)
     }
-
-    /// Gives everything that agents may write to their user. As an ordinary
-    /// user it is theirs already.
-    ///
-    /// # Errors
-    /// Where it cannot be given.
-    pub fn give_to(&self, uid: u32) -> Result<(), HomeError> {
-        for directory in ["project", "shared", "home"] {
-            give(&self.path.join(directory), uid)?;
-        }
-        // The home itself is walked by the keeper's launcher, not by agents.
-        Ok(())
-    }
 }
 
-/// Gives a tree to a user, links themselves and not what they point to.
+/// Gives a tree that no agent has seen yet to their user; links themselves, not
+/// what they point to.
 fn give(path: &Path, uid: u32) -> Result<(), HomeError> {
     let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid)));
     chownat(CWD, path, owner, group, AtFlags::SYMLINK_NOFOLLOW)

@@ -43,6 +43,7 @@ fn remove(parent: &OwnedFd, name: &CStr, depth: usize) -> io::Result<()> {
     // By descriptor, so that no link can take the directory's place in between.
     let pinned = openat(parent, name, flags | OFlags::PATH, Mode::empty())?;
     let _ = chmodat(CWD, format!("/proc/self/fd/{}", pinned.as_raw_fd()), Mode::RWXU, AtFlags::empty());
+    drop(pinned);
     let directory = openat(parent, name, flags, Mode::empty())?;
     let mut first_error = None;
     // Read again after each pass: a directory changes while it is emptied.
@@ -62,8 +63,11 @@ fn remove(parent: &OwnedFd, name: &CStr, depth: usize) -> io::Result<()> {
         }
         let mut removed = 0;
         for entry in &found {
-            let result =
-                if depth >= DEPTH_MAX { lift(parent, &directory, entry) } else { remove(&directory, entry, depth + 1) };
+            let result = if depth >= DEPTH_MAX && is_directory(&directory, entry) {
+                lift(parent, &directory, entry)
+            } else {
+                remove(&directory, entry, depth + 1)
+            };
             match result {
                 Ok(()) => removed += 1,
                 Err(error) => first_error = first_error.or(Some(error)),
@@ -79,11 +83,17 @@ fn remove(parent: &OwnedFd, name: &CStr, depth: usize) -> io::Result<()> {
     }
 }
 
+fn is_directory(parent: &OwnedFd, name: &CStr) -> bool {
+    statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
 /// Moves an entry of a directory that is very deep up to the level above it,
 /// where the loop of that level removes it.
 fn lift(parent: &OwnedFd, directory: &OwnedFd, entry: &CStr) -> io::Result<()> {
-    for attempt in 0..u32::MAX {
-        let name = format!("lifted-{attempt}");
+    static LIFTED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    for _ in 0..1000 {
+        let name = format!("lifted-{}", LIFTED.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
         match rustix::fs::renameat_with(directory, entry, parent, &name, rustix::fs::RenameFlags::NOREPLACE) {
             Ok(()) => return Ok(()),
             Err(Errno::EXIST) => {}

@@ -57,7 +57,6 @@ fn close() -> Input {
 /// Once its only agent is revoked nobody can report a start: nothing, not even
 /// a deadline, ever ends the cell.
 #[test]
-#[ignore = "defect 27"]
 fn a_cell_whose_last_agent_is_revoked_while_it_starts_does_not_wait_for_ever() {
     let mut history = preparing(1, AutoRevive::No);
     history.must(Input::Revoke {
@@ -74,7 +73,6 @@ fn a_cell_whose_last_agent_is_revoked_while_it_starts_does_not_wait_for_ever() {
 
 /// A resurrected cell gets a whole new time to live, beside the first start's.
 #[test]
-#[ignore = "defect 28"]
 fn a_resurrected_cell_does_not_live_longer_than_policy_allows_in_all() {
     let mut history = active(1, AutoRevive::No);
     let start = history.cell().started_at.unwrap();
@@ -98,7 +96,6 @@ fn a_resurrected_cell_does_not_live_longer_than_policy_allows_in_all() {
 }
 
 #[test]
-#[ignore = "defect 29"]
 fn a_cell_that_fell_silent_can_be_revived() {
     let mut history = active(1, AutoRevive::No);
     history.must(Input::Silence {
@@ -110,7 +107,6 @@ fn a_cell_that_fell_silent_can_be_revived() {
 }
 
 #[test]
-#[ignore = "defect 29"]
 fn a_cell_that_fell_silent_is_revived_by_itself_where_the_proposal_says_so() {
     let mut history = active(1, AutoRevive::Yes);
     history.must(Input::Silence {
@@ -121,7 +117,6 @@ fn a_cell_that_fell_silent_is_revived_by_itself_where_the_proposal_says_so() {
 
 /// With the dead agent revoked, the others stay frozen and nothing thaws them.
 #[test]
-#[ignore = "defect 30"]
 fn a_downed_cell_whose_dead_agent_is_revoked_goes_on_with_the_others() {
     let mut history = active(2, AutoRevive::No);
     history.must(Input::AgentEnded {
@@ -138,7 +133,6 @@ fn a_downed_cell_whose_dead_agent_is_revoked_goes_on_with_the_others() {
 /// Contract §4: a director may step down to observer; and a second, explicit
 /// executor invitation is beside the first role until it is accepted.
 #[test]
-#[ignore = "defect 34"]
 fn a_director_can_step_down_to_observer() {
     let mut history = active(1, AutoRevive::No);
     history.must(invite(human("ada"), Some(7), Role::Observer));
@@ -155,7 +149,6 @@ fn a_director_can_step_down_to_observer() {
 /// The invitation takes the director's place before anybody accepted it; when it
 /// runs out, the cell has lost its director.
 #[test]
-#[ignore = "defect 35"]
 fn a_director_whose_second_invitation_runs_out_is_still_a_director() {
     let mut history = active(1, AutoRevive::No);
     history.must(invite(human("ada"), Some(7), Role::Executor));
@@ -171,7 +164,6 @@ fn a_director_whose_second_invitation_runs_out_is_still_a_director() {
 }
 
 #[test]
-#[ignore = "defect 35"]
 fn a_director_can_be_invited_to_execute_in_a_full_cell() {
     let mut history = History::of(&Beginning {
         spec: spec(1),
@@ -188,7 +180,6 @@ fn a_director_can_be_invited_to_execute_in_a_full_cell() {
 
 /// Contract §2: a director is a human who may decide.
 #[test]
-#[ignore = "defect 31"]
 fn a_bot_cannot_be_a_director() {
     let mut history = active(1, AutoRevive::No);
     let bot = lazarus::cell::Identity::Bot("builder".to_owned());
@@ -197,7 +188,6 @@ fn a_bot_cannot_be_a_director() {
 }
 
 #[test]
-#[ignore = "defect 32"]
 fn threat_09_an_account_under_a_new_name_does_not_join_again() {
     let mut history = active(1, AutoRevive::No);
     let m = history.give(
@@ -213,7 +203,6 @@ fn threat_09_an_account_under_a_new_name_does_not_join_again() {
 /// Threat 13, edited and reverted: an edit after the end is not known to the
 /// cell, so an edit that is undone before `/resurrect` leaves the approval whole.
 #[test]
-#[ignore = "defect 33"]
 fn threat_13_an_edit_of_a_closed_mission_voids_the_approval_too() {
     let mut history = active(1, AutoRevive::No);
     history.must(close()).must(Input::Ended);
@@ -223,7 +212,6 @@ fn threat_13_an_edit_of_a_closed_mission_voids_the_approval_too() {
 }
 
 #[test]
-#[ignore = "defect 36"]
 fn a_refusal_in_a_destroyed_cell_does_not_end_in_the_middle_of_a_sentence() {
     let mut history = active(1, AutoRevive::No);
     history.must(Input::Destroy { reason: None });
@@ -234,7 +222,6 @@ fn a_refusal_in_a_destroyed_cell_does_not_end_in_the_middle_of_a_sentence() {
 
 /// What was never approved was not "changed after it was approved".
 #[test]
-#[ignore = "defect 36"]
 fn a_rejected_cell_is_not_said_to_have_been_changed_after_approval() {
     let mut history = History::of(&Beginning {
         spec: spec(1),
