@@ -27,6 +27,17 @@ pub enum Input {
         /// Voters of before who have lost the right.
         lost: Vec<i64>,
     },
+    /// It is known whom a council's logins mean.
+    CouncilKnown {
+        /// The mission.
+        mission: String,
+        /// The cell that the ballot is about.
+        cell: CellId,
+        /// The accounts.
+        members: Vec<i64>,
+        /// Logins that the forge does not know.
+        unknown: Vec<String>,
+    },
     /// The timeline was read for approvals by label.
     Labelled {
         /// Where.
@@ -75,6 +86,11 @@ pub enum Input {
         cell: CellId,
         /// What was done.
         harvest: Harvest,
+    },
+    /// Nothing of a cell is on disk any more.
+    Scrubbed {
+        /// The cell.
+        cell: CellId,
     },
     /// A deadline passed.
     Deadline {
@@ -205,6 +221,13 @@ pub enum Effect {
         /// Who, and what they ask.
         request: Box<AuthorityRequest>,
     },
+    /// Find out whom a council's logins mean.
+    ResolveCouncil {
+        /// The cell that the ballot is about.
+        cell: CellId,
+        /// The logins.
+        logins: Vec<String>,
+    },
     /// Read an issue's timeline for approvals by label.
     ReadTimeline {
         /// Where.
@@ -245,6 +268,7 @@ impl Effect {
             Self::StateLabel { .. } => "state_label",
             Self::RemoveApproval { .. } => "remove_approval",
             Self::Authorize { .. } => "authorize",
+            Self::ResolveCouncil { .. } => "resolve_council",
             Self::ReadTimeline { .. } => "read_timeline",
             Self::Cell { .. } => "cell",
             Self::Record { .. } => "record",
@@ -279,8 +303,8 @@ pub enum Until {
     Active,
     /// The cell is closed.
     Closed,
-    /// The cell is scrubbed.
-    Destroyed,
+    /// Nothing of the cell is on disk any more.
+    Scrubbed,
 }
 
 /// What an operator's command came to (contract §7).

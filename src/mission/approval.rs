@@ -44,17 +44,20 @@ impl CouncilRule {
         let votes: usize = count.parse().ok().filter(|n| (1..=20).contains(n)).ok_or_else(wrong)?;
         let rest = rest.trim();
         // `2 of 3` says how many directors there are, not who.
-        if let Some(all) = rest.strip_prefix("of ").and_then(|n| n.trim_end_matches("directors").trim().parse::<usize>().ok()) {
+        if let Some(all) =
+            rest.strip_prefix("of ").and_then(|n| n.trim_end_matches("directors").trim().parse::<usize>().ok())
+        {
             return if all >= votes { Ok(Some(Self { votes, members: vec![] })) } else { Err(wrong()) };
         }
-        let members: Vec<String> = match rest.strip_prefix("of ").or(if rest.is_empty() || rest == "directors" { Some("") } else { None }) {
-            None => return Err(wrong()),
-            Some(names) => names
-                .split([',', ' ', '+'])
-                .map(|n| n.trim().trim_start_matches('@').to_owned())
-                .filter(|n| !n.is_empty() && n != "directors" && n != "and")
-                .collect(),
-        };
+        let members: Vec<String> =
+            match rest.strip_prefix("of ").or(if rest.is_empty() || rest == "directors" { Some("") } else { None }) {
+                None => return Err(wrong()),
+                Some(names) => names
+                    .split([',', ' ', '+'])
+                    .map(|n| n.trim().trim_start_matches('@').to_owned())
+                    .filter(|n| !n.is_empty() && n != "directors" && n != "and")
+                    .collect(),
+            };
         let named = |n: &String| n.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) && n.len() <= 64;
         if !members.iter().all(named) {
             return Err(wrong());
@@ -88,6 +91,9 @@ pub struct Ballot {
     pub proposer: i64,
     /// Who decides.
     pub council: Option<CouncilRule>,
+    /// The accounts that the council's logins meant when it was proposed: names
+    /// can change hands. Not known for a moment after that.
+    pub members: Option<Vec<i64>>,
     /// Votes so far.
     pub votes: Vec<Vote>,
     /// Whether somebody who approved too soon after an edit was told so, by
@@ -201,8 +207,16 @@ pub fn vote(
     if id == ballot.proposer && !proposer_may_vote {
         return Verdict::NotCounted("the proposer's own vote does not count in a council".into());
     }
-    if !council.members.is_empty() && !council.members.iter().any(|m| m.eq_ignore_ascii_case(login)) {
-        return Verdict::NotCounted(format!("the council of this proposal is {}", council.members.join(", ")));
+    if !council.members.is_empty() {
+        match &ballot.members {
+            None => {
+                return Verdict::NotCounted("the council is still being looked up; approve again in a moment".into());
+            }
+            Some(members) if !members.contains(&id) => {
+                return Verdict::NotCounted(format!("the council of this proposal is {}", council.members.join(", ")));
+            }
+            Some(_) => {}
+        }
     }
     // Votes outside the window do not count any more.
     ballot.votes.retain(|v| now.0 - v.at.0 <= window);
@@ -227,6 +241,7 @@ mod tests {
             text: text.hash.clone(),
             proposer: 4,
             council,
+            members: Some(vec![7, 8, 4]),
             votes: vec![],
             warned: vec![],
             request: false,

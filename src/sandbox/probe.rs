@@ -32,7 +32,8 @@ pub struct HostReport {
     pub seccomp: bool,
     /// The kernel's release.
     pub kernel: String,
-    /// Whether this runs as root.
+    /// Whether cells can get user ids of their own: as root, where this
+    /// process's own user namespace has them.
     pub root: bool,
     /// What stands against `level_2`.
     pub missing: Vec<Missing>,
@@ -52,20 +53,33 @@ pub fn probe() -> HostReport {
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     let mut report = HostReport {
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-        root: uid == 0,
+        root: uid == 0 && has_ids_to_give(),
         ..HostReport::default()
     };
-    match in_child(libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNET | libc::CLONE_NEWCGROUP, uid, gid, || {
-        private()?;
-        let root = build_root(&[], &[], || if uid == 0 { become_user(0, 0) } else { Ok(()) })?;
-        pivot(&root)?;
-        loopback_up()?;
-        Ok(String::new())
-    }) {
+    let give = report.root;
+    match in_child(
+        libc::CLONE_NEWUSER
+            | libc::CLONE_NEWNS
+            | libc::CLONE_NEWPID
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS
+            | libc::CLONE_NEWNET
+            | libc::CLONE_NEWCGROUP,
+        give,
+        uid,
+        gid,
+        || {
+            private()?;
+            let root = build_root(&[], &[], || if give { become_user(0, 0) } else { Ok(()) })?;
+            pivot(&root)?;
+            loopback_up()?;
+            Ok(String::new())
+        },
+    ) {
         Ok(_) => report.namespaces = true,
         Err(why) => report.missing.push(Missing { hint: namespaces_hint(&why), what: "namespaces".into(), why }),
     }
-    match in_child(0, uid, gid, || {
+    match in_child(0, give, uid, gid, || {
         no_new_privileges()?;
         let paths = LandlockPaths { read: vec![PathBuf::from("/")], write: vec![] };
         Ok(restrict_landlock(&paths)?.unwrap_or("").to_owned())
@@ -74,12 +88,14 @@ pub fn probe() -> HostReport {
         other => report.missing.push(Missing {
             what: "Landlock".into(),
             why: other.err().unwrap_or_else(|| "the kernel does not offer it".into()),
-            hint: "use a kernel of 5.13 or newer that is started with `landlock` in its list of security modules (`lsm=`)".into(),
+            hint:
+                "use a kernel of 5.13 or newer that is started with `landlock` in its list of security modules (`lsm=`)"
+                    .into(),
         }),
     }
-    match in_child(0, uid, gid, || {
+    match in_child(0, give, uid, gid, || {
         no_new_privileges()?;
-        apply_filter(&compile_filter()?)?;
+        apply_filter(&compile_filter(true)?)?;
         Ok(String::new())
     }) {
         Ok(_) => report.seccomp = true,
@@ -90,6 +106,35 @@ pub fn probe() -> HostReport {
         }),
     }
     report
+}
+
+/// First of the ids that cells get as root: far above what systems give out.
+pub const FIRST_ID: u32 = 1_000_000_000;
+/// How many there have to be for this to be called root.
+const IDS: u32 = 100_000_000;
+
+/// Whether the ids that cells get exist here (in a container often they do
+/// not), and this process may give files and processes to them.
+fn has_ids_to_give() -> bool {
+    let covers = |file: &str| {
+        std::fs::read_to_string(file).is_ok_and(|map| {
+            map.lines().any(|line| {
+                let mut fields = line.split_whitespace().map(|f| f.parse::<u64>().unwrap_or(0));
+                let (Some(first), Some(count)) = (fields.next(), fields.nth(1)) else { return false };
+                first <= u64::from(FIRST_ID) && first + count >= u64::from(FIRST_ID) + u64::from(IDS)
+            })
+        })
+    };
+    // CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_SETGID, CAP_SETUID.
+    const NEEDED: u64 = 1 | 1 << 1 | 1 << 6 | 1 << 7;
+    let capable = std::fs::read_to_string("/proc/self/status").is_ok_and(|status| {
+        status
+            .lines()
+            .find_map(|l| l.strip_prefix("CapEff:"))
+            .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+            .is_some_and(|effective| effective & NEEDED == NEEDED)
+    });
+    capable && covers("/proc/self/uid_map") && covers("/proc/self/gid_map")
 }
 
 /// The most likely reason why namespaces are refused here.
@@ -112,6 +157,7 @@ fn namespaces_hint(why: &str) -> String {
 
 fn in_child(
     flags: libc::c_int,
+    give: bool,
     uid: u32,
     gid: u32,
     steps: impl FnOnce() -> Result<String, StepError>,
@@ -133,11 +179,8 @@ fn in_child(
         unsafe { libc::_exit(0) };
     }
     drop((tell, go));
-    let mapped = if flags & libc::CLONE_NEWUSER == 0 {
-        Ok(())
-    } else {
-        write_id_maps(pid, (uid == 0).then_some(1_000_000_000), uid, gid)
-    };
+    let mapped =
+        if flags & libc::CLONE_NEWUSER == 0 { Ok(()) } else { write_id_maps(pid, give.then_some(FIRST_ID), uid, gid) };
     drop(release);
     let mut text = String::new();
     let _ = answer.read_to_string(&mut text);

@@ -61,7 +61,6 @@ pub enum ApiFaultKind {
 /// those kinds strike that come before anything is done (`Refuse`,
 /// `DropBefore`, `Delay`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ApiFault {
     /// Only this method; none is any.
     #[serde(default)]
@@ -85,14 +84,7 @@ pub struct ApiFault {
 impl ApiFault {
     /// Strikes `times` requests of `method` whose path matches `path`.
     pub fn new(method: &str, path: &str, times: u32, kind: ApiFaultKind) -> Self {
-        Self {
-            method: Some(method.to_owned()),
-            path: path.to_owned(),
-            who: None,
-            skip: 0,
-            times: Some(times),
-            kind,
-        }
+        Self { method: Some(method.to_owned()), path: path.to_owned(), who: None, skip: 0, times: Some(times), kind }
     }
 }
 
@@ -183,10 +175,7 @@ impl Faults {
         for armed in &mut inner.api {
             let fault = &mut armed.fault;
             if fault.times == Some(0)
-                || fault
-                    .method
-                    .as_deref()
-                    .is_some_and(|m| !m.eq_ignore_ascii_case(method))
+                || fault.method.as_deref().is_some_and(|m| !m.eq_ignore_ascii_case(method))
                 || fault.who.as_deref().is_some_and(|w| w != who)
                 || !armed.path.is_match(path)
             {
