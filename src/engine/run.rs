@@ -168,6 +168,8 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
                 }
                 Ok(None) => return Ok(Input::Nothing),
                 Err(error) if error.is_not_found() => return Ok(Input::Nothing),
+                // Of an account that is gone the forge gives no comment, ever.
+                Err(ForgeError::Server { .. }) if row.attempts >= 5 => return Ok(Input::Nothing),
                 Err(error) => return Err(error.into()),
             }
             let age = engine.clock.now().0 - request.written_at;
