@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::world::{Kind, Proposal, World, WorldOptions, processes};
+use crate::world::{Kind, Proposal, World, processes};
 
 /// A director's summon; returns the issue and the cell, which is in `state`.
 async fn summoned(world: &World, command: &str, state: &str) -> (i64, String) {
@@ -253,27 +253,6 @@ async fn an_invitation_is_for_the_invited_person_alone_and_can_be_taken_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_invitation_that_is_not_accepted_in_time_is_over() {
-    let options = WorldOptions {
-        policy: "invitation_ttl = \"2s\"".into(),
-        ..WorldOptions::default()
-    };
-    let world = World::with("invitation-over", options).await;
-    let (issue, _) = summoned(&world, "/summon sleeper", "active").await;
-    directs(
-        &world,
-        issue,
-        &format!("/invite human:{} observer", world.reader().login),
-        "+1",
-    )
-    .await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let late = world.reader().comment(issue, "/accept").await;
-    world.wait_for_reaction(issue, late, "confused").await;
-    world.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_joins_a_running_cell_and_leaves_it() {
     let world = World::new("joins").await;
     let (issue, cell) = summoned(&world, "/summon scribe", "idle").await;
@@ -345,7 +324,8 @@ async fn every_step_of_a_mission_is_in_the_ledger_with_who_did_it() {
         "+1",
     )
     .await;
-    world.reader().comment(issue, "/accept").await;
+    let accepted = world.reader().comment(issue, "/accept").await;
+    world.wait_for_reaction(issue, accepted, "+1").await;
     directs(&world, issue, "/decide We keep it simple.", "+1").await;
     directs(&world, issue, "/close completed", "+1").await;
     world
