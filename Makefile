@@ -19,3 +19,8 @@ test:
 live:
 	@test -n "$(FORGE_URL)" && test -n "$(FORGE_ADMIN_TOKEN)" || { echo "make live needs FORGE_URL and FORGE_ADMIN_TOKEN"; exit 2; }
 	@FORGE_URL="$(FORGE_URL)" FORGE_ADMIN_TOKEN="$(FORGE_ADMIN_TOKEN)" $(CARGO) test --test conversations
+
+# The figures of docs/figures.md: a table, and target/bench/figures.json. Some
+# alone: make bench ONLY="cell_start status".
+bench:
+	$(CARGO) bench --bench figures -- $(ONLY)

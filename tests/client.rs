@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, TryStreamExt};
 use lazarus::gitea::event::{CommentSnapshot, IssueSnapshot, RepoRef};
 use lazarus::gitea::{
-    Access, Forge, ForgeError, ForgeOptions, IssueQuery, IssueState, NewHook, NewLabel, NewPull,
-    TimelineEvent,
+    Access, Forge, ForgeError, ForgeOptions, IssueQuery, IssueState, NewHook, NewLabel, NewPull, TimelineEvent,
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -33,11 +32,7 @@ fn forge_at(url: &str) -> Forge {
 }
 
 fn widget() -> RepoRef {
-    RepoRef {
-        id: 1,
-        owner: "acme".to_owned(),
-        name: "widget".to_owned(),
-    }
+    RepoRef { id: 1, owner: "acme".to_owned(), name: "widget".to_owned() }
 }
 
 fn comment(id: i64, body: &str) -> Value {
@@ -67,10 +62,7 @@ async fn count(server: &MockServer) -> usize {
 
 async fn answer(server: &MockServer, template: ResponseTemplate) {
     server.reset().await;
-    Mock::given(wiremock::matchers::any())
-        .respond_with(template)
-        .mount(server)
-        .await;
+    Mock::given(wiremock::matchers::any()).respond_with(template).mount(server).await;
 }
 
 // ---------------------------------------------------------------- redirects
@@ -102,35 +94,20 @@ async fn a_comment_on_a_renamed_repository_stays_a_post_with_its_body() {
             .respond_with(ResponseTemplate::new(201).set_body_json(comment(7, "hello")))
             .mount(&server)
             .await;
-        let made = forge_at(&server.uri())
-            .repo_ref(&widget())
-            .issue(1)
-            .create_comment("hello")
-            .await
-            .unwrap();
+        let made = forge_at(&server.uri()).repo_ref(&widget()).issue(1).create_comment("hello").await.unwrap();
         assert_eq!(made.id, 7);
         let asked: Vec<(String, String, String)> = server
             .received_requests()
             .await
             .unwrap()
             .iter()
-            .map(|r| {
-                (
-                    r.method.to_string(),
-                    r.url.path().to_owned(),
-                    String::from_utf8(r.body.clone()).unwrap(),
-                )
-            })
+            .map(|r| (r.method.to_string(), r.url.path().to_owned(), String::from_utf8(r.body.clone()).unwrap()))
             .collect();
         let post = |place: &str| {
             let path = format!("/api/v1/repos/acme/{place}/issues/1/comments");
             ("POST".to_owned(), path, r#"{"body":"hello"}"#.to_owned())
         };
-        let look = (
-            "GET".to_owned(),
-            "/api/v1/repositories/1".to_owned(),
-            String::new(),
-        );
+        let look = ("GET".to_owned(), "/api/v1/repositories/1".to_owned(), String::new());
         assert_eq!(asked, [post("widget"), look, post("gadget")], "{status}");
     }
 }
@@ -146,21 +123,13 @@ async fn an_attachment_goes_whole_to_the_new_name() {
         .await;
     let content = b"---\r\n\x00\xff".to_vec();
     let name = "a \"b\"; filename=\"c\r\nX-Evil: 1\".md";
-    forge_at(&server.uri())
-        .repo_ref(&widget())
-        .comment(8)
-        .attach(name, content.clone())
-        .await
-        .unwrap();
+    forge_at(&server.uri()).repo_ref(&widget()).comment(8).attach(name, content.clone()).await.unwrap();
     let requests = server.received_requests().await.unwrap();
     let last = requests.last().unwrap();
     assert!(last.body.windows(content.len()).any(|part| part == content));
     let text = String::from_utf8_lossy(&last.body).into_owned();
     assert!(text.contains("name=\"attachment\""), "{text}");
-    assert!(
-        !text.contains("\r\nX-Evil"),
-        "a file name makes no header: {text}"
-    );
+    assert!(!text.contains("\r\nX-Evil"), "a file name makes no header: {text}");
 }
 
 #[tokio::test]
@@ -168,21 +137,11 @@ async fn a_repository_that_moves_in_a_circle_is_asked_for_only_once_more() {
     let server = MockServer::start().await;
     renamed_to_gadget(&server, 301).await;
     Mock::given(path("/api/v1/repos/acme/gadget/issues/1/comments"))
-        .respond_with(
-            ResponseTemplate::new(301).insert_header("Location", "/api/v1/repos/acme/widget"),
-        )
+        .respond_with(ResponseTemplate::new(301).insert_header("Location", "/api/v1/repos/acme/widget"))
         .mount(&server)
         .await;
-    let error = forge_at(&server.uri())
-        .repo_ref(&widget())
-        .issue(1)
-        .create_comment("hello")
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, ForgeError::Moved { status: 301, .. }),
-        "{error:?}"
-    );
+    let error = forge_at(&server.uri()).repo_ref(&widget()).issue(1).create_comment("hello").await.unwrap_err();
+    assert!(matches!(error, ForgeError::Moved { status: 301, .. }), "{error:?}");
     assert!(!error.may_have_happened() && !error.is_transient());
     assert_eq!(count(&server).await, 3);
 }
@@ -191,12 +150,7 @@ async fn a_repository_that_moves_in_a_circle_is_asked_for_only_once_more() {
 async fn a_moved_repository_without_its_number_or_a_moved_account_is_an_error() {
     let server = MockServer::start().await;
     renamed_to_gadget(&server, 301).await;
-    let error = forge_at(&server.uri())
-        .repo("acme", "widget")
-        .issue(1)
-        .create_comment("x")
-        .await
-        .unwrap_err();
+    let error = forge_at(&server.uri()).repo("acme", "widget").issue(1).create_comment("x").await.unwrap_err();
     assert!(matches!(error, ForgeError::Moved { .. }), "{error:?}");
     assert_eq!(count(&server).await, 1);
 
@@ -211,72 +165,37 @@ async fn a_moved_repository_without_its_number_or_a_moved_account_is_an_error() 
         .mount(&server)
         .await;
     let forge = forge_at(&server.uri());
-    let error = forge
-        .repo_ref(&widget())
-        .permission("formerly")
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, ForgeError::Moved { status: 307, .. }),
-        "{error:?}"
-    );
-    assert_eq!(
-        count(&server).await,
-        2,
-        "not asked again under the same name"
-    );
-    assert!(matches!(
-        forge.user("formerly").await,
-        Err(ForgeError::Moved { .. })
-    ));
+    let error = forge.repo_ref(&widget()).permission("formerly").await.unwrap_err();
+    assert!(matches!(error, ForgeError::Moved { status: 307, .. }), "{error:?}");
+    assert_eq!(count(&server).await, 2, "not asked again under the same name");
+    assert!(matches!(forge.user("formerly").await, Err(ForgeError::Moved { .. })));
 }
 
 #[tokio::test]
 async fn another_repository_under_the_old_name_is_not_taken_for_ours() {
     let server = MockServer::start().await;
-    answer(
-        &server,
-        ResponseTemplate::new(200).set_body_json(issue(1, 99)),
-    )
-    .await;
+    answer(&server, ResponseTemplate::new(200).set_body_json(issue(1, 99))).await;
     let forge = forge_at(&server.uri());
     let error = forge.repo_ref(&widget()).issue(1).get().await.unwrap_err();
     assert!(matches!(error, ForgeError::Moved { .. }), "{error:?}");
-    answer(
-        &server,
-        ResponseTemplate::new(200).set_body_json(json!([issue(1, 99)])),
-    )
-    .await;
-    let listed: Result<Vec<IssueSnapshot>, _> = forge
-        .repo_ref(&widget())
-        .issues(IssueQuery::default())
-        .try_collect()
-        .await;
-    assert!(
-        matches!(listed, Err(ForgeError::Moved { .. })),
-        "{listed:?}"
-    );
+    answer(&server, ResponseTemplate::new(200).set_body_json(json!([issue(1, 99)]))).await;
+    let listed: Result<Vec<IssueSnapshot>, _> =
+        forge.repo_ref(&widget()).issues(IssueQuery::default()).try_collect().await;
+    assert!(matches!(listed, Err(ForgeError::Moved { .. })), "{listed:?}");
 }
 
 // ------------------------------------------------------------------ retries
 
 /// Fails as often as told, then answers.
-async fn fails_first(
-    server: &MockServer,
-    failures: usize,
-    failure: ResponseTemplate,
-    good: ResponseTemplate,
-) {
+async fn fails_first(server: &MockServer, failures: usize, failure: ResponseTemplate, good: ResponseTemplate) {
     server.reset().await;
     let asked = AtomicUsize::new(0);
     Mock::given(wiremock::matchers::any())
-        .respond_with(move |_: &Request| {
-            if asked.fetch_add(1, Ordering::SeqCst) < failures {
-                failure.clone()
-            } else {
-                good.clone()
-            }
-        })
+        .respond_with(
+            move |_: &Request| {
+                if asked.fetch_add(1, Ordering::SeqCst) < failures { failure.clone() } else { good.clone() }
+            },
+        )
         .mount(server)
         .await;
 }
@@ -301,10 +220,7 @@ async fn a_reading_call_is_tried_three_times_and_then_given_up() {
     }
     for status in [400, 401, 403, 404, 409, 410, 418, 422, 423] {
         answer(&server, ResponseTemplate::new(status)).await;
-        assert!(
-            !forge.current_user().await.unwrap_err().is_transient(),
-            "{status}"
-        );
+        assert!(!forge.current_user().await.unwrap_err().is_transient(), "{status}");
         assert_eq!(count(&server).await, 1, "{status} is not tried again");
     }
 }
@@ -318,22 +234,13 @@ async fn nothing_that_would_be_there_twice_is_sent_twice() {
         let failure = || async {
             answer(&server, ResponseTemplate::new(status)).await;
         };
-        let posts = |requests: Vec<Request>| {
-            requests
-                .iter()
-                .filter(|r| r.method.as_str() != "GET")
-                .count()
-        };
+        let posts = |requests: Vec<Request>| requests.iter().filter(|r| r.method.as_str() != "GET").count();
 
         failure().await;
         let error = repo.issue(1).create_comment("x").await.unwrap_err();
         assert_eq!(error.may_have_happened(), status >= 500, "{status}");
         assert!(error.is_transient());
-        assert_eq!(
-            posts(server.received_requests().await.unwrap()),
-            1,
-            "a comment, {status}"
-        );
+        assert_eq!(posts(server.received_requests().await.unwrap()), 1, "a comment, {status}");
 
         failure().await;
         repo.create_issue("t", "b").await.unwrap_err();
@@ -342,16 +249,9 @@ async fn nothing_that_would_be_there_twice_is_sent_twice() {
         repo.issue(1).edit(Some("t"), None).await.unwrap_err();
         repo.comment(1).attach("a.md", "x").await.unwrap_err();
         repo.put_file("a", b"x", "m", None, None).await.unwrap_err();
-        repo.put_file("a", b"x", "m", Some("sha"), None)
-            .await
-            .unwrap_err();
+        repo.put_file("a", b"x", "m", Some("sha"), None).await.unwrap_err();
         repo.test_hook(1).await.unwrap_err();
-        let pull = NewPull {
-            head: "h".into(),
-            base: "b".into(),
-            title: "t".into(),
-            body: String::new(),
-        };
+        let pull = NewPull { head: "h".into(), base: "b".into(), title: "t".into(), body: String::new() };
         repo.create_pull(pull).await.unwrap_err();
         let hook = NewHook {
             url: "http://x/webhook".into(),
@@ -360,15 +260,8 @@ async fn nothing_that_would_be_there_twice_is_sent_twice() {
             content_type: lazarus::gitea::HookContentType::Json,
         };
         repo.create_hook(hook).await.unwrap_err();
-        forge
-            .request("POST".parse().unwrap(), "/user/keys", Some(&json!({})))
-            .await
-            .unwrap_err();
-        assert_eq!(
-            posts(server.received_requests().await.unwrap()),
-            11,
-            "one each, {status}"
-        );
+        forge.request("POST".parse().unwrap(), "/user/keys", Some(&json!({}))).await.unwrap_err();
+        assert_eq!(posts(server.received_requests().await.unwrap()), 11, "one each, {status}");
     }
 }
 
@@ -378,23 +271,11 @@ async fn what_does_no_harm_twice_is_tried_again() {
     let repo = forge_at(&server.uri()).repo_ref(&widget());
     let down = ResponseTemplate::new(503);
     let good = ResponseTemplate::new(201);
-    fails_first(
-        &server,
-        1,
-        down.clone(),
-        good.clone().set_body_json(json!({})),
-    )
-    .await;
+    fails_first(&server, 1, down.clone(), good.clone().set_body_json(json!({}))).await;
     assert!(repo.comment(5).react("eyes").await.unwrap());
     assert_eq!(count(&server).await, 2);
 
-    fails_first(
-        &server,
-        1,
-        down.clone(),
-        good.clone().set_body_json(comment(5, "new")),
-    )
-    .await;
+    fails_first(&server, 1, down.clone(), good.clone().set_body_json(comment(5, "new"))).await;
     assert_eq!(repo.comment(5).edit("new").await.unwrap().body, "new");
 
     fails_first(&server, 1, down.clone(), good.set_body_json(issue(1, 1))).await;
@@ -405,10 +286,7 @@ async fn what_does_no_harm_twice_is_tried_again() {
     assert!(repo.delete_hook(1).await.unwrap());
     assert_eq!(count(&server).await, 2);
     answer(&server, ResponseTemplate::new(404)).await;
-    assert!(
-        !repo.delete_hook(1).await.unwrap(),
-        "nothing was there to begin with"
-    );
+    assert!(!repo.delete_hook(1).await.unwrap(), "nothing was there to begin with");
     assert!(!repo.issue(1).delete().await.unwrap());
     assert!(!repo.comment(1).delete().await.unwrap());
     assert!(!repo.issue(1).remove_label(1).await.unwrap());
@@ -434,12 +312,7 @@ async fn retry_after_is_waited_for_when_short_and_handed_up_when_long() {
     assert!(error.to_string().contains("3600 s"), "{error}");
 
     answer(&server, busy("2")).await;
-    let error = forge
-        .repo("a", "b")
-        .issue(1)
-        .create_comment("x")
-        .await
-        .unwrap_err();
+    let error = forge.repo("a", "b").issue(1).create_comment("x").await.unwrap_err();
     assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
     assert_eq!(count(&server).await, 1);
 }
@@ -458,14 +331,8 @@ async fn a_500_for_an_issue_that_is_there_stays_a_failure_that_may_have_happened
         .await;
     let issue = forge_at(&server.uri()).repo_ref(&widget()).issue(1);
     let error = issue.create_comment("x").await.unwrap_err();
-    assert!(
-        matches!(error, ForgeError::Server { status: 500, .. }) && error.may_have_happened(),
-        "{error:?}"
-    );
-    assert!(matches!(
-        issue.comments().await,
-        Err(ForgeError::Server { .. })
-    ));
+    assert!(matches!(error, ForgeError::Server { status: 500, .. }) && error.may_have_happened(), "{error:?}");
+    assert!(matches!(issue.comments().await, Err(ForgeError::Server { .. })));
 }
 
 // ----------------------------------------------------------- broken answers
@@ -497,35 +364,17 @@ async fn says(bytes: Vec<u8>, hang_up: bool) -> (String, Arc<AtomicUsize>) {
 
 #[tokio::test]
 async fn a_connection_that_breaks_after_sending_may_have_done_it_and_is_not_repeated() {
-    let head = b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{\"id\":".to_vec();
-    for bytes in [
-        Vec::new(),
-        b"HTTP/1.1 201 Cre".to_vec(),
-        head,
-        b"garbage, not HTTP\r\n\r\n".to_vec(),
-    ] {
+    let head =
+        b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{\"id\":".to_vec();
+    for bytes in [Vec::new(), b"HTTP/1.1 201 Cre".to_vec(), head, b"garbage, not HTTP\r\n\r\n".to_vec()] {
         let (url, asked) = says(bytes.clone(), true).await;
-        let error = forge_at(&url)
-            .repo("a", "b")
-            .issue(1)
-            .create_comment("x")
-            .await
-            .unwrap_err();
+        let error = forge_at(&url).repo("a", "b").issue(1).create_comment("x").await.unwrap_err();
         assert!(matches!(error, ForgeError::Interrupted { .. }), "{error:?}");
         assert!(error.may_have_happened() && error.is_transient());
-        assert_eq!(
-            asked.load(Ordering::SeqCst),
-            1,
-            "{}",
-            String::from_utf8_lossy(&bytes)
-        );
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "{}", String::from_utf8_lossy(&bytes));
         let (url, asked) = says(bytes, true).await;
         forge_at(&url).version().await.unwrap_err();
-        assert_eq!(
-            asked.load(Ordering::SeqCst),
-            3,
-            "a reading call is tried again"
-        );
+        assert_eq!(asked.load(Ordering::SeqCst), 3, "a reading call is tried again");
     }
 }
 
@@ -536,12 +385,7 @@ async fn a_slow_answer_ends_at_the_limit() {
         let (url, asked) = says(bytes, false).await;
         let forge = forge_with(&url, |options| options.timeout = Duration::from_millis(300));
         let begin = Instant::now();
-        let error = forge
-            .repo("a", "b")
-            .issue(1)
-            .create_comment("x")
-            .await
-            .unwrap_err();
+        let error = forge.repo("a", "b").issue(1).create_comment("x").await.unwrap_err();
         assert!(matches!(error, ForgeError::Timeout { .. }), "{error:?}");
         assert!(error.may_have_happened() && begin.elapsed() < Duration::from_secs(3));
         assert_eq!(asked.load(Ordering::SeqCst), 1);
@@ -554,12 +398,7 @@ async fn a_forge_that_speaks_no_tls_at_its_https_address_is_no_connection() {
     let url = url.replace("http:", "https:");
     match Forge::new(ForgeOptions::new(url, SecretString::from(TOKEN))) {
         Ok(forge) => {
-            let error = forge
-                .repo("a", "b")
-                .issue(1)
-                .create_comment("x")
-                .await
-                .unwrap_err();
+            let error = forge.repo("a", "b").issue(1).create_comment("x").await.unwrap_err();
             assert!(matches!(error, ForgeError::Connect { .. }), "{error:?}");
             assert!(!error.may_have_happened());
         }
@@ -573,12 +412,7 @@ async fn without_a_connection_nothing_can_have_happened() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let error = forge_at(&url)
-        .repo("a", "b")
-        .issue(1)
-        .create_comment("x")
-        .await
-        .unwrap_err();
+    let error = forge_at(&url).repo("a", "b").issue(1).create_comment("x").await.unwrap_err();
     assert!(matches!(error, ForgeError::Connect { .. }), "{error:?}");
     assert!(error.is_transient() && !error.may_have_happened());
 }
@@ -587,20 +421,10 @@ async fn without_a_connection_nothing_can_have_happened() {
 async fn an_endless_answer_is_cut_at_the_limit() {
     // With and without a length that says so.
     let server = MockServer::start().await;
-    answer(
-        &server,
-        ResponseTemplate::new(200).set_body_raw(vec![b' '; 200_000], "application/json"),
-    )
-    .await;
+    answer(&server, ResponseTemplate::new(200).set_body_raw(vec![b' '; 200_000], "application/json")).await;
     let small = |options: &mut ForgeOptions| options.max_response_bytes = 100_000;
-    let error = forge_with(&server.uri(), small)
-        .version()
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, ForgeError::TooLarge { limit: 100_000, .. }),
-        "{error:?}"
-    );
+    let error = forge_with(&server.uri(), small).version().await.unwrap_err();
+    assert!(matches!(error, ForgeError::TooLarge { limit: 100_000, .. }), "{error:?}");
     assert_eq!(count(&server).await, 1);
 
     let mut bytes = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
@@ -621,30 +445,13 @@ async fn garbage_with_a_good_status_is_an_error_that_may_have_happened() {
     let server = MockServer::start().await;
     let forge = forge_at(&server.uri());
     let deep = "[".repeat(100_000);
-    for body in [
-        "",
-        "null",
-        "<html>",
-        "{}",
-        "[]",
-        "{\"version\":7}",
-        "{\"version\":\"1",
-        deep.as_str(),
-    ] {
+    for body in ["", "null", "<html>", "{}", "[]", "{\"version\":7}", "{\"version\":\"1", deep.as_str()] {
         answer(&server, ResponseTemplate::new(200).set_body_string(body)).await;
         let error = forge.version().await.unwrap_err();
-        assert!(
-            matches!(error, ForgeError::Garbage { status: 200, .. }),
-            "{body:.20}: {error:?}"
-        );
+        assert!(matches!(error, ForgeError::Garbage { status: 200, .. }), "{body:.20}: {error:?}");
         assert!(error.may_have_happened());
         assert!(error.to_string().len() < 500);
-        forge
-            .repo("a", "b")
-            .issue(1)
-            .create_comment("x")
-            .await
-            .unwrap_err();
+        forge.repo("a", "b").issue(1).create_comment("x").await.unwrap_err();
     }
     // The forge replaces invalid UTF-8; so do we where it does not.
     let mut body = br#"{"version":"1.25.4 "}"#.to_vec();
@@ -656,11 +463,7 @@ async fn garbage_with_a_good_status_is_an_error_that_may_have_happened() {
 #[tokio::test]
 async fn null_is_an_empty_list_and_a_missing_account_a_ghost() {
     let server = MockServer::start().await;
-    answer(
-        &server,
-        ResponseTemplate::new(200).set_body_string("null\n"),
-    )
-    .await;
+    answer(&server, ResponseTemplate::new(200).set_body_string("null\n")).await;
     let forge = forge_at(&server.uri());
     let repo = forge.repo_ref(&widget());
     assert!(repo.labels().await.unwrap().is_empty());
@@ -678,11 +481,7 @@ async fn null_is_an_empty_list_and_a_missing_account_a_ghost() {
     let mut ghost = comment(3, "x");
     ghost["user"] = Value::Null;
     ghost["body"] = Value::Null;
-    answer(
-        &server,
-        ResponseTemplate::new(200).set_body_json(json!([ghost])),
-    )
-    .await;
+    answer(&server, ResponseTemplate::new(200).set_body_json(json!([ghost]))).await;
     let comments = repo.issue(1).comments().await.unwrap();
     assert_eq!((comments[0].author.id, comments[0].body.as_str()), (-1, ""));
 }
@@ -698,24 +497,15 @@ async fn lists_are_read_to_their_last_page_with_page_and_limit_given() {
         Mock::given(path("/api/v1/repos/acme/widget/issues/comments"))
             .and(query_param("page", page.to_string()))
             .and(query_param("limit", "50"))
-            .respond_with(
-                ResponseTemplate::new(200)
-                    .set_body_json(comments)
-                    .insert_header("X-Total-Count", "120"),
-            )
+            .respond_with(ResponseTemplate::new(200).set_body_json(comments).insert_header("X-Total-Count", "120"))
             .mount(&server)
             .await;
     }
     let repo = forge_at(&server.uri()).repo_ref(&widget());
-    let comments: Vec<(i64, CommentSnapshot)> =
-        repo.comments_since(None).try_collect().await.unwrap();
+    let comments: Vec<(i64, CommentSnapshot)> = repo.comments_since(None).try_collect().await.unwrap();
     let ids: Vec<i64> = comments.iter().map(|(_, comment)| comment.id).collect();
     assert_eq!(ids, (1..=120).collect::<Vec<_>>());
-    assert_eq!(
-        count(&server).await,
-        3,
-        "no page is asked for beyond the last"
-    );
+    assert_eq!(count(&server).await, 3, "no page is asked for beyond the last");
 }
 
 #[tokio::test]
@@ -732,20 +522,13 @@ async fn the_timeline_goes_on_until_a_page_is_empty_whatever_the_count_says() {
         };
         Mock::given(path("/api/v1/repos/acme/widget/issues/1/timeline"))
             .and(query_param("page", page.to_string()))
-            .respond_with(
-                ResponseTemplate::new(200)
-                    .set_body_json(events)
-                    .insert_header("X-Total-Count", "1"),
-            )
+            .respond_with(ResponseTemplate::new(200).set_body_json(events).insert_header("X-Total-Count", "1"))
             .mount(&server)
             .await;
     }
     let repo = forge_at(&server.uri()).repo_ref(&widget());
     let events: Vec<TimelineEvent> = repo.issue(1).timeline().try_collect().await.unwrap();
-    assert_eq!(
-        events.iter().map(|event| event.id).collect::<Vec<_>>(),
-        [1, 2]
-    );
+    assert_eq!(events.iter().map(|event| event.id).collect::<Vec<_>>(), [1, 2]);
     let (label, added) = events[0].label_added().unwrap();
     assert!(label.id == 2 && !added);
 }
@@ -753,55 +536,28 @@ async fn the_timeline_goes_on_until_a_page_is_empty_whatever_the_count_says() {
 #[tokio::test]
 async fn a_server_that_ignores_the_page_is_not_read_for_ever() {
     let server = MockServer::start().await;
-    answer(
-        &server,
-        ResponseTemplate::new(200).set_body_json(json!([comment(1, "x")])),
-    )
-    .await;
+    answer(&server, ResponseTemplate::new(200).set_body_json(json!([comment(1, "x")]))).await;
     let repo = forge_at(&server.uri()).repo_ref(&widget());
-    let read: Vec<Result<(i64, CommentSnapshot), ForgeError>> =
-        repo.comments_since(None).collect().await;
-    assert!(
-        matches!(read.last(), Some(Err(ForgeError::Garbage { .. }))),
-        "{read:?}"
-    );
+    let read: Vec<Result<(i64, CommentSnapshot), ForgeError>> = repo.comments_since(None).collect().await;
+    assert!(matches!(read.last(), Some(Err(ForgeError::Garbage { .. }))), "{read:?}");
     assert_eq!(count(&server).await, 2);
 }
 
 #[tokio::test]
 async fn issues_are_asked_for_without_pull_requests_in_whole_seconds() {
     let server = MockServer::start().await;
-    answer(
-        &server,
-        ResponseTemplate::new(200)
-            .set_body_json(json!([issue(3, 1)]))
-            .insert_header("X-Total-Count", "1"),
-    )
-    .await;
-    let query = IssueQuery {
-        since: Some("2026-11-20T23:29:31.9Z".parse().unwrap()),
-        state: IssueState::Closed,
-    };
-    let issues: Vec<IssueSnapshot> = forge_at(&server.uri())
-        .repo_ref(&widget())
-        .issues(query)
-        .try_collect()
-        .await
-        .unwrap();
+    answer(&server, ResponseTemplate::new(200).set_body_json(json!([issue(3, 1)])).insert_header("X-Total-Count", "1"))
+        .await;
+    let query = IssueQuery { since: Some("2026-11-20T23:29:31.9Z".parse().unwrap()), state: IssueState::Closed };
+    let issues: Vec<IssueSnapshot> =
+        forge_at(&server.uri()).repo_ref(&widget()).issues(query).try_collect().await.unwrap();
     assert_eq!(issues[0].number, 3);
     let requests = server.received_requests().await.unwrap();
     let asked: Vec<(String, String)> = requests[0].url.query_pairs().into_owned().collect();
-    for (key, value) in [
-        ("type", "issues"),
-        ("state", "closed"),
-        ("since", "2026-11-20T23:29:31Z"),
-        ("page", "1"),
-        ("limit", "50"),
-    ] {
-        assert!(
-            asked.contains(&(key.to_owned(), value.to_owned())),
-            "{key}={value} in {asked:?}"
-        );
+    for (key, value) in
+        [("type", "issues"), ("state", "closed"), ("since", "2026-11-20T23:29:31Z"), ("page", "1"), ("limit", "50")]
+    {
+        assert!(asked.contains(&(key.to_owned(), value.to_owned())), "{key}={value} in {asked:?}");
     }
 }
 
@@ -813,8 +569,7 @@ async fn accounts_repositories_and_teams_are_found_by_number() {
     Mock::given(path("/api/v1/users/search"))
         .and(query_param("uid", "3"))
         .respond_with(
-            ResponseTemplate::new(200)
-                .set_body_json(json!({ "ok": true, "data": [{ "id": 3, "login": "writer" }] })),
+            ResponseTemplate::new(200).set_body_json(json!({ "ok": true, "data": [{ "id": 3, "login": "writer" }] })),
         )
         .mount(&server)
         .await;
@@ -827,17 +582,17 @@ async fn accounts_repositories_and_teams_are_found_by_number() {
         .mount(&server)
         .await;
     Mock::given(path("/api/v1/teams/2/members/writer"))
-        .respond_with(
-            ResponseTemplate::new(200).set_body_json(json!({ "id": 3, "login": "writer" })),
-        )
+        .respond_with(ResponseTemplate::new(200).set_body_json(json!({ "id": 3, "login": "writer" })))
         .mount(&server)
         .await;
     Mock::given(path("/api/v1/orgs/acme/teams"))
         .and(query_param("page", "1"))
         .respond_with(
-            ResponseTemplate::new(200).set_body_json(json!([
-                { "id": 2, "name": "builders", "permission": "none", "units_map": { "repo.code": "write" } }
-            ])).insert_header("X-Total-Count", "1"),
+            ResponseTemplate::new(200)
+                .set_body_json(json!([
+                    { "id": 2, "name": "builders", "permission": "none", "units_map": { "repo.code": "write" } }
+                ]))
+                .insert_header("X-Total-Count", "1"),
         )
         .mount(&server)
         .await;
@@ -846,28 +601,12 @@ async fn accounts_repositories_and_teams_are_found_by_number() {
     assert_eq!(forge.user_by_id(4).await.unwrap(), None);
     let asked = count(&server).await;
     assert_eq!(forge.user_by_id(-1).await.unwrap(), None);
-    assert_eq!(
-        count(&server).await,
-        asked,
-        "the search would list everybody"
-    );
-    assert_eq!(
-        forge
-            .repository_by_id(1)
-            .await
-            .unwrap()
-            .unwrap()
-            .reference()
-            .full_name(),
-        "acme/gadget"
-    );
+    assert_eq!(count(&server).await, asked, "the search would list everybody");
+    assert_eq!(forge.repository_by_id(1).await.unwrap().unwrap().reference().full_name(), "acme/gadget");
     assert_eq!(forge.repository_by_id(2).await.unwrap(), None);
     assert!(forge.team_has_member(2, "writer").await.unwrap());
     assert!(!forge.team_has_member(2, "reader").await.unwrap());
-    assert_eq!(
-        forge.org_teams("acme").await.unwrap()[0].access("repo.code"),
-        Access::Write
-    );
+    assert_eq!(forge.org_teams("acme").await.unwrap()[0].access("repo.code"), Access::Write);
 }
 
 #[tokio::test]
@@ -877,51 +616,29 @@ async fn a_file_is_read_and_replaced_by_its_blob() {
     let repo = forge.repo_ref(&widget());
     let file = json!({ "sha": "abc", "encoding": "base64", "content": "aGVs\nbG8K" });
     answer(&server, ResponseTemplate::new(200).set_body_json(file)).await;
-    let read = repo
-        .file(".gitea/ISSUE_TEMPLATE/a.yaml")
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(
-        (read.sha.as_str(), read.content.as_slice()),
-        ("abc", &b"hello\n"[..])
-    );
+    let read = repo.file(".gitea/ISSUE_TEMPLATE/a.yaml").await.unwrap().unwrap();
+    assert_eq!((read.sha.as_str(), read.content.as_slice()), ("abc", &b"hello\n"[..]));
     let requests = server.received_requests().await.unwrap();
-    assert_eq!(
-        requests[0].url.path(),
-        "/api/v1/repos/acme/widget/contents/.gitea%2FISSUE_TEMPLATE%2Fa.yaml"
-    );
+    assert_eq!(requests[0].url.path(), "/api/v1/repos/acme/widget/contents/.gitea%2FISSUE_TEMPLATE%2Fa.yaml");
     for strange in [
         json!([]),
         json!({ "sha": "a", "encoding": null, "content": null }),
         json!({ "sha": "a", "encoding": "base64", "content": "*" }),
     ] {
         answer(&server, ResponseTemplate::new(200).set_body_json(&strange)).await;
-        assert!(
-            matches!(repo.file("x").await, Err(ForgeError::Garbage { .. })),
-            "{strange}"
-        );
+        assert!(matches!(repo.file("x").await, Err(ForgeError::Garbage { .. })), "{strange}");
     }
     answer(&server, ResponseTemplate::new(404)).await;
     assert_eq!(repo.file("x").await.unwrap(), None);
 
     let written = json!({ "content": { "sha": "new" }, "commit": { "sha": "c0ffee" } });
     answer(&server, ResponseTemplate::new(200).set_body_json(written)).await;
-    let written = repo
-        .put_file("x", b"hello\n", "m", Some("abc"), Some("main"))
-        .await
-        .unwrap();
-    assert_eq!(
-        (written.sha.as_str(), written.commit.as_str()),
-        ("new", "c0ffee")
-    );
+    let written = repo.put_file("x", b"hello\n", "m", Some("abc"), Some("main")).await.unwrap();
+    assert_eq!((written.sha.as_str(), written.commit.as_str()), ("new", "c0ffee"));
     let requests = server.received_requests().await.unwrap();
     assert_eq!(requests[0].method.as_str(), "PUT");
     let sent: Value = serde_json::from_slice(&requests[0].body).unwrap();
-    assert_eq!(
-        sent,
-        json!({ "content": "aGVsbG8K", "message": "m", "sha": "abc", "branch": "main" })
-    );
+    assert_eq!(sent, json!({ "content": "aGVsbG8K", "message": "m", "sha": "abc", "branch": "main" }));
 }
 
 // ------------------------------------------------------- what must not leak
@@ -931,53 +648,21 @@ async fn a_hostile_name_never_leaves_its_place_in_the_path() {
     let server = MockServer::start().await;
     let forge = forge_at(&server.uri());
     for name in ["", ".", ".."] {
-        assert!(
-            matches!(
-                forge.repo("acme", name).get().await,
-                Err(ForgeError::BadName { .. })
-            ),
-            "{name:?}"
-        );
-        assert!(matches!(
-            forge.user(name).await,
-            Err(ForgeError::BadName { .. })
-        ));
-        assert!(matches!(
-            forge.repo("acme", "widget").permission(name).await,
-            Err(ForgeError::BadName { .. })
-        ));
+        assert!(matches!(forge.repo("acme", name).get().await, Err(ForgeError::BadName { .. })), "{name:?}");
+        assert!(matches!(forge.user(name).await, Err(ForgeError::BadName { .. })));
+        assert!(matches!(forge.repo("acme", "widget").permission(name).await, Err(ForgeError::BadName { .. })));
     }
     for raw in ["user", "/../admin", "/repos/%2e%2E/x", "/a/./b", ""] {
         let refused = forge.request("GET".parse().unwrap(), raw, None).await;
-        assert!(
-            matches!(refused, Err(ForgeError::BadName { .. })),
-            "{raw:?}"
-        );
+        assert!(matches!(refused, Err(ForgeError::BadName { .. })), "{raw:?}");
     }
     assert_eq!(count(&server).await, 0);
-    for name in [
-        "../../admin/users",
-        "a/b",
-        "%2e%2e",
-        "a?b=c",
-        "a#b",
-        "a\nb",
-        "a\0b",
-        "ü",
-        "..\\..",
-    ] {
+    for name in ["../../admin/users", "a/b", "%2e%2e", "a?b=c", "a#b", "a\nb", "a\0b", "ü", "..\\.."] {
         server.reset().await;
         assert_eq!(forge.user(name).await.unwrap(), None);
         let requests = server.received_requests().await.unwrap();
-        let place = requests[0]
-            .url
-            .path()
-            .strip_prefix("/api/v1/users/")
-            .unwrap();
-        assert!(
-            !place.contains('/') && requests[0].url.query().is_none(),
-            "{name:?} became {place}"
-        );
+        let place = requests[0].url.path().strip_prefix("/api/v1/users/").unwrap();
+        assert!(!place.contains('/') && requests[0].url.query().is_none(), "{name:?} became {place}");
     }
 }
 
@@ -993,11 +678,7 @@ async fn the_token_is_in_no_error_even_if_a_proxy_repeats_it() {
         assert!(!text.contains(TOKEN) && !text.contains('\u{1b}'), "{text}");
     }
     let requests = server.received_requests().await.unwrap();
-    assert!(
-        requests
-            .iter()
-            .all(|request| !request.url.as_str().contains(TOKEN))
-    );
+    assert!(requests.iter().all(|request| !request.url.as_str().contains(TOKEN)));
 }
 
 #[test]
@@ -1023,17 +704,8 @@ async fn a_forge_below_a_path_and_a_token_with_a_line_end_are_fine() {
         .respond_with(ResponseTemplate::new(200).set_body_json(json!({ "version": "1.25.4" })))
         .mount(&server)
         .await;
-    let options = ForgeOptions::new(
-        format!("{}/git/", server.uri()),
-        SecretString::from(format!("{TOKEN}\n")),
-    );
-    assert_eq!(
-        Forge::new(options).unwrap().version().await.unwrap().gitea,
-        (1, 25, 4)
-    );
+    let options = ForgeOptions::new(format!("{}/git/", server.uri()), SecretString::from(format!("{TOKEN}\n")));
+    assert_eq!(Forge::new(options).unwrap().version().await.unwrap().gitea, (1, 25, 4));
     let requests = server.received_requests().await.unwrap();
-    assert_eq!(
-        requests[0].headers["authorization"],
-        format!("token {TOKEN}").as_str()
-    );
+    assert_eq!(requests[0].headers["authorization"], format!("token {TOKEN}").as_str());
 }

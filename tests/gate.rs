@@ -1,18 +1,12 @@
 //! The publication gate: threats 24 and 25, and the marker.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    missing_docs
-)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use lazarus::publication::gate::{
-    Allowed, Clean, Limits, MAX_COMMENT, Marker, Removed, Secrets, block, comment, inline, marker,
-    parse_marker,
+    Allowed, Clean, Limits, MAX_COMMENT, Marker, Removed, Secrets, block, comment, inline, marker, parse_marker,
 };
 use lazarus::publication::redaction;
 use proptest::prelude::*;
@@ -59,57 +53,21 @@ fn writings(secret: &str) -> Vec<(String, String)> {
     let mut out = vec![
         ("raw".to_owned(), secret.to_owned()),
         ("json".to_owned(), serde_json::to_string(secret).unwrap()),
-        (
-            "json u-escapes".to_owned(),
-            secret
-                .chars()
-                .fold(String::new(), |s, c| s + &format!("\\u{:04x}", c as u32)),
-        ),
-        (
-            "html entities".to_owned(),
-            secret
-                .chars()
-                .fold(String::new(), |s, c| s + &format!("&#{};", c as u32)),
-        ),
-        (
-            "html hex entities".to_owned(),
-            secret
-                .chars()
-                .fold(String::new(), |s, c| s + &format!("&#x{:X};", c as u32)),
-        ),
+        ("json u-escapes".to_owned(), secret.chars().fold(String::new(), |s, c| s + &format!("\\u{:04x}", c as u32))),
+        ("html entities".to_owned(), secret.chars().fold(String::new(), |s, c| s + &format!("&#{};", c as u32))),
+        ("html hex entities".to_owned(), secret.chars().fold(String::new(), |s, c| s + &format!("&#x{:X};", c as u32))),
         ("url lower".to_owned(), percent(bytes, false, false)),
         ("url upper".to_owned(), percent(bytes, true, false)),
         ("url every byte".to_owned(), percent(bytes, true, true)),
-        (
-            "url twice".to_owned(),
-            percent(percent(bytes, true, false).as_bytes(), true, false),
-        ),
+        ("url twice".to_owned(), percent(percent(bytes, true, false).as_bytes(), true, false)),
         ("hex lower".to_owned(), hex::encode(bytes)),
         ("hex upper".to_owned(), hex::encode_upper(bytes)),
-        (
-            "hex with colons".to_owned(),
-            bytes
-                .iter()
-                .map(|b| format!("{b:02x}"))
-                .collect::<Vec<_>>()
-                .join(":"),
-        ),
-        (
-            "hex escapes".to_owned(),
-            bytes
-                .iter()
-                .fold(String::new(), |s, b| s + &format!("\\x{b:02x}")),
-        ),
+        ("hex with colons".to_owned(), bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":")),
+        ("hex escapes".to_owned(), bytes.iter().fold(String::new(), |s, b| s + &format!("\\x{b:02x}"))),
         ("split over lines".to_owned(), every(secret, 4, "\n")),
         ("split by spaces".to_owned(), every(secret, 1, " ")),
-        (
-            "split by zero-width".to_owned(),
-            every(secret, 3, "\u{200b}"),
-        ),
-        (
-            "split by joiners".to_owned(),
-            every(secret, 2, "\u{2060}\u{feff}"),
-        ),
+        ("split by zero-width".to_owned(), every(secret, 3, "\u{200b}")),
+        ("split by joiners".to_owned(), every(secret, 2, "\u{2060}\u{feff}")),
         ("split by CRLF".to_owned(), every(secret, 5, "\r\n")),
         ("split by colour".to_owned(), every(secret, 5, "\u{1b}[31m")),
     ];
@@ -117,18 +75,9 @@ fn writings(secret: &str) -> Vec<(String, String)> {
         let padded = ["", "x", "xy"][before].to_owned() + secret + "tail";
         let standard = STANDARD.encode(&padded);
         out.push((format!("base64 at {before}"), standard.clone()));
-        out.push((
-            format!("base64 url-safe at {before}"),
-            URL_SAFE.encode(&padded),
-        ));
-        out.push((
-            format!("base64 wrapped at {before}"),
-            every(&standard, 7, "\n"),
-        ));
-        out.push((
-            format!("base64 in a URL at {before}"),
-            percent(standard.as_bytes(), true, false),
-        ));
+        out.push((format!("base64 url-safe at {before}"), URL_SAFE.encode(&padded)));
+        out.push((format!("base64 wrapped at {before}"), every(&standard, 7, "\n")));
+        out.push((format!("base64 in a URL at {before}"), percent(standard.as_bytes(), true, false)));
     }
     out
 }
@@ -148,10 +97,7 @@ fn every(text: &str, count: usize, separator: &str) -> String {
 fn leftovers(text: &str, writing: &str) -> Option<String> {
     let tight: String = text.chars().filter(char::is_ascii_graphic).collect();
     let writing: Vec<char> = writing.chars().filter(char::is_ascii_graphic).collect();
-    writing
-        .windows(8)
-        .map(|window| window.iter().collect::<String>())
-        .find(|window| tight.contains(window))
+    writing.windows(8).map(|window| window.iter().collect::<String>()).find(|window| tight.contains(window))
 }
 
 #[test]
@@ -160,29 +106,15 @@ fn threat_24_a_known_secret_is_not_published_in_any_writing() {
     for secret in [TOKEN, PLAIN] {
         for (how, writing) in writings(secret) {
             // The "tail" and the like that the test itself put beside it.
-            let core = if how.starts_with("base64") {
-                writing[4..writing.len() - 8].to_owned()
-            } else {
-                writing.clone()
-            };
+            let core =
+                if how.starts_with("base64") { writing[4..writing.len() - 8].to_owned() } else { writing.clone() };
             let text = format!("before {writing} after");
             let (clean, removed) = inline(&text, Limits::default(), &secrets);
-            assert_eq!(
-                leftovers(clean.as_str(), &core),
-                None,
-                "inline, {how}: {clean}"
-            );
-            assert!(
-                removed.secrets + removed.secret_like > 0,
-                "inline, {how}: {removed:?}"
-            );
+            assert_eq!(leftovers(clean.as_str(), &core), None, "inline, {how}: {clean}");
+            assert!(removed.secrets + removed.secret_like > 0, "inline, {how}: {removed:?}");
 
             let (clean, removed) = block(&text, Limits::default(), &secrets);
-            assert_eq!(
-                leftovers(clean.as_str(), &core),
-                None,
-                "block, {how}: {clean}"
-            );
+            assert_eq!(leftovers(clean.as_str(), &core), None, "block, {how}: {clean}");
             assert!(removed.secrets > 0, "block, {how}: {removed:?}");
 
             for body in [
@@ -205,32 +137,17 @@ fn threat_24_a_secret_across_two_pieces_of_a_comment_is_found() {
     let secrets = secrets();
     let (one, _) = inline(&PLAIN[..9], Limits::default(), &secrets);
     let (two, _) = inline(&PLAIN[9..], Limits::default(), &secrets);
-    let (out, removed) = comment(
-        &format!("| {one} |\n| {two} |\n"),
-        Allowed::default(),
-        &secrets,
-    );
-    assert!(
-        !out.contains(&PLAIN[..9]) && !out.contains(&PLAIN[9..]),
-        "{out}"
-    );
+    let (out, removed) = comment(&format!("| {one} |\n| {two} |\n"), Allowed::default(), &secrets);
+    assert!(!out.contains(&PLAIN[..9]) && !out.contains(&PLAIN[9..]), "{out}");
     assert_eq!(removed.secrets, 1);
 }
 
 #[test]
 fn threat_24_a_secret_across_the_cut_leaves_no_first_half() {
     let secrets = secrets();
-    let limits = Limits {
-        bytes: 100,
-        chars: 100,
-        lines: 10,
-    };
+    let limits = Limits { bytes: 100, chars: 100, lines: 10 };
     for before in 80..100 {
-        let text = format!(
-            "{}{PLAIN} and more {}",
-            "x ".repeat(before / 2),
-            "y".repeat(500)
-        );
+        let text = format!("{}{PLAIN} and more {}", "x ".repeat(before / 2), "y".repeat(500));
         let (clean, _) = block(&text, limits, &secrets);
         assert!(!clean.as_str().contains(&PLAIN[..4]), "{clean}");
         let (clean, _) = inline(&text, limits, &secrets);
@@ -294,25 +211,16 @@ fn threat_24_what_looks_like_a_secret_is_not_published() {
         ] {
             let (out, count) = redaction::redact(&text);
             assert!(!out.contains(secret.as_str()), "{text} became {out}");
-            assert!(
-                out.contains("[redacted]") && count == 1,
-                "{text} became {out} ({count})"
-            );
+            assert!(out.contains("[redacted]") && count == 1, "{text} became {out} ({count})");
             assert_eq!(redaction::redact(&out), (out.clone(), 0));
         }
     }
-    for encoded in [
-        STANDARD.encode(format!("token ghp_{}", a(36))),
-        hex::encode(format!("ghp_{}", a(36))),
-    ] {
+    for encoded in [STANDARD.encode(format!("token ghp_{}", a(36))), hex::encode(format!("ghp_{}", a(36)))] {
         let (out, count) = redaction::redact(&format!("see {encoded} there"));
         assert_eq!((out.as_str(), count), ("see [redacted] there", 1));
     }
     let sha = "9fceb02d0ae598e95dc970b74767f19372d61af8";
-    assert_eq!(
-        redaction::redact(&format!("the token {sha} x")).0,
-        "the token [redacted] x"
-    );
+    assert_eq!(redaction::redact(&format!("the token {sha} x")).0, "the token [redacted] x");
 }
 
 #[test]
@@ -339,10 +247,7 @@ fn ordinary_words_of_our_logs_are_left_alone() {
 fn a_debug_print_of_secrets_shows_names_only() {
     let shown = format!("{:?}", secrets());
     assert!(shown.contains("FORGE_TOKEN"), "{shown}");
-    assert!(
-        !shown.contains(&PLAIN[..6]) && !shown.contains(&TOKEN[..6]),
-        "{shown}"
-    );
+    assert!(!shown.contains(&PLAIN[..6]) && !shown.contains(&TOKEN[..6]), "{shown}");
 }
 
 // ------------------------------------------------------------ threat 25 ---
@@ -392,9 +297,7 @@ fn offences(markdown: &str, options: Options) -> Vec<String> {
                 }
                 text.push_str(&rest);
             }
-            Event::End(
-                TagEnd::Paragraph | TagEnd::Item | TagEnd::Heading(_) | TagEnd::HtmlBlock,
-            ) => end(&mut text),
+            Event::End(TagEnd::Paragraph | TagEnd::Item | TagEnd::Heading(_) | TagEnd::HtmlBlock) => end(&mut text),
             _ => {}
         }
     }
@@ -412,10 +315,7 @@ fn assert_harmless(out: &str) {
         assert_eq!(offences(out, options), Vec::<String>::new(), "in {out:?}");
     }
     assert!(out.len() <= MAX_COMMENT, "{} bytes", out.len());
-    assert!(
-        !out.trim_start().starts_with("---\n") && out.trim() != "---",
-        "{out:?}"
-    );
+    assert!(!out.trim_start().starts_with("---\n") && out.trim() != "---", "{out:?}");
     assert!(!out.to_lowercase().contains("<!-- lazarus"), "{out:?}");
     let marker = marker("answer", "e1", None);
     assert!(parse_marker(&format!("{out}\n\n{marker}")).is_some());
@@ -423,14 +323,8 @@ fn assert_harmless(out: &str) {
         .any(|event| matches!(&event, Event::Html(html) if html.contains("<!-- lazarus")));
     assert!(shown_as_html, "the marker is swallowed by {out:?}");
     for c in out.chars() {
-        assert!(
-            !c.is_control() || matches!(c, '\n' | '\t'),
-            "control character {c:?} in {out:?}"
-        );
-        assert!(
-            !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'),
-            "{out:?}"
-        );
+        assert!(!c.is_control() || matches!(c, '\n' | '\t'), "control character {c:?} in {out:?}");
+        assert!(!matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'), "{out:?}");
     }
 }
 
@@ -495,10 +389,7 @@ fn threat_25_pieces_are_inert_by_themselves_and_pass_the_last_gate_unchanged() {
     let secrets = Secrets::none();
     for nasty in NASTY {
         let (piece, _) = inline(nasty, Limits::default(), &secrets);
-        assert!(
-            !piece.as_str().contains(['\n', '|', '<', '`', '*']),
-            "{piece}"
-        );
+        assert!(!piece.as_str().contains(['\n', '|', '<', '`', '*']), "{piece}");
         let (fence, _) = block(nasty, Limits::default(), &secrets);
         let body = format!(
             "**Closed:** “{piece}”, and\n\n| a | b |\n| --- | --- |\n| x {piece} | y {piece}1 |\n\n<details>\n<summary>Why: {piece}</summary>\n\n{fence}\n\n</details>\n"
@@ -516,34 +407,18 @@ fn threat_25_a_megabyte_is_cut_and_says_so() {
     let (piece, removed) = block(&text, Limits::default(), &secrets());
     assert!(piece.as_str().len() < 9_000);
     assert!(removed.truncated_bytes > 1_000_000);
-    assert!(
-        piece
-            .as_str()
-            .contains(&format!("{} more bytes were cut", removed.truncated_bytes))
-    );
+    assert!(piece.as_str().contains(&format!("{} more bytes were cut", removed.truncated_bytes)));
 
     let (out, removed) = comment(&text, Allowed::default(), &secrets());
-    assert!(
-        out.len() <= MAX_COMMENT && out.len() > MAX_COMMENT - 5_000,
-        "{}",
-        out.len()
-    );
+    assert!(out.len() <= MAX_COMMENT && out.len() > MAX_COMMENT - 5_000, "{}", out.len());
     assert!(removed.truncated_bytes > 900_000);
-    assert!(
-        out.trim_end()
-            .ends_with(&format!("{} bytes were cut.*", removed.truncated_bytes)),
-        "{out}"
-    );
+    assert!(out.trim_end().ends_with(&format!("{} bytes were cut.*", removed.truncated_bytes)), "{out}");
     assert_eq!(gate(&out), out);
 
     let folded = format!("<details>\n<summary>Log</summary>\n\n```text\n{text}```\n\n</details>\n");
     let out = gate(&folded);
     assert_harmless(&out);
-    assert!(
-        out.contains("\n```\n\n</details>\n\n*This comment"),
-        "{}",
-        &out[out.len() - 200..]
-    );
+    assert!(out.contains("\n```\n\n</details>\n\n*This comment"), "{}", &out[out.len() - 200..]);
 
     let (piece, removed) = inline(&text, Limits::default(), &secrets());
     assert_eq!(piece.as_str().chars().count(), 201);
@@ -562,10 +437,7 @@ fn threat_25_a_megabyte_made_to_hurt_is_dealt_with_quickly() {
     let million = 1_000_000;
     let cases: Vec<(&str, String)> = vec![
         ("backticks", "`".repeat(million)),
-        (
-            "backtick runs",
-            (1..1_400).map(|n| "`".repeat(n) + " ").collect(),
-        ),
+        ("backtick runs", (1..1_400).map(|n| "`".repeat(n) + " ").collect()),
         ("brackets", "[".repeat(million)),
         ("images", "![".repeat(million / 2)),
         ("links", "[a](".repeat(million / 4)),
@@ -585,20 +457,14 @@ fn threat_25_a_megabyte_made_to_hurt_is_dealt_with_quickly() {
         ("percent", "%25".repeat(million / 3)),
         ("base64", "QUJD".repeat(million / 4)),
         ("short base64", "QUJDREVGR0hJSktMTU5P ".repeat(million / 21)),
-        (
-            "keys",
-            "-----BEGIN A PRIVATE KEY-----\n".repeat(million / 30),
-        ),
+        ("keys", "-----BEGIN A PRIVATE KEY-----\n".repeat(million / 30)),
         ("passwords", "password=".repeat(million / 9)),
         ("addresses", "://a:".repeat(million / 5)),
         ("tokens", "token: ".repeat(million / 7)),
         ("escapes", "\u{1b}[".repeat(million / 2)),
         ("escapes 2", "\u{1b}]".repeat(million / 2)),
         ("secrets", PLAIN.repeat(million / PLAIN.len())),
-        (
-            "tables",
-            "|a".repeat(million / 2) + "\n" + &"|-".repeat(1000),
-        ),
+        ("tables", "|a".repeat(million / 2) + "\n" + &"|-".repeat(1000)),
         ("footnotes", "[^a]: ".repeat(million / 6)),
         ("zero width", "\u{200b}".repeat(million / 3)),
         ("details", "<details>".repeat(million / 9)),
@@ -617,12 +483,8 @@ fn threat_25_a_megabyte_made_to_hurt_is_dealt_with_quickly() {
             }
             out
         };
-        timed("inline", &|| {
-            inline(text, Limits::default(), &secrets).0.to_string()
-        });
-        timed("block", &|| {
-            block(text, Limits::default(), &secrets).0.to_string()
-        });
+        timed("inline", &|| inline(text, Limits::default(), &secrets).0.to_string());
+        timed("block", &|| block(text, Limits::default(), &secrets).0.to_string());
         timed("redact", &|| secrets.redact(text).0);
         let out = timed("comment", &|| comment(text, Allowed::default(), &secrets).0);
         assert_harmless(&out);
@@ -632,11 +494,7 @@ fn threat_25_a_megabyte_made_to_hurt_is_dealt_with_quickly() {
 
 #[test]
 fn threat_25_a_fence_is_longer_than_any_run_inside() {
-    let (piece, _) = block(
-        "a ```` b ~~~~~~ c\n```\n@alice",
-        Limits::default(),
-        &secrets(),
-    );
+    let (piece, _) = block("a ```` b ~~~~~~ c\n```\n@alice", Limits::default(), &secrets());
     assert!(piece.as_str().starts_with("```````text\n"), "{piece}");
     assert!(piece.as_str().ends_with("\n```````"), "{piece}");
     assert_harmless(&gate(piece.as_str()));
@@ -645,37 +503,20 @@ fn threat_25_a_fence_is_longer_than_any_run_inside() {
 #[test]
 fn threat_25_templates_own_mentions_references_and_folds_stay() {
     let mentions = ["dana".to_owned()];
-    let references = [
-        "#8".to_owned(),
-        "https://git.example.org/acme/widget/pulls/8".to_owned(),
-        "acme/other#3".to_owned(),
-    ];
-    let allowed = Allowed {
-        mentions: &mentions,
-        references: &references,
-    };
+    let references =
+        ["#8".to_owned(), "https://git.example.org/acme/widget/pulls/8".to_owned(), "acme/other#3".to_owned()];
+    let allowed = Allowed { mentions: &mentions, references: &references };
     let body = "**Closed: completed.** Pull request [#8](https://git.example.org/acme/widget/pulls/8), see acme/other#3. @dana, please look. Thanks, **@Dana**!\n\n<details>\n<summary>Files (2)</summary>\n\n- `src/lib.rs`\n\n</details>\n";
     let (out, removed) = comment(body, allowed, &Secrets::none());
     assert_eq!(out, body);
     assert!(removed.is_empty());
 
-    for smuggled in [
-        "@dana2 ",
-        "@dan*a2*",
-        "@alice",
-        "#88",
-        "#8*1*",
-        "acme/widget#8x",
-        "xacme/other#3",
-        "acme/other/pulls/8",
-    ] {
+    for smuggled in
+        ["@dana2 ", "@dan*a2*", "@alice", "#88", "#8*1*", "acme/widget#8x", "xacme/other#3", "acme/other/pulls/8"]
+    {
         let (out, removed) = comment(smuggled, allowed, &Secrets::none());
         assert!(out.contains('\u{200b}'), "{smuggled} stayed {out}");
-        assert_eq!(
-            removed.mentions + removed.references,
-            1,
-            "{smuggled}: {removed}"
-        );
+        assert_eq!(removed.mentions + removed.references, 1, "{smuggled}: {removed}");
     }
 }
 
@@ -683,10 +524,7 @@ fn threat_25_templates_own_mentions_references_and_folds_stay() {
 fn the_removed_sentence_counts_what_a_person_would_count() {
     let text = format!("@alice @bob {PLAIN} #1 ![x](y)");
     let (_, removed) = inline(&text, Limits::default(), &secrets());
-    assert_eq!(
-        removed.to_string(),
-        "removed: 1 secret, 2 mentions, 1 reference, 1 image"
-    );
+    assert_eq!(removed.to_string(), "removed: 1 secret, 2 mentions, 1 reference, 1 image");
     assert_eq!(Removed::default().to_string(), "nothing removed");
     let mut sum = removed;
     sum += removed;
@@ -700,23 +538,11 @@ fn the_removed_sentence_counts_what_a_person_would_count() {
 #[test]
 fn the_marker_is_read_back_from_the_last_line_only() {
     let line = marker("spawn-log", "01890a5d-ac96", Some("laz-7f3a"));
-    assert_eq!(
-        line,
-        "<!-- lazarus kind=spawn-log effect=01890a5d-ac96 cell=laz-7f3a -->"
-    );
-    let expected = Marker {
-        kind: "spawn-log".to_owned(),
-        effect: "01890a5d-ac96".to_owned(),
-        cell: Some("laz-7f3a".to_owned()),
-    };
-    assert_eq!(
-        parse_marker(&format!("Hello\n\n{line}")),
-        Some(expected.clone())
-    );
-    assert_eq!(
-        parse_marker(&format!("Hello\r\n\r\n{line}\r\n")),
-        Some(expected)
-    );
+    assert_eq!(line, "<!-- lazarus kind=spawn-log effect=01890a5d-ac96 cell=laz-7f3a -->");
+    let expected =
+        Marker { kind: "spawn-log".to_owned(), effect: "01890a5d-ac96".to_owned(), cell: Some("laz-7f3a".to_owned()) };
+    assert_eq!(parse_marker(&format!("Hello\n\n{line}")), Some(expected.clone()));
+    assert_eq!(parse_marker(&format!("Hello\r\n\r\n{line}\r\n")), Some(expected));
     assert_eq!(parse_marker(&format!("{line}\n\nHello")), None);
     assert_eq!(parse_marker(&format!("> {line}")), None);
     assert_eq!(parse_marker(&format!("Hello {line}")), None);
@@ -739,10 +565,7 @@ fn the_marker_is_read_back_from_the_last_line_only() {
 #[test]
 fn a_marker_cannot_be_broken_out_of() {
     let line = marker("x --> @alice", "a\nb", Some("c d"));
-    assert_eq!(
-        line,
-        "<!-- lazarus kind=x_--___alice effect=a_b cell=c_d -->"
-    );
+    assert_eq!(line, "<!-- lazarus kind=x_--___alice effect=a_b cell=c_d -->");
     assert!(parse_marker(&line).is_some());
 }
 

@@ -1,15 +1,8 @@
 //! Agent profiles, each exercised with a stand-in program that records how it
 //! was called; and the built-in agent at work in a real repository.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    missing_docs
-)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
-use lazarus::agents::{
-    BUILT_IN, Invocation, InvocationContext, PATH, Profile, Profiles, Prompt, scribe,
-};
+use lazarus::agents::{BUILT_IN, Invocation, InvocationContext, PATH, Profile, Profiles, Prompt, scribe};
 use lazarus::config::{Config, LoadOptions};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
@@ -31,18 +24,13 @@ fn configured(text: &str) -> Result<BTreeMap<String, Profile>, String> {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("lazarus.toml");
     fs::write(&file, text).unwrap();
-    Config::load(&LoadOptions {
-        file: Some(file),
-        ..LoadOptions::default()
-    })
-    .map(|config| config.agents)
-    .map_err(|error| error.to_string())
+    Config::load(&LoadOptions { file: Some(file), ..LoadOptions::default() })
+        .map(|config| config.agents)
+        .map_err(|error| error.to_string())
 }
 
 fn pool(name: &str) -> Option<SecretString> {
-    ["anthropic", "openai", "gemini"]
-        .contains(&name)
-        .then(|| SecretString::from(format!("credential-canary-{name}")))
+    ["anthropic", "openai", "gemini"].contains(&name).then(|| SecretString::from(format!("credential-canary-{name}")))
 }
 
 /// A cell's directories, and a directory of stand-in programs.
@@ -72,12 +60,7 @@ impl Cell {
         self.directory.path().canonicalize().unwrap().join(name)
     }
 
-    fn invocation(
-        &self,
-        profile: &Profile,
-        model: Option<&str>,
-        resume: Option<&str>,
-    ) -> Invocation {
+    fn invocation(&self, profile: &Profile, model: Option<&str>, resume: Option<&str>) -> Invocation {
         let host_env = host_environment();
         profile
             .invocation(&InvocationContext {
@@ -107,24 +90,12 @@ impl Cell {
         let text = "#!/bin/sh\n/bin/cat /proc/$$/environ > \"$HOME/env\"\n\
                     printf '%s\\0' \"${0##*/}\" \"$@\" > \"$HOME/argv\"\n\
                     pwd -P > \"$HOME/cwd\"\n/bin/cat > \"$HOME/stdin\"\n";
-        writer
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(text.as_bytes())
-            .unwrap();
+        writer.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         assert!(writer.wait().unwrap().success());
 
-        let stdin = invocation
-            .stdin
-            .as_ref()
-            .map_or(Stdio::null(), |file| fs::File::open(file).unwrap().into());
+        let stdin = invocation.stdin.as_ref().map_or(Stdio::null(), |file| fs::File::open(file).unwrap().into());
         let mut command = Command::new(&invocation.argv[0]);
-        command
-            .args(&invocation.argv[1..])
-            .env_clear()
-            .current_dir(&invocation.cwd)
-            .stdin(stdin);
+        command.args(&invocation.argv[1..]).env_clear().current_dir(&invocation.cwd).stdin(stdin);
         for (name, value) in &invocation.env {
             command.env(name, value.expose());
         }
@@ -132,22 +103,12 @@ impl Cell {
         assert!(command.status().unwrap().success());
 
         let read = |name: &str| fs::read_to_string(self.path("home").join(name)).unwrap();
-        let words = |name: &str| -> Vec<String> {
-            read(name)
-                .split_terminator('\0')
-                .map(str::to_owned)
-                .collect()
-        };
+        let words = |name: &str| -> Vec<String> { read(name).split_terminator('\0').map(str::to_owned).collect() };
         Call {
             argv: words("argv"),
             env: words("env")
                 .iter()
-                .map(|entry| {
-                    entry
-                        .split_once('=')
-                        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                        .unwrap()
-                })
+                .map(|entry| entry.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())).unwrap())
                 .collect(),
             stdin: read("stdin"),
             cwd: PathBuf::from(read("cwd").trim_end()),
@@ -181,73 +142,33 @@ fn host_environment() -> BTreeMap<String, String> {
 fn every_built_in_profile_starts_its_program_as_that_program_wants_it() {
     let profiles = built_in();
     let wanted: BTreeMap<&str, (&str, &[&str])> = BTreeMap::from([
-        (
-            "aider",
-            (
-                "aider --message-file FILE --yes-always --no-check-update",
-                &[][..],
-            ),
-        ),
-        (
-            "claude",
-            (
-                "claude --bare -p --output-format stream-json --verbose",
-                &["CLAUDE_CONFIG_DIR"],
-            ),
-        ),
+        ("aider", ("aider --message-file FILE --yes-always --no-check-update", &[][..])),
+        ("claude", ("claude --bare -p --output-format stream-json --verbose", &["CLAUDE_CONFIG_DIR"])),
         ("codex", ("codex exec --json -", &["CODEX_HOME"])),
         ("gemini", ("gemini --output-format stream-json", &[])),
         ("goose", ("goose run -i FILE", &[])),
-        (
-            "hermes",
-            (
-                "hermes chat --oneshot -Q --query-file FILE",
-                &["HERMES_HOME"],
-            ),
-        ),
+        ("hermes", ("hermes chat --oneshot -Q --query-file FILE", &["HERMES_HOME"])),
         ("opencode", ("opencode run --format json", &[])),
         ("scribe", ("lazarus agent scribe --mission FILE", &[])),
     ]);
     assert_eq!(profiles.names(), wanted.keys().copied().collect::<Vec<_>>());
-    assert_eq!(
-        profiles.names(),
-        BUILT_IN.iter().map(|(name, _)| *name).collect::<Vec<_>>()
-    );
+    assert_eq!(profiles.names(), BUILT_IN.iter().map(|(name, _)| *name).collect::<Vec<_>>());
     for (name, (command, home_variables)) in wanted {
         let cell = Cell::new();
         let profile = profiles.get(name).unwrap();
         let call = cell.call(&cell.invocation(profile, None, None));
         let file = cell.path("mission.md");
-        let words: Vec<&str> = command
-            .split(' ')
-            .map(|word| {
-                if word == "FILE" {
-                    file.to_str().unwrap()
-                } else {
-                    word
-                }
-            })
-            .collect();
+        let words: Vec<&str> =
+            command.split(' ').map(|word| if word == "FILE" { file.to_str().unwrap() } else { word }).collect();
         assert_eq!(call.argv, words, "{name}");
         assert_eq!(call.cwd, cell.path("project"), "{name}");
-        assert_eq!(
-            call.stdin,
-            if profile.prompt == Prompt::Stdin {
-                PROMPT
-            } else {
-                ""
-            },
-            "{name}"
-        );
+        assert_eq!(call.stdin, if profile.prompt == Prompt::Stdin { PROMPT } else { "" }, "{name}");
         let home = cell.path("home");
         for variable in home_variables.iter().chain(&["HOME"]) {
             assert_eq!(call.env[*variable], home.to_str().unwrap(), "{name}");
         }
         assert!(call.env["PATH"].ends_with(PATH));
-        assert_eq!(
-            (call.env["TERM"].as_str(), call.env["LANG"].as_str()),
-            ("dumb", "C.UTF-8")
-        );
+        assert_eq!((call.env["TERM"].as_str(), call.env["LANG"].as_str()), ("dumb", "C.UTF-8"));
         assert!(!profile.description.is_empty(), "{name}");
     }
 }
@@ -256,21 +177,12 @@ fn every_built_in_profile_starts_its_program_as_that_program_wants_it() {
 fn a_prompt_reaches_no_argument_and_no_variable_and_is_never_expanded() {
     for name in built_in().names() {
         let cell = Cell::new();
-        let call =
-            cell.call(&cell.invocation(built_in().get(name).unwrap(), Some("some/model-1"), None));
-        for word in call
-            .argv
-            .iter()
-            .chain(call.env.values())
-            .chain(call.env.keys())
-        {
+        let call = cell.call(&cell.invocation(built_in().get(name).unwrap(), Some("some/model-1"), None));
+        for word in call.argv.iter().chain(call.env.values()).chain(call.env.keys()) {
             for line in PROMPT.lines() {
                 assert!(!word.contains(line), "{name}: {word}");
             }
-            assert!(
-                !word.contains("prompt-canary") && !word.contains("dangerously"),
-                "{name}: {word}"
-            );
+            assert!(!word.contains("prompt-canary") && !word.contains("dangerously"), "{name}: {word}");
         }
         assert!(!cell.path("project/pwned").exists() && !cell.path("home/pwned").exists());
     }
@@ -290,28 +202,17 @@ fn threat_17_no_secret_of_the_host_reaches_an_agent_by_its_environment() {
         given.extend(profile.credentials.keys().map(String::as_str));
         given.extend(profile.home_variable.as_deref());
         given.sort_unstable();
-        assert_eq!(
-            call.env.keys().map(String::as_str).collect::<Vec<_>>(),
-            given,
-            "{name}: nothing else is there"
-        );
+        assert_eq!(call.env.keys().map(String::as_str).collect::<Vec<_>>(), given, "{name}: nothing else is there");
     }
 }
 
 #[test]
 fn only_the_variables_on_the_list_are_let_through() {
-    let agents =
-        configured("[agents.scribe]\nenv_allow = [\"SOMETHING\", \"NOT_THERE\"]\n").unwrap();
+    let agents = configured("[agents.scribe]\nenv_allow = [\"SOMETHING\", \"NOT_THERE\"]\n").unwrap();
     let cell = Cell::new();
     let call = cell.call(&cell.invocation(&agents["scribe"], None, None));
     assert_eq!(call.env["SOMETHING"], "host-canary-SOMETHING");
-    assert_eq!(
-        call.env
-            .values()
-            .filter(|value| value.contains("host-canary"))
-            .count(),
-        1
-    );
+    assert_eq!(call.env.values().filter(|value| value.contains("host-canary")).count(), 1);
     assert!(!call.env.contains_key("NOT_THERE"));
 }
 
@@ -325,23 +226,13 @@ fn a_credential_reaches_exactly_the_variable_it_is_named_for() {
         let cell = Cell::new();
         let invocation = cell.invocation(built_in().get(name).unwrap(), None, None);
         let call = cell.call(&invocation);
-        let holders: Vec<&String> = call
-            .env
-            .iter()
-            .filter(|(_, value)| value.contains("credential-canary"))
-            .map(|(name, _)| name)
-            .collect();
+        let holders: Vec<&String> =
+            call.env.iter().filter(|(_, value)| value.contains("credential-canary")).map(|(name, _)| name).collect();
         assert_eq!(holders, [variable]);
-        assert_eq!(
-            call.env[variable],
-            format!("credential-canary-{credential}")
-        );
+        assert_eq!(call.env[variable], format!("credential-canary-{credential}"));
         assert!(call.argv.iter().all(|word| !word.contains("canary")));
         let debug = format!("{invocation:?}");
-        assert!(
-            !debug.contains("canary") && debug.contains("[redacted]"),
-            "{debug}"
-        );
+        assert!(!debug.contains("canary") && debug.contains("[redacted]"), "{debug}");
     }
 }
 
@@ -362,13 +253,7 @@ fn a_missing_credential_is_named_with_the_agent_and_what_to_set() {
         })
         .unwrap_err()
         .to_string();
-    for word in [
-        "claude",
-        "anthropic",
-        "ANTHROPIC_API_KEY",
-        "anthropic_file",
-        "[credentials]",
-    ] {
+    for word in ["claude", "anthropic", "ANTHROPIC_API_KEY", "anthropic_file", "[credentials]"] {
         assert!(error.contains(word), "{word} in {error}");
     }
 }
@@ -381,43 +266,19 @@ fn a_chosen_model_and_a_session_are_single_words_of_argv() {
         let cell = Cell::new();
         if !profile.model_argv.is_empty() {
             let call = cell.call(&cell.invocation(profile, Some("vendor/model:1"), None));
-            let at = call
-                .argv
-                .iter()
-                .position(|word| word == "vendor/model:1")
-                .unwrap();
+            let at = call.argv.iter().position(|word| word == "vendor/model:1").unwrap();
             assert_eq!(call.argv[at - 1], "--model", "{name}");
         }
         if profile.resume.is_some() {
             let call = cell.call(&cell.invocation(profile, None, Some("session-1")));
-            assert_eq!(
-                call.argv.iter().filter(|word| *word == "session-1").count(),
-                1,
-                "{name}"
-            );
-            assert_eq!(
-                call.stdin.is_empty(),
-                profile.prompt == Prompt::File,
-                "{name}"
-            );
+            assert_eq!(call.argv.iter().filter(|word| *word == "session-1").count(), 1, "{name}");
+            assert_eq!(call.stdin.is_empty(), profile.prompt == Prompt::File, "{name}");
         }
     }
     let agents = configured("[agents.claude]\nmodel_default = \"opus\"\n").unwrap();
     let cell = Cell::new();
-    assert_eq!(
-        cell.invocation(&agents["claude"], None, None)
-            .argv
-            .last()
-            .unwrap(),
-        "opus"
-    );
-    assert_eq!(
-        cell.invocation(&agents["claude"], Some("haiku"), None)
-            .argv
-            .last()
-            .unwrap(),
-        "haiku"
-    );
+    assert_eq!(cell.invocation(&agents["claude"], None, None).argv.last().unwrap(), "opus");
+    assert_eq!(cell.invocation(&agents["claude"], Some("haiku"), None).argv.last().unwrap(), "haiku");
 }
 
 #[test]
@@ -487,11 +348,7 @@ fn a_user_can_change_one_key_of_a_built_in_profile_or_add_a_profile() {
         "{literal}".into(),
     ];
     assert_eq!(invocation.argv, want);
-    let mode = invocation
-        .env
-        .iter()
-        .find(|(name, _)| name == "MODE")
-        .unwrap();
+    let mode = invocation.env.iter().find(|(name, _)| name == "MODE").unwrap();
     assert_eq!(mode.1.expose(), "$HOME stays as it is");
     assert_eq!(profiles.nearest("cluade"), Some("claude"));
     assert_eq!(profiles.nearest("zzzzzzzz"), None);
@@ -509,112 +366,40 @@ fn a_profile_that_would_be_unsafe_is_refused_with_what_to_do_instead() {
         ("argv = [\"sh\", \"-c\", \"a < {prompt_file}\"]", "shell"),
         ("argv = [\"{home}/bin/a\", \"{prompt_file}\"]", "plain name"),
         ("argv = [\"../a\", \"{prompt_file}\"]", "plain name"),
-        (
-            "argv = [\"a\", \"{prompt_file}\", \"{resume_id}\"]",
-            "resume only",
-        ),
-        (
-            "argv = [\"a\", \"{prompt_file}\"]\nresume = [\"a\", \"{prompt_file}\"]",
-            "{resume_id} is missing",
-        ),
+        ("argv = [\"a\", \"{prompt_file}\", \"{resume_id}\"]", "resume only"),
+        ("argv = [\"a\", \"{prompt_file}\"]\nresume = [\"a\", \"{prompt_file}\"]", "{resume_id} is missing"),
         ("argv = \"a {prompt_file}\"", "a list"),
-        (
-            "argv = [\"a\", \"{prompt_file}\"]\nprompt = \"argv\"",
-            "\"file\" or \"stdin\"",
-        ),
-        (
-            "argv = [\"a\", \"{prompt_file}\"]\nenv_allow = [\"FORGE_TOKEN\"]",
-            "looks like a secret",
-        ),
-        (
-            "argv = [\"a\", \"{prompt_file}\"]\nenv_allow = [\"LAZARUS__FORGE__URL\"]",
-            "looks like a secret",
-        ),
-        (
-            "argv = [\"a\", \"{prompt_file}\"]\nenv_allow = [\"SSH_AUTH_SOCK\"]",
-            "looks like a secret",
-        ),
-        (
-            "argv = [\"a\", \"{prompt_file}\"]\nenv_allow = [\"PATH\"]",
-            "the cell's own",
-        ),
-        (
-            "argv = [\"a\", \"{prompt_file}\"]\nenv = { SOME_PASSWORD = \"x\" }",
-            "[credentials]",
-        ),
-        (
-            "argv = [\"a\", \"{prompt_file}\"]\nenv = { \"bad name\" = \"x\" }",
-            "not the name of a variable",
-        ),
-        (
-            "argv = [\"a\", \"{prompt_file}\"]\ncredentials = { X_KEY = \"Not A Name\" }",
-            "the name of a credential",
-        ),
-        (
-            "argv = [\"a\", \"{prompt_file}\"]\nread_paths = [\"/\"]",
-            "not / itself",
-        ),
-        (
-            "argv = [\"a\", \"{prompt_file}\"]\nread_paths = [\"/opt/../root\"]",
-            "without `..`",
-        ),
-        (
-            "argv = [\"a\", \"{prompt_file}\"]\nnetwork_hosts = [\"https://x\"]",
-            "a host's name",
-        ),
-        (
-            "argv = [\"a\", \"{prompt_file}\"]\nmodel_default = \"-x\"",
-            "a model's name",
-        ),
-        (
-            "argv = [\"a\", \"{prompt_file}\"]\nstall = \"1s\"",
-            "from 10s",
-        ),
-        (
-            "argv = [\"a\", \"{prompt_file}\"]\nsuccess = { exit_codes = [256] }",
-            "0 to 255",
-        ),
-        (
-            "argv = [\"a\", \"{prompt_file}\"]\nsuccess = { exit_codes = [] }",
-            "exit_codes is empty",
-        ),
-        (
-            "argv = [\"a\", \"{prompt_file}\"]\nargs = []",
-            "unknown key `agents.mine.args`",
-        ),
+        ("argv = [\"a\", \"{prompt_file}\"]\nprompt = \"argv\"", "\"file\" or \"stdin\""),
+        ("argv = [\"a\", \"{prompt_file}\"]\nenv_allow = [\"FORGE_TOKEN\"]", "looks like a secret"),
+        ("argv = [\"a\", \"{prompt_file}\"]\nenv_allow = [\"LAZARUS__FORGE__URL\"]", "looks like a secret"),
+        ("argv = [\"a\", \"{prompt_file}\"]\nenv_allow = [\"SSH_AUTH_SOCK\"]", "looks like a secret"),
+        ("argv = [\"a\", \"{prompt_file}\"]\nenv_allow = [\"PATH\"]", "the cell's own"),
+        ("argv = [\"a\", \"{prompt_file}\"]\nenv = { SOME_PASSWORD = \"x\" }", "[credentials]"),
+        ("argv = [\"a\", \"{prompt_file}\"]\nenv = { \"bad name\" = \"x\" }", "not the name of a variable"),
+        ("argv = [\"a\", \"{prompt_file}\"]\ncredentials = { X_KEY = \"Not A Name\" }", "the name of a credential"),
+        ("argv = [\"a\", \"{prompt_file}\"]\nread_paths = [\"/\"]", "not / itself"),
+        ("argv = [\"a\", \"{prompt_file}\"]\nread_paths = [\"/opt/../root\"]", "without `..`"),
+        ("argv = [\"a\", \"{prompt_file}\"]\nnetwork_hosts = [\"https://x\"]", "a host's name"),
+        ("argv = [\"a\", \"{prompt_file}\"]\nmodel_default = \"-x\"", "a model's name"),
+        ("argv = [\"a\", \"{prompt_file}\"]\nstall = \"1s\"", "from 10s"),
+        ("argv = [\"a\", \"{prompt_file}\"]\nsuccess = { exit_codes = [256] }", "0 to 255"),
+        ("argv = [\"a\", \"{prompt_file}\"]\nsuccess = { exit_codes = [] }", "exit_codes is empty"),
+        ("argv = [\"a\", \"{prompt_file}\"]\nargs = []", "unknown key `agents.mine.args`"),
     ] {
         let error = configured(&format!("[agents.mine]\n{text}\n")).unwrap_err();
         assert!(error.contains(says), "{text}\nno {says} in {error}");
-        assert!(
-            error.contains("agents.mine") && error.contains("lazarus.toml:"),
-            "{error}"
-        );
+        assert!(error.contains("agents.mine") && error.contains("lazarus.toml:"), "{error}");
     }
-    for name in [
-        "Mine",
-        "1a",
-        "\"a b\"",
-        "\"../x\"",
-        "\"\"",
-        "abcdefghijklmnopqrstuvwxyz0123456",
-    ] {
-        let error = configured(&format!(
-            "[agents.{name}]\nargv = [\"a\", \"{{prompt_file}}\"]\n"
-        ))
-        .unwrap_err();
+    for name in ["Mine", "1a", "\"a b\"", "\"../x\"", "\"\"", "abcdefghijklmnopqrstuvwxyz0123456"] {
+        let error = configured(&format!("[agents.{name}]\nargv = [\"a\", \"{{prompt_file}}\"]\n")).unwrap_err();
         assert!(error.contains("not a name"), "{name}: {error}");
     }
 }
 
 #[test]
 fn a_variable_that_holds_a_secret_of_lazarus_is_never_let_through_whatever_its_name() {
-    let error =
-        configured("[webhook]\nsecret_env = \"HOOK\"\n[agents.scribe]\nenv_allow = [\"HOOK\"]\n")
-            .unwrap_err();
-    assert!(
-        error.contains("agents.scribe.env_allow") && error.contains("HOOK"),
-        "{error}"
-    );
+    let error = configured("[webhook]\nsecret_env = \"HOOK\"\n[agents.scribe]\nenv_allow = [\"HOOK\"]\n").unwrap_err();
+    assert!(error.contains("agents.scribe.env_allow") && error.contains("HOOK"), "{error}");
 }
 
 // The built-in agent.
@@ -629,19 +414,9 @@ fn repository() -> tempfile::TempDir {
     fs::write(at.join("src/main.rs"), "fn main() {}\n").unwrap();
     git(at, &["add", "."]);
     git(at, &["commit", "--quiet", "-m", "First"]);
-    for hook in [
-        "pre-commit",
-        "commit-msg",
-        "post-commit",
-        "prepare-commit-msg",
-        "post-index-change",
-    ] {
+    for hook in ["pre-commit", "commit-msg", "post-commit", "prepare-commit-msg", "post-index-change"] {
         let path = at.join(".git/hooks").join(hook);
-        fs::write(
-            &path,
-            "#!/bin/sh\ntouch \"$(git rev-parse --show-toplevel)/hook-ran\"\n",
-        )
-        .unwrap();
+        fs::write(&path, "#!/bin/sh\ntouch \"$(git rev-parse --show-toplevel)/hook-ran\"\n").unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(&path, mode).unwrap();
     }
@@ -655,10 +430,7 @@ fn git(at: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
         .env_clear()
         .env("PATH", PATH)
-        .envs([
-            ("GIT_CONFIG_GLOBAL", "/dev/null"),
-            ("GIT_CONFIG_NOSYSTEM", "1"),
-        ])
+        .envs([("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_CONFIG_NOSYSTEM", "1")])
         .args([
             "-c",
             "user.name=test",
@@ -673,11 +445,7 @@ fn git(at: &Path, arguments: &[&str]) -> String {
         .args(arguments)
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
@@ -704,38 +472,20 @@ fn scribe_writes_the_file_that_its_mission_names_and_commits_it_as_itself() {
     assert_eq!(report["file"], "docs/greeting.md");
     assert_eq!(report["commit"], git(at, &["rev-parse", "HEAD"]));
     let text = fs::read_to_string(at.join("docs/greeting.md")).unwrap();
-    for part in [
-        "# Greet",
-        "Write `docs/greeting.md`, please.",
-        "- [ ] It greets\n- [ ] It is short\n",
-    ] {
+    for part in ["# Greet", "Write `docs/greeting.md`, please.", "- [ ] It greets\n- [ ] It is short\n"] {
         assert!(text.contains(part), "{part} in {text}");
     }
     let author = git(at, &["log", "-1", "--format=%an <%ae> %cn <%ce>"]);
     let scribe = "agent:scribe <scribe@agents.lazarus.invalid>";
     assert_eq!(author, format!("{scribe} {scribe}"));
-    assert_eq!(
-        git(at, &["show", "--name-only", "--format=", "HEAD"]),
-        "docs/greeting.md"
-    );
+    assert_eq!(git(at, &["show", "--name-only", "--format=", "HEAD"]), "docs/greeting.md");
     let message = git(at, &["log", "-1", "--format=%B"]);
-    assert!(
-        message.contains("Greet") && !message.contains(['#', '@']),
-        "{message}"
-    );
+    assert!(message.contains("Greet") && !message.contains(['#', '@']), "{message}");
     assert!(!at.join("hook-ran").exists());
     // The traps do work: git without scribe's care falls into them.
     let plain = Command::new("git")
         .current_dir(at)
-        .args([
-            "-c",
-            "user.name=x",
-            "-c",
-            "user.email=x@x",
-            "commit",
-            "-qm",
-            "x",
-        ])
+        .args(["-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x"])
         .status();
     assert!(plain.unwrap().success() && at.join("hook-ran").exists());
 }
@@ -747,17 +497,11 @@ fn scribe_that_is_started_again_does_nothing_twice() {
     let first = scribe::perform(mission.path(), project.path()).unwrap();
     assert_eq!(first["status"], "committed");
     let text = fs::read_to_string(project.path().join("README.md")).unwrap();
-    assert!(
-        text.starts_with("# Widget\n") && text.contains("# Greet"),
-        "what was there stays: {text}"
-    );
+    assert!(text.starts_with("# Widget\n") && text.contains("# Greet"), "what was there stays: {text}");
     let second = scribe::perform(mission.path(), project.path()).unwrap();
     assert_eq!(second["status"], "unchanged");
     assert_eq!(second["commit"], first["commit"]);
-    assert_eq!(
-        fs::read_to_string(project.path().join("README.md")).unwrap(),
-        text
-    );
+    assert_eq!(fs::read_to_string(project.path().join("README.md")).unwrap(), text);
 }
 
 #[test]
@@ -771,10 +515,7 @@ fn scribe_writes_to_its_own_place_rather_than_over_code_or_anywhere_else() {
         let project = repository();
         let report = scribe::perform(mission(objective).path(), project.path()).unwrap();
         assert_eq!(report["file"], "notes/lazarus-mission.md", "{objective}");
-        assert_eq!(
-            fs::read_to_string(project.path().join("src/main.rs")).unwrap(),
-            "fn main() {}\n"
-        );
+        assert_eq!(fs::read_to_string(project.path().join("src/main.rs")).unwrap(), "fn main() {}\n");
     }
 }
 
@@ -784,11 +525,7 @@ fn scribe_follows_no_link_out_of_the_project() {
     let victim = outside.path().join("victim.md");
     fs::write(&victim, "untouched\n").unwrap();
     let link = std::os::unix::fs::symlink::<&Path, PathBuf>;
-    for objective in [
-        "Write `docs/x.md`.",
-        "Write `x.md`.",
-        "Write `new/y.md` in `notes`.",
-    ] {
+    for objective in ["Write `docs/x.md`.", "Write `x.md`.", "Write `new/y.md` in `notes`."] {
         let project = repository();
         let at = project.path();
         link(outside.path(), at.join("docs")).unwrap();
@@ -805,21 +542,13 @@ fn scribe_follows_no_link_out_of_the_project() {
     fs::hard_link(&victim, project.path().join("hard.md")).unwrap();
     scribe::perform(mission("Write `hard.md`.").path(), project.path()).unwrap();
     assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched\n");
-    assert_eq!(
-        fs::read_dir(outside.path()).unwrap().count(),
-        1,
-        "nothing was made out there"
-    );
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1, "nothing was made out there");
 }
 
 #[test]
 fn two_scribes_in_one_project_both_end_well() {
     let project = repository();
-    let missions = [
-        mission("Write `one.md`."),
-        mission("Write `two.md`."),
-        mission("Write `one.md`."),
-    ];
+    let missions = [mission("Write `one.md`."), mission("Write `two.md`."), mission("Write `one.md`.")];
     std::thread::scope(|scope| {
         for mission in &missions {
             scope.spawn(|| scribe::perform(mission.path(), project.path()).unwrap());

@@ -11,15 +11,11 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use futures::TryStreamExt;
 use jiff::Timestamp;
-use lazarus::gitea::event::{
-    CommentAction, CommentSnapshot, ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef,
-};
-use lazarus::gitea::webhook::{
-    AllowedRepositories, BadDelivery, Rejection, WebhookSecrets, verify,
-};
+use lazarus::gitea::event::{CommentAction, CommentSnapshot, ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
+use lazarus::gitea::webhook::{AllowedRepositories, BadDelivery, Rejection, WebhookSecrets, verify};
 use lazarus::gitea::{
-    Access, Forge, ForgeError, ForgeOptions, HookContentType, IssueQuery, IssueState, Label,
-    NewHook, NewLabel, NewPull, Product, RawAnswer, TimelineEvent,
+    Access, Forge, ForgeError, ForgeOptions, HookContentType, IssueQuery, IssueState, Label, NewHook, NewLabel,
+    NewPull, Product, RawAnswer, TimelineEvent,
 };
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -61,9 +57,7 @@ struct Asked {
 
 impl Asked {
     fn body(&self) -> Option<&Value> {
-        self.body_patterns
-            .first()
-            .map(|pattern| &pattern["equalToJson"])
+        self.body_patterns.first().map(|pattern| &pattern["equalToJson"])
     }
 }
 
@@ -78,9 +72,7 @@ struct Answered {
 /// list are empty, as they were.
 async fn serve(server: &MockServer, mapping: &Mapping) {
     server.reset().await;
-    let Mapping {
-        request, response, ..
-    } = mapping.clone();
+    let Mapping { request, response, .. } = mapping.clone();
     let path = request.url_path;
     Mock::given(wiremock::matchers::method(request.method.as_str()))
         .and(move |asked: &Request| asked.url.path() == path)
@@ -89,17 +81,10 @@ async fn serve(server: &MockServer, mapping: &Mapping) {
             if page.is_some_and(|(_, page)| page != "1") {
                 return ResponseTemplate::new(200).set_body_raw("[]", "application/json");
             }
-            let mime = response
-                .headers
-                .get("Content-Type")
-                .map_or("text/plain", String::as_str);
-            let mut answer = ResponseTemplate::new(response.status)
-                .set_body_raw(response.body.clone().into_bytes(), mime);
-            for (name, value) in response
-                .headers
-                .iter()
-                .filter(|(name, _)| *name != "Content-Type")
-            {
+            let mime = response.headers.get("Content-Type").map_or("text/plain", String::as_str);
+            let mut answer =
+                ResponseTemplate::new(response.status).set_body_raw(response.body.clone().into_bytes(), mime);
+            for (name, value) in response.headers.iter().filter(|(name, _)| *name != "Content-Type") {
                 answer = answer.append_header(name.as_str(), value.as_str());
             }
             answer
@@ -113,9 +98,7 @@ async fn serve(server: &MockServer, mapping: &Mapping) {
 async fn asked_as_recorded(server: &MockServer, mapping: &Mapping, server_name: &str) {
     let what = format!("{server_name}, {}", mapping.name);
     let requests = server.received_requests().await.unwrap();
-    let first = requests
-        .first()
-        .unwrap_or_else(|| panic!("{what}: nothing was asked"));
+    let first = requests.first().unwrap_or_else(|| panic!("{what}: nothing was asked"));
     assert_eq!(first.method.as_str(), mapping.request.method, "{what}");
     assert_eq!(first.url.path(), mapping.request.url_path, "{what}");
     assert_eq!(first.headers["authorization"], "token TOKEN-test", "{what}");
@@ -123,16 +106,9 @@ async fn asked_as_recorded(server: &MockServer, mapping: &Mapping, server_name: 
         if key == "limit" || key == "page" {
             continue;
         }
-        let sent = first
-            .url
-            .query_pairs()
-            .find(|(sent, _)| sent == key.as_str());
+        let sent = first.url.query_pairs().find(|(sent, _)| sent == key.as_str());
         let sent = sent.map(|(_, value)| value.into_owned());
-        assert_eq!(
-            sent.as_deref(),
-            value["equalTo"].as_str(),
-            "{what}: {key} in the query"
-        );
+        assert_eq!(sent.as_deref(), value["equalTo"].as_str(), "{what}: {key} in the query");
     }
     // Forgejo's label DELETE takes an empty object or no body at all: none.
     let recorded = mapping.request.body().filter(|body| **body != json!({}));
@@ -142,10 +118,7 @@ async fn asked_as_recorded(server: &MockServer, mapping: &Mapping, server_name: 
         includes(&sent, recorded, &what);
     } else if !mapping.name.starts_with("attachment-") && mapping.name != "label-clear" {
         assert!(first.body.is_empty(), "{what}: no body was recorded");
-        assert!(
-            !first.headers.contains_key("content-type"),
-            "{what}: no content type without a body"
-        );
+        assert!(!first.headers.contains_key("content-type"), "{what}: no content type without a body");
     }
 }
 
@@ -181,21 +154,13 @@ fn comment_ids(comments: &[CommentSnapshot]) -> Vec<i64> {
 }
 
 fn who(id: i64, login: &str) -> Person {
-    Person {
-        id,
-        login: login.to_owned(),
-    }
+    Person { id, login: login.to_owned() }
 }
 
 /// Exchanges of people setting things up, for which the client has no call:
 /// the same request by hand.
 async fn by_hand(forge: &Forge, mapping: &Mapping) -> Result<RawAnswer, ForgeError> {
-    let mut path = mapping
-        .request
-        .url_path
-        .strip_prefix("/api/v1")
-        .unwrap()
-        .to_owned();
+    let mut path = mapping.request.url_path.strip_prefix("/api/v1").unwrap().to_owned();
     let query: Vec<String> = mapping
         .request
         .query_parameters
@@ -205,24 +170,14 @@ async fn by_hand(forge: &Forge, mapping: &Mapping) -> Result<RawAnswer, ForgeErr
     if !query.is_empty() {
         path = format!("{path}?{}", query.join("&"));
     }
-    forge
-        .request(
-            mapping.request.method.parse().unwrap(),
-            &path,
-            mapping.request.body(),
-        )
-        .await
+    forge.request(mapping.request.method.parse().unwrap(), &path, mapping.request.body()).await
 }
 
 async fn every_exchange_of(server_name: &str) {
     let server = MockServer::start().await;
     let forge = forge_at(&server.uri());
     let Mappings { mappings } = fixture(&format!("{server_name}.json"));
-    assert_eq!(
-        mappings.len(),
-        125,
-        "{server_name}: as many as were recorded"
-    );
+    assert_eq!(mappings.len(), 125, "{server_name}: as many as were recorded");
     for mapping in &mappings {
         serve(&server, mapping).await;
         play(&forge, mapping, server_name == GITEA).await;
@@ -244,74 +199,41 @@ async fn the_client_understands_everything_that_forgejo_said() {
 #[allow(clippy::too_many_lines)]
 async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
     let name = mapping.name.as_str();
-    let repo = forge.repo_ref(&RepoRef {
-        id: 1,
-        owner: "acme".to_owned(),
-        name: "widget".to_owned(),
-    });
+    let repo = forge.repo_ref(&RepoRef { id: 1, owner: "acme".to_owned(), name: "widget".to_owned() });
     let issue = repo.issue(1);
-    let text = |key: &str| {
-        mapping.request.body().unwrap()[key]
-            .as_str()
-            .unwrap()
-            .to_owned()
-    };
+    let text = |key: &str| mapping.request.body().unwrap()[key].as_str().unwrap().to_owned();
     match name {
         // The server.
         "version" => {
             let version = forge.version().await.unwrap();
             if gitea {
                 assert_eq!(version.raw, "1.25.4");
-                assert_eq!(
-                    (version.product, version.gitea),
-                    (Product::Gitea, (1, 25, 4))
-                );
+                assert_eq!((version.product, version.gitea), (Product::Gitea, (1, 25, 4)));
                 assert!(version.below_fixed_cve());
             } else {
                 assert_eq!(version.raw, "12.0.0-dev+gitea-1.22.0");
-                assert_eq!(
-                    (version.product, version.gitea),
-                    (Product::Forgejo, (1, 22, 0))
-                );
+                assert_eq!((version.product, version.gitea), (Product::Forgejo, (1, 22, 0)));
                 assert!(!version.below_fixed_cve());
             }
         }
         "settings-api" => {
             let settings = forge.api_settings().await.unwrap();
-            assert_eq!(
-                (settings.max_response_items, settings.default_paging_num),
-                (50, 30)
-            );
+            assert_eq!((settings.max_response_items, settings.default_paging_num), (50, 30));
         }
         "settings-ui" => {
             let settings = forge.ui_settings().await.unwrap();
             for reaction in ["eyes", "+1", "confused"] {
-                assert!(
-                    settings
-                        .allowed_reactions
-                        .iter()
-                        .any(|allowed| allowed == reaction),
-                    "{reaction}"
-                );
+                assert!(settings.allowed_reactions.iter().any(|allowed| allowed == reaction), "{reaction}");
             }
         }
         "current-user" => {
-            assert_eq!(
-                forge.current_user().await.unwrap().person(),
-                who(6, "lazarus")
-            );
+            assert_eq!(forge.current_user().await.unwrap().person(), who(6, "lazarus"));
         }
         "bad-token" => {
-            assert!(matches!(
-                forge.current_user().await,
-                Err(ForgeError::Unauthorized { .. })
-            ));
+            assert!(matches!(forge.current_user().await, Err(ForgeError::Unauthorized { .. })));
         }
         "user-get" => {
-            assert_eq!(
-                forge.user("director").await.unwrap().unwrap().person(),
-                who(2, "director")
-            );
+            assert_eq!(forge.user("director").await.unwrap().unwrap().person(), who(2, "director"));
         }
         "user-search" => {
             // Asked by name when it was recorded; the client asks by number.
@@ -322,30 +244,17 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
         }
         "team-member" => assert!(!forge.team_has_member(2, "teamwriter").await.unwrap()),
         "org-member" => {
-            assert!(matches!(
-                by_hand(forge, mapping).await,
-                Err(ForgeError::Moved { status: 303, .. })
-            ));
+            assert!(matches!(by_hand(forge, mapping).await, Err(ForgeError::Moved { status: 303, .. })));
         }
         "org-permissions" => {
             // Gitea is blind to what a team gives here too.
-            assert_eq!(
-                by_hand(forge, mapping).await.unwrap().body["can_write"],
-                !gitea
-            );
+            assert_eq!(by_hand(forge, mapping).await.unwrap().body["can_write"], !gitea);
         }
 
         // The repository.
         "repo-get" => {
             let found = repo.get().await.unwrap().unwrap();
-            assert_eq!(
-                found.reference(),
-                RepoRef {
-                    id: 1,
-                    owner: "acme".into(),
-                    name: "widget".into()
-                }
-            );
+            assert_eq!(found.reference(), RepoRef { id: 1, owner: "acme".into(), name: "widget".into() });
             assert_eq!(found.default_branch, "main");
             assert!(found.permissions.admin && !found.archived && !found.private);
         }
@@ -354,32 +263,21 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
             // By name only there is no way to find it; with the number see
             // `tests/client.rs`.
             let gone = forge.repo("acme", "widget").get().await;
-            assert!(
-                matches!(gone, Err(ForgeError::Moved { status: 301, .. })),
-                "{gone:?}"
-            );
+            assert!(matches!(gone, Err(ForgeError::Moved { status: 301, .. })), "{gone:?}");
         }
         "repo-teams" => {
             let teams = repo.teams().await.unwrap();
             let builders = teams.iter().find(|team| team.name == "builders").unwrap();
             assert_eq!(builders.id, 2);
             assert_eq!(builders.access("repo.code"), Access::Write);
-            assert_eq!(
-                builders.permission,
-                if gitea { Access::None } else { Access::Write }
-            );
+            assert_eq!(builders.permission, if gitea { Access::None } else { Access::Write });
             assert_eq!(teams[0].access("repo.issues"), Access::Owner);
         }
         "contents-create" => {
             use base64::Engine as _;
-            let content = base64::engine::general_purpose::STANDARD
-                .decode(text("content"))
-                .unwrap();
+            let content = base64::engine::general_purpose::STANDARD.decode(text("content")).unwrap();
             let path = ".gitea/ISSUE_TEMPLATE/mission-proposal.yaml";
-            let written = repo
-                .put_file(path, &content, &text("message"), None, Some("main"))
-                .await
-                .unwrap();
+            let written = repo.put_file(path, &content, &text("message"), None, Some("main")).await.unwrap();
             assert_eq!(written.sha.len(), 40);
             assert_eq!(written.commit.len(), 40);
         }
@@ -388,10 +286,7 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
             assert_eq!(templates.len(), 1);
             assert_eq!(templates[0].name, "Mission proposal");
             assert_eq!(templates[0].labels, ["lazarus/requested"]);
-            assert_eq!(
-                templates[0].file_name,
-                ".gitea/ISSUE_TEMPLATE/mission-proposal.yaml"
-            );
+            assert_eq!(templates[0].file_name, ".gitea/ISSUE_TEMPLATE/mission-proposal.yaml");
         }
         "branch-get" => {
             let branch = repo.branch("lazarus/1-laz-abc").await.unwrap().unwrap();
@@ -421,10 +316,7 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
             };
             let made = repo.create_label(label.clone()).await;
             if name == "label-create-bad-colour" {
-                assert!(
-                    matches!(made, Err(ForgeError::Invalid { status: 422, .. })),
-                    "{made:?}"
-                );
+                assert!(matches!(made, Err(ForgeError::Invalid { status: 422, .. })), "{made:?}");
             } else {
                 let made = made.unwrap();
                 assert_eq!((made.name, made.exclusive), (label.name, label.exclusive));
@@ -436,10 +328,7 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
         "label-delete" => assert!(repo.delete_label(6).await.unwrap()),
         "label-list" => assert_eq!(label_ids(&repo.labels().await.unwrap()), [2, 1, 3, 4, 5]),
         "label-rename-to-taken-name" => {
-            assert_eq!(
-                by_hand(forge, mapping).await.unwrap().body["name"],
-                "lazarus/approved"
-            );
+            assert_eq!(by_hand(forge, mapping).await.unwrap().body["name"], "lazarus/approved");
         }
         "label-remove" => assert!(issue.remove_label(2).await.unwrap()),
         "label-add" => assert_eq!(label_ids(&issue.add_labels(&[2]).await.unwrap()), [2, 1]),
@@ -455,24 +344,12 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
         }
         "label-add-unknown-id" => {
             let labels = label_ids(&issue.add_labels(&[999_999]).await.unwrap());
-            assert!(
-                !labels.contains(&999_999),
-                "the forge passes it over in silence: {labels:?}"
-            );
+            assert!(!labels.contains(&999_999), "the forge passes it over in silence: {labels:?}");
         }
         "label-add-as-reader" => {
             let refused = issue.add_labels(&[5]).await;
             // Forgejo answers with a page of HTML.
-            assert!(
-                matches!(
-                    refused,
-                    Err(ForgeError::Forbidden {
-                        missing_scope: None,
-                        ..
-                    })
-                ),
-                "{refused:?}"
-            );
+            assert!(matches!(refused, Err(ForgeError::Forbidden { missing_scope: None, .. })), "{refused:?}");
         }
         "label-replace" => {
             assert_eq!(by_hand(forge, mapping).await.unwrap().body[1]["id"], 3);
@@ -499,18 +376,12 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
                     assert!(made.events.contains(event), "{event}");
                 }
             } else {
-                assert!(
-                    matches!(made, Err(ForgeError::Forbidden { .. })),
-                    "{made:?}"
-                );
+                assert!(matches!(made, Err(ForgeError::Forbidden { .. })), "{made:?}");
             }
         }
         "hook-create-bad-type" => {
             let refused = by_hand(forge, mapping).await;
-            assert!(
-                matches!(refused, Err(ForgeError::Invalid { status: 422, .. })),
-                "{refused:?}"
-            );
+            assert!(matches!(refused, Err(ForgeError::Invalid { status: 422, .. })), "{refused:?}");
         }
         "hook-list" => {
             let hooks = repo.hooks().await.unwrap();
@@ -520,10 +391,7 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
         "hook-test" => repo.test_hook(1).await.unwrap(),
         "hook-patch-without-events" => {
             // Why the client has no call to change a hook.
-            assert_eq!(
-                by_hand(forge, mapping).await.unwrap().body["events"],
-                json!(["push"])
-            );
+            assert_eq!(by_hand(forge, mapping).await.unwrap().body["events"], json!(["push"]));
         }
         "hook-delete" => assert!(repo.delete_hook(2).await.unwrap()),
 
@@ -533,12 +401,7 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
             assert_eq!((found.id, found.number), (1, 1));
             assert_eq!(found.author, who(4, "reader"));
             assert_eq!(found.title, "[mission] tidy the parser");
-            assert!(
-                found
-                    .body
-                    .contains("Make it faster.\r\n\r\n### Backend\r\n"),
-                "line ends are kept"
-            );
+            assert!(found.body.contains("Make it faster.\r\n\r\n### Backend\r\n"), "line ends are kept");
             assert!(found.open && !found.is_pull);
             assert_eq!(issue_label_ids(&found), [2, 1]);
         }
@@ -547,53 +410,31 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
             // A reader's labels are dropped by the API: the client sends none.
             let made = by_hand(forge, mapping).await.unwrap();
             assert_eq!(made.body["labels"], json!([]));
-            assert_eq!(
-                repo.create_issue("by api", "hello").await.unwrap().number,
-                2
-            );
+            assert_eq!(repo.create_issue("by api", "hello").await.unwrap().number, 2);
         }
         "issue-create-two-exclusive" => {
             let made = by_hand(forge, mapping).await.unwrap();
             assert_eq!(made.body["labels"].as_array().unwrap().len(), 2);
-            let made = repo
-                .create_issue("by api, exclusive twice", "hello")
-                .await
-                .unwrap();
+            let made = repo.create_issue("by api, exclusive twice", "hello").await.unwrap();
             assert_eq!(issue_label_ids(&made), [3, 4]);
         }
         "issue-list-page" => {
-            let query = IssueQuery {
-                since: None,
-                state: IssueState::All,
-            };
+            let query = IssueQuery { since: None, state: IssueState::All };
             let issues: Vec<IssueSnapshot> = repo.issues(query).try_collect().await.unwrap();
-            assert_eq!(
-                issues.iter().map(|issue| issue.number).collect::<Vec<_>>(),
-                [3]
-            );
+            assert_eq!(issues.iter().map(|issue| issue.number).collect::<Vec<_>>(), [3]);
         }
         "issue-list-unknown-label" => {
             // Why the client never filters by label.
             let listed = by_hand(forge, mapping).await.unwrap();
             assert_eq!(listed.body.as_array().unwrap().len(), 3);
-            let query = IssueQuery {
-                since: None,
-                state: IssueState::All,
-            };
+            let query = IssueQuery { since: None, state: IssueState::All };
             let issues: Vec<IssueSnapshot> = repo.issues(query).try_collect().await.unwrap();
-            assert_eq!(
-                issues.iter().map(|issue| issue.number).collect::<Vec<_>>(),
-                [3, 2, 1]
-            );
+            assert_eq!(issues.iter().map(|issue| issue.number).collect::<Vec<_>>(), [3, 2, 1]);
             assert!(issues.iter().all(|issue| !issue.is_pull));
         }
         "issue-edit-body" | "issue-edit-body-by-director" => {
             let edited = issue.edit(None, Some(&text("body"))).await.unwrap();
-            assert_eq!(
-                edited.author,
-                who(4, "reader"),
-                "whoever edits, the author stays"
-            );
+            assert_eq!(edited.author, who(4, "reader"), "whoever edits, the author stays");
             assert!(edited.updated_at > edited.created_at);
         }
         "issue-edit-title" => {
@@ -610,10 +451,7 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
             if gitea {
                 assert_eq!(answer.unwrap().status, 204);
             } else {
-                assert!(
-                    matches!(answer, Err(ForgeError::NotFound { .. })),
-                    "no such call: {answer:?}"
-                );
+                assert!(matches!(answer, Err(ForgeError::NotFound { .. })), "no such call: {answer:?}");
             }
         }
         "issue-delete" => assert!(repo.issue(3).delete().await.unwrap()),
@@ -622,58 +460,32 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
         "timeline-smuggled-label" => {
             let timeline: Vec<TimelineEvent> = issue.timeline().try_collect().await.unwrap();
             let (label, added) = timeline[1].label_added().unwrap();
-            assert_eq!(
-                (label.name.as_str(), label.id, added),
-                ("lazarus/approved", 2, true)
-            );
-            assert_eq!(
-                timeline[1].actor,
-                who(4, "reader"),
-                "it names the reader who smuggled it in"
-            );
+            assert_eq!((label.name.as_str(), label.id, added), ("lazarus/approved", 2, true));
+            assert_eq!(timeline[1].actor, who(4, "reader"), "it names the reader who smuggled it in");
         }
         "timeline-labels" => {
             let timeline: Vec<TimelineEvent> = issue.timeline().try_collect().await.unwrap();
             assert_eq!(timeline.len(), 18);
             let approvals: Vec<(&str, bool)> = timeline
                 .iter()
-                .filter_map(|event| {
-                    event
-                        .label_added()
-                        .map(|(label, added)| (event, label.id, added))
-                })
+                .filter_map(|event| event.label_added().map(|(label, added)| (event, label.id, added)))
                 .filter(|(_, label, _)| *label == 2)
                 .map(|(event, _, added)| (event.actor.login.as_str(), added))
                 .collect();
             assert_eq!(
                 approvals,
-                [
-                    ("reader", true),
-                    ("lazarus", false),
-                    ("director", true),
-                    ("writer", false),
-                    ("writer", true)
-                ]
+                [("reader", true), ("lazarus", false), ("director", true), ("writer", false), ("writer", true)]
             );
             assert!(timeline.iter().any(|event| event.kind == "change_title"));
         }
         "timeline-page" => {
-            let timeline: Vec<TimelineEvent> =
-                repo.issue(2).timeline().try_collect().await.unwrap();
+            let timeline: Vec<TimelineEvent> = repo.issue(2).timeline().try_collect().await.unwrap();
             assert_eq!(timeline.len(), 10);
-            assert!(
-                timeline
-                    .iter()
-                    .all(|event| event.kind == "comment" && event.label_added().is_none())
-            );
+            assert!(timeline.iter().all(|event| event.kind == "comment" && event.label_added().is_none()));
         }
         "timeline-missing-issue" => {
-            let missing: Result<Vec<TimelineEvent>, _> =
-                repo.issue(9999).timeline().try_collect().await;
-            assert!(
-                matches!(missing, Err(ForgeError::NotFound { .. })),
-                "{missing:?}"
-            );
+            let missing: Result<Vec<TimelineEvent>, _> = repo.issue(9999).timeline().try_collect().await;
+            assert!(matches!(missing, Err(ForgeError::NotFound { .. })), "{missing:?}");
         }
 
         // Comments.
@@ -700,73 +512,44 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
         }
         "comment-create-empty" => {
             let refused = issue.create_comment("").await;
-            assert!(
-                matches!(refused, Err(ForgeError::Invalid { status: 422, .. })),
-                "{refused:?}"
-            );
+            assert!(matches!(refused, Err(ForgeError::Invalid { status: 422, .. })), "{refused:?}");
         }
         "comment-create-missing-issue" => {
             let missing = repo.issue(9999).create_comment("x").await.unwrap_err();
-            assert!(
-                matches!(missing, ForgeError::NotFound { .. }),
-                "{missing:?}"
-            );
+            assert!(matches!(missing, ForgeError::NotFound { .. }), "{missing:?}");
             assert!(!missing.may_have_happened());
         }
         "comment-create-no-access" => {
-            let refused = forge
-                .repo("acme", "vault")
-                .issue(1)
-                .create_comment("x")
-                .await;
-            assert!(
-                matches!(refused, Err(ForgeError::NotFound { .. })),
-                "{refused:?}"
-            );
+            let refused = forge.repo("acme", "vault").issue(1).create_comment("x").await;
+            assert!(matches!(refused, Err(ForgeError::NotFound { .. })), "{refused:?}");
         }
         "comment-create-locked" => {
             let made = issue.create_comment("locked out").await;
             if gitea {
-                assert!(
-                    matches!(made, Err(ForgeError::Forbidden { .. })),
-                    "{made:?}"
-                );
+                assert!(matches!(made, Err(ForgeError::Forbidden { .. })), "{made:?}");
             } else {
                 assert_eq!(made.unwrap().author, who(4, "reader"));
             }
         }
         "comment-create-archived" => {
             let refused = issue.create_comment("archived?").await;
-            assert!(
-                matches!(refused, Err(ForgeError::Locked { .. })),
-                "{refused:?}"
-            );
+            assert!(matches!(refused, Err(ForgeError::Locked { .. })), "{refused:?}");
         }
         "scope-bot_repo_only" | "scope-bot_read_issue" => match issue.create_comment("x").await {
             Err(error @ ForgeError::Forbidden { .. }) => {
-                assert!(
-                    error.to_string().contains("lacks the scope write:issue"),
-                    "{error}"
-                );
+                assert!(error.to_string().contains("lacks the scope write:issue"), "{error}");
             }
             other => panic!("{other:?}"),
         },
         "comment-edit-by-other" => {
             let edited = repo.comment(5).edit("/close").await.unwrap();
-            assert_eq!(
-                edited.author,
-                who(2, "director"),
-                "a writer edited it, the first author is named"
-            );
+            assert_eq!(edited.author, who(2, "director"), "a writer edited it, the first author is named");
             assert!(edited.updated_at > edited.created_at);
         }
         "comment-edit-own" => assert_eq!(repo.comment(6).edit("/status now").await.unwrap().id, 6),
         "comment-edit-forbidden" => {
             let refused = repo.comment(5).edit("no").await;
-            assert!(
-                matches!(refused, Err(ForgeError::Forbidden { .. })),
-                "{refused:?}"
-            );
+            assert!(matches!(refused, Err(ForgeError::Forbidden { .. })), "{refused:?}");
         }
         "comment-delete" => assert!(repo.comment(6).delete().await.unwrap()),
         "comment-get-deleted" => assert_eq!(repo.comment(6).get().await.unwrap(), None),
@@ -779,17 +562,11 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
         }
         "comment-list-missing-issue" => {
             let missing = repo.issue(9999).comments().await;
-            assert!(
-                matches!(missing, Err(ForgeError::NotFound { .. })),
-                "{missing:?}"
-            );
+            assert!(matches!(missing, Err(ForgeError::NotFound { .. })), "{missing:?}");
         }
         "comment-list-bad-since" => {
             let refused = by_hand(forge, mapping).await;
-            assert!(
-                matches!(refused, Err(ForgeError::Invalid { status: 422, .. })),
-                "{refused:?}"
-            );
+            assert!(matches!(refused, Err(ForgeError::Invalid { status: 422, .. })), "{refused:?}");
         }
         "comment-list-repo" | "comment-list-repo-page" | "comment-list-repo-since" => {
             let since = mapping.request.query_parameters.get("since").map(|since| {
@@ -797,8 +574,7 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
                 let whole: Timestamp = since["equalTo"].as_str().unwrap().parse().unwrap();
                 whole + Duration::from_millis(700)
             });
-            let comments: Vec<(i64, CommentSnapshot)> =
-                repo.comments_since(since).try_collect().await.unwrap();
+            let comments: Vec<(i64, CommentSnapshot)> = repo.comments_since(since).try_collect().await.unwrap();
             let ids: Vec<i64> = comments.iter().map(|(_, comment)| comment.id).collect();
             match name {
                 "comment-list-repo" => assert_eq!(ids, [5, 7, 8, 9]),
@@ -815,10 +591,7 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
         "reaction-comment-again" => assert!(!repo.comment(5).react("eyes").await.unwrap()),
         "reaction-comment-not-allowed" => {
             let refused = repo.comment(5).react("white_check_mark").await;
-            assert!(
-                matches!(refused, Err(ForgeError::Forbidden { .. })),
-                "{refused:?}"
-            );
+            assert!(matches!(refused, Err(ForgeError::Forbidden { .. })), "{refused:?}");
         }
         "reaction-comment-delete" => repo.comment(5).unreact("eyes").await.unwrap(),
         "reaction-comment-list" => assert_eq!(repo.comment(5).reactions().await.unwrap(), []),
@@ -826,16 +599,10 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
         // Rights.
         "permission-asked-by-writer" => {
             let refused = repo.permission("director").await;
-            assert!(
-                matches!(refused, Err(ForgeError::Forbidden { .. })),
-                "{refused:?}"
-            );
+            assert!(matches!(refused, Err(ForgeError::Forbidden { .. })), "{refused:?}");
         }
         "permission-asked-by-self" => {
-            assert_eq!(
-                repo.permission("writer").await.unwrap().unwrap().access,
-                Access::Write
-            );
+            assert_eq!(repo.permission("writer").await.unwrap().unwrap().access, Access::Write);
         }
         "permission-nobody-widget" | "permission-nobody-vault" => {
             let repo = forge.repo("acme", name.rsplit('-').next().unwrap());
@@ -843,12 +610,7 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
         }
         _ if name.starts_with("permission-") => {
             let [_, login, place] = name.splitn(3, '-').collect::<Vec<_>>().try_into().unwrap();
-            let found = forge
-                .repo("acme", place)
-                .permission(login)
-                .await
-                .unwrap()
-                .unwrap();
+            let found = forge.repo("acme", place).permission(login).await.unwrap().unwrap();
             assert_eq!(found.user.login, login);
             let expected = match (login, place) {
                 ("forgeadmin", _) => Access::Owner,
@@ -864,39 +626,21 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
 
         // Pull requests.
         "pull-create" => {
-            let made = repo
-                .create_pull(pull("lazarus/1-laz-abc", "Mission 1", "From #1"))
-                .await
-                .unwrap();
+            let made = repo.create_pull(pull("lazarus/1-laz-abc", "Mission 1", "From #1")).await.unwrap();
             assert_eq!((made.number, made.author), (4, who(6, "lazarus")));
-            assert_eq!(
-                (made.head.as_str(), made.base.as_str()),
-                ("lazarus/1-laz-abc", "main")
-            );
+            assert_eq!((made.head.as_str(), made.base.as_str()), ("lazarus/1-laz-abc", "main"));
             assert!(made.open && !made.merged);
         }
         "pull-create-again" => {
-            let second = repo
-                .create_pull(pull("lazarus/1-laz-abc", "Mission 1 again", ""))
-                .await;
-            assert!(
-                matches!(second, Err(ForgeError::Conflict { .. })),
-                "{second:?}"
-            );
+            let second = repo.create_pull(pull("lazarus/1-laz-abc", "Mission 1 again", "")).await;
+            assert!(matches!(second, Err(ForgeError::Conflict { .. })), "{second:?}");
         }
         "pull-create-no-branch" => {
             let missing = repo.create_pull(pull("no-such-branch", "x", "")).await;
-            assert!(
-                matches!(missing, Err(ForgeError::NotFound { .. })),
-                "{missing:?}"
-            );
+            assert!(matches!(missing, Err(ForgeError::NotFound { .. })), "{missing:?}");
         }
         "pull-get-by-branches" => {
-            let found = repo
-                .pull_by_branches("main", "lazarus/1-laz-abc")
-                .await
-                .unwrap()
-                .unwrap();
+            let found = repo.pull_by_branches("main", "lazarus/1-laz-abc").await.unwrap().unwrap();
             assert_eq!(found.number, 4);
         }
         "pull-list" => {
@@ -905,30 +649,16 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
 
         // Attachments.
         "attachment-checkpoint-tar-gz" => {
-            let attached = repo
-                .comment(8)
-                .attach("checkpoint.tar.gz", vec![0; 24])
-                .await
-                .unwrap();
+            let attached = repo.comment(8).attach("checkpoint.tar.gz", vec![0; 24]).await.unwrap();
             assert_eq!((attached.id, attached.size), (1, 24));
             assert_eq!(attached.name, "checkpoint.tar.gz");
         }
         "attachment-notes-md" => {
-            assert_eq!(
-                repo.comment(8)
-                    .attach("notes.md", "notes")
-                    .await
-                    .unwrap()
-                    .name,
-                "notes.md"
-            );
+            assert_eq!(repo.comment(8).attach("notes.md", "notes").await.unwrap().name, "notes.md");
         }
         "attachment-a-zst" | "attachment-decisions-jsonl" => {
             let refused = repo.comment(8).attach("decisions.jsonl", "{}").await;
-            assert!(
-                matches!(refused, Err(ForgeError::Invalid { status: 422, .. })),
-                "{refused:?}"
-            );
+            assert!(matches!(refused, Err(ForgeError::Invalid { status: 422, .. })), "{refused:?}");
         }
 
         other => panic!("no case covers the exchange {other:?}"),
@@ -936,12 +666,7 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
 }
 
 fn pull(head: &str, title: &str, body: &str) -> NewPull {
-    NewPull {
-        head: head.to_owned(),
-        base: "main".to_owned(),
-        title: title.to_owned(),
-        body: body.to_owned(),
-    }
+    NewPull { head: head.to_owned(), base: "main".to_owned(), title: title.to_owned(), body: body.to_owned() }
 }
 
 // --------------------------------------------------------------- deliveries
@@ -964,10 +689,7 @@ impl Delivery {
     fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
-            headers.append(
-                HeaderName::try_from(name.as_str()).unwrap(),
-                HeaderValue::from_str(value).unwrap(),
-            );
+            headers.append(HeaderName::try_from(name.as_str()).unwrap(), HeaderValue::from_str(value).unwrap());
         }
         headers
     }
@@ -977,28 +699,18 @@ impl Delivery {
     }
 
     fn event(&self) -> ForgeEvent {
-        verify(&self.headers(), self.body.as_bytes(), &self.secrets())
-            .unwrap()
-            .event()
-            .unwrap()
+        verify(&self.headers(), self.body.as_bytes(), &self.secrets()).unwrap().event().unwrap()
     }
 }
 
 fn deliveries(server_name: &str) -> Vec<Delivery> {
     let Deliveries { deliveries } = fixture(&format!("{server_name}.deliveries.json"));
-    assert_eq!(
-        deliveries.len(),
-        43,
-        "{server_name}: as many as were recorded"
-    );
+    assert_eq!(deliveries.len(), 43, "{server_name}: as many as were recorded");
     deliveries
 }
 
 fn delivery(server_name: &str, name: &str) -> Delivery {
-    deliveries(server_name)
-        .into_iter()
-        .find(|delivery| delivery.name == name)
-        .unwrap()
+    deliveries(server_name).into_iter().find(|delivery| delivery.name == name).unwrap()
 }
 
 /// Who sends, who wrote the issue, its labels.
@@ -1015,9 +727,7 @@ fn issue_case(name: &str) -> (IssueAction, i64, i64, &'static [i64]) {
         "label-remove" => (LabelsChanged, 6, 4, &[1]),
         "label-add" => (LabelsChanged, 2, 4, &[2, 1]),
         "label-add-exclusive" => (LabelsChanged, 6, 4, &[2, 1, 3]),
-        "label-add-exclusive-other" | "label-replace.1" | "label-replace.2" => {
-            (LabelsChanged, 6, 4, &[2, 1, 4])
-        }
+        "label-add-exclusive-other" | "label-replace.1" | "label-replace.2" => (LabelsChanged, 6, 4, &[2, 1, 4]),
         "label-clear" => (LabelsChanged, 3, 4, &[2, 3]),
         "label-add-again" => (LabelsChanged, 3, 4, &[2]),
         "issue-assign" | "issue-unassign" | "issue-milestone" => (Other, 2, 4, &[2]),
@@ -1053,96 +763,38 @@ fn comment_case(name: &str) -> (CommentAction, i64, i64, bool) {
 fn every_delivery_of(server_name: &str) {
     for delivery in deliveries(server_name) {
         let name = delivery.name.as_str();
-        let verified = verify(
-            &delivery.headers(),
-            delivery.body.as_bytes(),
-            &delivery.secrets(),
-        );
+        let verified = verify(&delivery.headers(), delivery.body.as_bytes(), &delivery.secrets());
         if name == "content-type-nosecret" {
             let refused = verified.unwrap_err();
-            assert!(
-                matches!(refused, Rejection::MalformedSignature { .. }),
-                "{name}: {refused:?}"
-            );
+            assert!(matches!(refused, Rejection::MalformedSignature { .. }), "{name}: {refused:?}");
             assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
             continue;
         }
-        let verified =
-            verified.unwrap_or_else(|refused| panic!("{server_name}, {name}: {refused}"));
+        let verified = verified.unwrap_or_else(|refused| panic!("{server_name}, {name}: {refused}"));
         assert_eq!(verified.delivery_id().unwrap().len(), 36);
-        let event = verified
-            .event()
-            .unwrap_or_else(|bad| panic!("{server_name}, {name}: {bad}"));
+        let event = verified.event().unwrap_or_else(|bad| panic!("{server_name}, {name}: {bad}"));
         assert_eq!(event.repo().id, 1, "{name}");
         let renamed = name == "comment-after-repo-rename";
-        assert_eq!(
-            event.repo().full_name(),
-            if renamed {
-                "acme/gadget"
-            } else {
-                "acme/widget"
-            }
-        );
+        assert_eq!(event.repo().full_name(), if renamed { "acme/gadget" } else { "acme/widget" });
         match &event {
-            ForgeEvent::Issue {
-                action,
-                issue,
-                sender,
-                previous_title,
-                previous_body,
-                ..
-            } => {
+            ForgeEvent::Issue { action, issue, sender, previous_title, previous_body, .. } => {
                 assert_eq!(delivery.event, "issues", "{name}");
                 // Here the two differ: whether the label is already gone.
                 let case = if name == "label-replace.3" {
-                    (
-                        IssueAction::LabelsChanged,
-                        3,
-                        4,
-                        if server_name == GITEA {
-                            &[][..]
-                        } else {
-                            &[2, 3]
-                        },
-                    )
+                    (IssueAction::LabelsChanged, 3, 4, if server_name == GITEA { &[][..] } else { &[2, 3] })
                 } else {
                     issue_case(name)
                 };
-                let got = (
-                    *action,
-                    sender.id,
-                    issue.author.id,
-                    &issue_label_ids(issue)[..],
-                );
+                let got = (*action, sender.id, issue.author.id, &issue_label_ids(issue)[..]);
                 assert_eq!(got, case, "{server_name}, {name}");
                 assert_eq!(issue.open, !matches!(action, IssueAction::Closed), "{name}");
-                assert_eq!(
-                    previous_title.is_some(),
-                    name == "issue-edit-title",
-                    "{name}"
-                );
-                assert_eq!(
-                    previous_body.is_some(),
-                    name.starts_with("issue-edit-body"),
-                    "{name}"
-                );
+                assert_eq!(previous_title.is_some(), name == "issue-edit-title", "{name}");
+                assert_eq!(previous_body.is_some(), name.starts_with("issue-edit-body"), "{name}");
                 assert!(!issue.is_pull);
             }
-            ForgeEvent::Comment {
-                action,
-                issue,
-                comment,
-                sender,
-                sender_can_push,
-                ..
-            } => {
+            ForgeEvent::Comment { action, issue, comment, sender, sender_can_push, .. } => {
                 assert_eq!(delivery.event, "issue_comment", "{name}");
-                let got = (
-                    *action,
-                    comment.author.id,
-                    sender.id,
-                    sender_can_push.unwrap(),
-                );
+                let got = (*action, comment.author.id, sender.id, sender_can_push.unwrap());
                 assert_eq!(got, comment_case(name), "{server_name}, {name}");
                 assert_eq!(issue.is_pull, name == "comment-on-pull", "{name}");
                 assert_eq!(issue.number, if issue.is_pull { 4 } else { 1 });
@@ -1150,11 +802,7 @@ fn every_delivery_of(server_name: &str) {
                 match name {
                     "comment-summon-by-director" => assert_eq!(comment.body, "/summon scribe"),
                     "comment-unicode" => {
-                        assert!(
-                            comment
-                                .body
-                                .starts_with("Grüße 🚀 \u{202e} \u{200b} /close")
-                        );
+                        assert!(comment.body.starts_with("Grüße 🚀 \u{202e} \u{200b} /close"));
                     }
                     _ => {}
                 }
@@ -1184,20 +832,13 @@ fn every_delivery_of_forgejo_is_verified_and_read() {
 #[test]
 fn an_edit_by_another_names_the_author_and_the_editor_apart() {
     for server_name in [GITEA, FORGEJO] {
-        let ForgeEvent::Comment {
-            comment,
-            sender,
-            action,
-            ..
-        } = delivery(server_name, "comment-edited-by-another").event()
+        let ForgeEvent::Comment { comment, sender, action, .. } =
+            delivery(server_name, "comment-edited-by-another").event()
         else {
             panic!("not a comment");
         };
         assert_eq!(action, CommentAction::Edited);
-        assert_eq!(
-            (comment.author, sender),
-            (who(2, "director"), who(3, "writer"))
-        );
+        assert_eq!((comment.author, sender), (who(2, "director"), who(3, "writer")));
     }
 }
 
@@ -1212,10 +853,7 @@ fn what_happened_once_has_one_key_whichever_way_it_was_heard_of() {
                 *value = "00000000-0000-4000-8000-000000000000".to_owned();
             }
         }
-        assert_eq!(
-            replayed.event().semantic_key(),
-            again.event().semantic_key()
-        );
+        assert_eq!(replayed.event().semantic_key(), again.event().semantic_key());
         // Everything else that was recorded as something new has its own.
         let mut keys = BTreeMap::new();
         for delivery in deliveries(server_name) {
@@ -1225,10 +863,7 @@ fn what_happened_once_has_one_key_whichever_way_it_was_heard_of() {
             let event = delivery.event();
             // Nothing but a hint to look at the timeline, or nothing at all:
             // two within a second need no two keys.
-            if let ForgeEvent::Issue {
-                action: IssueAction::LabelsChanged | IssueAction::Other,
-                ..
-            }
+            if let ForgeEvent::Issue { action: IssueAction::LabelsChanged | IssueAction::Other, .. }
             | ForgeEvent::Other { .. } = event
             {
                 continue;
@@ -1253,29 +888,17 @@ fn a_delivery_whose_signature_is_not_exactly_right_is_refused() {
             let good = delivery(server_name, name);
             let secrets = good.secrets();
             let headers = good.headers();
-            let signatures: Vec<HeaderName> = headers
-                .keys()
-                .filter(|name| name.as_str().contains("signature"))
-                .cloned()
-                .collect();
-            assert!(
-                signatures.len() >= 4,
-                "{server_name} signs in several headers"
-            );
+            let signatures: Vec<HeaderName> =
+                headers.keys().filter(|name| name.as_str().contains("signature")).cloned().collect();
+            assert!(signatures.len() >= 4, "{server_name} signs in several headers");
 
             let mut body = good.body.clone().into_bytes();
             let middle = body.len() / 2;
             body[middle] ^= 1;
-            assert!(
-                verify(&headers, &body, &secrets).is_err(),
-                "one bit of the body changed"
-            );
+            assert!(verify(&headers, &body, &secrets).is_err(), "one bit of the body changed");
             let mut longer = good.body.clone().into_bytes();
             longer.push(b' ');
-            assert!(
-                verify(&headers, &longer, &secrets).is_err(),
-                "one byte more"
-            );
+            assert!(verify(&headers, &longer, &secrets).is_err(), "one byte more");
 
             let change_all = |change: &dyn Fn(&str) -> String| {
                 let mut changed = headers.clone();
@@ -1286,9 +909,7 @@ fn a_delivery_whose_signature_is_not_exactly_right_is_refused() {
                 verify(&changed, good.body.as_bytes(), &secrets).unwrap_err()
             };
             let changes: [(&str, TextChange<'_>); 6] = [
-                ("upper-case", &|old| {
-                    old.to_uppercase().replace("SHA", "sha")
-                }),
+                ("upper-case", &|old| old.to_uppercase().replace("SHA", "sha")),
                 ("short", &|old| old[..old.len() - 2].to_owned()),
                 ("long", &|old| format!("{old}00")),
                 ("empty", &|_| String::new()),
@@ -1297,10 +918,7 @@ fn a_delivery_whose_signature_is_not_exactly_right_is_refused() {
             ];
             for (what, change) in changes {
                 let refused = change_all(change);
-                assert!(
-                    matches!(refused, Rejection::MalformedSignature { .. }),
-                    "{what}: {refused:?}"
-                );
+                assert!(matches!(refused, Rejection::MalformedSignature { .. }), "{what}: {refused:?}");
                 assert_eq!(refused.status(), StatusCode::UNAUTHORIZED, "{what}");
             }
             let wrong = change_all(&|old| {
@@ -1310,10 +928,7 @@ fn a_delivery_whose_signature_is_not_exactly_right_is_refused() {
             assert_eq!(wrong, Rejection::WrongSignature);
 
             // One header of several that says otherwise.
-            for name in signatures
-                .iter()
-                .filter(|name| name.as_str() != "x-hub-signature")
-            {
+            for name in signatures.iter().filter(|name| name.as_str() != "x-hub-signature") {
                 let mut changed = headers.clone();
                 let other = changed[name].to_str().unwrap().replace(['0', '1'], "2");
                 changed.insert(name, HeaderValue::from_str(&other).unwrap());
@@ -1330,41 +945,23 @@ fn a_delivery_whose_signature_is_not_exactly_right_is_refused() {
                 // A second one of the same name.
                 let mut changed = headers.clone();
                 changed.append(name, headers[name].clone());
-                assert!(
-                    verify(&changed, good.body.as_bytes(), &secrets).is_err(),
-                    "{name} twice"
-                );
+                assert!(verify(&changed, good.body.as_bytes(), &secrets).is_err(), "{name} twice");
             }
 
             let mut unsigned = headers.clone();
             for name in &signatures {
                 unsigned.remove(name);
             }
-            assert_eq!(
-                verify(&unsigned, good.body.as_bytes(), &secrets).unwrap_err(),
-                Rejection::MissingSignature
-            );
+            assert_eq!(verify(&unsigned, good.body.as_bytes(), &secrets).unwrap_err(), Rejection::MissingSignature);
             // SHA-1 alone proves nothing.
             unsigned.insert("x-hub-signature", headers["x-hub-signature"].clone());
-            assert_eq!(
-                verify(&unsigned, good.body.as_bytes(), &secrets).unwrap_err(),
-                Rejection::MissingSignature
-            );
+            assert_eq!(verify(&unsigned, good.body.as_bytes(), &secrets).unwrap_err(), Rejection::MissingSignature);
 
             let other = [SecretString::from("an example secret, not in usE")];
-            assert_eq!(
-                verify(&headers, good.body.as_bytes(), &other).unwrap_err(),
-                Rejection::WrongSignature
-            );
-            assert_eq!(
-                verify(&headers, good.body.as_bytes(), &[]).unwrap_err(),
-                Rejection::NoSecret
-            );
+            assert_eq!(verify(&headers, good.body.as_bytes(), &other).unwrap_err(), Rejection::WrongSignature);
+            assert_eq!(verify(&headers, good.body.as_bytes(), &[]).unwrap_err(), Rejection::NoSecret);
             let both = [other[0].clone(), secrets[0].clone()];
-            assert!(
-                verify(&headers, good.body.as_bytes(), &both).is_ok(),
-                "any of several secrets serves"
-            );
+            assert!(verify(&headers, good.body.as_bytes(), &both).is_ok(), "any of several secrets serves");
         }
     }
 }
@@ -1382,46 +979,22 @@ fn an_empty_secret_signs_nothing() {
     headers.insert("x-gitea-event", HeaderValue::from_static("issue_comment"));
     headers.insert("x-gitea-signature", HeaderValue::from_str(&forged).unwrap());
     let empty = [SecretString::from("")];
-    assert_eq!(
-        verify(&headers, good.body.as_bytes(), &empty).unwrap_err(),
-        Rejection::NoSecret
-    );
+    assert_eq!(verify(&headers, good.body.as_bytes(), &empty).unwrap_err(), Rejection::NoSecret);
     let beside = [SecretString::from(""), SecretString::from("another")];
-    assert_eq!(
-        verify(&headers, good.body.as_bytes(), &beside).unwrap_err(),
-        Rejection::WrongSignature
-    );
-    assert!(
-        WebhookSecrets::new()
-            .with(SecretString::from(""), AllowedRepositories::Any)
-            .is_empty()
-    );
+    assert_eq!(verify(&headers, good.body.as_bytes(), &beside).unwrap_err(), Rejection::WrongSignature);
+    assert!(WebhookSecrets::new().with(SecretString::from(""), AllowedRepositories::Any).is_empty());
 }
 
 #[test]
 fn a_form_with_two_payloads_or_none_and_other_content_types_are_refused() {
     let good = delivery(GITEA, "content-type-form");
-    let refuse =
-        |body: &str| verify(&good.headers(), body.as_bytes(), &good.secrets()).unwrap_err();
-    assert_eq!(
-        refuse(&format!("{}&{}", good.body, good.body)),
-        Rejection::BadForm
-    );
-    assert_eq!(
-        refuse(&format!("{}&pay%6Coad=x", good.body)),
-        Rejection::BadForm
-    );
-    assert_eq!(
-        refuse(&good.body.replacen("payload", "load", 1)),
-        Rejection::BadForm
-    );
+    let refuse = |body: &str| verify(&good.headers(), body.as_bytes(), &good.secrets()).unwrap_err();
+    assert_eq!(refuse(&format!("{}&{}", good.body, good.body)), Rejection::BadForm);
+    assert_eq!(refuse(&format!("{}&pay%6Coad=x", good.body)), Rejection::BadForm);
+    assert_eq!(refuse(&good.body.replacen("payload", "load", 1)), Rejection::BadForm);
     assert_eq!(refuse(""), Rejection::BadForm);
     let nothing = verify(&HeaderMap::new(), b"{}", &good.secrets()).unwrap_err();
-    assert_eq!(
-        nothing.status(),
-        StatusCode::UNAUTHORIZED,
-        "not signed: 401 before all else"
-    );
+    assert_eq!(nothing.status(), StatusCode::UNAUTHORIZED, "not signed: 401 before all else");
     for content_type in ["text/plain", "multipart/form-data", "application/jsonx", ""] {
         let mut headers = good.headers();
         headers.insert("content-type", HeaderValue::from_static(content_type));
@@ -1430,10 +1003,7 @@ fn a_form_with_two_payloads_or_none_and_other_content_types_are_refused() {
         assert_eq!(refused.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
     let mut headers = good.headers();
-    headers.insert(
-        "content-type",
-        HeaderValue::from_static("Application/X-WWW-Form-Urlencoded; charset=utf-8"),
-    );
+    headers.insert("content-type", HeaderValue::from_static("Application/X-WWW-Form-Urlencoded; charset=utf-8"));
     assert!(verify(&headers, good.body.as_bytes(), &good.secrets()).is_ok());
 }
 
@@ -1446,10 +1016,7 @@ fn signed(event: &str, body: &[u8]) -> (HeaderMap, Vec<u8>, [SecretString; 1]) {
     headers.insert("content-type", HeaderValue::from_static("application/json"));
     headers.insert("x-gitea-event", HeaderValue::from_str(event).unwrap());
     let signature = hex::encode(mac.finalize().into_bytes());
-    headers.insert(
-        "x-gitea-signature",
-        HeaderValue::from_str(&signature).unwrap(),
-    );
+    headers.insert("x-gitea-signature", HeaderValue::from_str(&signature).unwrap());
     (headers, body.to_vec(), [SecretString::from("secret")])
 }
 
@@ -1466,16 +1033,10 @@ fn bad(event: &str, body: &[u8]) -> BadDelivery {
 fn an_event_header_that_does_not_fit_the_signed_body_is_refused() {
     for server_name in [GITEA, FORGEJO] {
         for (name, others) in [
-            (
-                "comment-summon-by-director",
-                &["issues", "push", "pull_request", "release"][..],
-            ),
+            ("comment-summon-by-director", &["issues", "push", "pull_request", "release"][..]),
             ("comment-edited-by-another", &["issues", "push"]),
             ("comment-deleted", &["issues"]),
-            (
-                "issue-opened-by-form.1",
-                &["issue_comment", "push", "pull_request", "wiki"],
-            ),
+            ("issue-opened-by-form.1", &["issue_comment", "push", "pull_request", "wiki"]),
             ("issue-edit-body", &["issue_comment"]),
             ("push-branch", &["issues", "issue_comment", "pull_request"]),
             ("pull-opened", &["issues", "issue_comment", "push"]),
@@ -1488,14 +1049,8 @@ fn an_event_header_that_does_not_fit_the_signed_body_is_refused() {
                         headers.insert(header, HeaderValue::from_static(other));
                     }
                 }
-                let refused = verify(&headers, good.body.as_bytes(), &good.secrets())
-                    .unwrap()
-                    .event()
-                    .unwrap_err();
-                assert!(
-                    matches!(refused, BadDelivery::Mismatch { .. }),
-                    "{name} as {other}: {refused:?}"
-                );
+                let refused = verify(&headers, good.body.as_bytes(), &good.secrets()).unwrap().event().unwrap_err();
+                assert!(matches!(refused, BadDelivery::Mismatch { .. }), "{name} as {other}: {refused:?}");
                 assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
             }
         }
@@ -1503,9 +1058,7 @@ fn an_event_header_that_does_not_fit_the_signed_body_is_refused() {
         let event_with = |change: &dyn Fn(&mut HeaderMap)| {
             let mut headers = good.headers();
             change(&mut headers);
-            verify(&headers, good.body.as_bytes(), &good.secrets())
-                .unwrap()
-                .event()
+            verify(&headers, good.body.as_bytes(), &good.secrets()).unwrap().event()
         };
         assert_eq!(
             event_with(&|headers| {
@@ -1544,36 +1097,18 @@ fn a_secret_speaks_for_its_own_repositories_only() {
     let good = delivery(GITEA, "comment-summon-by-director");
     let secret = || good.secrets()[0].clone();
     let event = |secrets: &WebhookSecrets| {
-        secrets
-            .verify(&good.headers(), good.body.as_bytes())
-            .unwrap()
-            .event()
-            .map(|event| event.repo().id)
+        secrets.verify(&good.headers(), good.body.as_bytes()).unwrap().event().map(|event| event.repo().id)
     };
     let other = WebhookSecrets::new()
         .with(secret(), AllowedRepositories::named(["acme/gadget"]))
-        .with(
-            SecretString::from("another"),
-            AllowedRepositories::named(["acme/widget"]),
-        );
+        .with(SecretString::from("another"), AllowedRepositories::named(["acme/widget"]));
     let refused = event(&other).unwrap_err();
-    assert_eq!(
-        refused,
-        BadDelivery::WrongRepository {
-            repository: "acme/widget".to_owned()
-        }
-    );
+    assert_eq!(refused, BadDelivery::WrongRepository { repository: "acme/widget".to_owned() });
     assert_eq!(refused.status(), StatusCode::FORBIDDEN);
-    for allowed in [
-        AllowedRepositories::Any,
-        AllowedRepositories::named(["Acme/Widget"]),
-        AllowedRepositories::numbered([7, 1]),
-    ] {
-        assert_eq!(
-            event(&WebhookSecrets::new().with(secret(), allowed.clone())),
-            Ok(1),
-            "{allowed:?}"
-        );
+    for allowed in
+        [AllowedRepositories::Any, AllowedRepositories::named(["Acme/Widget"]), AllowedRepositories::numbered([7, 1])]
+    {
+        assert_eq!(event(&WebhookSecrets::new().with(secret(), allowed.clone())), Ok(1), "{allowed:?}");
     }
     let two = other.with(secret(), AllowedRepositories::numbered([1]));
     assert_eq!(event(&two), Ok(1), "the same secret for two repositories");
@@ -1582,8 +1117,7 @@ fn a_secret_speaks_for_its_own_repositories_only() {
 /// threats.md, 4: signed, and still hostile.
 #[test]
 fn a_signed_body_that_is_no_delivery_is_refused_without_harm() {
-    let good: Value =
-        serde_json::from_str(&delivery(GITEA, "comment-summon-by-director").body).unwrap();
+    let good: Value = serde_json::from_str(&delivery(GITEA, "comment-summon-by-director").body).unwrap();
     let with = |change: &dyn Fn(&mut Value)| {
         let mut body = good.clone();
         change(&mut body);
@@ -1591,45 +1125,21 @@ fn a_signed_body_that_is_no_delivery_is_refused_without_harm() {
     };
     let refuse = |change: &dyn Fn(&mut Value)| bad("issue_comment", &with(change));
 
-    for garbage in [
-        &b""[..],
-        b"null",
-        b"[]",
-        b"{",
-        b"\xff\xfe",
-        b"{}garbage",
-        b"\"x\"",
-        b"1e999",
-    ] {
+    for garbage in [&b""[..], b"null", b"[]", b"{", b"\xff\xfe", b"{}garbage", b"\"x\"", b"1e999"] {
         let refused = bad("issue_comment", garbage);
         assert!(
-            matches!(
-                refused,
-                BadDelivery::Unreadable { .. } | BadDelivery::Mismatch { .. }
-            ),
+            matches!(refused, BadDelivery::Unreadable { .. } | BadDelivery::Mismatch { .. }),
             "{garbage:?}: {refused:?}"
         );
     }
     let deep = format!("{{\"action\":{}", "[".repeat(10_000));
-    assert!(matches!(
-        bad("issue_comment", deep.as_bytes()),
-        BadDelivery::Unreadable { .. }
-    ));
+    assert!(matches!(bad("issue_comment", deep.as_bytes()), BadDelivery::Unreadable { .. }));
     let ignored = format!("{{\"extra\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
     // What nobody reads is skipped, without a stack to overflow.
-    assert!(matches!(
-        bad("push", ignored.as_bytes()),
-        BadDelivery::Mismatch { .. }
-    ));
+    assert!(matches!(bad("push", ignored.as_bytes()), BadDelivery::Mismatch { .. }));
     let twice = String::from_utf8(with(&|_| ())).unwrap();
     let twice = format!("{{\"action\":\"deleted\",{}", &twice[1..]);
-    assert!(
-        matches!(
-            bad("issue_comment", twice.as_bytes()),
-            BadDelivery::Unreadable { .. }
-        ),
-        "a key twice"
-    );
+    assert!(matches!(bad("issue_comment", twice.as_bytes()), BadDelivery::Unreadable { .. }), "a key twice");
 
     let id_cases: [(&str, BodyChange<'_>); 7] = [
         ("repository 0", &|body| body["repository"]["id"] = json!(0)),
@@ -1650,70 +1160,41 @@ fn a_signed_body_that_is_no_delivery_is_refused_without_harm() {
     ];
     for (what, change) in id_cases {
         let refused = refuse(change);
-        assert!(
-            matches!(
-                refused,
-                BadDelivery::BadId { .. } | BadDelivery::Mismatch { .. }
-            ),
-            "{what}: {refused:?}"
-        );
+        assert!(matches!(refused, BadDelivery::BadId { .. } | BadDelivery::Mismatch { .. }), "{what}: {refused:?}");
     }
     for change in [json!(1.5), json!("1"), json!(null), json!(1e300)] {
         let refused = refuse(&|body| body["comment"]["id"] = change.clone());
-        assert!(
-            matches!(refused, BadDelivery::Unreadable { .. }),
-            "{change}: {refused:?}"
-        );
+        assert!(matches!(refused, BadDelivery::Unreadable { .. }), "{change}: {refused:?}");
     }
     assert!(matches!(
-        refuse(&|body| body["comment"]["issue_url"] =
-            json!("http://git.example.test/acme/widget/issues/2")),
+        refuse(&|body| body["comment"]["issue_url"] = json!("http://git.example.test/acme/widget/issues/2")),
         BadDelivery::Mismatch { .. }
     ));
-    assert!(matches!(
-        refuse(&|body| body["issue"]["repository"]["id"] = json!(2)),
-        BadDelivery::Mismatch { .. }
-    ));
+    assert!(matches!(refuse(&|body| body["issue"]["repository"]["id"] = json!(2)), BadDelivery::Mismatch { .. }));
     for action in [json!("pinned"), json!(""), json!(null), json!("Created")] {
         let refused = refuse(&|body| body["action"] = action.clone());
-        assert!(
-            matches!(refused, BadDelivery::UnknownAction { .. }),
-            "{action}: {refused:?}"
-        );
+        assert!(matches!(refused, BadDelivery::UnknownAction { .. }), "{action}: {refused:?}");
     }
     for field in ["issue", "comment", "repository", "sender"] {
-        assert!(
-            matches!(
-                refuse(&|body| body[field] = json!(null)),
-                BadDelivery::Mismatch { .. }
-            ),
-            "{field}"
-        );
+        assert!(matches!(refuse(&|body| body[field] = json!(null)), BadDelivery::Mismatch { .. }), "{field}");
     }
 }
 
 #[test]
 fn a_million_labels_are_refused_and_a_deleted_sender_is_not() {
-    let good: Value =
-        serde_json::from_str(&delivery(GITEA, "issue-opened-by-form.1").body).unwrap();
+    let good: Value = serde_json::from_str(&delivery(GITEA, "issue-opened-by-form.1").body).unwrap();
     let labels = |count: usize| {
         let mut body = good.clone();
         body["issue"]["labels"] = json!([]);
         let many = vec![r#"{"id":1,"name":"x"}"#; count].join(",");
-        body.to_string()
-            .replacen(r#""labels":[]"#, &format!(r#""labels":[{many}]"#), 1)
+        body.to_string().replacen(r#""labels":[]"#, &format!(r#""labels":[{many}]"#), 1)
     };
     let refused = bad("issues", labels(1_000_000).as_bytes());
     assert_eq!(refused, BadDelivery::TooManyLabels);
     assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(
-        bad("issues", labels(1001).as_bytes()),
-        BadDelivery::TooManyLabels
-    );
+    assert_eq!(bad("issues", labels(1001).as_bytes()), BadDelivery::TooManyLabels);
     let (headers, body, secrets) = signed("issues", labels(1000).as_bytes());
-    let ForgeEvent::Issue { issue, .. } =
-        verify(&headers, &body, &secrets).unwrap().event().unwrap()
-    else {
+    let ForgeEvent::Issue { issue, .. } = verify(&headers, &body, &secrets).unwrap().event().unwrap() else {
         panic!("not an issue");
     };
     assert_eq!(issue.labels.len(), 1000);
@@ -1722,9 +1203,7 @@ fn a_million_labels_are_refused_and_a_deleted_sender_is_not() {
     ghost["sender"] = json!({ "id": -1, "login": "Ghost" });
     ghost["issue"]["labels"] = json!(null);
     let (headers, body, secrets) = signed("issues", ghost.to_string().as_bytes());
-    let ForgeEvent::Issue { issue, sender, .. } =
-        verify(&headers, &body, &secrets).unwrap().event().unwrap()
-    else {
+    let ForgeEvent::Issue { issue, sender, .. } = verify(&headers, &body, &secrets).unwrap().event().unwrap() else {
         panic!("not an issue");
     };
     assert_eq!((sender, issue.labels.len()), (who(-1, "Ghost"), 0));
@@ -1742,12 +1221,6 @@ fn no_secret_is_in_what_can_be_printed() {
         events: Vec::new(),
         content_type: HookContentType::Json,
     };
-    let printed = format!(
-        "{secrets:?}{forge:?}{options:?}{hook:?}{:?}",
-        Arc::new(forge.repo("a", "b"))
-    );
-    assert!(
-        !printed.contains("example secret") && !printed.contains("TOKEN"),
-        "{printed}"
-    );
+    let printed = format!("{secrets:?}{forge:?}{options:?}{hook:?}{:?}", Arc::new(forge.repo("a", "b")));
+    assert!(!printed.contains("example secret") && !printed.contains("TOKEN"), "{printed}");
 }

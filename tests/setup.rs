@@ -1,13 +1,7 @@
 //! `lazarus init` and `lazarus doctor`, against a forge: the stand-in, or a
 //! real server given by `FORGE_URL` and `FORGE_ADMIN_TOKEN`. Everything that
 //! is made there is removed again.
-#![allow(
-    clippy::format_push_string,
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    missing_docs
-)]
+#![allow(clippy::format_push_string, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 use std::fs;
 use std::net::SocketAddr;
@@ -49,10 +43,7 @@ fn form_fields() -> Vec<Field> {
     for line in init::FORM.1.lines() {
         let text = line.trim();
         if let Some(kind) = text.strip_prefix("- type: ") {
-            fields.push(Field {
-                kind: kind.to_owned(),
-                ..Field::default()
-            });
+            fields.push(Field { kind: kind.to_owned(), ..Field::default() });
             continue;
         }
         let Some(field) = fields.last_mut() else {
@@ -81,21 +72,14 @@ fn rendered(fields: &[Field], answers: &[(&str, &str)]) -> String {
             }
             continue;
         }
-        let answer = answers
-            .iter()
-            .find(|(label, _)| *label == field.label)
-            .map_or("", |(_, answer)| answer.trim());
+        let answer = answers.iter().find(|(label, _)| *label == field.label).map_or("", |(_, answer)| answer.trim());
         body.push_str(&format!("### {}\n\n", field.label));
         if answer.is_empty() {
             body.push_str("_No response_\n");
         } else if field.render.is_empty() {
             body.push_str(&format!("{answer}\n"));
         } else {
-            let longest = answer
-                .lines()
-                .map(|line| line.bytes().take_while(|b| *b == b'`').count())
-                .max()
-                .unwrap_or(0);
+            let longest = answer.lines().map(|line| line.bytes().take_while(|b| *b == b'`').count()).max().unwrap_or(0);
             let fence = "`".repeat(if longest >= 3 { longest + 1 } else { 3 });
             body.push_str(&format!("{fence}{}\n{answer}\n{fence}\n", field.render));
         }
@@ -113,11 +97,8 @@ fn filled_twin(answers: &[(&str, &str)]) -> String {
         let at = body.find(&heading).unwrap() + heading.len();
         let rest = &body[at..];
         let end = rest.find("\n### ").map_or(body.len(), |end| at + end);
-        let text = if *label == "Success criteria" {
-            format!("```markdown\n{answer}\n```\n")
-        } else {
-            format!("{answer}\n")
-        };
+        let text =
+            if *label == "Success criteria" { format!("```markdown\n{answer}\n```\n") } else { format!("{answer}\n") };
         body.replace_range(at..end, &text);
     }
     body
@@ -157,10 +138,7 @@ const ANSWERS: [(&str, &str); 9] = [
     ("Network hosts", "git.example.test, api.example.test"),
     ("Auto-revive", "yes"),
     ("Council", "2 of ada, bob"),
-    (
-        "Success criteria",
-        "- [x] The tests pass\n- [ ] It is faster",
-    ),
+    ("Success criteria", "- [x] The tests pass\n- [ ] It is faster"),
     ("Objective", "Make it faster.\n\n### Backend\n\ndocker"),
 ];
 
@@ -174,13 +152,7 @@ fn the_form_and_its_markdown_twin_give_the_same_proposal() {
     assert_eq!(form.spec.hosts.len(), 2);
     assert_eq!(form.spec.auto_revive, lazarus::cell::AutoRevive::Yes);
     assert_eq!(form.council.unwrap().members, ["ada", "bob"]);
-    assert_eq!(
-        form.criteria,
-        [
-            (true, "The tests pass".to_owned()),
-            (false, "It is faster".to_owned())
-        ]
-    );
+    assert_eq!(form.criteria, [(true, "The tests pass".to_owned()), (false, "It is faster".to_owned())]);
     assert!(form.objective.ends_with("docker"), "{:?}", form.objective);
 }
 
@@ -188,10 +160,7 @@ fn the_form_and_its_markdown_twin_give_the_same_proposal() {
 fn what_may_be_left_out_may_stay_empty_in_both() {
     let least = [("Agents", "scribe"), ("Objective", "Write a haiku.")];
     // A browser preselects the form's backend.
-    let form = parsed(&rendered(
-        &form_fields(),
-        &[least[0], ("Backend", "process"), least[1]],
-    ));
+    let form = parsed(&rendered(&form_fields(), &[least[0], ("Backend", "process"), least[1]]));
     let twin = parsed(&filled_twin(&least));
     assert_eq!(form, twin);
     assert!(form.criteria.is_empty() && form.council.is_none() && form.spec.hosts.is_empty());
@@ -230,14 +199,8 @@ fn every_choice_of_the_form_is_one_that_the_parser_takes() {
         };
         for option in options.trim_end_matches(']').split(", ") {
             let option = option.trim_matches('"');
-            let body = rendered(
-                &form_fields(),
-                &[(label, option), ("Agents", "scribe"), ("Objective", "x")],
-            );
-            let lenient = Defaults {
-                isolation_min: lazarus::cell::Isolation::Level1,
-                ..defaults()
-            };
+            let body = rendered(&form_fields(), &[(label, option), ("Agents", "scribe"), ("Objective", "x")]);
+            let lenient = Defaults { isolation_min: lazarus::cell::Isolation::Level1, ..defaults() };
             let proposal = parse_proposal(&normalise(&body), &lenient);
             assert!(proposal.is_ok(), "{label}: {option}: {proposal:?}");
             tried += 1;
@@ -263,26 +226,16 @@ struct World {
     stand_in: Option<StandIn>,
 }
 
-const ALL_SCOPES: &[&str] = &[
-    "write:issue",
-    "write:repository",
-    "read:organization",
-    "read:user",
-];
+const ALL_SCOPES: &[&str] = &["write:issue", "write:repository", "read:organization", "read:user"];
 
 impl World {
     async fn new(flavour: Flavour) -> Self {
         let place = tempfile::tempdir().unwrap();
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .tls_certs_only([])
-            .build()
-            .unwrap();
+        let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
         let live = std::env::var("FORGE_URL").ok().filter(|u| !u.is_empty());
         let (url, admin, stand_in) = if let Some(url) = live {
-            let token =
-                std::env::var("FORGE_ADMIN_TOKEN").expect("FORGE_ADMIN_TOKEN beside FORGE_URL");
+            let token = std::env::var("FORGE_ADMIN_TOKEN").expect("FORGE_ADMIN_TOKEN beside FORGE_URL");
             (url.trim_end_matches('/').to_owned(), token, None)
         } else {
             let forge = StandIn::start(StandInOptions {
@@ -329,8 +282,7 @@ impl World {
 
     async fn bot_may(&self, permission: &str) {
         let path = format!("/repos/{}/collaborators/{}", self.repository, self.bot);
-        self.owner_call(Method::PUT, &path, json!({ "permission": permission }))
-            .await;
+        self.owner_call(Method::PUT, &path, json!({ "permission": permission })).await;
     }
 
     async fn token(&self, login: &str, scopes: &[&str]) -> String {
@@ -412,11 +364,7 @@ impl World {
             self.url, self.listen, self.listen, self.repository
         );
         fs::write(&file, text).unwrap();
-        Config::load(&LoadOptions {
-            file: Some(file),
-            ..LoadOptions::default()
-        })
-        .unwrap()
+        Config::load(&LoadOptions { file: Some(file), ..LoadOptions::default() }).unwrap()
     }
 
     fn config(&self) -> Config {
@@ -424,13 +372,8 @@ impl World {
     }
 
     async fn init(&self, dry_run: bool) -> InitReport {
-        let options = InitOptions {
-            dry_run,
-            json: false,
-        };
-        init::run(&self.config(), &self.repository, options)
-            .await
-            .unwrap()
+        let options = InitOptions { dry_run, json: false };
+        init::run(&self.config(), &self.repository, options).await.unwrap()
     }
 
     async fn doctor(&self) -> DoctorReport {
@@ -446,9 +389,8 @@ impl World {
         let store = Store::open(&config.paths.registry).unwrap();
         let secret = config.webhook.secret.read().unwrap();
         let listener = tokio::net::TcpListener::bind(self.listen).await.unwrap();
-        let router = axum::Router::new()
-            .route("/webhook", axum::routing::post(take_in))
-            .with_state(Arc::new((store, secret)));
+        let router =
+            axum::Router::new().route("/webhook", axum::routing::post(take_in)).with_state(Arc::new((store, secret)));
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Door { _lock: lock, task }
     }
@@ -460,8 +402,7 @@ impl World {
             format!("/admin/users/{}?purge=true", self.owner),
         ];
         for path in paths {
-            self.call(&self.admin, Method::DELETE, &path, Value::Null)
-                .await;
+            self.call(&self.admin, Method::DELETE, &path, Value::Null).await;
         }
         if let Some(forge) = self.stand_in {
             forge.shutdown().await;
@@ -482,21 +423,14 @@ impl Drop for Door {
     }
 }
 
-async fn take_in(
-    Shared(shared): Shared<Arc<(Store, SecretString)>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> StatusCode {
+async fn take_in(Shared(shared): Shared<Arc<(Store, SecretString)>>, headers: HeaderMap, body: Bytes) -> StatusCode {
     let (store, secret) = &*shared;
     let Ok(delivery) = verify(&headers, &body, std::slice::from_ref(secret)) else {
         return StatusCode::UNAUTHORIZED;
     };
     let event = delivery.event().unwrap();
     let key = event.semantic_key();
-    store
-        .transact(move |tx| tx.receive(&key, "test", "{}", 0))
-        .await
-        .unwrap();
+    store.transact(move |tx| tx.receive(&key, "test", "{}", 0)).await.unwrap();
     StatusCode::NO_CONTENT
 }
 
@@ -516,9 +450,7 @@ async fn in_a_world(test: impl for<'a> Fn(&'a World) -> BoxFuture<'a, ()>) {
 
 async fn on(flavour: Flavour, test: &impl for<'a> Fn(&'a World) -> BoxFuture<'a, ()>) {
     let world = World::new(flavour).await;
-    let outcome = std::panic::AssertUnwindSafe(test(&world))
-        .catch_unwind()
-        .await;
+    let outcome = std::panic::AssertUnwindSafe(test(&world)).catch_unwind().await;
     world.remove().await;
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
@@ -526,11 +458,7 @@ async fn on(flavour: Flavour, test: &impl for<'a> Fn(&'a World) -> BoxFuture<'a,
 }
 
 fn states(report: &InitReport) -> Vec<(&str, StepState)> {
-    report
-        .steps
-        .iter()
-        .map(|step| (step.what.as_str(), step.state))
-        .collect()
+    report.steps.iter().map(|step| (step.what.as_str(), step.state)).collect()
 }
 
 #[track_caller]
@@ -553,12 +481,7 @@ async fn init_makes_everything_once_and_a_second_run_changes_nothing() {
         async move {
             let look = world.init(true).await;
             assert!(look.success);
-            assert!(
-                states(&look)
-                    .iter()
-                    .all(|(_, state)| *state == StepState::WouldCreate),
-                "{look}"
-            );
+            assert!(states(&look).iter().all(|(_, state)| *state == StepState::WouldCreate), "{look}");
             assert!(world.hooks().await.is_empty(), "a look makes nothing");
             assert!(world.list("/labels?page=1").await.is_empty());
             assert!(!world.secret_file().exists());
@@ -567,46 +490,27 @@ async fn init_makes_everything_once_and_a_second_run_changes_nothing() {
             println!("{first}");
             assert!(first.success, "{first}");
             assert_eq!(look.steps.len(), first.steps.len());
-            assert!(
-                states(&first)
-                    .iter()
-                    .all(|(_, state)| *state == StepState::Created),
-                "{first}"
-            );
+            assert!(states(&first).iter().all(|(_, state)| *state == StepState::Created), "{first}");
             let labels = world.list("/labels?page=1&limit=50").await;
             assert_eq!(labels.len(), 14);
             for label in &labels {
-                let exclusive = label["name"]
-                    .as_str()
-                    .unwrap()
-                    .starts_with("lazarus/state/");
+                let exclusive = label["name"].as_str().unwrap().starts_with("lazarus/state/");
                 assert_eq!(label["exclusive"], exclusive, "{label}");
             }
             let hooks = world.hooks().await;
             assert_eq!(hooks.len(), 1);
             assert_eq!(hooks[0]["active"], true);
-            assert_eq!(
-                hooks[0]["config"]["url"],
-                format!("http://{}/webhook", world.listen)
-            );
+            assert_eq!(hooks[0]["config"]["url"], format!("http://{}/webhook", world.listen));
             let secret = fs::read_to_string(world.secret_file()).unwrap();
             assert_eq!(secret.trim().len(), 64);
             assert!(secret.trim().bytes().all(|b| b.is_ascii_hexdigit()));
-            let mode = fs::metadata(world.secret_file())
-                .unwrap()
-                .permissions()
-                .mode();
+            let mode = fs::metadata(world.secret_file()).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
 
             let second = world.init(false).await;
             assert!(second.success);
             assert!(second.message.contains("nothing to change"), "{second}");
-            assert!(
-                states(&second)
-                    .iter()
-                    .all(|(_, state)| *state == StepState::Present),
-                "{second}"
-            );
+            assert!(states(&second).iter().all(|(_, state)| *state == StepState::Present), "{second}");
             assert_eq!(world.hooks().await[0]["id"], hooks[0]["id"]);
             assert_eq!(world.list("/labels?page=1&limit=50").await, labels);
             assert_eq!(fs::read_to_string(world.secret_file()).unwrap(), secret);
@@ -615,11 +519,7 @@ async fn init_makes_everything_once_and_a_second_run_changes_nothing() {
                 for text in [report.to_string(), json, format!("{report:?}")] {
                     assert!(!text.contains(secret.trim()), "the secret is in {text}");
                 }
-                assert!(
-                    report
-                        .to_string()
-                        .contains("ALLOWED_HOST_LIST = external, loopback")
-                );
+                assert!(report.to_string().contains("ALLOWED_HOST_LIST = external, loopback"));
             }
         }
         .boxed()
@@ -638,21 +538,13 @@ async fn the_server_reads_the_form_as_it_was_meant() {
                 assert_eq!(template["title"], "[mission] ");
                 assert_eq!(template["labels"], json!(["lazarus/requested"]));
             }
-            let form = offered
-                .iter()
-                .find(|t| t["file_name"] == init::FORM.0)
-                .unwrap();
+            let form = offered.iter().find(|t| t["file_name"] == init::FORM.0).unwrap();
             let read: Vec<Field> = form["body"]
                 .as_array()
                 .unwrap()
                 .iter()
                 .map(|field| {
-                    let text = |name: &str| {
-                        field["attributes"][name]
-                            .as_str()
-                            .unwrap_or_default()
-                            .to_owned()
-                    };
+                    let text = |name: &str| field["attributes"][name].as_str().unwrap_or_default().to_owned();
                     Field {
                         kind: field["type"].as_str().unwrap().to_owned(),
                         label: text("label"),
@@ -665,23 +557,10 @@ async fn the_server_reads_the_form_as_it_was_meant() {
             assert_eq!(read, form_fields());
             assert_eq!(read[0].value, "<!-- lazarus:v1 -->");
             assert!(read[0].only_in_content);
-            let labels: Vec<&str> = read
-                .iter()
-                .filter(|f| f.kind != "markdown")
-                .map(|f| f.label.as_str())
-                .collect();
+            let labels: Vec<&str> = read.iter().filter(|f| f.kind != "markdown").map(|f| f.label.as_str()).collect();
             assert_eq!(labels, ANSWERS.map(|(label, _)| label));
-            let twin = offered
-                .iter()
-                .find(|t| t["file_name"] == init::TWIN.0)
-                .unwrap();
-            assert!(
-                twin["content"]
-                    .as_str()
-                    .unwrap()
-                    .trim_start()
-                    .starts_with("<!-- lazarus:v1 -->")
-            );
+            let twin = offered.iter().find(|t| t["file_name"] == init::TWIN.0).unwrap();
+            assert!(twin["content"].as_str().unwrap().trim_start().starts_with("<!-- lazarus:v1 -->"));
         }
         .boxed()
     })
@@ -699,11 +578,7 @@ async fn a_hook_of_ours_that_will_not_do_is_replaced_and_others_are_left_alone()
             };
             let all = ["issues", "issue_comment"];
             let other = world
-                .in_repository(
-                    Method::POST,
-                    "/hooks",
-                    hook("http://127.0.0.1:9/other", "form", &["push"], true),
-                )
+                .in_repository(Method::POST, "/hooks", hook("http://127.0.0.1:9/other", "form", &["push"], true))
                 .await;
             fs::write(world.secret_file(), "an example secret, not in use").unwrap();
             set_mode(&world.secret_file(), 0o600);
@@ -716,24 +591,15 @@ async fn a_hook_of_ours_that_will_not_do_is_replaced_and_others_are_left_alone()
                 let look = world.init(true).await;
                 assert_eq!(step(&look, "webhook http").state, StepState::WouldReplace);
                 let report = world.init(false).await;
-                assert_eq!(
-                    step(&report, "webhook http").state,
-                    StepState::Replaced,
-                    "{report}"
-                );
+                assert_eq!(step(&report, "webhook http").state, StepState::Replaced, "{report}");
                 let hooks = world.hooks().await;
                 assert_eq!(hooks.len(), 2, "{hooks:#?}");
                 assert!(hooks.iter().any(|h| h["id"] == other["id"]));
                 assert!(hooks.iter().all(|h| h["id"] != old["id"]));
-                assert_eq!(
-                    step(&world.init(false).await, "webhook http").state,
-                    StepState::Present
-                );
+                assert_eq!(step(&world.init(false).await, "webhook http").state, StepState::Present);
             }
             // Two at one address: whose secret is ours cannot be seen.
-            world
-                .in_repository(Method::POST, "/hooks", hook(&ours, "json", &all, true))
-                .await;
+            world.in_repository(Method::POST, "/hooks", hook(&ours, "json", &all, true)).await;
             world.init(false).await;
             assert_eq!(world.hooks().await.len(), 2);
         }
@@ -761,10 +627,7 @@ async fn a_secret_that_was_lost_is_made_again_with_a_hook_that_knows_it() {
             assert_ne!(fs::read_to_string(world.secret_file()).unwrap(), old_secret);
             // A secret that somebody changed an hour after the hook was made.
             let later = std::time::SystemTime::now() + std::time::Duration::from_hours(1);
-            let file = fs::File::options()
-                .append(true)
-                .open(world.secret_file())
-                .unwrap();
+            let file = fs::File::options().append(true).open(world.secret_file()).unwrap();
             file.set_modified(later).unwrap();
             let look = world.init(true).await;
             assert_eq!(step(&look, "webhook http").state, StepState::WouldReplace);
@@ -779,27 +642,15 @@ async fn labels_that_are_there_are_used_and_doubles_are_named_by_id() {
     in_a_world(|world| {
         async move {
             let label = json!({ "name": "lazarus/approved", "color": "#123456" });
-            let first = world
-                .in_repository(Method::POST, "/labels", label.clone())
-                .await;
+            let first = world.in_repository(Method::POST, "/labels", label.clone()).await;
             let second = world.in_repository(Method::POST, "/labels", label).await;
             world
-                .in_repository(
-                    Method::POST,
-                    "/labels",
-                    json!({ "name": "lazarus/state/idle", "color": "#123456" }),
-                )
+                .in_repository(Method::POST, "/labels", json!({ "name": "lazarus/state/idle", "color": "#123456" }))
                 .await;
             let report = world.init(false).await;
             assert!(report.success);
-            let note = step(&report, "label lazarus/approved")
-                .note
-                .clone()
-                .unwrap();
-            assert!(
-                note.contains(&first["id"].to_string()) && note.contains(&second["id"].to_string()),
-                "{note}"
-            );
+            let note = step(&report, "label lazarus/approved").note.clone().unwrap();
+            assert!(note.contains(&first["id"].to_string()) && note.contains(&second["id"].to_string()), "{note}");
             let idle = step(&report, "label lazarus/state/idle").note.clone();
             assert!(idle.unwrap().contains("exclusive"));
             assert_eq!(world.list("/labels?page=1&limit=50").await.len(), 15);
@@ -862,17 +713,12 @@ async fn a_protected_branch_fails_the_templates_alone_and_says_what_to_do() {
     in_a_world(|world| {
         async move {
             let rule = json!({ "rule_name": "main", "branch_name": "main", "enable_push": false });
-            world
-                .in_repository(Method::POST, "/branch_protections", rule)
-                .await;
+            world.in_repository(Method::POST, "/branch_protections", rule).await;
             let report = world.init(false).await;
             assert!(!report.success, "{report}");
             let template = step(&report, "template");
             assert_eq!(template.state, StepState::Failed);
-            assert!(
-                template.note.as_ref().unwrap().contains("protected"),
-                "{template:?}"
-            );
+            assert!(template.note.as_ref().unwrap().contains("protected"), "{template:?}");
             assert_eq!(step(&report, "webhook http").state, StepState::Created);
             assert_eq!(step(&report, "label").state, StepState::Created);
         }
@@ -885,27 +731,17 @@ async fn a_protected_branch_fails_the_templates_alone_and_says_what_to_do() {
 async fn a_repository_without_issues_is_refused() {
     in_a_world(|world| {
         async move {
-            world
-                .in_repository(Method::PATCH, "", json!({ "has_issues": false }))
-                .await;
+            world.in_repository(Method::PATCH, "", json!({ "has_issues": false })).await;
             let seen = world.in_repository(Method::GET, "", Value::Null).await;
             if seen["has_issues"] != false {
                 println!("skipped: this forge does not switch issues off");
                 return;
             }
-            let error = init::run(&world.config(), &world.repository, InitOptions::default())
-                .await
-                .unwrap_err()
-                .to_string();
+            let error =
+                init::run(&world.config(), &world.repository, InitOptions::default()).await.unwrap_err().to_string();
             assert!(error.contains("has no issues"), "{error}");
             let report = world.doctor().await;
-            assert!(
-                report
-                    .lines
-                    .iter()
-                    .any(|l| l.ok == Verdict::Fail && l.found.contains("no issues")),
-                "{report}"
-            );
+            assert!(report.lines.iter().any(|l| l.ok == Verdict::Fail && l.found.contains("no issues")), "{report}");
         }
         .boxed()
     })
@@ -975,20 +811,13 @@ async fn a_bot_that_does_not_administer_the_repository_is_told_so_and_makes_noth
     in_a_world(|world| {
         async move {
             world.bot_may("write").await;
-            let error = init::run(&world.config(), &world.repository, InitOptions::default())
-                .await
-                .unwrap_err()
-                .to_string();
-            assert!(
-                error.contains(&world.bot) && error.contains("Administrator"),
-                "{error}"
-            );
+            let error =
+                init::run(&world.config(), &world.repository, InitOptions::default()).await.unwrap_err().to_string();
+            assert!(error.contains(&world.bot) && error.contains("Administrator"), "{error}");
             assert!(!world.secret_file().exists());
             assert!(world.list("/labels?page=1").await.is_empty());
-            let missing = init::run(&world.config(), "acme/nowhere", InitOptions::default())
-                .await
-                .unwrap_err()
-                .to_string();
+            let missing =
+                init::run(&world.config(), "acme/nowhere", InitOptions::default()).await.unwrap_err().to_string();
             assert!(missing.contains("acme/nowhere"), "{missing}");
         }
         .boxed()
@@ -1001,24 +830,14 @@ async fn a_repository_that_the_configuration_does_not_name_is_prepared_and_said_
     in_a_world(|world| {
         async move {
             let config = world.config();
-            let text = fs::read_to_string(config.file.as_ref().unwrap())
-                .unwrap()
-                .replace(&world.repository, "acme/other");
+            let text =
+                fs::read_to_string(config.file.as_ref().unwrap()).unwrap().replace(&world.repository, "acme/other");
             fs::write(config.file.as_ref().unwrap(), text).unwrap();
-            let config = Config::load(&LoadOptions {
-                file: config.file.clone(),
-                ..LoadOptions::default()
-            })
-            .unwrap();
-            let report = init::run(&config, &world.repository, InitOptions::default())
-                .await
-                .unwrap();
+            let config = Config::load(&LoadOptions { file: config.file.clone(), ..LoadOptions::default() }).unwrap();
+            let report = init::run(&config, &world.repository, InitOptions::default()).await.unwrap();
             assert!(report.success);
             let said = report.to_do.join("\n");
-            assert!(
-                said.contains(&format!("name = \"{}\"", world.repository)),
-                "{said}"
-            );
+            assert!(said.contains(&format!("name = \"{}\"", world.repository)), "{said}");
             assert!(said.contains("acme/other"), "{said}");
         }
         .boxed()
@@ -1030,28 +849,14 @@ async fn a_repository_that_the_configuration_does_not_name_is_prepared_and_said_
 async fn what_is_no_repository_is_refused_before_anything_is_asked() {
     let place = tempfile::tempdir().unwrap();
     let config = without_a_forge(place.path(), "http://127.0.0.1:9");
-    for name in [
-        "", "widget", "a/b/c", "../x", "a/..", "a b/c", "a/b?x=1", "/", "a/\u{0}",
-    ] {
-        let error = init::run(&config, name, InitOptions::default())
-            .await
-            .unwrap_err()
-            .to_string();
+    for name in ["", "widget", "a/b/c", "../x", "a/..", "a b/c", "a/b?x=1", "/", "a/\u{0}"] {
+        let error = init::run(&config, name, InitOptions::default()).await.unwrap_err().to_string();
         assert!(error.contains("is not a repository"), "{name:?}: {error}");
     }
-    let empty = Config::load(&LoadOptions {
-        system_file: place.path().join("none"),
-        ..LoadOptions::default()
-    })
-    .unwrap();
-    let error = init::run(&empty, "acme/widget", InitOptions::default())
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("forge.url") && error.contains("webhook.public_url"),
-        "{error}"
-    );
+    let empty =
+        Config::load(&LoadOptions { system_file: place.path().join("none"), ..LoadOptions::default() }).unwrap();
+    let error = init::run(&empty, "acme/widget", InitOptions::default()).await.unwrap_err().to_string();
+    assert!(error.contains("forge.url") && error.contains("webhook.public_url"), "{error}");
     assert!(!error.contains("[[repositories]]"), "{error}");
 }
 
@@ -1067,11 +872,7 @@ fn without_a_forge(place: &Path, url: &str) -> Config {
          [paths]\ndata = \"data\"\n[[repositories]]\nname = \"acme/widget\"\n"
     );
     fs::write(&file, text).unwrap();
-    Config::load(&LoadOptions {
-        file: Some(file),
-        ..LoadOptions::default()
-    })
-    .unwrap()
+    Config::load(&LoadOptions { file: Some(file), ..LoadOptions::default() }).unwrap()
 }
 
 #[test]
@@ -1086,11 +887,7 @@ fn the_setting_for_the_forge_names_just_the_host_that_it_must_call() {
         ("http://[fd00::7]:8181", "external, fd00::7", "private"),
         ("http://169.254.1.1", "external, 169.254.1.1", "private"),
         ("https://93.184.215.14", "external, 93.184.215.14", "public"),
-        (
-            "https://Lazarus.example.org/x",
-            "external, lazarus.example.org",
-            "resolves",
-        ),
+        ("https://Lazarus.example.org/x", "external, lazarus.example.org", "resolves"),
     ] {
         url.clone_into(&mut config.webhook.public_url);
         let (line, said) = init::allowed_host_list(&config);
@@ -1136,13 +933,7 @@ async fn the_doctor_sees_a_real_event_arrive_and_leaves_nothing_behind() {
             assert_eq!(world.hooks().await.len(), 1);
             let json = report.to_json();
             assert_eq!(json["success"], true);
-            assert!(
-                json["lines"]
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .all(|l| l["ok"] == true || l["ok"] == "warn")
-            );
+            assert!(json["lines"].as_array().unwrap().iter().all(|l| l["ok"] == true || l["ok"] == "warn"));
         }
         .boxed()
     })
@@ -1160,12 +951,7 @@ async fn an_event_that_does_not_arrive_names_the_administrators_setting() {
             let report = world.doctor().await;
             let way = line(&report, "way of an event");
             assert_eq!(way.ok, Verdict::Fail, "{report}");
-            assert!(
-                way.do_this
-                    .contains("ALLOWED_HOST_LIST = external, loopback"),
-                "{}",
-                way.do_this
-            );
+            assert!(way.do_this.contains("ALLOWED_HOST_LIST = external, loopback"), "{}", way.do_this);
             assert!(!report.success());
             assert!(world.list("/issues?state=all&page=1").await.is_empty());
         }
@@ -1200,13 +986,7 @@ async fn an_issue_that_an_interrupted_doctor_left_is_used_and_what_people_wrote_
                 let closed = issue["number"] == left["number"];
                 assert_eq!(issue["state"], if closed { "closed" } else { "open" });
             }
-            assert_eq!(
-                issues
-                    .iter()
-                    .filter(|i| i["number"] == theirs["number"])
-                    .count(),
-                1
-            );
+            assert_eq!(issues.iter().filter(|i| i["number"] == theirs["number"]).count(), 1);
             assert_eq!(world.list(&comments).await.len(), 1);
         }
         .boxed()
@@ -1220,38 +1000,15 @@ async fn the_doctor_names_each_scope_that_the_token_lacks() {
         async move {
             world.init(false).await;
             for (scopes, lacking) in [
-                (
-                    &[
-                        "write:issue",
-                        "read:repository",
-                        "read:organization",
-                        "read:user",
-                    ][..],
-                    "write:repository",
-                ),
-                (
-                    &[
-                        "read:issue",
-                        "write:repository",
-                        "read:organization",
-                        "read:user",
-                    ][..],
-                    "write:issue",
-                ),
-                (
-                    &["write:issue", "write:repository", "read:user"][..],
-                    "read:organization",
-                ),
+                (&["write:issue", "read:repository", "read:organization", "read:user"][..], "write:repository"),
+                (&["read:issue", "write:repository", "read:organization", "read:user"][..], "write:issue"),
+                (&["write:issue", "write:repository", "read:user"][..], "read:organization"),
             ] {
                 world.use_token_with(scopes).await;
                 let report = world.doctor().await;
                 for scope in ALL_SCOPES {
                     let line = line(&report, &format!("scope {scope}"));
-                    let wanted = if *scope == lacking {
-                        Verdict::Fail
-                    } else {
-                        Verdict::Ok
-                    };
+                    let wanted = if *scope == lacking { Verdict::Fail } else { Verdict::Ok };
                     assert_eq!(line.ok, wanted, "{scope} without {lacking}\n{report}");
                 }
                 assert!(!report.success());
@@ -1288,16 +1045,10 @@ async fn the_doctor_finds_what_init_has_not_made() {
             fs::write(world.secret_file(), "an example secret, not in use").unwrap();
             set_mode(&world.secret_file(), 0o600);
             let report = world.doctor().await;
-            let lines: Vec<_> = report
-                .lines
-                .iter()
-                .filter(|l| l.name.contains("prepared"))
-                .collect();
+            let lines: Vec<_> = report.lines.iter().filter(|l| l.name.contains("prepared")).collect();
             for what in ["labels are missing", "mission-proposal.yaml", "webhook to"] {
                 assert!(
-                    lines
-                        .iter()
-                        .any(|l| l.found.contains(what) && l.do_this.contains("lazarus init")),
+                    lines.iter().any(|l| l.found.contains(what) && l.do_this.contains("lazarus init")),
                     "{what}\n{report}"
                 );
             }
@@ -1319,9 +1070,7 @@ async fn a_token_that_is_not_accepted_is_said_to_be_so_without_showing_it() {
             assert_eq!(token.ok, Verdict::Fail);
             assert!(token.found.contains("401"), "{}", token.found);
             assert!(!report.to_string().contains(wrong));
-            let error = init::run(&world.config(), &world.repository, InitOptions::default())
-                .await
-                .unwrap_err();
+            let error = init::run(&world.config(), &world.repository, InitOptions::default()).await.unwrap_err();
             assert!(format!("{error:#}").contains("401") && !format!("{error:#?}").contains(wrong));
         }
         .boxed()
@@ -1345,10 +1094,7 @@ async fn without_a_forge_the_doctor_still_looks_at_this_machine() {
     assert_eq!(line(&report, "disk").ok, Verdict::Ok, "{report}");
     assert!(!report.success());
     assert!(
-        report
-            .lines
-            .iter()
-            .all(|l| l.ok == Verdict::Ok || !l.do_this.is_empty()),
+        report.lines.iter().all(|l| l.ok == Verdict::Ok || !l.do_this.is_empty()),
         "a line without advice: {report}"
     );
 }
@@ -1369,24 +1115,14 @@ async fn an_empty_configuration_is_told_key_by_key() {
     let place = tempfile::tempdir().unwrap();
     let config = Config::load(&LoadOptions {
         system_file: place.path().join("none"),
-        flags: vec![(
-            "paths.data".to_owned(),
-            place.path().join("data").display().to_string(),
-        )],
+        flags: vec![("paths.data".to_owned(), place.path().join("data").display().to_string())],
         ..LoadOptions::default()
     })
     .unwrap();
     let report = doctor::run_with_probe(&config, Path::new(env!("CARGO_BIN_EXE_lazarus"))).await;
-    for key in [
-        "forge.url",
-        "forge.token_file",
-        "webhook.public_url",
-        "[[repositories]]",
-    ] {
+    for key in ["forge.url", "forge.token_file", "webhook.public_url", "[[repositories]]"] {
         assert!(
-            report.lines.iter().any(|l| l.name == "configuration"
-                && l.ok == Verdict::Fail
-                && l.found.contains(key)),
+            report.lines.iter().any(|l| l.name == "configuration" && l.ok == Verdict::Fail && l.found.contains(key)),
             "{key}\n{report}"
         );
     }

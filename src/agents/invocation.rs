@@ -89,10 +89,7 @@ impl Profile {
             path.to_str()
                 .filter(|text| path.is_absolute() && !text.contains('\0'))
                 .map(str::to_owned)
-                .ok_or(ProfileError::BadPath {
-                    agent: self.name.clone(),
-                    what,
-                })
+                .ok_or(ProfileError::BadPath { agent: self.name.clone(), what })
         };
         let prompt_file = path(context.prompt_file, "prompt file")?;
         let home = path(context.home, "home")?;
@@ -106,35 +103,23 @@ impl Profile {
         }
 
         let template = match context.resume {
-            Some(_) => self
-                .resume
-                .as_ref()
-                .ok_or_else(|| ProfileError::CannotResume { agent: agent() })?,
+            Some(_) => self.resume.as_ref().ok_or_else(|| ProfileError::CannotResume { agent: agent() })?,
             None => &self.argv,
         };
-        let model_argv = if model.is_some() {
-            &self.model_argv[..]
-        } else {
-            &[]
-        };
+        let model_argv = if model.is_some() { &self.model_argv[..] } else { &[] };
         let mut argv = Vec::with_capacity(template.len() + model_argv.len());
         for argument in template.iter().chain(model_argv) {
             let mut word = String::new();
-            for part in parts(argument).map_err(|why| ProfileError::BadTemplate {
-                agent: agent(),
-                why,
-            })? {
+            for part in parts(argument).map_err(|why| ProfileError::BadTemplate { agent: agent(), why })? {
                 word.push_str(match &part {
                     Part::Text(text) => text,
                     Part::Value(Placeholder::PromptFile) => &prompt_file,
                     Part::Value(Placeholder::Home) => &home,
                     Part::Value(Placeholder::Project) => &project,
-                    Part::Value(Placeholder::Model) => {
-                        model.ok_or_else(|| ProfileError::NoModel { agent: agent() })?
+                    Part::Value(Placeholder::Model) => model.ok_or_else(|| ProfileError::NoModel { agent: agent() })?,
+                    Part::Value(Placeholder::ResumeId) => {
+                        context.resume.ok_or_else(|| ProfileError::CannotResume { agent: agent() })?
                     }
-                    Part::Value(Placeholder::ResumeId) => context
-                        .resume
-                        .ok_or_else(|| ProfileError::CannotResume { agent: agent() })?,
                 });
             }
             argv.push(word);
@@ -149,11 +134,7 @@ impl Profile {
         set("LANG", plain("C.UTF-8"));
         set("TERM", plain("dumb"));
         for name in &self.env_allow {
-            if let Some(value) = context
-                .host_env
-                .get(name)
-                .filter(|value| !value.contains('\0'))
-            {
+            if let Some(value) = context.host_env.get(name).filter(|value| !value.contains('\0')) {
                 set(name, plain(value));
             }
         }

@@ -25,16 +25,12 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("gemini", include_str!("../../config/agents/gemini.toml")),
     ("goose", include_str!("../../config/agents/goose.toml")),
     ("hermes", include_str!("../../config/agents/hermes.toml")),
-    (
-        "opencode",
-        include_str!("../../config/agents/opencode.toml"),
-    ),
+    ("opencode", include_str!("../../config/agents/opencode.toml")),
     ("scribe", include_str!("../../config/agents/scribe.toml")),
 ];
 
 /// What [`is_name`] takes, for messages.
-pub const NAME_FORM: &str =
-    "not a name; it must be 1 to 32 of a–z, 0–9, `-` and `_`, and begin with a letter";
+pub const NAME_FORM: &str = "not a name; it must be 1 to 32 of a–z, 0–9, `-` and `_`, and begin with a letter";
 
 /// Whether this can be the name of an agent or of a credential:
 /// `[a-z][a-z0-9_-]{0,31}`, so that it is safe in a path, a branch, a label
@@ -42,9 +38,7 @@ pub const NAME_FORM: &str =
 pub fn is_name(text: &str) -> bool {
     (1..=32).contains(&text.len())
         && text.starts_with(|first: char| first.is_ascii_lowercase())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
 }
 
 /// The profiles that can be summoned.
@@ -58,20 +52,14 @@ impl Profiles {
     ///
     /// # Errors
     /// Where the built-in ones cannot be read, which a test excludes.
-    pub fn load(
-        configured: &BTreeMap<String, Profile>,
-    ) -> Result<Self, crate::config::ConfigError> {
+    pub fn load(configured: &BTreeMap<String, Profile>) -> Result<Self, crate::config::ConfigError> {
         let mut profiles = crate::config::Config::load(&crate::config::LoadOptions {
             // A place without a file: the built-in profiles and nothing else.
             system_file: "/dev/null".into(),
             ..Default::default()
         })?
         .agents;
-        profiles.extend(
-            configured
-                .iter()
-                .map(|(name, profile)| (name.clone(), profile.clone())),
-        );
+        profiles.extend(configured.iter().map(|(name, profile)| (name.clone(), profile.clone())));
         Ok(Self(profiles))
     }
 

@@ -169,10 +169,7 @@ pub(crate) fn parts(argument: &str) -> Result<Vec<Part>, String> {
             let (name, after) = rest
                 .strip_prefix('{')
                 .and_then(|rest| rest.split_once('}'))
-                .ok_or_else(|| {
-                    "a brace that belongs to no placeholder; write {{ or }} for the character"
-                        .to_owned()
-                })?;
+                .ok_or_else(|| "a brace that belongs to no placeholder; write {{ or }} for the character".to_owned())?;
             let value = match name {
                 "prompt_file" => Placeholder::PromptFile,
                 "model" => Placeholder::Model,
@@ -211,20 +208,10 @@ const OURS: [&str; 3] = ["PATH", "HOME", "USER"];
 /// Whether a variable's name says that it holds a secret. By its words, so that
 /// `GIT_AUTHOR_NAME` and `MAX_OUTPUT_TOKENS` are what they are.
 fn names_a_secret(variable: &str) -> bool {
-    const ENDINGS: [&str; 7] = [
-        "TOKEN",
-        "SECRET",
-        "PASSWORD",
-        "PASSWD",
-        "CREDENTIAL",
-        "CREDENTIALS",
-        "APIKEY",
-    ];
+    const ENDINGS: [&str; 7] = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "CREDENTIALS", "APIKEY"];
     const WORDS: [&str; 6] = ["AUTH", "KEY", "KEYS", "PASS", "PAT", "SECRETS"];
     variable.starts_with("LAZARUS_")
-        || variable.split('_').any(|word| {
-            WORDS.contains(&word) || ENDINGS.iter().any(|ending| word.ends_with(ending))
-        })
+        || variable.split('_').any(|word| WORDS.contains(&word) || ENDINGS.iter().any(|ending| word.ends_with(ending)))
 }
 
 impl Profile {
@@ -235,35 +222,23 @@ impl Profile {
         let model_argv: Vec<String> = section.list("model_argv", Vec::new(), argument, |_| true);
         let resume: Vec<String> = section.list("resume", Vec::new(), argument, |_| true);
         let resume = (!resume.is_empty()).then_some(resume);
-        let prompt = section.get_if(
-            "prompt",
-            "file".to_owned(),
-            "\"file\" or \"stdin\"",
-            |word: &String| word == "file" || word == "stdin",
-        );
-        let prompt = if prompt == "stdin" {
-            Prompt::Stdin
-        } else {
-            Prompt::File
-        };
+        let prompt = section.get_if("prompt", "file".to_owned(), "\"file\" or \"stdin\"", |word: &String| {
+            word == "file" || word == "stdin"
+        });
+        let prompt = if prompt == "stdin" { Prompt::Stdin } else { Prompt::File };
 
         if argv.is_empty() {
-            section.problem("argv", "missing; name the program and its arguments, such as [\"my-agent\", \"--file\", \"{prompt_file}\"]");
+            section.problem(
+                "argv",
+                "missing; name the program and its arguments, such as [\"my-agent\", \"--file\", \"{prompt_file}\"]",
+            );
         }
         check_command(&section, "argv", &argv, prompt, &[Placeholder::ResumeId]);
-        check_arguments(
-            &section,
-            "model_argv",
-            &model_argv,
-            &[Placeholder::ResumeId, Placeholder::PromptFile],
-        );
+        check_arguments(&section, "model_argv", &model_argv, &[Placeholder::ResumeId, Placeholder::PromptFile]);
         if let Some(resume) = &resume {
             check_command(&section, "resume", resume, prompt, &[]);
             if !uses(resume, Placeholder::ResumeId) {
-                section.problem(
-                    "resume",
-                    "{resume_id} is missing: it would go on with some other session",
-                );
+                section.problem("resume", "{resume_id} is missing: it would go on with some other session");
             }
         }
         if !model_argv.is_empty() && !uses(&model_argv, Placeholder::Model) {
@@ -271,10 +246,7 @@ impl Profile {
         }
 
         let variable = "the name of a variable, in capitals, digits and _";
-        let env_allow: Vec<String> =
-            section.list("env_allow", Vec::new(), variable, |name: &String| {
-                is_env_name(name)
-            });
+        let env_allow: Vec<String> = section.list("env_allow", Vec::new(), variable, |name: &String| is_env_name(name));
         for variable in &env_allow {
             if names_a_secret(variable) {
                 let text = format!(
@@ -290,10 +262,7 @@ impl Profile {
         let mut env = BTreeMap::new();
         for variable in table.keys() {
             if !is_env_name(&variable) {
-                table.refuse(
-                    &variable,
-                    "not the name of a variable (capitals, digits and _)",
-                );
+                table.refuse(&variable, "not the name of a variable (capitals, digits and _)");
             } else if names_a_secret(&variable) {
                 table.refuse(&variable, "a secret never stands in the configuration; put it into [credentials] and name it under credentials");
             } else if let Some(value) = table.optional::<String>(&variable) {
@@ -307,10 +276,7 @@ impl Profile {
         let mut credentials = BTreeMap::new();
         for variable in table.keys() {
             if !is_env_name(&variable) {
-                table.refuse(
-                    &variable,
-                    "not the name of a variable (capitals, digits and _)",
-                );
+                table.refuse(&variable, "not the name of a variable (capitals, digits and _)");
                 continue;
             }
             // Empty takes a built-in profile's credential away.
@@ -324,38 +290,24 @@ impl Profile {
             }
         }
         table.finish();
-        for variable in env
-            .keys()
-            .filter(|variable| credentials.contains_key(*variable))
-        {
-            section.problem(
-                "env",
-                &format!("{variable} is given under credentials too; keep one of the two"),
-            );
+        for variable in env.keys().filter(|variable| credentials.contains_key(*variable)) {
+            section.problem("env", &format!("{variable} is given under credentials too; keep one of the two"));
         }
 
         let mut table = section.section("success");
         let code = "an exit code from 0 to 255";
         let success = Success {
             exit_codes: table
-                .list("exit_codes", vec![0_i64], code, |code| {
-                    (0..=255).contains(code)
-                })
+                .list("exit_codes", vec![0_i64], code, |code| (0..=255).contains(code))
                 .into_iter()
                 .filter_map(|code| u8::try_from(code).ok())
                 .collect(),
-            require_output: table.optional_if(
-                "require_output",
-                "text that is not empty",
-                |text: &String| !text.is_empty(),
-            ),
+            require_output: table
+                .optional_if("require_output", "text that is not empty", |text: &String| !text.is_empty()),
         };
         table.finish();
         if success.exit_codes.is_empty() {
-            section.problem(
-                "success",
-                "exit_codes is empty: no run could ever count as done well",
-            );
+            section.problem("success", "exit_codes is empty: no run could ever count as done well");
         }
 
         let profile = Self {
@@ -369,18 +321,11 @@ impl Profile {
                 (10..=7 * 24 * 3600).contains(&stall.as_secs())
             }),
             checkpoint: section.get("checkpoint", false),
-            model_default: section.optional_if(
-                "model_default",
-                "a model's name",
-                |name: &String| is_word(name),
-            ),
+            model_default: section.optional_if("model_default", "a model's name", |name: &String| is_word(name)),
             read_paths: section
-                .list(
-                    "read_paths",
-                    Vec::new(),
-                    "an absolute path without `..`, not / itself",
-                    |path: &String| is_read_path(path),
-                )
+                .list("read_paths", Vec::new(), "an absolute path without `..`, not / itself", |path: &String| {
+                    is_read_path(path)
+                })
                 .into_iter()
                 .map(PathBuf::from)
                 .collect(),
@@ -402,10 +347,7 @@ impl Profile {
         if let Some(named) = section.optional::<String>("name")
             && named != name
         {
-            section.problem(
-                "name",
-                &format!("must be the profile's own name; {NAME_FORM}"),
-            );
+            section.problem("name", &format!("must be the profile's own name; {NAME_FORM}"));
         }
         section.finish();
         profile
@@ -422,10 +364,7 @@ fn refuse_ours(section: &Section<'_>, key: &str, variable: &str) {
 }
 
 fn uses(argv: &[String], placeholder: Placeholder) -> bool {
-    argv.iter()
-        .filter_map(|argument| parts(argument).ok())
-        .flatten()
-        .any(|part| part == Part::Value(placeholder))
+    argv.iter().filter_map(|argument| parts(argument).ok()).flatten().any(|part| part == Part::Value(placeholder))
 }
 
 fn check_arguments(section: &Section<'_>, key: &str, argv: &[String], not_here: &[Placeholder]) {
@@ -436,10 +375,7 @@ fn check_arguments(section: &Section<'_>, key: &str, argv: &[String], not_here: 
         match parts(argument) {
             Err(why) => section.problem(key, &why),
             Ok(parts) => {
-                if parts
-                    .iter()
-                    .any(|part| matches!(part, Part::Value(value) if not_here.contains(value)))
-                {
+                if parts.iter().any(|part| matches!(part, Part::Value(value) if not_here.contains(value))) {
                     section.problem(key, "a placeholder that has no value here; {resume_id} stands in resume only, {prompt_file} in argv and resume");
                 }
             }
@@ -447,13 +383,7 @@ fn check_arguments(section: &Section<'_>, key: &str, argv: &[String], not_here: 
     }
 }
 
-fn check_command(
-    section: &Section<'_>,
-    key: &str,
-    argv: &[String],
-    prompt: Prompt,
-    not_here: &[Placeholder],
-) {
+fn check_command(section: &Section<'_>, key: &str, argv: &[String], prompt: Prompt, not_here: &[Placeholder]) {
     check_arguments(section, key, argv, not_here);
     let Some((program, arguments)) = argv.split_first() else {
         return;
@@ -461,28 +391,16 @@ fn check_command(
     let plain = |name: &str| {
         !name.is_empty()
             && !name.starts_with('-')
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'+' | b'-'))
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'+' | b'-'))
     };
     if !(plain(program) || program.starts_with('/') && is_read_path(program)) {
-        section.problem(
-            key,
-            "the program must be a plain name that is looked for on PATH, or an absolute path",
-        );
+        section.problem(key, "the program must be a plain name that is looked for on PATH, or an absolute path");
     }
     // A shell would split the value into words and expand it.
     let shell = program.rsplit('/').next().is_some_and(|name| {
-        [
-            "sh", "bash", "dash", "zsh", "ksh", "fish", "ash", "busybox", "env", "xargs", "eval",
-        ]
-        .contains(&name)
+        ["sh", "bash", "dash", "zsh", "ksh", "fish", "ash", "busybox", "env", "xargs", "eval"].contains(&name)
     });
-    if shell
-        && arguments
-            .iter()
-            .any(|argument| parts(argument).is_ok_and(|parts| parts.len() > 1))
-    {
+    if shell && arguments.iter().any(|argument| parts(argument).is_ok_and(|parts| parts.len() > 1)) {
         section.problem(
             key,
             "a placeholder within a shell's words, where its value would be split and expanded; \
@@ -502,22 +420,18 @@ fn check_command(
 /// program could take for an option, a path upwards or several words.
 pub(crate) fn is_word(text: &str) -> bool {
     (1..=128).contains(&text.len())
-        && text
-            .starts_with(|first: char| first.is_ascii_alphanumeric() || matches!(first, '@' | '_'))
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric() || matches!(first, '@' | '_'))
         && !text.contains("..")
-        && text.bytes().all(|b| {
-            b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'/' | b'@' | b'+' | b'-')
-        })
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'/' | b'@' | b'+' | b'-'))
 }
 
 fn is_read_path(text: &str) -> bool {
     text.len() > 1
         && text.starts_with('/')
         && !text.contains(['$', '{', '}'])
-        && text
-            .split('/')
-            .skip(1)
-            .all(|part| part != ".." && part != ".")
+        && text.split('/').skip(1).all(|part| part != ".." && part != ".")
         && text.bytes().any(|b| b != b'/')
 }
 
@@ -527,9 +441,7 @@ fn is_host(text: &str) -> bool {
             (1..=63).contains(&label.len())
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         })
 }
 
@@ -545,35 +457,17 @@ mod tests {
         assert_eq!(parts("{home}").unwrap(), [Part::Value(Placeholder::Home)]);
         assert_eq!(
             parts("--m={model}/x").unwrap(),
-            [
-                Part::Text("--m=".into()),
-                Part::Value(Placeholder::Model),
-                Part::Text("/x".into())
-            ]
+            [Part::Text("--m=".into()), Part::Value(Placeholder::Model), Part::Text("/x".into())]
         );
-        assert_eq!(
-            parts(r#"{{"a": 1}}"#).unwrap(),
-            [Part::Text(r#"{"a": 1}"#.into())]
-        );
+        assert_eq!(parts(r#"{{"a": 1}}"#).unwrap(), [Part::Text(r#"{"a": 1}"#.into())]);
     }
 
     #[test]
     fn whoever_asks_for_the_prompt_in_argv_is_told_how_to_do_it() {
         for argument in ["{prompt}", "-p={objective}"] {
-            assert!(
-                parts(argument).unwrap_err().contains("prompt_file"),
-                "{argument}"
-            );
+            assert!(parts(argument).unwrap_err().contains("prompt_file"), "{argument}");
         }
-        for argument in [
-            "{",
-            "}",
-            "{}",
-            "{Model}",
-            "{prompt_file",
-            "{ model }",
-            "{{model}",
-        ] {
+        for argument in ["{", "}", "{}", "{Model}", "{prompt_file", "{ model }", "{{model}"] {
             assert!(parts(argument).is_err(), "{argument}");
         }
     }
@@ -583,19 +477,7 @@ mod tests {
         for word in ["opus", "anthropic/claude-sonnet-4", "a:b@1.2+x", "7b"] {
             assert!(is_word(word), "{word}");
         }
-        for word in [
-            "",
-            "-x",
-            "--dangerously",
-            "a b",
-            "a\nb",
-            "$HOME",
-            "`x`",
-            "a;b",
-            "../x",
-            "a/../b",
-            "é",
-        ] {
+        for word in ["", "-x", "--dangerously", "a b", "a\nb", "$HOME", "`x`", "a;b", "../x", "a/../b", "é"] {
             assert!(!is_word(word), "{word}");
         }
     }

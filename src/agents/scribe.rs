@@ -48,9 +48,7 @@ struct Mission {
 pub fn run(mission: &Path, project: &Path) -> anyhow::Result<ExitCode> {
     let report = perform(mission, project)?;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{report}")
-        .and_then(|()| out.flush())
-        .context("cannot print the report")?;
+    writeln!(out, "{report}").and_then(|()| out.flush()).context("cannot print the report")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -62,18 +60,10 @@ pub fn run(mission: &Path, project: &Path) -> anyhow::Result<ExitCode> {
 pub fn perform(mission: &Path, project: &Path) -> anyhow::Result<serde_json::Value> {
     let text = read_mission(mission)?;
     let mission = Mission::parse(&text);
-    let project = std::fs::canonicalize(project).with_context(|| {
-        format!(
-            "cannot find the project {}; run scribe inside the clone",
-            project.display()
-        )
-    })?;
-    let root = rustix::fs::open(
-        &project,
-        OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .with_context(|| format!("cannot open the project {}", project.display()))?;
+    let project = std::fs::canonicalize(project)
+        .with_context(|| format!("cannot find the project {}; run scribe inside the clone", project.display()))?;
+    let root = rustix::fs::open(&project, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .with_context(|| format!("cannot open the project {}", project.display()))?;
 
     let summary = mission.summary();
     let file = choose_file(&mission.objective, &root)?;
@@ -85,20 +75,9 @@ pub fn perform(mission: &Path, project: &Path) -> anyhow::Result<serde_json::Val
         Ok(!git(&project, &arguments, None)?.trim().is_empty())
     };
     let status = if changed()? {
-        let message = format!(
-            "Note the mission: {}\n\nWritten by scribe, Lazarus' built-in agent.\n",
-            inert(&mission.title)
-        );
-        let commit = [
-            "commit",
-            "--quiet",
-            "--no-verify",
-            "--cleanup=whitespace",
-            "--file=-",
-            "--only",
-            "--",
-            &file,
-        ];
+        let message =
+            format!("Note the mission: {}\n\nWritten by scribe, Lazarus' built-in agent.\n", inert(&mission.title));
+        let commit = ["commit", "--quiet", "--no-verify", "--cleanup=whitespace", "--file=-", "--only", "--", &file];
         match git(&project, &commit, Some(&message)) {
             // Another agent may have committed the same text in between.
             Err(error) if changed()? => return Err(error),
@@ -122,17 +101,9 @@ fn read_mission(path: &Path) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
-        .with_context(|| {
-            format!(
-                "cannot read the mission {}; give it as --mission FILE",
-                path.display()
-            )
-        })?;
+        .with_context(|| format!("cannot read the mission {}; give it as --mission FILE", path.display()))?;
     if bytes.len() as u64 > MAX_BYTES {
-        bail!(
-            "the mission {} is larger than 1 MiB; scribe does not take it",
-            path.display()
-        );
+        bail!("the mission {} is larger than 1 MiB; scribe does not take it", path.display());
     }
     // People write anything into an issue; what is not text is marked as such.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -151,9 +122,7 @@ impl Mission {
         for line in text.lines() {
             let trimmed = line.trim();
             if let Some(open) = &fence {
-                if trimmed.starts_with(open.as_str())
-                    && trimmed.trim_start_matches(['`', '~']).is_empty()
-                {
+                if trimmed.starts_with(open.as_str()) && trimmed.trim_start_matches(['`', '~']).is_empty() {
                     fence = None;
                 }
             } else if trimmed.starts_with("```") || trimmed.starts_with("~~~") {
@@ -181,11 +150,7 @@ impl Mission {
                 _ => {}
             }
         }
-        let objective = if objective.trim().is_empty() {
-            body
-        } else {
-            objective
-        };
+        let objective = if objective.trim().is_empty() { body } else { objective };
         mission.objective = objective
             .trim()
             .chars()
@@ -193,11 +158,7 @@ impl Mission {
             .take(MAX_OBJECTIVE)
             .collect();
         if mission.title.is_empty() {
-            let first = mission
-                .objective
-                .lines()
-                .find(|line| !line.trim().is_empty())
-                .unwrap_or("");
+            let first = mission.objective.lines().find(|line| !line.trim().is_empty()).unwrap_or("");
             mission.title = one_line(first, 72);
         }
         if mission.title.is_empty() {
@@ -207,19 +168,11 @@ impl Mission {
     }
 
     fn criterion(&mut self, line: &str) {
-        let Some(item) = ["- ", "* ", "+ "]
-            .iter()
-            .find_map(|bullet| line.strip_prefix(bullet))
-        else {
+        let Some(item) = ["- ", "* ", "+ "].iter().find_map(|bullet| line.strip_prefix(bullet)) else {
             return;
         };
-        let ticked = ["[x]", "[X]"]
-            .iter()
-            .find_map(|tick| item.strip_prefix(tick));
-        let text = one_line(
-            ticked.or_else(|| item.strip_prefix("[ ]")).unwrap_or(item),
-            300,
-        );
+        let ticked = ["[x]", "[X]"].iter().find_map(|tick| item.strip_prefix(tick));
+        let text = one_line(ticked.or_else(|| item.strip_prefix("[ ]")).unwrap_or(item), 300);
         if !text.is_empty() && self.criteria.len() < MAX_CRITERIA {
             self.criteria.push((ticked.is_some(), text));
         }
@@ -228,11 +181,7 @@ impl Mission {
     /// The file's text.
     fn summary(&self) -> String {
         let mut text = format!("# {}\n\n## Objective\n\n", self.title);
-        text.push_str(if self.objective.is_empty() {
-            "(none given)"
-        } else {
-            &self.objective
-        });
+        text.push_str(if self.objective.is_empty() { "(none given)" } else { &self.objective });
         text.push_str("\n\n## Success criteria\n\n");
         if self.criteria.is_empty() {
             text.push_str("(none given)\n");
@@ -247,32 +196,20 @@ impl Mission {
 fn heading(line: &str) -> Option<&str> {
     let text = line.trim_start_matches('#');
     let depth = line.len() - text.len();
-    ((1..=6).contains(&depth) && text.starts_with(' '))
-        .then(|| text.trim().trim_end_matches('#').trim_end())
+    ((1..=6).contains(&depth) && text.starts_with(' ')).then(|| text.trim().trim_end_matches('#').trim_end())
 }
 
 /// One line of at most so many characters, without control characters.
 fn one_line(text: &str, most: usize) -> String {
-    let words: Vec<&str> = text
-        .split(|c: char| c.is_whitespace() || c.is_control())
-        .filter(|w| !w.is_empty())
-        .collect();
-    words
-        .join(" ")
-        .chars()
-        .take(most)
-        .collect::<String>()
-        .trim_end()
-        .to_owned()
+    let words: Vec<&str> =
+        text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|w| !w.is_empty()).collect();
+    words.join(" ").chars().take(most).collect::<String>().trim_end().to_owned()
 }
 
 /// A title without what the forge takes for a mention or a reference: it reads
 /// commit messages too, and would note "closes #1" on that issue.
 fn inert(title: &str) -> String {
-    one_line(
-        &title.replace(['#', '@', '!'], " ").replace("://", ": "),
-        72,
-    )
+    one_line(&title.replace(['#', '@', '!'], " ").replace("://", ": "), 72)
 }
 
 /// The file that the objective names in backquotes, if it is one that scribe
@@ -283,16 +220,12 @@ fn choose_file(objective: &str, root: &OwnedFd) -> anyhow::Result<String> {
         if !is_plain_path(named) {
             continue;
         }
-        let prose = [".md", ".markdown", ".txt"]
-            .iter()
-            .any(|ending| named.to_lowercase().ends_with(ending));
+        let prose = [".md", ".markdown", ".txt"].iter().any(|ending| named.to_lowercase().ends_with(ending));
         match kind(root, named)? {
             None => return Ok(named.to_owned()),
             Some(FileType::RegularFile) if prose => return Ok(named.to_owned()),
             Some(FileType::Symlink) => {
-                bail!(
-                    "`{named}` leads through a symbolic link, which scribe does not follow; name a plain file"
-                )
+                bail!("`{named}` leads through a symbolic link, which scribe does not follow; name a plain file")
             }
             Some(_) => {}
         }
@@ -309,13 +242,9 @@ fn is_plain_path(text: &str) -> bool {
             name.len() <= 100
                 && name.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_')
                 && !name.ends_with('.')
-                && name
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
         })
-        && !text
-            .split('/')
-            .any(|name| name.eq_ignore_ascii_case("git~1"))
+        && !text.split('/').any(|name| name.eq_ignore_ascii_case("git~1"))
 }
 
 /// What is at a path; a link on the way counts as a link. `None`: nothing yet.
@@ -333,8 +262,7 @@ fn kind(root: &OwnedFd, path: &str) -> anyhow::Result<Option<FileType>> {
         if names.peek().is_none() || found != FileType::Directory {
             return Ok(Some(found));
         }
-        at = open_directory(&at, name)
-            .with_context(|| format!("cannot enter {path} in the project"))?;
+        at = open_directory(&at, name).with_context(|| format!("cannot enter {path} in the project"))?;
     }
     Ok(None)
 }
@@ -348,17 +276,10 @@ fn open_directory(at: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
 /// replaced by a new one of its name, so that nothing is ever written through
 /// a link, symbolic or hard.
 fn write_summary(root: &OwnedFd, path: &str, summary: &str) -> anyhow::Result<()> {
-    let refuse = || {
-        format!(
-            "cannot write {path}: a symbolic link or a file is in its way, and scribe follows none"
-        )
-    };
+    let refuse = || format!("cannot write {path}: a symbolic link or a file is in its way, and scribe follows none");
     let (directories, name) = path.rsplit_once('/').unwrap_or(("", path));
     let mut at = root.try_clone().context("out of file descriptors")?;
-    for directory in directories
-        .split('/')
-        .filter(|directory| !directory.is_empty())
-    {
+    for directory in directories.split('/').filter(|directory| !directory.is_empty()) {
         match rustix::fs::mkdirat(&at, directory, Mode::from_raw_mode(0o777)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => {
@@ -402,9 +323,7 @@ fn read_existing(at: &OwnedFd, name: &str) -> anyhow::Result<Option<String>> {
     }
     let mut bytes = Vec::new();
     file.take(MAX_BYTES).read_to_end(&mut bytes)?;
-    Ok(Some(
-        String::from_utf8(bytes).context("what is there is not text")?,
-    ))
+    Ok(Some(String::from_utf8(bytes).context("what is there is not text")?))
 }
 
 /// Runs git in the project and gives its output. While another agent of the
@@ -417,75 +336,37 @@ fn git(project: &Path, arguments: &[&str], input: Option<&str>) -> anyhow::Resul
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let error = String::from_utf8_lossy(&output.stderr);
-        if attempt >= TRIES || !(error.contains("index.lock") || error.contains("cannot lock ref"))
-        {
-            bail!(
-                "git {} failed in {}: {}",
-                arguments[0],
-                project.display(),
-                one_line(&error, 500)
-            );
+        if attempt >= TRIES || !(error.contains("index.lock") || error.contains("cannot lock ref")) {
+            bail!("git {} failed in {}: {}", arguments[0], project.display(), one_line(&error, 500));
         }
         std::thread::sleep(Duration::from_millis(250));
     }
     unreachable!("the loop above ends by returning")
 }
 
-fn git_once(
-    project: &Path,
-    arguments: &[&str],
-    input: Option<&str>,
-) -> anyhow::Result<std::process::Output> {
+fn git_once(project: &Path, arguments: &[&str], input: Option<&str>) -> anyhow::Result<std::process::Output> {
     let mut command = Command::new("git");
     command
         .env_clear()
         .env("PATH", super::PATH)
         .env("LC_ALL", "C")
         .env("HOME", "/nonexistent")
-        .envs([
-            ("GIT_CONFIG_NOSYSTEM", "1"),
-            ("GIT_CONFIG_GLOBAL", "/dev/null"),
-            ("GIT_ATTR_NOSYSTEM", "1"),
-        ])
-        .envs([
-            ("GIT_TERMINAL_PROMPT", "0"),
-            ("GIT_OPTIONAL_LOCKS", "0"),
-            ("GIT_LITERAL_PATHSPECS", "1"),
-        ])
+        .envs([("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_ATTR_NOSYSTEM", "1")])
+        .envs([("GIT_TERMINAL_PROMPT", "0"), ("GIT_OPTIONAL_LOCKS", "0"), ("GIT_LITERAL_PATHSPECS", "1")])
         .envs([("GIT_AUTHOR_NAME", AUTHOR), ("GIT_COMMITTER_NAME", AUTHOR)])
         .envs([("GIT_AUTHOR_EMAIL", EMAIL), ("GIT_COMMITTER_EMAIL", EMAIL)])
         .arg("-C")
         .arg(project)
-        .args([
-            "-c",
-            "core.hooksPath=/dev/null",
-            "-c",
-            "core.fsmonitor=false",
-            "-c",
-            "commit.gpgSign=false",
-        ])
-        .args([
-            "-c",
-            "gc.auto=0",
-            "-c",
-            "maintenance.auto=false",
-            "-c",
-            "core.attributesFile=/dev/null",
-        ])
+        .args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "commit.gpgSign=false"])
+        .args(["-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "core.attributesFile=/dev/null"])
         // The clone may belong to another number inside the cell's user namespace.
         .arg("-c")
         .arg(format!("safe.directory={}", project.display()))
         .args(arguments)
-        .stdin(if input.is_some() {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        })
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = command
-        .spawn()
-        .context("cannot start git; is it installed in the cell's system?")?;
+    let mut child = command.spawn().context("cannot start git; is it installed in the cell's system?")?;
     if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
         // git that ends early says why on its standard error.
         let _ = stdin.write_all(text.as_bytes());
@@ -507,19 +388,9 @@ mod tests {
     fn a_mission_is_read_by_its_headings() {
         let mission = Mission::parse(MISSION);
         assert_eq!(mission.title, "Greet the world");
-        assert_eq!(
-            mission.objective,
-            "Write `docs/hello.md`.\n\n```\n# not a heading\n```"
-        );
-        let want = [
-            (false, "The file is there"),
-            (true, "It is `Markdown`"),
-            (false, "plain"),
-        ];
-        assert_eq!(
-            mission.criteria,
-            want.map(|(ticked, text)| (ticked, text.to_owned()))
-        );
+        assert_eq!(mission.objective, "Write `docs/hello.md`.\n\n```\n# not a heading\n```");
+        let want = [(false, "The file is there"), (true, "It is `Markdown`"), (false, "plain")];
+        assert_eq!(mission.criteria, want.map(|(ticked, text)| (ticked, text.to_owned())));
     }
 
     #[test]

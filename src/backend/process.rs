@@ -49,13 +49,7 @@ impl ProcessBackend {
     /// Where this program's own file cannot be found.
     pub fn new(run_root: PathBuf, facts: mpsc::UnboundedSender<Fact>) -> Result<Self, BackendError> {
         let program = std::env::current_exe().map_err(BackendError::io("finding this program's file"))?;
-        Ok(Self {
-            run_root,
-            program,
-            facts,
-            keepers: Arc::default(),
-            report: tokio::sync::OnceCell::new(),
-        })
+        Ok(Self { run_root, program, facts, keepers: Arc::default(), report: tokio::sync::OnceCell::new() })
     }
 
     fn run_dir(&self, cell: &CellId) -> PathBuf {
@@ -101,7 +95,8 @@ impl ProcessBackend {
     /// Decides what this host gives for what was asked, or refuses.
     async fn level_for(&self, asked: Isolation) -> Result<(Isolation, Vec<String>), BackendError> {
         let report = self.report().await?;
-        let missing: Vec<String> = report.missing.iter().map(|m| format!("{}: {} — {}", m.what, m.why, m.hint)).collect();
+        let missing: Vec<String> =
+            report.missing.iter().map(|m| format!("{}: {} — {}", m.what, m.why, m.hint)).collect();
         let best = if report.level_2() { Isolation::Level2 } else { Isolation::Level1 };
         if asked > best {
             let why = if asked > Isolation::Level2 {
@@ -118,7 +113,8 @@ impl ProcessBackend {
         let (level, missing) = self.level_for(plan.isolation).await?;
         if plan.network == Network::Proxy {
             return Err(BackendError::Start(
-                "named hosts need the egress proxy, which this Lazarus does not have yet; ask for no network".to_owned(),
+                "named hosts need the egress proxy, which this Lazarus does not have yet; ask for no network"
+                    .to_owned(),
             ));
         }
         let namespaces = level == Isolation::Level2;
@@ -148,7 +144,9 @@ impl ProcessBackend {
         let mut running = Running { isolation: Some(level), applied, missing: vec![], pid };
         if !namespaces {
             running.missing = missing;
-            running.applied.push("a directory and an environment of its own; the host's processes are not hidden".to_owned());
+            running
+                .applied
+                .push("a directory and an environment of its own; the host's processes are not hidden".to_owned());
         }
         if let Some(keeper) = self.keepers.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&plan.cell)
             && let Some(keeper) = Arc::get_mut(keeper)
@@ -167,7 +165,8 @@ impl ProcessBackend {
     ) -> Result<(Vec<AgentState>, Vec<String>, Running), BackendError> {
         // A path for a socket has at most 107 bytes; through a descriptor of
         // its directory it is always short.
-        let directory = std::fs::File::open(run_dir).map_err(BackendError::io(format!("opening {}", run_dir.display())))?;
+        let directory =
+            std::fs::File::open(run_dir).map_err(BackendError::io(format!("opening {}", run_dir.display())))?;
         let short = format!("/proc/self/fd/{}/control.sock", directory.as_raw_fd());
         let stream = UnixStream::connect(&short).await.map_err(BackendError::io("connecting to the cell's keeper"))?;
         drop(directory);
@@ -300,11 +299,29 @@ impl ProcessBackend {
 
 /// What an agent without namespaces may read: the system, and its own.
 pub(crate) fn host_read_paths(program: &Path, own: &[PathBuf]) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> =
-        ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/etc/ssl", "/etc/ca-certificates", "/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/hosts", "/etc/resolv.conf", "/dev"]
-            .iter()
-            .map(PathBuf::from)
-            .collect();
+    let mut paths: Vec<PathBuf> = [
+        "/usr",
+        "/bin",
+        "/sbin",
+        "/lib",
+        "/lib32",
+        "/lib64",
+        "/opt",
+        "/etc/ssl",
+        "/etc/ca-certificates",
+        "/etc/alternatives",
+        "/etc/ld.so.cache",
+        "/etc/localtime",
+        "/etc/passwd",
+        "/etc/group",
+        "/etc/nsswitch.conf",
+        "/etc/hosts",
+        "/etc/resolv.conf",
+        "/dev",
+    ]
+    .iter()
+    .map(PathBuf::from)
+    .collect();
     paths.push(program.to_owned());
     paths.extend_from_slice(own);
     paths
@@ -314,7 +331,8 @@ fn report(facts: &mpsc::UnboundedSender<Fact>, cell: &CellId, state: &AgentState
     if state.agent == HARVESTER {
         return;
     }
-    let exit = Exit { code: state.code, signal: state.signal, success: state.code == Some(0), note: state.note.clone() };
+    let exit =
+        Exit { code: state.code, signal: state.signal, success: state.code == Some(0), note: state.note.clone() };
     let _ = facts.send(Fact::AgentEnded { cell: cell.clone(), agent: state.agent.clone(), run: state.run, exit });
 }
 
@@ -357,7 +375,8 @@ fn prepare_and_launch(
         .spawn()
         .map_err(BackendError::io(format!("running {}", program.display())))?;
     let mut pid = None;
-    let mut outcome = Err(BackendError::Start("the launcher said nothing; see launcher.log in the run directory".to_owned()));
+    let mut outcome =
+        Err(BackendError::Start("the launcher said nothing; see launcher.log in the run directory".to_owned()));
     if let Some(stdout) = launcher.stdout.take() {
         for line in BufReader::new(stdout).lines().take(2) {
             let Ok(line) = line else { break };

@@ -423,10 +423,9 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
                     Err(Refusal::AlreadyIn { identity: identity.clone(), role: participant.role })
                 }
                 ParticipantState::Invited { until } if until.0 <= now.0 => Err(Refusal::NotInvited(identity.clone())),
-                _ => Ok((
-                    vec![Event::Accepted { identity: participant.identity.clone(), forge_id: *forge_id }],
-                    vec![],
-                )),
+                _ => {
+                    Ok((vec![Event::Accepted { identity: participant.identity.clone(), forge_id: *forge_id }], vec![]))
+                }
             }
         }
         Input::Started { runs } => {
@@ -691,10 +690,7 @@ fn revive(cell: &Cell, agent: Option<&str>) -> Decision {
     if runs.is_empty() {
         return Err(Refusal::Policy("no such agent of this cell is dead".into()));
     }
-    Ok((
-        vec![Event::Revived { runs: runs.clone() }],
-        vec![Effect::Thaw, Effect::StartAgents { runs, text: None }],
-    ))
+    Ok((vec![Event::Revived { runs: runs.clone() }], vec![Effect::Thaw, Effect::StartAgents { runs, text: None }]))
 }
 
 fn close(cell: &Cell, outcome: Outcome, reason: Option<String>) -> (Vec<Event>, Vec<Effect>) {

@@ -241,6 +241,7 @@ const fn row(from: State, trigger: Trigger, to: &'static [State]) -> Transition 
 /// `destroyed` and stands here once a state, so that nothing is allowed by
 /// anything but this table.
 pub const TABLE: &[Transition] = {
+    #[allow(clippy::enum_glob_use, reason = "the table is read as a table")]
     use State::*;
     use Trigger as T;
     &[
@@ -347,11 +348,8 @@ pub fn mermaid() -> String {
             if from == to {
                 continue;
             }
-            let words: Vec<&str> = TABLE
-                .iter()
-                .filter(|t| t.from == from && t.to.contains(&to))
-                .map(|t| t.trigger.word())
-                .collect();
+            let words: Vec<&str> =
+                TABLE.iter().filter(|t| t.from == from && t.to.contains(&to)).map(|t| t.trigger.word()).collect();
             if !words.is_empty() {
                 let _ = writeln!(out, "    {from} --> {to}: {}", words.join(", "));
             }

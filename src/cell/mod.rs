@@ -20,7 +20,7 @@ mod role;
 pub use decide::{Effect, Event, Input, Refusal, decide, evolve, replay};
 pub use lifecycle::{State, TABLE, Transition, Trigger, commands_in, mermaid, targets};
 pub use model::{
-    Actor, AgentRun, Approval, At, AutoRevive, BackendKind, Cell, CellId, DeadlineKind, Exit, Identity,
-    InvalidName, Isolation, Network, Outcome, Participant, ParticipantState, Policy, RunState, Spec, next_deadline,
+    Actor, AgentRun, Approval, At, AutoRevive, BackendKind, Cell, CellId, DeadlineKind, Exit, Identity, InvalidName,
+    Isolation, Network, Outcome, Participant, ParticipantState, Policy, RunState, Spec, next_deadline,
 };
 pub use role::{Permission, Role};

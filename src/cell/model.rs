@@ -535,9 +535,7 @@ pub fn next_deadline(cell: &Cell) -> Option<(At, DeadlineKind)> {
         }
         State::Checkpointing => cell.expires_at.map(|at| (at, DeadlineKind::TimeToLive)),
         State::Closed => cell.closed_at.map(|at| (at.plus(cell.policy.closed_grace), DeadlineKind::Grace)),
-        State::Archived => {
-            cell.archived_at.map(|at| (at.plus(cell.policy.archive_retention), DeadlineKind::Retention))
-        }
+        State::Archived => cell.archived_at.map(|at| (at.plus(cell.policy.archive_retention), DeadlineKind::Retention)),
         State::Proposed | State::Closing | State::Destroyed => None,
     }
 }

@@ -44,10 +44,9 @@ impl Role {
     pub const fn may(self, permission: Permission) -> bool {
         match self {
             Self::Director => !matches!(permission, Permission::Write | Permission::Commit),
-            Self::Executor | Self::Substitute => matches!(
-                permission,
-                Permission::Read | Permission::Write | Permission::Commit | Permission::SeeLogs
-            ),
+            Self::Executor | Self::Substitute => {
+                matches!(permission, Permission::Read | Permission::Write | Permission::Commit | Permission::SeeLogs)
+            }
             Self::Observer => matches!(permission, Permission::Read | Permission::SeeLogs),
             Self::Guest => matches!(permission, Permission::Read | Permission::Write | Permission::Commit),
         }

@@ -21,9 +21,7 @@ use serde_json::json;
 
 use super::init::{self, SCOPES, TemplateFile};
 use crate::config::{Config, ConfigError, Isolation};
-use crate::gitea::{
-    Forge, ForgeError, IssueQuery, NewLabel, Product, RepoApi, Repository, UiSettings, User,
-};
+use crate::gitea::{Forge, ForgeError, IssueQuery, NewLabel, Product, RepoApi, Repository, UiSettings, User};
 use crate::sandbox::HostReport;
 use crate::store::DataLock;
 
@@ -132,20 +130,10 @@ impl DoctorReport {
 
     /// What to print, for people or as JSON. Ends without a newline.
     pub fn text(&self, json: bool) -> String {
-        if json {
-            self.to_json().to_string()
-        } else {
-            self.to_string().trim_end().to_owned()
-        }
+        if json { self.to_json().to_string() } else { self.to_string().trim_end().to_owned() }
     }
 
-    fn add(
-        &mut self,
-        ok: Verdict,
-        name: &str,
-        found: impl Into<String>,
-        do_this: impl Into<String>,
-    ) {
+    fn add(&mut self, ok: Verdict, name: &str, found: impl Into<String>, do_this: impl Into<String>) {
         self.lines.push(line(ok, name, found, do_this));
     }
 
@@ -216,19 +204,11 @@ fn configuration(config: &Config, report: &mut DoctorReport) {
                     Verdict::Fail,
                     "configuration",
                     format!("{found} ({from})"),
-                    format!(
-                        "{to_do}\nset it in the file (docs/configuration.md, config/lazarus.toml)"
-                    )
-                    .trim(),
+                    format!("{to_do}\nset it in the file (docs/configuration.md, config/lazarus.toml)").trim(),
                 );
             }
         }
-        Err(error) => report.add(
-            Verdict::Fail,
-            "configuration",
-            error.to_string(),
-            "see docs/configuration.md",
-        ),
+        Err(error) => report.add(Verdict::Fail, "configuration", error.to_string(), "see docs/configuration.md"),
     }
     if config.webhook.secret.is_set() {
         match config.webhook.secret.read() {
@@ -311,10 +291,7 @@ async fn on_the_forge(config: &Config, report: &mut DoctorReport) {
 
     let bot = match forge.current_user().await {
         Ok(bot) => {
-            report.ok(
-                "token",
-                format!("of the account {} (id {})", bot.login, bot.id),
-            );
+            report.ok("token", format!("of the account {} (id {})", bot.login, bot.id));
             Some(bot)
         }
         Err(error @ ForgeError::Unauthorized { .. }) => {
@@ -377,17 +354,10 @@ async fn forge_clock_ahead(url: &str) -> Option<i64> {
     }
     let client = builder.build().ok()?;
     let before = Timestamp::now().as_second();
-    let answer = client
-        .get(format!("{url}/api/v1/version"))
-        .send()
-        .await
-        .ok()?;
+    let answer = client.get(format!("{url}/api/v1/version")).send().await.ok()?;
     let after = Timestamp::now().as_second();
     let date = answer.headers().get(reqwest::header::DATE)?.to_str().ok()?;
-    let date = jiff::fmt::rfc2822::parse(date)
-        .ok()?
-        .timestamp()
-        .as_second();
+    let date = jiff::fmt::rfc2822::parse(date).ok()?.timestamp().as_second();
     // Within the time of the call, in whole seconds, nothing can be said.
     Some(if date < before - 1 {
         date - before
@@ -399,11 +369,7 @@ async fn forge_clock_ahead(url: &str) -> Option<i64> {
 }
 
 /// The configured repositories, as the forge knows them.
-async fn repositories(
-    config: &Config,
-    forge: &Forge,
-    report: &mut DoctorReport,
-) -> Vec<Repository> {
+async fn repositories(config: &Config, forge: &Forge, report: &mut DoctorReport) -> Vec<Repository> {
     let mut found = Vec::new();
     for configured in &config.repositories {
         let (owner, name) = configured.owner_and_name();
@@ -433,29 +399,16 @@ async fn repositories(
 }
 
 /// Tries each scope with a call that changes nothing.
-async fn scopes(
-    forge: &Forge,
-    user_read: bool,
-    found: Option<&Repository>,
-    report: &mut DoctorReport,
-) {
+async fn scopes(forge: &Forge, user_read: bool, found: Option<&Repository>, report: &mut DoctorReport) {
     if user_read {
         report.lines.push(scope_line("read:user", Ok(())));
     }
-    let organizations = forge
-        .request(Method::GET, "/user/orgs?page=1&limit=1", None)
-        .await;
-    report
-        .lines
-        .push(scope_line("read:organization", organizations.map(drop)));
+    let organizations = forge.request(Method::GET, "/user/orgs?page=1&limit=1", None).await;
+    report.lines.push(scope_line("read:organization", organizations.map(drop)));
     let Some(found) = found else { return };
     let api = forge.repo_ref(&found.reference());
     // No colour, so no label, if the call gets through at all.
-    let label = NewLabel {
-        name: "lazarus/doctor".to_owned(),
-        color: "nope".to_owned(),
-        ..NewLabel::default()
-    };
+    let label = NewLabel { name: "lazarus/doctor".to_owned(), color: "nope".to_owned(), ..NewLabel::default() };
     let issue = match api.create_label(label).await {
         Ok(label) => api.delete_label(label.id).await.map(drop),
         Err(ForgeError::Invalid { .. }) => Ok(()),
@@ -469,19 +422,14 @@ async fn scopes(
         Err(ForgeError::Invalid { .. }) => Ok(()),
         other => other.map(drop),
     };
-    report
-        .lines
-        .push(scope_line("write:repository", repository));
+    report.lines.push(scope_line("write:repository", repository));
 }
 
 fn scope_line(scope: &str, tried: Result<(), ForgeError>) -> Line {
     let name = format!("scope {scope}");
     match tried {
         Ok(()) => line(Verdict::Ok, &name, "granted", ""),
-        Err(ForgeError::Forbidden {
-            missing_scope: Some(_),
-            ..
-        }) => line(
+        Err(ForgeError::Forbidden { missing_scope: Some(_), .. }) => line(
             Verdict::Fail,
             &name,
             "the token lacks it",
@@ -492,20 +440,10 @@ fn scope_line(scope: &str, tried: Result<(), ForgeError>) -> Line {
         ),
         // Let through by its scope, and stopped by the account's rights: that
         // is the line of the repository.
-        Err(
-            ForgeError::Forbidden { .. } | ForgeError::NotFound { .. } | ForgeError::Locked { .. },
-        ) => line(
-            Verdict::Ok,
-            &name,
-            "granted, though the account lacks the rights for it",
-            "",
-        ),
-        Err(error) => line(
-            Verdict::Warn,
-            &name,
-            format!("cannot be told: {error}"),
-            "run the doctor again",
-        ),
+        Err(ForgeError::Forbidden { .. } | ForgeError::NotFound { .. } | ForgeError::Locked { .. }) => {
+            line(Verdict::Ok, &name, "granted, though the account lacks the rights for it", "")
+        }
+        Err(error) => line(Verdict::Warn, &name, format!("cannot be told: {error}"), "run the doctor again"),
     }
 }
 
@@ -514,12 +452,7 @@ fn reactions(settings: Result<UiSettings, ForgeError>, report: &mut DoctorReport
         Ok(settings) => {
             let missing: Vec<&str> = REACTIONS
                 .into_iter()
-                .filter(|r| {
-                    !settings
-                        .allowed_reactions
-                        .iter()
-                        .any(|allowed| allowed == r)
-                })
+                .filter(|r| !settings.allowed_reactions.iter().any(|allowed| allowed == r))
                 .collect();
             if missing.is_empty() {
                 report.ok("reactions", format!("{} are allowed", REACTIONS.join(", ")));
@@ -532,23 +465,14 @@ fn reactions(settings: Result<UiSettings, ForgeError>, report: &mut DoctorReport
                 );
             }
         }
-        Err(error) => report.add(
-            Verdict::Warn,
-            "reactions",
-            format!("cannot be told: {error}"),
-            "run the doctor again",
-        ),
+        Err(error) => {
+            report.add(Verdict::Warn, "reactions", format!("cannot be told: {error}"), "run the doctor again");
+        }
     }
 }
 
 /// The bot's rights in one repository, and what `init` makes there.
-async fn repository(
-    config: &Config,
-    forge: &Forge,
-    found: &Repository,
-    bot: Option<&User>,
-    report: &mut DoctorReport,
-) {
+async fn repository(config: &Config, forge: &Forge, found: &Repository, bot: Option<&User>, report: &mut DoctorReport) {
     let full_name = found.reference().full_name();
     let bot_name = bot.map_or("the bot", |bot| bot.login.as_str());
     if found.archived {
@@ -560,8 +484,7 @@ async fn repository(
         );
         return;
     }
-    let administrator =
-        format!("add {bot_name} under Settings, Collaborators of {full_name} as Administrator");
+    let administrator = format!("add {bot_name} under Settings, Collaborators of {full_name} as Administrator");
     match (found.permissions.admin, found.permissions.push) {
         (true, _) => report.ok(&full_name, format!("{bot_name} administers it")),
         (false, true) => report.add(
@@ -598,12 +521,7 @@ async fn repository(
     let seen = match init::survey(forge, &api, found, config).await {
         Ok(seen) => seen,
         Err(error) => {
-            report.add(
-                Verdict::Fail,
-                &name,
-                format!("{error:#}"),
-                "put this right, then run the doctor again",
-            );
+            report.add(Verdict::Fail, &name, format!("{error:#}"), "put this right, then run the doctor again");
             return;
         }
     };
@@ -611,12 +529,7 @@ async fn repository(
     let missing = seen.missing_labels();
     if !missing.is_empty() {
         let names: Vec<&str> = missing.iter().map(|label| label.name.as_str()).collect();
-        report.add(
-            Verdict::Fail,
-            &name,
-            format!("labels are missing: {}", names.join(", ")),
-            again.clone(),
-        );
+        report.add(Verdict::Fail, &name, format!("labels are missing: {}", names.join(", ")), again.clone());
     }
     for label in init::labels() {
         if let Some(odd) = seen.odd_label(&label) {
@@ -632,37 +545,18 @@ async fn repository(
             ),
             _ => continue,
         };
-        report.add(
-            Verdict::Warn,
-            &name,
-            format!("template {} {found}", template.path),
-            to_do,
-        );
+        report.add(Verdict::Warn, &name, format!("template {} {found}", template.path), to_do);
     }
     if let Some(fault) = seen.hook_fault() {
-        report.add(
-            Verdict::Fail,
-            &name,
-            format!("webhook to {}: {fault}", config.webhook.address()),
-            again,
-        );
+        report.add(Verdict::Fail, &name, format!("webhook to {}: {fault}", config.webhook.address()), again);
     }
-    if report.lines[before..]
-        .iter()
-        .all(|line| line.ok == Verdict::Ok)
-    {
+    if report.lines[before..].iter().all(|line| line.ok == Verdict::Ok) {
         report.ok(&name, "labels, templates and webhook are there");
     }
 }
 
 /// Whether the configured directors are there, and their teams readable.
-async fn directors(
-    config: &Config,
-    forge: &Forge,
-    api: &RepoApi,
-    full_name: &str,
-    report: &mut DoctorReport,
-) {
+async fn directors(config: &Config, forge: &Forge, api: &RepoApi, full_name: &str, report: &mut DoctorReport) {
     let Some(configured) = config.repository(full_name) else {
         return;
     };
@@ -690,20 +584,11 @@ async fn directors(
         };
         let mut teams = api.teams().await.unwrap_or_default();
         teams.extend(forge.org_teams(organisation).await.unwrap_or_default());
-        let known = teams
-            .iter()
-            .find(|team| team.name.eq_ignore_ascii_case(team_name));
+        let known = teams.iter().find(|team| team.name.eq_ignore_ascii_case(team_name));
         let readable = match known {
             None => None,
             Some(team) => Some(
-                forge
-                    .request(
-                        Method::GET,
-                        &format!("/teams/{}/members?page=1&limit=1", team.id),
-                        None,
-                    )
-                    .await
-                    .is_ok(),
+                forge.request(Method::GET, &format!("/teams/{}/members?page=1&limit=1", team.id), None).await.is_ok(),
             ),
         };
         match readable {
@@ -722,10 +607,7 @@ async fn directors(
             ),
         }
     }
-    if configured.directors.is_empty()
-        && configured.director_teams.is_empty()
-        && !configured.administrators
-    {
+    if configured.directors.is_empty() && configured.director_teams.is_empty() && !configured.administrators {
         report.add(
             Verdict::Fail,
             &name,
@@ -736,13 +618,7 @@ async fn directors(
 }
 
 /// The way of a real event from the forge to us, in each repository.
-async fn events(
-    config: &Config,
-    forge: &Forge,
-    repositories: &[Repository],
-    bot: &User,
-    report: &mut DoctorReport,
-) {
+async fn events(config: &Config, forge: &Forge, repositories: &[Repository], bot: &User, report: &mut DoctorReport) {
     if repositories.is_empty() || config.webhook.public_url.is_empty() {
         return;
     }
@@ -750,34 +626,20 @@ async fn events(
         report.add(
             Verdict::Warn,
             WAY,
-            format!(
-                "not tried: no daemon runs on {}",
-                config.paths.data.display()
-            ),
+            format!("not tried: no daemon runs on {}", config.paths.data.display()),
             "start `lazarus serve`, then run the doctor again beside it",
         );
         return;
     }
-    let tries: Vec<_> = repositories
-        .iter()
-        .map(|found| event_line(config, forge, found, bot))
-        .collect();
-    let lines: Vec<Line> = futures::stream::iter(tries)
-        .buffered(EVENTS_AT_ONCE)
-        .collect()
-        .await;
+    let tries: Vec<_> = repositories.iter().map(|found| event_line(config, forge, found, bot)).collect();
+    let lines: Vec<Line> = futures::stream::iter(tries).buffered(EVENTS_AT_ONCE).collect().await;
     report.lines.extend(lines);
 }
 
 async fn event_line(config: &Config, forge: &Forge, found: &Repository, bot: &User) -> Line {
     let name = format!("{} ({WAY})", found.reference().full_name());
     if found.archived {
-        return line(
-            Verdict::Fail,
-            &name,
-            "not tried: it is archived",
-            "take it out of the archive",
-        );
+        return line(Verdict::Fail, &name, "not tried: it is archived", "take it out of the archive");
     }
     match one_event(config, forge, found, bot).await {
         Ok(way) => way.line(config, &name),
@@ -816,24 +678,13 @@ impl Way {
             config.webhook.path
         );
         match self.created {
-            Some(time)
-                if self.deleted
-                    || (time <= WEBHOOK_LIMIT && config.reconcile.interval > EVENT_LIMIT) =>
-            {
-                line(
-                    Verdict::Ok,
-                    name,
-                    format!("a comment was here by the webhook after {}", seconds(time)),
-                    "",
-                )
+            Some(time) if self.deleted || (time <= WEBHOOK_LIMIT && config.reconcile.interval > EVENT_LIMIT) => {
+                line(Verdict::Ok, name, format!("a comment was here by the webhook after {}", seconds(time)), "")
             }
             Some(time) => line(
                 Verdict::Warn,
                 name,
-                format!(
-                    "a comment was here after {}, perhaps by polling alone",
-                    seconds(time)
-                ),
+                format!("a comment was here after {}, perhaps by polling alone", seconds(time)),
                 format!("if the webhook's page shows no delivery: {not_heard}"),
             ),
             None => line(
@@ -851,12 +702,7 @@ impl Way {
 }
 
 /// Comments on the doctor's issue, waits, and takes everything back.
-async fn one_event(
-    config: &Config,
-    forge: &Forge,
-    found: &Repository,
-    bot: &User,
-) -> Result<Way, ForgeError> {
+async fn one_event(config: &Config, forge: &Forge, found: &Repository, bot: &User) -> Result<Way, ForgeError> {
     let api = forge.repo_ref(&found.reference());
     let mut left_over = None;
     let mut open = api.issues(IssueQuery::default()).take(500);
@@ -881,22 +727,14 @@ async fn one_event(
             let gone = api.comment(comment.id).delete().await;
             let deleted = created.is_some()
                 && gone.is_ok()
-                && arrival(
-                    &config.paths.registry,
-                    key("deleted"),
-                    Duration::from_secs(3),
-                )
-                .await
-                .is_some();
+                && arrival(&config.paths.registry, key("deleted"), Duration::from_secs(3)).await.is_some();
             Ok(Way { created, deleted })
         }
         Err(error) => Err(error),
     };
     // What somebody wrote there meanwhile is not ours to delete.
-    let lonely = issue
-        .comments()
-        .await
-        .is_ok_and(|comments| comments.iter().all(|comment| comment.author.id == bot.id));
+    let lonely =
+        issue.comments().await.is_ok_and(|comments| comments.iter().all(|comment| comment.author.id == bot.id));
     if !lonely || !issue.delete().await.unwrap_or(false) {
         let _ = issue.set_state(false).await;
     }
@@ -909,11 +747,10 @@ async fn arrival(registry: &Path, key: String, limit: Duration) -> Option<Durati
     let start = Instant::now();
     while start.elapsed() < limit {
         let (registry, key) = (registry.clone(), key.clone());
-        let known = tokio::task::spawn_blocking(move || {
-            crate::store::look(&registry, |tx| tx.knows(&key)).unwrap_or(false)
-        })
-        .await
-        .unwrap_or(false);
+        let known =
+            tokio::task::spawn_blocking(move || crate::store::look(&registry, |tx| tx.knows(&key)).unwrap_or(false))
+                .await
+                .unwrap_or(false);
         if known {
             return Some(start.elapsed());
         }
@@ -939,11 +776,8 @@ async fn isolation(config: &Config, program: &Path, report: &mut DoctorReport) {
         }
     };
     let host = format!("kernel {}", probe.kernel);
-    let mut hints: Vec<String> = probe
-        .missing
-        .iter()
-        .map(|missing| format!("{}: {}", missing.what, missing.hint))
-        .collect();
+    let mut hints: Vec<String> =
+        probe.missing.iter().map(|missing| format!("{}: {}", missing.what, missing.hint)).collect();
     if wanted > Isolation::Level2 {
         report.add(
             Verdict::Fail,
@@ -953,24 +787,13 @@ async fn isolation(config: &Config, program: &Path, report: &mut DoctorReport) {
         );
     } else if probe.level_2() {
         let landlock = probe.landlock.as_deref().unwrap_or("none");
-        report.ok(
-            NAME,
-            format!("level_2: namespaces, seccomp, Landlock ({landlock}); {host}"),
-        );
+        report.ok(NAME, format!("level_2: namespaces, seccomp, Landlock ({landlock}); {host}"));
     } else {
-        let missing: Vec<String> = probe
-            .missing
-            .iter()
-            .map(|missing| format!("{} ({})", missing.what, missing.why))
-            .collect();
-        let found = format!(
-            "level_1 only; for level_2 {} is missing; {host}",
-            missing.join(", ")
-        );
+        let missing: Vec<String> =
+            probe.missing.iter().map(|missing| format!("{} ({})", missing.what, missing.why)).collect();
+        let found = format!("level_1 only; for level_2 {} is missing; {host}", missing.join(", "));
         if wanted > Isolation::Level1 {
-            hints.push(format!(
-                "until then no cell is started, since policy.isolation_min is {wanted}"
-            ));
+            hints.push(format!("until then no cell is started, since policy.isolation_min is {wanted}"));
             report.add(Verdict::Fail, NAME, found, hints.join("\n"));
         } else {
             hints.push("until then agents can read what this user can read".to_owned());
@@ -997,29 +820,15 @@ async fn probe(program: &Path) -> Result<HostReport, String> {
 async fn git(report: &mut DoctorReport) {
     const NAME: &str = "git";
     const INSTALL: &str = "install git 2.30 or newer, and have it in PATH";
-    let child = tokio::process::Command::new("git")
-        .arg("--version")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
+    let child = tokio::process::Command::new("git").arg("--version").stdin(Stdio::null()).kill_on_drop(true).output();
     let output = match tokio::time::timeout(Duration::from_secs(10), child).await {
         Ok(Ok(output)) if output.status.success() => output,
         Ok(Ok(output)) => {
-            report.add(
-                Verdict::Fail,
-                NAME,
-                format!("`git --version` failed: {}", output.status),
-                INSTALL,
-            );
+            report.add(Verdict::Fail, NAME, format!("`git --version` failed: {}", output.status), INSTALL);
             return;
         }
         Ok(Err(error)) => {
-            report.add(
-                Verdict::Fail,
-                NAME,
-                format!("cannot be run: {error}"),
-                INSTALL,
-            );
+            report.add(Verdict::Fail, NAME, format!("cannot be run: {error}"), INSTALL);
             return;
         }
         Err(_) => {
@@ -1031,18 +840,8 @@ async fn git(report: &mut DoctorReport) {
     let text = text.trim();
     match git_version(text) {
         Some(version) if version >= GIT_MIN => report.ok(NAME, text),
-        Some(_) => report.add(
-            Verdict::Fail,
-            NAME,
-            format!("{text}, which is too old"),
-            INSTALL,
-        ),
-        None => report.add(
-            Verdict::Warn,
-            NAME,
-            format!("{text:?} names no version"),
-            INSTALL,
-        ),
+        Some(_) => report.add(Verdict::Fail, NAME, format!("{text}, which is too old"), INSTALL),
+        None => report.add(Verdict::Warn, NAME, format!("{text:?} names no version"), INSTALL),
     }
 }
 
@@ -1059,11 +858,7 @@ fn disk(config: &Config, report: &mut DoctorReport) {
     match rustix::fs::statvfs(&data) {
         Ok(space) => {
             let free = space.f_bavail.saturating_mul(space.f_frsize);
-            let found = format!(
-                "{:.1} GiB free below {}",
-                free as f64 / f64::from(1 << 30),
-                paths.data.display()
-            );
+            let found = format!("{:.1} GiB free below {}", free as f64 / f64::from(1 << 30), paths.data.display());
             if free < SPACE_MIN {
                 report.add(
                     Verdict::Warn,
@@ -1084,31 +879,18 @@ fn disk(config: &Config, report: &mut DoctorReport) {
     }
     let registry = paths.registry.parent().unwrap_or(&paths.data);
     let mut seen = Vec::new();
-    for path in [
-        paths.data.as_path(),
-        &paths.cells,
-        &paths.graveyard,
-        &paths.archive,
-        &paths.missions,
-        registry,
-    ] {
+    for path in [paths.data.as_path(), &paths.cells, &paths.graveyard, &paths.archive, &paths.missions, registry] {
         let there = existing(path);
         if seen.contains(&there) {
             continue;
         }
-        let writable = rustix::fs::access(
-            &there,
-            rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
-        );
+        let writable = rustix::fs::access(&there, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK);
         if let Err(error) = writable {
             report.add(
                 Verdict::Fail,
                 "disk",
                 format!("cannot write in {}: {error}", there.display()),
-                format!(
-                    "run this as the user of `lazarus serve`, or make {} that user's",
-                    path.display()
-                ),
+                format!("run this as the user of `lazarus serve`, or make {} that user's", path.display()),
             );
         }
         seen.push(there);
@@ -1118,10 +900,7 @@ fn disk(config: &Config, report: &mut DoctorReport) {
         report.add(
             Verdict::Warn,
             "disk",
-            format!(
-                "others on this machine can look into {}",
-                paths.data.display()
-            ),
+            format!("others on this machine can look into {}", paths.data.display()),
             format!("chmod 700 {}", paths.data.display()),
         );
     }
@@ -1141,23 +920,18 @@ fn disk(config: &Config, report: &mut DoctorReport) {
 
 /// The path, or the nearest directory above it that is there.
 fn existing(path: &Path) -> PathBuf {
-    path.ancestors()
-        .find(|ancestor| ancestor.exists())
-        .unwrap_or(Path::new("/"))
-        .to_owned()
+    path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/")).to_owned()
 }
 
 fn who(report: &mut DoctorReport) {
     let uid = rustix::process::geteuid().as_raw();
-    let name = std::fs::read_to_string("/etc/passwd")
-        .ok()
-        .and_then(|accounts| {
-            accounts.lines().find_map(|account| {
-                let mut fields = account.split(':');
-                let name = fields.next()?;
-                (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-            })
-        });
+    let name = std::fs::read_to_string("/etc/passwd").ok().and_then(|accounts| {
+        accounts.lines().find_map(|account| {
+            let mut fields = account.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+        })
+    });
     let name = name.unwrap_or_else(|| "no name".to_owned());
     report.ok("user", format!("{name} (id {uid})"));
 }

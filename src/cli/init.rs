@@ -26,8 +26,7 @@ use serde::Serialize;
 use crate::cell::State;
 use crate::config::{Config, ConfigError, SecretSource};
 use crate::gitea::{
-    Forge, ForgeError, ForgeOptions, Hook, HookContentType, Label, NewHook, NewLabel, RepoApi,
-    Repository, User,
+    Forge, ForgeError, ForgeOptions, Hook, HookContentType, Label, NewHook, NewLabel, RepoApi, Repository, User,
 };
 
 /// Text below `lazarus init --help`.
@@ -45,24 +44,15 @@ said at the end.
   lazarus init acme/widget";
 
 /// The issue form, and where it goes.
-pub const FORM: (&str, &str) = (
-    ".gitea/ISSUE_TEMPLATE/mission-proposal.yaml",
-    include_str!("../../templates/issue/mission-proposal.yaml"),
-);
+pub const FORM: (&str, &str) =
+    (".gitea/ISSUE_TEMPLATE/mission-proposal.yaml", include_str!("../../templates/issue/mission-proposal.yaml"));
 
 /// Its Markdown twin, and where it goes.
-pub const TWIN: (&str, &str) = (
-    ".gitea/ISSUE_TEMPLATE/mission-proposal.md",
-    include_str!("../../templates/issue/mission-proposal.md"),
-);
+pub const TWIN: (&str, &str) =
+    (".gitea/ISSUE_TEMPLATE/mission-proposal.md", include_str!("../../templates/issue/mission-proposal.md"));
 
 /// The scopes that the bot's token needs.
-pub const SCOPES: [&str; 4] = [
-    "write:issue",
-    "write:repository",
-    "read:organization",
-    "read:user",
-];
+pub const SCOPES: [&str; 4] = ["write:issue", "write:repository", "read:organization", "read:user"];
 
 /// How much older than the secret's file a webhook may seem before it is
 /// taken to hold an older secret. The two times are of two clocks.
@@ -115,10 +105,7 @@ impl StepState {
     }
 
     fn changes(self) -> bool {
-        matches!(
-            self,
-            Self::Created | Self::Replaced | Self::WouldCreate | Self::WouldReplace
-        )
+        matches!(self, Self::Created | Self::Replaced | Self::WouldCreate | Self::WouldReplace)
     }
 }
 
@@ -159,11 +146,7 @@ impl InitReport {
     /// What to print: words for people, or one JSON object, as the options
     /// said. Ends without a newline.
     pub fn text(&self) -> String {
-        if self.json {
-            serde_json::to_string(self).unwrap_or_default()
-        } else {
-            self.to_string().trim_end().to_owned()
-        }
+        if self.json { serde_json::to_string(self).unwrap_or_default() } else { self.to_string().trim_end().to_owned() }
     }
 }
 
@@ -173,18 +156,12 @@ impl fmt::Display for InitReport {
         let mut rest = self.steps.as_slice();
         while let Some(first) = rest.first() {
             // Labels of which there is no more to say share a line.
-            let plain_label =
-                |step: &&Step| step.note.is_none() && step.what.starts_with(LABEL_STEP);
-            let same = rest
-                .iter()
-                .take_while(|step| plain_label(step) && step.state == first.state)
-                .count();
+            let plain_label = |step: &&Step| step.note.is_none() && step.what.starts_with(LABEL_STEP);
+            let same = rest.iter().take_while(|step| plain_label(step) && step.state == first.state).count();
             let state = first.state.word();
             if same > 1 {
-                let names: Vec<&str> = rest[..same]
-                    .iter()
-                    .filter_map(|step| step.what.strip_prefix(LABEL_STEP))
-                    .collect();
+                let names: Vec<&str> =
+                    rest[..same].iter().filter_map(|step| step.what.strip_prefix(LABEL_STEP)).collect();
                 let lead = format!("  {state:13}  {same} labels: ");
                 paragraph(f, &lead, "                   ", &names.join(", "))?;
                 rest = &rest[same..];
@@ -214,20 +191,13 @@ const LABEL_STEP: &str = "label ";
 /// Without control characters but the newline: some of it comes from the
 /// forge and goes to a terminal.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars()
-        .filter(|c| *c == '\n' || !c.is_control())
-        .collect()
+    text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
 }
 
 /// Writes a text in lines of at most [`COLUMNS`], where it has spaces: the
 /// first after `first`, the others after `then`. Its own newlines hold, and a
 /// line of it that begins with spaces is left as it is.
-pub(crate) fn paragraph(
-    f: &mut fmt::Formatter<'_>,
-    first: &str,
-    then: &str,
-    text: &str,
-) -> fmt::Result {
+pub(crate) fn paragraph(f: &mut fmt::Formatter<'_>, first: &str, then: &str, text: &str) -> fmt::Result {
     let mut lead = first;
     for line in printable(text).lines() {
         if line.starts_with(' ') || line.is_empty() {
@@ -261,23 +231,13 @@ pub(crate) fn paragraph(
 /// Where nothing can be done at all: the configuration lacks something, the
 /// forge or the repository cannot be reached, the token's account does not
 /// administer the repository. What fails later is a step of the report.
-pub async fn run(
-    config: &Config,
-    repository: &str,
-    options: InitOptions,
-) -> anyhow::Result<InitReport> {
+pub async fn run(config: &Config, repository: &str, options: InitOptions) -> anyhow::Result<InitReport> {
     needed_settings(config)?;
     let (owner, name) = owner_and_name(repository)?;
     let forge = connect(config)?;
-    let bot = forge
-        .current_user()
-        .await
-        .context("asking the forge whose token this is")?;
-    let found = forge
-        .repo(owner, name)
-        .get()
-        .await
-        .with_context(|| format!("looking for the repository {repository}"))?;
+    let bot = forge.current_user().await.context("asking the forge whose token this is")?;
+    let found =
+        forge.repo(owner, name).get().await.with_context(|| format!("looking for the repository {repository}"))?;
     let Some(found) = found else {
         bail!(
             "there is no repository {repository} at {} that the account {} can see: check the name, or add {} to it as an administrator",
@@ -308,27 +268,17 @@ pub async fn run(
 
     let api = forge.repo_ref(&found.reference());
     let seen = survey(&forge, &api, &found, config).await?;
-    let mut work = Work {
-        api: &api,
-        found: &found,
-        dry_run: options.dry_run,
-        steps: Vec::new(),
-    };
+    let mut work = Work { api: &api, found: &found, dry_run: options.dry_run, steps: Vec::new() };
     work.labels(&seen).await;
     work.templates(&seen).await;
     work.webhook(config, &seen).await;
     let steps = work.steps;
 
-    let failed = steps
-        .iter()
-        .filter(|s| s.state == StepState::Failed)
-        .count();
+    let failed = steps.iter().filter(|s| s.state == StepState::Failed).count();
     let changed = steps.iter().filter(|s| s.state.changes()).count();
     let message = match (failed, changed, options.dry_run) {
         (0, 0, _) => format!("{full_name} is prepared; nothing to change."),
-        (0, n, true) => format!(
-            "{full_name}: {n} to make or replace; nothing was changed, this was only a look."
-        ),
+        (0, n, true) => format!("{full_name}: {n} to make or replace; nothing was changed, this was only a look."),
         (0, n, false) => format!("{full_name} is prepared; {n} made or replaced."),
         (f, _, _) => {
             format!("{full_name} is not prepared: {f} failed; see below, then run this again.")
@@ -348,25 +298,15 @@ pub async fn run(
 
 /// A client for the configured forge, with the configured token.
 pub(crate) fn connect(config: &Config) -> anyhow::Result<Forge> {
-    let token = config
-        .forge
-        .token
-        .read()
-        .context("reading the bot's token (forge.token)")?;
+    let token = config.forge.token.read().context("reading the bot's token (forge.token)")?;
     Ok(Forge::new(ForgeOptions::new(&config.forge.url, token))?)
 }
 
 /// An address of the API below a repository, for calls that the client has no
 /// name for.
 pub(crate) fn below(found: &Repository, rest: &str) -> String {
-    let part = |name: &str| {
-        percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string()
-    };
-    format!(
-        "/repos/{}/{}{rest}",
-        part(&found.owner.login),
-        part(&found.name)
-    )
+    let part = |name: &str| percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string();
+    format!("/repos/{}/{}{rest}", part(&found.owner.login), part(&found.name))
 }
 
 /// Whether the repository's issues are switched off, or elsewhere. `false`
@@ -375,10 +315,7 @@ pub(crate) async fn issues_are_off(forge: &Forge, found: &Repository) -> bool {
     let answer = forge.request(Method::GET, &below(found, ""), None).await;
     answer.is_ok_and(|answer| {
         answer.body.get("has_issues") == Some(&false.into())
-            || answer
-                .body
-                .get("external_tracker")
-                .is_some_and(|tracker| !tracker.is_null())
+            || answer.body.get("external_tracker").is_some_and(|tracker| !tracker.is_null())
     })
 }
 
@@ -388,11 +325,7 @@ fn needed_settings(config: &Config) -> Result<(), ConfigError> {
     match config.ready_to_serve() {
         Err(ConfigError::Invalid(mut problems)) => {
             problems.retain(|problem| !problem.text.starts_with("[[repositories]]"));
-            if problems.is_empty() {
-                Ok(())
-            } else {
-                Err(ConfigError::Invalid(problems))
-            }
+            if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
         }
         other => other,
     }
@@ -404,15 +337,11 @@ fn owner_and_name(repository: &str) -> anyhow::Result<(&str, &str)> {
             && part.len() <= 100
             && part != "."
             && part != ".."
-            && part
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
     };
     match repository.split_once('/') {
         Some((owner, name)) if plain(owner) && plain(name) => Ok((owner, name)),
-        _ => bail!(
-            "{repository:?} is not a repository: give its owner and name, such as acme/widget"
-        ),
+        _ => bail!("{repository:?} is not a repository: give its owner and name, such as acme/widget"),
     }
 }
 
@@ -426,12 +355,7 @@ pub fn labels() -> Vec<NewLabel> {
     };
     let mut labels = vec![
         label("lazarus/requested", "c5def5", "Asks for a mission", false),
-        label(
-            "lazarus/approved",
-            "0e8a16",
-            "Set by a director: approves the text as it is now",
-            false,
-        ),
+        label("lazarus/approved", "0e8a16", "Set by a director: approves the text as it is now", false),
     ];
     labels.extend(State::ALL.iter().map(|state| {
         let (color, what) = match state {
@@ -449,25 +373,14 @@ pub fn labels() -> Vec<NewLabel> {
             State::Destroyed => ("5a5a5a", "scrubbed; the ledger remains"),
         };
         let name = format!("lazarus/state/{}", state.word());
-        label(
-            &name,
-            color,
-            &format!("Shown by Lazarus, never read: {what}"),
-            true,
-        )
+        label(&name, color, &format!("Shown by Lazarus, never read: {what}"), true)
     }));
     labels
 }
 
 /// The events that a webhook has to be subscribed to.
 pub fn events(config: &Config) -> Vec<String> {
-    let mut events = vec![
-        "issues",
-        "issue_label",
-        "issue_assign",
-        "issue_milestone",
-        "issue_comment",
-    ];
+    let mut events = vec!["issues", "issue_label", "issue_assign", "issue_milestone", "issue_comment"];
     if config.policy.pull_request_commands {
         events.push("pull_request_comment");
     }
@@ -507,10 +420,7 @@ pub(crate) enum TemplateFile {
 impl Survey {
     /// Names of labels that are missing.
     pub(crate) fn missing_labels(&self) -> Vec<NewLabel> {
-        labels()
-            .into_iter()
-            .filter(|label| !self.labels.contains_key(&label.name))
-            .collect()
+        labels().into_iter().filter(|label| !self.labels.contains_key(&label.name)).collect()
     }
 
     /// What is odd about a label that is there.
@@ -551,10 +461,7 @@ impl Survey {
         match self.hooks.as_slice() {
             [] => Some("there is no webhook that calls this address".to_owned()),
             [(_, fault)] => fault.clone(),
-            more => Some(format!(
-                "{} webhooks call this address, and whose secret is ours cannot be seen",
-                more.len()
-            )),
+            more => Some(format!("{} webhooks call this address, and whose secret is ours cannot be seen", more.len())),
         }
     }
 }
@@ -568,10 +475,7 @@ pub(crate) async fn survey(
 ) -> anyhow::Result<Survey> {
     let full_name = found.reference().full_name();
     let mut by_name: BTreeMap<String, Vec<Label>> = BTreeMap::new();
-    let all = api
-        .labels()
-        .await
-        .with_context(|| format!("listing the labels of {full_name}"))?;
+    let all = api.labels().await.with_context(|| format!("listing the labels of {full_name}"))?;
     for label in all {
         by_name.entry(label.name.clone()).or_default().push(label);
     }
@@ -595,9 +499,7 @@ pub(crate) async fn survey(
         let there = if found.empty {
             None
         } else {
-            api.file(path)
-                .await
-                .with_context(|| format!("reading {path} in {full_name}"))?
+            api.file(path).await.with_context(|| format!("reading {path} in {full_name}"))?
         };
         templates.push(Template {
             path,
@@ -610,24 +512,13 @@ pub(crate) async fn survey(
             offered: offered.iter().any(|name| name == path),
         });
     }
-    let templates: [Template; 2] = templates
-        .try_into()
-        .map_err(|_| anyhow::anyhow!("a repository has two templates"))?;
+    let templates: [Template; 2] =
+        templates.try_into().map_err(|_| anyhow::anyhow!("a repository has two templates"))?;
 
-    let hooks = api
-        .hooks()
-        .await
-        .with_context(|| format!("listing the webhooks of {full_name}"))?;
+    let hooks = api.hooks().await.with_context(|| format!("listing the webhooks of {full_name}"))?;
     let address = config.webhook.address();
-    let ours: Vec<Hook> = hooks
-        .into_iter()
-        .filter(|hook| same_address(&hook.url, &address))
-        .collect();
-    let made = if ours.is_empty() {
-        BTreeMap::new()
-    } else {
-        made_at(forge, found).await
-    };
+    let ours: Vec<Hook> = hooks.into_iter().filter(|hook| same_address(&hook.url, &address)).collect();
+    let made = if ours.is_empty() { BTreeMap::new() } else { made_at(forge, found).await };
     let secret_since = secret_since(&config.webhook.secret);
     let hooks = ours
         .into_iter()
@@ -636,19 +527,13 @@ pub(crate) async fn survey(
             (hook, fault)
         })
         .collect();
-    Ok(Survey {
-        labels: by_name,
-        templates,
-        hooks,
-    })
+    Ok(Survey { labels: by_name, templates, hooks })
 }
 
 /// Whether two addresses of webhooks are the same, but for a trailing slash
 /// and the case of scheme and host.
 fn same_address(a: &str, b: &str) -> bool {
-    let normal = |text: &str| {
-        reqwest::Url::parse(text).map_or_else(|_| text.to_owned(), |url| url.to_string())
-    };
+    let normal = |text: &str| reqwest::Url::parse(text).map_or_else(|_| text.to_owned(), |url| url.to_string());
     normal(a).trim_end_matches('/') == normal(b).trim_end_matches('/')
 }
 
@@ -667,11 +552,7 @@ fn hook_fault(
     if hook.content_type != "json" {
         return Some("its content type is not JSON".to_owned());
     }
-    let missing: Vec<&str> = wanted
-        .iter()
-        .filter(|event| !hook.events.contains(event))
-        .map(String::as_str)
-        .collect();
+    let missing: Vec<&str> = wanted.iter().filter(|event| !hook.events.contains(event)).map(String::as_str).collect();
     if !missing.is_empty() {
         return Some(format!("it lacks the events {}", missing.join(", ")));
     }
@@ -717,11 +598,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn step(&mut self, what: impl Into<String>, state: StepState, note: Option<String>) {
-        self.steps.push(Step {
-            what: what.into(),
-            state,
-            note,
-        });
+        self.steps.push(Step { what: what.into(), state, note });
     }
 
     async fn labels(&mut self, seen: &Survey) {
@@ -729,11 +606,7 @@ impl Work<'_> {
             let what = format!("{LABEL_STEP}{}", label.name);
             if seen.labels.contains_key(&label.name) {
                 let odd = seen.odd_label(&label);
-                let state = if odd.is_some() {
-                    StepState::Kept
-                } else {
-                    StepState::Present
-                };
+                let state = if odd.is_some() { StepState::Kept } else { StepState::Present };
                 self.step(what, state, odd);
             } else if self.dry_run {
                 self.step(what, StepState::WouldCreate, None);
@@ -775,10 +648,9 @@ impl Work<'_> {
                     self.step(what, StepState::Failed, Some(NOT_OFFERED.to_owned()));
                 }
                 TemplateFile::Other => {
-                    let mut note =
-                        "it is not the one that comes with this version, and was left alone: \
+                    let mut note = "it is not the one that comes with this version, and was left alone: \
                                     delete it and run this again to get that one"
-                            .to_owned();
+                        .to_owned();
                     if !template.offered {
                         note = format!("{note}\n{NOT_OFFERED}");
                     }
@@ -789,16 +661,7 @@ impl Work<'_> {
                 }
                 TemplateFile::Missing => {
                     let message = "Add the template for mission proposals of Lazarus";
-                    let put = self
-                        .api
-                        .put_file(
-                            template.path,
-                            template.content.as_bytes(),
-                            message,
-                            None,
-                            None,
-                        )
-                        .await;
+                    let put = self.api.put_file(template.path, template.content.as_bytes(), message, None, None).await;
                     let (state, note) = match put {
                         Ok(_) => self.offered_now(template.path).await,
                         Err(error) => (
@@ -819,9 +682,7 @@ impl Work<'_> {
     /// Whether the forge read what was just written.
     async fn offered_now(&self, path: &str) -> (StepState, Option<String>) {
         match self.api.issue_templates().await {
-            Ok(templates) if templates.iter().any(|t| t.file_name == path) => {
-                (StepState::Created, None)
-            }
+            Ok(templates) if templates.iter().any(|t| t.file_name == path) => (StepState::Created, None),
             Ok(_) => (StepState::Failed, Some(NOT_OFFERED.to_owned())),
             Err(error) => (StepState::Failed, Some(error.to_string())),
         }
@@ -838,8 +699,7 @@ impl Work<'_> {
                 }
                 match generate_secret(path) {
                     Ok(secret) => {
-                        let note =
-                            "readable by this user alone: `lazarus serve` must run as the same one";
+                        let note = "readable by this user alone: `lazarus serve` must run as the same one";
                         self.step(what, StepState::Created, Some(note.to_owned()));
                         Ok((secret, true))
                     }
@@ -873,12 +733,7 @@ impl Work<'_> {
         // with neither, they do not come.
         let made = self
             .api
-            .create_hook(NewHook {
-                url: address,
-                secret,
-                events: events(config),
-                content_type: HookContentType::Json,
-            })
+            .create_hook(NewHook { url: address, secret, events: events(config), content_type: HookContentType::Json })
             .await;
         if let Err(error) = made {
             self.step(what, StepState::Failed, Some(error.to_string()));
@@ -894,11 +749,7 @@ impl Work<'_> {
                 return;
             }
         }
-        let state = if seen.hooks.is_empty() {
-            StepState::Created
-        } else {
-            StepState::Replaced
-        };
+        let state = if seen.hooks.is_empty() { StepState::Created } else { StepState::Replaced };
         let why = why.filter(|_| state == StepState::Replaced);
         self.step(what, state, why);
     }
@@ -931,20 +782,10 @@ fn generate_secret(path: &Path) -> io::Result<SecretString> {
     let mut random = zeroize::Zeroizing::new([0_u8; SECRET_BYTES]);
     getrandom::fill(random.as_mut()).map_err(io::Error::other)?;
     let secret = SecretString::from(hex::encode(*random));
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let name = path
-        .file_name()
-        .ok_or_else(|| io::Error::other("it has no file name"))?
-        .to_string_lossy();
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().ok_or_else(|| io::Error::other("it has no file name"))?.to_string_lossy();
     let draft = directory.join(format!(".{name}.{}", std::process::id()));
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)?;
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
     let written = file
         .write_all(secret.expose_secret().as_bytes())
         .and_then(|()| file.write_all(b"\n"))
@@ -980,10 +821,7 @@ pub fn allowed_host_list(config: &Config) -> (String, String) {
              only if the list was narrowed"
                 .to_owned(),
         ),
-        Ok(_) => (
-            host.clone(),
-            "is a private address: by default the forge refuses to call it".to_owned(),
-        ),
+        Ok(_) => (host.clone(), "is a private address: by default the forge refuses to call it".to_owned()),
         Err(_) if host == "localhost" || host.ends_with(".localhost") => (
             "loopback".to_owned(),
             "is the forge's own machine: it reaches Lazarus only if both run on one machine, and \
@@ -997,10 +835,7 @@ pub fn allowed_host_list(config: &Config) -> (String, String) {
                 .to_owned(),
         ),
     };
-    (
-        format!("ALLOWED_HOST_LIST = external, {extra}"),
-        format!("{host} {about}"),
-    )
+    (format!("ALLOWED_HOST_LIST = external, {extra}"), format!("{host} {about}"))
 }
 
 /// Whether the forge's word `external` covers an address: global unicast, and
@@ -1025,12 +860,7 @@ fn is_global(ip: IpAddr) -> bool {
     }
 }
 
-fn what_people_must_do(
-    config: &Config,
-    full_name: &str,
-    bot: &User,
-    steps: &[Step],
-) -> Vec<String> {
+fn what_people_must_do(config: &Config, full_name: &str, bot: &User, steps: &[Step]) -> Vec<String> {
     let (line, about) = allowed_host_list(config);
     let mut list = vec![
         format!(
@@ -1041,11 +871,7 @@ fn what_people_must_do(
             config.forge.url,
             config.webhook.address()
         ),
-        format!(
-            "The token of the bot's account {} needs the scopes {}.",
-            bot.login,
-            SCOPES.join(", ")
-        ),
+        format!("The token of the bot's account {} needs the scopes {}.", bot.login, SCOPES.join(", ")),
         format!(
             "{} administers {full_name}, and must go on doing so: without that Lazarus can neither read who may do \
              what nor see to its webhook. To read who is in a director team, it must be in that team or own the \
@@ -1053,9 +879,7 @@ fn what_people_must_do(
             bot.login
         ),
     ];
-    let secret_is_new = steps
-        .iter()
-        .any(|s| s.what.starts_with("webhook secret") && s.state.changes());
+    let secret_is_new = steps.iter().any(|s| s.what.starts_with("webhook secret") && s.state.changes());
     let others: Vec<&str> = config
         .repositories
         .iter()

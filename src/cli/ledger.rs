@@ -44,15 +44,26 @@ pub fn run(config: &Config, verb: LedgerVerb, json: bool) -> anyhow::Result<bool
         LedgerVerb::Show { about, from, limit } => {
             let entries = store::look(registry, |tx| tx.entries(from, limit, about.as_deref()))?;
             if json {
-                println!("{}", json!({"success": true, "cell_id": null, "message": format!("{} entries", entries.len()), "entries": entries}));
+                println!(
+                    "{}",
+                    json!({"success": true, "cell_id": null, "message": format!("{} entries", entries.len()), "entries": entries})
+                );
                 return Ok(true);
             }
             for entry in entries {
-                let at = jiff::Timestamp::from_millisecond(entry.at).map(|t| t.strftime("%F %T").to_string()).unwrap_or_default();
-                let who: String = serde_json::from_str::<crate::cell::Actor>(&entry.actor)
-                    .map_or(entry.actor, |a| a.to_string());
+                let at = jiff::Timestamp::from_millisecond(entry.at)
+                    .map(|t| t.strftime("%F %T").to_string())
+                    .unwrap_or_default();
+                let who: String =
+                    serde_json::from_str::<crate::cell::Actor>(&entry.actor).map_or(entry.actor, |a| a.to_string());
                 let cell = if entry.cell.is_empty() { "-".to_owned() } else { entry.cell };
-                println!("{:>6}  {at}  {:<8}  {cell}  {:<20}  {who}  {}", entry.seq, entry.mission, entry.action, &entry.hash[..12]);
+                println!(
+                    "{:>6}  {at}  {:<8}  {cell}  {:<20}  {who}  {}",
+                    entry.seq,
+                    entry.mission,
+                    entry.action,
+                    &entry.hash[..12]
+                );
             }
             Ok(true)
         }
@@ -72,7 +83,9 @@ pub fn run(config: &Config, verb: LedgerVerb, json: bool) -> anyhow::Result<bool
                         asked = format!("{} heads on the forge are in it", found.len());
                         wanted.extend(found);
                     }
-                    Err(error) => asked = format!("the forge could not be asked ({error}), so a cut tail would not be seen"),
+                    Err(error) => {
+                        asked = format!("the forge could not be asked ({error}), so a cut tail would not be seen");
+                    }
                 }
             }
             let result = store::look(registry, |tx| store::verify(tx, &wanted))?;
@@ -81,10 +94,13 @@ pub fn run(config: &Config, verb: LedgerVerb, json: bool) -> anyhow::Result<bool
                 Err(fault) => (false, fault.to_string()),
             };
             if json {
-                println!("{}", json!({
-                    "success": good, "cell_id": null, "message": message,
-                    "head": result.as_ref().ok().map(ToString::to_string), "fault": result.as_ref().err(),
-                }));
+                println!(
+                    "{}",
+                    json!({
+                        "success": good, "cell_id": null, "message": message,
+                        "head": result.as_ref().ok().map(ToString::to_string), "fault": result.as_ref().err(),
+                    })
+                );
             } else {
                 println!("{message}");
             }

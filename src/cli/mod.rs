@@ -359,9 +359,7 @@ fn try_run(cli: Cli) -> anyhow::Result<bool> {
         Verb::Pause { cell } => operate(Target::Cell(cell.clone()), format!("pause {cell}")),
         Verb::Resume { cell } => operate(Target::Cell(cell.clone()), format!("resume {cell}")),
         Verb::Extend { cell, duration } => operate(Target::Cell(cell.clone()), format!("extend {duration} {cell}")),
-        Verb::Revive { cell, agent } => {
-            operate(Target::Cell(cell), format!("revive {}", agent.unwrap_or_default()))
-        }
+        Verb::Revive { cell, agent } => operate(Target::Cell(cell), format!("revive {}", agent.unwrap_or_default())),
         Verb::Close { cell, outcome, reason } => {
             let allowed = ["completed", "failed", "abandoned"];
             if !allowed.contains(&outcome.as_str()) {
@@ -374,11 +372,9 @@ fn try_run(cli: Cli) -> anyhow::Result<bool> {
         Verb::Status { target, all } => status::run(&config, target.as_deref(), all, json),
         Verb::Logs { cell, agent, tail } => status::logs(&config, &cell, agent.as_deref(), tail, json),
         Verb::Ledger(verb) => ledger::run(&config, verb, json),
-        Verb::Demo(_)
-        | Verb::Agent(_)
-        | Verb::GitCredential { .. }
-        | Verb::Completions { .. }
-        | Verb::Manual => Ok(true),
+        Verb::Demo(_) | Verb::Agent(_) | Verb::GitCredential { .. } | Verb::Completions { .. } | Verb::Manual => {
+            Ok(true)
+        }
     }
 }
 

@@ -95,12 +95,12 @@ fn operator() -> String {
 fn send(config: &Config, request: Request, json: bool) -> anyhow::Result<bool> {
     let outcome = super::runtime()?.block_on(async {
         if DataLock::is_held(&config.paths.data) {
-            return Ok(control::ask(&config.paths.data, &request).await.map_err(|e| {
+            return control::ask(&config.paths.data, &request).await.map_err(|e| {
                 anyhow::anyhow!(
                     "a daemon holds {}, but does not answer on its control socket ({e}); try again, or see its log",
                     config.paths.data.display()
                 )
-            })?);
+            });
         }
         alone(config.clone(), request).await
     })?;

@@ -10,9 +10,12 @@ use tokio::net::TcpListener;
 pub fn install_log(default: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LAZARUS_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr)
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false).try_init();
+        .with_target(false)
+        .try_init();
 }
 
 /// Runs the daemon until SIGTERM or SIGINT.
@@ -48,7 +51,10 @@ pub async fn serve_until(
     let listener = match listener {
         Some(listener) => listener,
         None => TcpListener::bind(config.webhook.listen).await.map_err(|e| {
-            anyhow::anyhow!("listening on {} (webhook.listen): {e}; stop what has it, or choose another", config.webhook.listen)
+            anyhow::anyhow!(
+                "listening on {} (webhook.listen): {e}; stop what has it, or choose another",
+                config.webhook.listen
+            )
         })?,
     };
     let data = config.paths.data.clone();

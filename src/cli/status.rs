@@ -26,8 +26,7 @@ pub fn run(config: &Config, target: Option<&str>, all: bool, as_json: bool) -> a
     let daemon = DataLock::is_held(&config.paths.data);
     if as_json {
         let cells: Vec<Value> = rows.iter().map(cell_json).collect();
-        let active: Vec<&str> =
-            rows.iter().filter(|r| r.cell.state.is_active()).map(|r| r.cell.id.as_str()).collect();
+        let active: Vec<&str> = rows.iter().filter(|r| r.cell.state.is_active()).map(|r| r.cell.id.as_str()).collect();
         println!(
             "{}",
             json!({

@@ -53,14 +53,9 @@ pub(crate) fn parse(text: &str, at: &dyn Fn(usize) -> Source) -> Result<Entries,
     let document = DeTable::parse(text).map_err(|error| {
         // Only what the parser says, not the line that it would quote.
         let line = error.span().map_or(1, |span| lines.number(span.start));
-        Problem {
-            at: at(line),
-            text: format!("not valid TOML: {}", error.message()),
-        }
+        Problem { at: at(line), text: format!("not valid TOML: {}", error.message()) }
     })?;
-    Ok(entries(document.get_ref(), &|offset| {
-        at(lines.number(offset))
-    }))
+    Ok(entries(document.get_ref(), &|offset| at(lines.number(offset))))
 }
 
 /// Parses one inline TOML value, such as a list in an environment variable.
@@ -73,10 +68,7 @@ fn entries(table: &DeTable<'_>, at: &dyn Fn(usize) -> Source) -> Entries {
     table
         .iter()
         .map(|(key, value)| {
-            let entry = Entry {
-                source: at(key.span().start),
-                raw: raw(value.get_ref(), at),
-            };
+            let entry = Entry { source: at(key.span().start), raw: raw(value.get_ref(), at) };
             (key.get_ref().to_string(), entry)
         })
         .collect()
@@ -94,12 +86,7 @@ fn raw(value: &DeValue<'_>, at: &dyn Fn(usize) -> Source) -> Raw {
         DeValue::Boolean(value) => Raw::Boolean(*value),
         DeValue::Datetime(_) => Raw::Unusable("a date"),
         DeValue::Array(list) => Raw::List(
-            list.iter()
-                .map(|item| Entry {
-                    source: at(item.span().start),
-                    raw: raw(item.get_ref(), at),
-                })
-                .collect(),
+            list.iter().map(|item| Entry { source: at(item.span().start), raw: raw(item.get_ref(), at) }).collect(),
         ),
         DeValue::Table(table) => Raw::Table(entries(table, at)),
     }
@@ -109,22 +96,13 @@ fn raw(value: &DeValue<'_>, at: &dyn Fn(usize) -> Source) -> Raw {
 pub(crate) fn merge(base: &mut Entries, over: Entries) {
     for (key, entry) in over {
         match base.get_mut(&key) {
-            Some(Entry {
-                source,
-                raw: Raw::Table(below),
-            }) => match entry.raw {
+            Some(Entry { source, raw: Raw::Table(below) }) => match entry.raw {
                 Raw::Table(above) => {
                     *source = entry.source;
                     merge(below, above);
                 }
                 raw => {
-                    base.insert(
-                        key,
-                        Entry {
-                            source: entry.source,
-                            raw,
-                        },
-                    );
+                    base.insert(key, Entry { source: entry.source, raw });
                 }
             },
             _ => {
@@ -143,15 +121,11 @@ pub(crate) fn insert(base: &mut Entries, path: &[String], entry: Entry) {
         base.insert(first.clone(), entry);
         return;
     }
-    let below = base.entry(first.clone()).or_insert_with(|| Entry {
-        source: entry.source.clone(),
-        raw: Raw::Table(Entries::new()),
-    });
+    let below = base
+        .entry(first.clone())
+        .or_insert_with(|| Entry { source: entry.source.clone(), raw: Raw::Table(Entries::new()) });
     if !matches!(below.raw, Raw::Table(_)) {
-        *below = Entry {
-            source: entry.source.clone(),
-            raw: Raw::Table(Entries::new()),
-        };
+        *below = Entry { source: entry.source.clone(), raw: Raw::Table(Entries::new()) };
     }
     if let Raw::Table(below) = &mut below.raw {
         insert(below, rest, entry);
@@ -171,8 +145,7 @@ pub(crate) fn environment(env: &BTreeMap<String, String>, problems: &mut Vec<Pro
         };
         let source = Source::Env(name.clone());
         let mut path: Vec<String> = key.split("__").map(str::to_ascii_lowercase).collect();
-        if let ([section, _, map, variable], Some((_, kept))) =
-            (path.as_mut_slice(), key.rsplit_once("__"))
+        if let ([section, _, map, variable], Some((_, kept))) = (path.as_mut_slice(), key.rsplit_once("__"))
             && section == "agents"
             && (map == "env" || map == "credentials")
         {
@@ -193,26 +166,13 @@ pub(crate) fn flags(flags: &[(String, String)], problems: &mut Vec<Problem>) -> 
     layer
 }
 
-fn put(
-    layer: &mut Entries,
-    path: &[String],
-    source: Source,
-    value: &str,
-    problems: &mut Vec<Problem>,
-) {
+fn put(layer: &mut Entries, path: &[String], source: Source, value: &str, problems: &mut Vec<Problem>) {
     // No key is deeper than agents.NAME.env.VARIABLE.
     if path.len() > 4 || path.iter().any(String::is_empty) {
         let text = format!("`{}` is not a key; keys are SECTION.KEY", path.join("."));
         problems.push(Problem { at: source, text });
     } else {
-        insert(
-            layer,
-            path,
-            Entry {
-                source,
-                raw: Raw::Text(value.to_owned()),
-            },
-        );
+        insert(layer, path, Entry { source, raw: Raw::Text(value.to_owned()) });
     }
 }
 
@@ -221,13 +181,7 @@ struct Lines(Vec<usize>);
 
 impl Lines {
     fn of(text: &str) -> Self {
-        Self(
-            text.bytes()
-                .enumerate()
-                .filter(|(_, byte)| *byte == b'\n')
-                .map(|(at, _)| at)
-                .collect(),
-        )
+        Self(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect())
     }
 
     /// The line of an offset, counted from 1.

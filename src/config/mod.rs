@@ -79,29 +79,17 @@ impl LoadOptions {
         let env = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        Self {
-            file,
-            env,
-            flags,
-            ..Self::default()
-        }
+        Self { file, env, flags, ..Self::default() }
     }
 
     fn variable(&self, name: &str) -> Option<&str> {
-        self.env
-            .get(name)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+        self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// A directory of the user's: from its XDG variable if that is absolute
     /// (others are to be ignored, says the specification), else below `HOME`.
     fn user_directory(&self, xdg: &str, below_home: &str) -> Option<PathBuf> {
-        let absolute = |name| {
-            self.variable(name)
-                .map(PathBuf::from)
-                .filter(|path| path.is_absolute())
-        };
+        let absolute = |name| self.variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
         absolute(xdg).or_else(|| Some(absolute("HOME")?.join(below_home)))
     }
 }
@@ -149,10 +137,7 @@ fn list_of_problems(problems: &[Problem]) -> String {
     const SHOWN: usize = 20;
     let mut text = match problems {
         [one] => return format!("the configuration is not usable: {one}"),
-        _ => format!(
-            "the configuration is not usable, {} problems:",
-            problems.len()
-        ),
+        _ => format!("the configuration is not usable, {} problems:", problems.len()),
     };
     for problem in problems.iter().take(SHOWN) {
         let _ = write!(text, "\n  {problem}");
@@ -386,10 +371,7 @@ impl Config {
         let mut problems = Vec::new();
         let mut missing = |is_missing: bool, text: &str| {
             if is_missing {
-                problems.push(Problem {
-                    at: Source::Default,
-                    text: text.to_owned(),
-                });
+                problems.push(Problem { at: Source::Default, text: text.to_owned() });
             }
         };
         missing(
@@ -413,11 +395,7 @@ impl Config {
             self.repositories.is_empty(),
             "[[repositories]] is empty: name at least one, with name = \"owner/name\"",
         );
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(ConfigError::Invalid(problems))
-        }
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
     }
 
     /// A value and where it came from, by dotted key. Sizes and durations are
@@ -433,9 +411,7 @@ impl Config {
 
     /// The repository of this name, in any case.
     pub fn repository(&self, name: &str) -> Option<&Repository> {
-        self.repositories
-            .iter()
-            .find(|repository| repository.name.eq_ignore_ascii_case(name))
+        self.repositories.iter().find(|repository| repository.name.eq_ignore_ascii_case(name))
     }
 
     /// `config show --json`. Holds no secret.
@@ -464,26 +440,14 @@ impl Config {
             })
             .collect();
         let width = |column: fn(&(&str, String, String)) -> usize| {
-            rows.iter()
-                .map(column)
-                .chain([5])
-                .max()
-                .unwrap_or(5)
-                .min(60)
+            rows.iter().map(column).chain([5]).max().unwrap_or(5).min(60)
         };
-        let (first, second) = (
-            width(|row| row.0.chars().count()),
-            width(|row| row.1.chars().count()),
-        );
+        let (first, second) = (width(|row| row.0.chars().count()), width(|row| row.1.chars().count()));
         let mut table = format!("{:first$}  {:second$}  FROM\n", "KEY", "VALUE");
         for (key, value, source) in &rows {
             let _ = writeln!(table, "{key:first$}  {value:second$}  {source}");
         }
-        let _ = writeln!(
-            table,
-            "\nagents: {}",
-            self.agents.keys().cloned().collect::<Vec<_>>().join(", ")
-        );
+        let _ = writeln!(table, "\nagents: {}", self.agents.keys().cloned().collect::<Vec<_>>().join(", "));
         match &self.file {
             Some(path) => {
                 let _ = writeln!(table, "file: {}", path.display());
@@ -502,22 +466,10 @@ fn built_in_profiles() -> Entries {
         .filter_map(|(name, text)| {
             // A test holds that each of them parses.
             let entries = layers::parse(text, &|_| Source::Default).ok()?;
-            Some((
-                (*name).to_owned(),
-                Entry {
-                    source: Source::Default,
-                    raw: Raw::Table(entries),
-                },
-            ))
+            Some(((*name).to_owned(), Entry { source: Source::Default, raw: Raw::Table(entries) }))
         })
         .collect();
-    Entries::from([(
-        "agents".to_owned(),
-        Entry {
-            source: Source::Default,
-            raw: Raw::Table(agents),
-        },
-    )])
+    Entries::from([("agents".to_owned(), Entry { source: Source::Default, raw: Raw::Table(agents) })])
 }
 
 /// The first file there is, and its text.
@@ -528,11 +480,7 @@ fn find_file(options: &LoadOptions) -> Result<Option<(PathBuf, String)>, ConfigE
         (None, None) => None,
     };
     if let Some((path, why)) = asked {
-        let unreadable = |source| ConfigError::Unreadable {
-            path: path.clone(),
-            why,
-            source,
-        };
+        let unreadable = |source| ConfigError::Unreadable { path: path.clone(), why, source };
         let path = std::path::absolute(&path).map_err(unreadable)?;
         let text = read_file(&path, why)?;
         return Ok(Some((path, text)));
@@ -540,17 +488,11 @@ fn find_file(options: &LoadOptions) -> Result<Option<(PathBuf, String)>, ConfigE
     let user = options
         .user_directory("XDG_CONFIG_HOME", ".config")
         .map(|directory| (directory.join("lazarus/lazarus.toml"), "the user's"));
-    for (path, why) in user
-        .into_iter()
-        .chain([(options.system_file.clone(), "the system's")])
-    {
+    for (path, why) in user.into_iter().chain([(options.system_file.clone(), "the system's")]) {
         match read_file(&path, why) {
             Ok(text) => return Ok(Some((path, text))),
             Err(ConfigError::Unreadable { source, .. })
-                if matches!(
-                    source.kind(),
-                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
-                ) => {}
+                if matches!(source.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {}
             Err(error) => return Err(error),
         }
     }
@@ -558,31 +500,20 @@ fn find_file(options: &LoadOptions) -> Result<Option<(PathBuf, String)>, ConfigE
 }
 
 fn read_file(path: &Path, why: &'static str) -> Result<String, ConfigError> {
-    let unreadable = |source| ConfigError::Unreadable {
-        path: path.to_owned(),
-        why,
-        source,
-    };
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), why, source };
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     let at = |line, text: &str| {
         let at = Source::File(path.to_owned(), line);
-        ConfigError::Invalid(vec![Problem {
-            at,
-            text: text.to_owned(),
-        }])
+        ConfigError::Invalid(vec![Problem { at, text: text.to_owned() }])
     };
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(at(1, "the file is larger than 1 MiB; is it the right one?"));
     }
     String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..good]
-            .split(|byte| *byte == b'\n')
-            .count();
+        let line = error.as_bytes()[..good].split(|byte| *byte == b'\n').count();
         at(line, "not valid UTF-8")
     })
 }
@@ -592,18 +523,12 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
     let mut root = Section::root(tree, report);
 
     let mut section = root.section("forge");
-    let forge = Forge {
-        url: address(&mut section, "url"),
-        token: section.secret("token"),
-    };
+    let forge = Forge { url: address(&mut section, "url"), token: section.secret("token") };
     section.finish();
 
     let mut section = root.section("webhook");
     let webhook = Webhook {
-        listen: section.get(
-            "listen",
-            SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8181),
-        ),
+        listen: section.get("listen", SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8181)),
         public_url: address(&mut section, "public_url"),
         secret: section.secret("secret"),
         max_body_bytes: section.size("max_body_bytes", 8 * MIB, 64 * KIB, GIB),
@@ -618,10 +543,7 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
 
     let mut section = root.section("paths");
     let state = options.user_directory("XDG_STATE_HOME", ".local/state");
-    let data = state.map_or_else(
-        || PathBuf::from("/var/lib/lazarus"),
-        |state| state.join("lazarus"),
-    );
+    let data = state.map_or_else(|| PathBuf::from("/var/lib/lazarus"), |state| state.join("lazarus"));
     let mut path = |key: &str, default: PathBuf| {
         section.path(key).unwrap_or_else(|| {
             section.default_value(key, default.to_string_lossy().into());
@@ -648,12 +570,8 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
         memory: section.size("memory", 2 * GIB, 16 * MIB, TIB),
         processes: section.number("processes", 512, 8, 1_000_000),
         open_files: section.number("open_files", 1024, 64, 1_000_000),
-        cpu: section.get_if(
-            "cpu",
-            2.0,
-            "a number of processors from 0.05 to 4096",
-            |cpu| (0.05..=4096.0).contains(cpu),
-        ),
+        cpu: section
+            .get_if("cpu", 2.0, "a number of processors from 0.05 to 4096", |cpu| (0.05..=4096.0).contains(cpu)),
         disk: section.size("disk", 4 * GIB, 16 * MIB, 1024 * TIB),
         files: section.number("files", 200_000, 1_000, 1_000_000_000),
         log: section.size("log", 16 * MIB, 64 * KIB, TIB),
@@ -668,9 +586,7 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
     section.finish();
 
     let mut section = root.section("engine");
-    let engine = Engine {
-        effect_workers: section.number("effect_workers", 16, 1, 1024),
-    };
+    let engine = Engine { effect_workers: section.number("effect_workers", 16, 1, 1024) };
     section.finish();
 
     let credentials = credentials(root.section("credentials"));
@@ -685,13 +601,7 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
             section.refuse(&name, agents::NAME_FORM);
         }
     }
-    refuse_own_secrets(
-        &profiles,
-        [&forge.token, &webhook.secret]
-            .into_iter()
-            .chain(credentials.values()),
-        report,
-    );
+    refuse_own_secrets(&profiles, [&forge.token, &webhook.secret].into_iter().chain(credentials.values()), report);
     root.finish();
 
     Config {
@@ -721,10 +631,7 @@ fn policy(mut section: Section<'_>, report: &Report) -> Policy {
             ttl_default = ttl_max;
             section.default_value("ttl_default", units::show_duration(ttl_max).into());
         } else {
-            section.problem(
-                "ttl_default",
-                "longer than policy.ttl_max; lower it, or raise ttl_max",
-            );
+            section.problem("ttl_default", "longer than policy.ttl_max; lower it, or raise ttl_max");
         }
     }
     let policy = Policy {
@@ -755,37 +662,20 @@ fn repositories(root: &mut Section<'_>) -> Vec<Repository> {
     for mut section in root.sections("repositories", "name") {
         let login = "the login of a person, such as \"alice\"";
         let team = "a team, such as \"acme/leads\"";
-        let named = section.optional_if(
-            "name",
-            "a repository, such as \"acme/widget\"",
-            |name: &String| is_pair(name),
-        );
+        let named = section.optional_if("name", "a repository, such as \"acme/widget\"", |name: &String| is_pair(name));
         let repository = Repository {
-            directors: section.list("directors", Vec::new(), login, |name: &String| {
-                is_forge_name(name)
-            }),
-            director_teams: section.list("director_teams", Vec::new(), team, |name: &String| {
-                is_pair(name)
-            }),
+            directors: section.list("directors", Vec::new(), login, |name: &String| is_forge_name(name)),
+            director_teams: section.list("director_teams", Vec::new(), team, |name: &String| is_pair(name)),
             administrators: section.get("administrators", true),
             name: named.clone().unwrap_or_default(),
         };
         if named.is_none() && !section.was_given("name") {
             section.problem("name", "missing; give name = \"owner/name\"");
         }
-        if repositories
-            .iter()
-            .any(|other| other.name.eq_ignore_ascii_case(&repository.name))
-        {
-            section.problem(
-                "name",
-                "this repository is configured twice; keep one of the two",
-            );
+        if repositories.iter().any(|other| other.name.eq_ignore_ascii_case(&repository.name)) {
+            section.problem("name", "this repository is configured twice; keep one of the two");
         }
-        if !repository.administrators
-            && repository.directors.is_empty()
-            && repository.director_teams.is_empty()
-        {
+        if !repository.administrators && repository.directors.is_empty() && repository.director_teams.is_empty() {
             section.problem(
                 "administrators",
                 "nobody could approve anything here; name directors or director_teams, or set administrators = true",
@@ -800,10 +690,7 @@ fn repositories(root: &mut Section<'_>) -> Vec<Repository> {
 fn credentials(mut section: Section<'_>) -> BTreeMap<String, SecretSource> {
     let mut credentials = BTreeMap::new();
     for key in section.keys() {
-        let name = ["_file", "_env", "_credential"]
-            .iter()
-            .find_map(|way| key.strip_suffix(way))
-            .unwrap_or(&key);
+        let name = ["_file", "_env", "_credential"].iter().find_map(|way| key.strip_suffix(way)).unwrap_or(&key);
         if credentials.contains_key(name) {
             continue;
         }
@@ -832,11 +719,7 @@ fn refuse_own_secrets<'a>(
         })
         .collect();
     for (name, profile) in profiles {
-        if let Some(variable) = profile
-            .env_allow
-            .iter()
-            .find(|variable| own.contains(variable))
-        {
+        if let Some(variable) = profile.env_allow.iter().find(|variable| own.contains(variable)) {
             let key = format!("agents.{name}.env_allow");
             let text = format!(
                 "{key}: {variable} holds a secret of the configuration; to give it to this agent, \
@@ -872,9 +755,7 @@ fn is_path(text: &str) -> bool {
         && text.starts_with('/')
         && !text.contains("//")
         && text.split('/').all(|part| part != "." && part != "..")
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.'))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.'))
 }
 
 /// A name as the forge allows it for people, organisations and repositories.
@@ -883,12 +764,9 @@ fn is_forge_name(text: &str) -> bool {
         && text != "."
         && text != ".."
         && !text.starts_with('-')
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 fn is_pair(text: &str) -> bool {
-    text.split_once('/')
-        .is_some_and(|(owner, name)| is_forge_name(owner) && is_forge_name(name))
+    text.split_once('/').is_some_and(|(owner, name)| is_forge_name(owner) && is_forge_name(name))
 }

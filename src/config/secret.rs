@@ -83,9 +83,7 @@ pub enum SecretError {
         place: String,
     },
     /// The environment variable is not there.
-    #[error(
-        "the environment variable {name} is not set; set it for this process, or give the secret by file"
-    )]
+    #[error("the environment variable {name} is not set; set it for this process, or give the secret by file")]
     NoVariable {
         /// Its name.
         name: String,
@@ -120,16 +118,12 @@ impl SecretSource {
     ///
     /// # Errors
     /// As there.
-    pub fn read_from(
-        &self,
-        environment: &dyn Fn(&str) -> Option<OsString>,
-    ) -> Result<SecretString, SecretError> {
+    pub fn read_from(&self, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<SecretString, SecretError> {
         match self {
             Self::Unset(key) => Err(SecretError::Unset { key: key.clone() }),
             Self::File(path) => read_file(path),
             Self::Env(name) => {
-                let value = environment(name)
-                    .ok_or_else(|| SecretError::NoVariable { name: name.clone() })?;
+                let value = environment(name).ok_or_else(|| SecretError::NoVariable { name: name.clone() })?;
                 let value = Zeroizing::new(value.into_encoded_bytes());
                 secret_text(&value, &self.to_string())
             }
@@ -157,10 +151,7 @@ impl fmt::Display for SecretSource {
 
 fn read_file(path: &Path) -> Result<SecretString, SecretError> {
     use std::os::unix::fs::OpenOptionsExt;
-    let unreadable = |source| SecretError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
+    let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
     // Not blocking: a FIFO in this place must not hang the daemon's start.
     let file = File::options()
         .read(true)
@@ -170,48 +161,32 @@ fn read_file(path: &Path) -> Result<SecretString, SecretError> {
     // Asked of the open file, so that nobody changes it in between.
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
-        return Err(SecretError::NotAFile {
-            path: path.to_owned(),
-        });
+        return Err(SecretError::NotAFile { path: path.to_owned() });
     }
     let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
     if mode & 0o022 != 0 || (owner != 0 && owner != rustix::process::geteuid().as_raw()) {
-        return Err(SecretError::WritableByOthers {
-            path: path.to_owned(),
-            mode,
-            owner,
-        });
+        return Err(SecretError::WritableByOthers { path: path.to_owned(), mode, owner });
     }
     if mode & 0o004 != 0 {
         tracing::warn!(path = %path.display(), "everybody on this machine can read this secret file; chmod 600");
     }
     // Room for all of it at once: a buffer that grows leaves copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET_BYTES as usize + 2));
-    file.take(MAX_SECRET_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    file.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     secret_text(&bytes, &format!("file {}", path.display()))
 }
 
 fn secret_text(bytes: &[u8], place: &str) -> Result<SecretString, SecretError> {
     if bytes.len() as u64 > MAX_SECRET_BYTES {
-        return Err(SecretError::TooLong {
-            place: place.to_owned(),
-        });
+        return Err(SecretError::TooLong { place: place.to_owned() });
     }
     let text = std::str::from_utf8(bytes)
         .ok()
         .filter(|text| !text.contains('\0'))
-        .ok_or_else(|| SecretError::NotText {
-            place: place.to_owned(),
-        })?;
-    let text = text
-        .strip_suffix('\n')
-        .map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
+        .ok_or_else(|| SecretError::NotText { place: place.to_owned() })?;
+    let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
     if text.trim().is_empty() {
-        return Err(SecretError::Empty {
-            place: place.to_owned(),
-        });
+        return Err(SecretError::Empty { place: place.to_owned() });
     }
     // Exactly as large as it must be, so that boxing it leaves no copy.
     Ok(SecretString::from(text.to_owned()))
@@ -234,12 +209,9 @@ mod tests {
 
     #[test]
     fn exactly_one_trailing_newline_is_taken_off() {
-        for (text, want) in [
-            ("s3cret", "s3cret"),
-            ("s3cret\n", "s3cret"),
-            ("s3cret\r\n", "s3cret"),
-            ("a\nb\n\n", "a\nb\n"),
-        ] {
+        for (text, want) in
+            [("s3cret", "s3cret"), ("s3cret\n", "s3cret"), ("s3cret\r\n", "s3cret"), ("a\nb\n\n", "a\nb\n")]
+        {
             let (_directory, source) = file(text.as_bytes(), 0o600);
             assert_eq!(source.read().unwrap().expose_secret(), want);
         }
@@ -250,17 +222,11 @@ mod tests {
         for mode in [0o620, 0o602, 0o666] {
             let (_directory, source) = file(b"s3cret", mode);
             let error = source.read().unwrap_err();
-            assert!(
-                matches!(error, SecretError::WritableByOthers { .. }),
-                "{mode:o}: {error}"
-            );
+            assert!(matches!(error, SecretError::WritableByOthers { .. }), "{mode:o}: {error}");
             assert!(error.to_string().contains("chmod 600"));
         }
         let (_directory, source) = file(b"s3cret", 0o640);
-        assert!(
-            source.read().is_ok(),
-            "a group that reads is how services are set up"
-        );
+        assert!(source.read().is_ok(), "a group that reads is how services are set up");
     }
 
     #[test]
@@ -278,11 +244,7 @@ mod tests {
     #[test]
     fn what_is_not_a_plain_file_neither_hangs_nor_is_read() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(
-            SecretSource::File(directory.path().to_owned())
-                .read()
-                .is_err()
-        );
+        assert!(SecretSource::File(directory.path().to_owned()).read().is_err());
         let fifo = directory.path().join("fifo");
         rustix::fs::mknodat(
             rustix::fs::CWD,
@@ -292,10 +254,7 @@ mod tests {
             0,
         )
         .unwrap();
-        assert!(matches!(
-            SecretSource::File(fifo).read(),
-            Err(SecretError::NotAFile { .. })
-        ));
+        assert!(matches!(SecretSource::File(fifo).read(), Err(SecretError::NotAFile { .. })));
     }
 
     #[test]
@@ -306,29 +265,12 @@ mod tests {
             "CREDENTIALS_DIRECTORY" => Some(directory.path().into()),
             _ => None,
         };
-        let read = |source: SecretSource| {
-            source
-                .read_from(&environment)
-                .map(|s| s.expose_secret().to_owned())
-        };
-        assert_eq!(
-            read(SecretSource::Env("FORGE_TOKEN".into())).unwrap(),
-            "from-env"
-        );
-        assert_eq!(
-            read(SecretSource::Credential("secret".into())).unwrap(),
-            "from-systemd"
-        );
-        assert!(
-            read(SecretSource::Env("OTHER".into()))
-                .unwrap_err()
-                .to_string()
-                .contains("OTHER")
-        );
+        let read = |source: SecretSource| source.read_from(&environment).map(|s| s.expose_secret().to_owned());
+        assert_eq!(read(SecretSource::Env("FORGE_TOKEN".into())).unwrap(), "from-env");
+        assert_eq!(read(SecretSource::Credential("secret".into())).unwrap(), "from-systemd");
+        assert!(read(SecretSource::Env("OTHER".into())).unwrap_err().to_string().contains("OTHER"));
         assert!(read(SecretSource::Credential("other".into())).is_err());
-        let error = SecretSource::Credential("x".into())
-            .read_from(&|_| None)
-            .unwrap_err();
+        let error = SecretSource::Credential("x".into()).read_from(&|_| None).unwrap_err();
         assert!(error.to_string().contains("LoadCredential=x"));
         let error = read(SecretSource::Unset("forge.token".into())).unwrap_err();
         assert!(error.to_string().contains("forge.token_file"));

@@ -73,11 +73,7 @@ impl Setting for f64 {
         match raw {
             Raw::Float(number) => Some(*number),
             Raw::Integer(number) => Some(*number as Self),
-            Raw::Text(text) if untyped => text
-                .trim()
-                .parse()
-                .ok()
-                .filter(|number: &Self| number.is_finite()),
+            Raw::Text(text) if untyped => text.trim().parse().ok().filter(|number: &Self| number.is_finite()),
             _ => None,
         }
     }
@@ -156,17 +152,12 @@ impl Report {
 
     /// The layer that gave this key, once it has been read.
     pub(crate) fn source_of(&self, key: &str) -> Source {
-        self.values
-            .borrow()
-            .get(key)
-            .map_or(Source::Default, |value| value.source.clone())
+        self.values.borrow().get(key).map_or(Source::Default, |value| value.source.clone())
     }
 
     /// Notes a value.
     pub(crate) fn value(&self, key: String, value: Value, source: Source) {
-        self.values
-            .borrow_mut()
-            .insert(key, Sourced { value, source });
+        self.values.borrow_mut().insert(key, Sourced { value, source });
     }
 
     /// The values, or the problems.
@@ -181,11 +172,7 @@ impl Report {
             };
             problems.push(Problem { at, text });
         }
-        if problems.is_empty() {
-            Ok(self.values.into_inner())
-        } else {
-            Err(problems)
-        }
+        if problems.is_empty() { Ok(self.values.into_inner()) } else { Err(problems) }
     }
 }
 
@@ -200,11 +187,7 @@ fn nearest<'a>(key: &str, known: &'a BTreeSet<String>) -> Option<&'a String> {
     known.iter().min_by_key(|candidate| {
         let (its_parent, its_leaf) = split(candidate);
         let within = strsim::damerau_levenshtein(&leaf, &its_leaf);
-        if its_parent == parent {
-            within
-        } else {
-            (within + 3).min(strsim::damerau_levenshtein(key, candidate) + 1)
-        }
+        if its_parent == parent { within } else { (within + 3).min(strsim::damerau_levenshtein(key, candidate) + 1) }
     })
 }
 
@@ -220,13 +203,7 @@ pub(crate) struct Section<'r> {
 
 impl<'r> Section<'r> {
     fn new(path: String, source: Source, entries: Entries, report: &'r Report) -> Self {
-        Self {
-            path,
-            source,
-            entries,
-            given: BTreeSet::new(),
-            report,
-        }
+        Self { path, source, entries, given: BTreeSet::new(), report }
     }
 
     /// The whole tree.
@@ -236,11 +213,7 @@ impl<'r> Section<'r> {
 
     /// The dotted name of a key in this section.
     pub(crate) fn name_of(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     /// Notes a problem with a key of this section.
@@ -273,22 +246,13 @@ impl<'r> Section<'r> {
     /// Takes a key whose name is not allowed, and says so.
     pub(crate) fn refuse(&mut self, key: &str, why: &str) {
         if let Some(entry) = self.entries.remove(key) {
-            let name: String = self
-                .name_of(key)
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(120)
-                .collect();
+            let name: String = self.name_of(key).chars().filter(|c| !c.is_control()).take(120).collect();
             self.report.problem(entry.source, format!("{name}: {why}"));
         }
     }
 
     fn wrong(&self, key: &str, entry: &Entry, wanted: &str) {
-        let mut text = format!(
-            "{}: must be {}",
-            self.name_of(key),
-            wanted.trim_end_matches(',')
-        );
+        let mut text = format!("{}: must be {}", self.name_of(key), wanted.trim_end_matches(','));
         // What stands there is not repeated, since it may be a secret; its kind
         // only where it helps.
         let kind = entry.raw.kind();
@@ -305,17 +269,11 @@ impl<'r> Section<'r> {
     }
 
     /// A value that may be missing and must satisfy a condition.
-    pub(crate) fn optional_if<T: Setting>(
-        &mut self,
-        key: &str,
-        wanted: &str,
-        good: impl Fn(&T) -> bool,
-    ) -> Option<T> {
+    pub(crate) fn optional_if<T: Setting>(&mut self, key: &str, wanted: &str, good: impl Fn(&T) -> bool) -> Option<T> {
         let entry = self.take(key)?;
         let value = T::from_raw(&entry.raw, entry.source.is_untyped()).filter(good);
         if let Some(value) = &value {
-            self.report
-                .value(self.name_of(key), value.show(), entry.source);
+            self.report.value(self.name_of(key), value.show(), entry.source);
         } else {
             self.wrong(key, &entry, wanted);
         }
@@ -328,13 +286,7 @@ impl<'r> Section<'r> {
     }
 
     /// A value that must satisfy a condition, with its default.
-    pub(crate) fn get_if<T: Setting>(
-        &mut self,
-        key: &str,
-        default: T,
-        wanted: &str,
-        good: impl Fn(&T) -> bool,
-    ) -> T {
+    pub(crate) fn get_if<T: Setting>(&mut self, key: &str, default: T, wanted: &str, good: impl Fn(&T) -> bool) -> T {
         self.optional_if(key, wanted, good).unwrap_or_else(|| {
             self.default_value(key, default.show());
             default
@@ -350,43 +302,25 @@ impl<'r> Section<'r> {
     pub(crate) fn number(&mut self, key: &str, default: u32, least: u32, most: u32) -> u32 {
         let wanted = format!("a whole number from {least} to {most}");
         let range = i64::from(least)..=i64::from(most);
-        let number = self.get_if(key, i64::from(default), &wanted, |number| {
-            range.contains(number)
-        });
+        let number = self.get_if(key, i64::from(default), &wanted, |number| range.contains(number));
         u32::try_from(number).unwrap_or(default)
     }
 
     /// A duration within bounds.
-    pub(crate) fn duration(
-        &mut self,
-        key: &str,
-        default: Duration,
-        least: Duration,
-        most: Duration,
-    ) -> Duration {
+    pub(crate) fn duration(&mut self, key: &str, default: Duration, least: Duration, most: Duration) -> Duration {
         let wanted = format!(
             "{}, from {} to {},",
             units::DURATION_FORM,
             units::show_duration(least),
             units::show_duration(most)
         );
-        self.get_if(key, default, &wanted, |duration| {
-            (least..=most).contains(duration)
-        })
+        self.get_if(key, default, &wanted, |duration| (least..=most).contains(duration))
     }
 
     /// A size within bounds, in bytes.
     pub(crate) fn size(&mut self, key: &str, default: u64, least: u64, most: u64) -> u64 {
-        let wanted = format!(
-            "{}, from {} to {},",
-            units::SIZE_FORM,
-            units::show_size(least),
-            units::show_size(most)
-        );
-        self.get_if(key, Bytes(default), &wanted, |size| {
-            (least..=most).contains(&size.0)
-        })
-        .0
+        let wanted = format!("{}, from {} to {},", units::SIZE_FORM, units::show_size(least), units::show_size(most));
+        self.get_if(key, Bytes(default), &wanted, |size| (least..=most).contains(&size.0)).0
     }
 
     /// A path. One from a file is relative to the file's directory, any other
@@ -395,11 +329,7 @@ impl<'r> Section<'r> {
         let entry = self.take(key)?;
         match resolve(&entry) {
             Ok(path) => {
-                self.report.value(
-                    self.name_of(key),
-                    path.to_string_lossy().into(),
-                    entry.source,
-                );
+                self.report.value(self.name_of(key), path.to_string_lossy().into(), entry.source);
                 Some(path)
             }
             Err(wanted) => {
@@ -434,8 +364,7 @@ impl<'r> Section<'r> {
                 None => self.wrong(key, item, wanted),
             }
         }
-        self.report
-            .value(self.name_of(key), show(&list), entry.source);
+        self.report.value(self.name_of(key), show(&list), entry.source);
         list
     }
 
@@ -476,9 +405,7 @@ impl<'r> Section<'r> {
             let path = format!("{}[{index}]", self.name_of(key));
             let entries = match item.raw {
                 Raw::Table(entries) => entries,
-                Raw::Text(_) if item.source.is_untyped() => {
-                    Entries::from([(bare.to_owned(), item.clone())])
-                }
+                Raw::Text(_) if item.source.is_untyped() => Entries::from([(bare.to_owned(), item.clone())]),
                 _ => {
                     self.wrong(key, &item, "a list of tables");
                     continue;
@@ -509,18 +436,12 @@ impl<'r> Section<'r> {
                 continue;
             };
             let place = match (way, &entry.raw) {
-                ("file", Raw::Text(text)) if !looks_like_a_secret(text) => {
-                    resolve(&entry).map(SecretSource::File)
+                ("file", Raw::Text(text)) if !looks_like_a_secret(text) => resolve(&entry).map(SecretSource::File),
+                ("file", _) => Err("the path of a file that holds the secret (not the secret itself)"),
+                ("env", Raw::Text(text)) if is_env_name(text) => Ok(SecretSource::Env(text.clone())),
+                ("env", _) => {
+                    Err("the name of an environment variable, in capitals, digits and _ (not the secret itself)")
                 }
-                ("file", _) => {
-                    Err("the path of a file that holds the secret (not the secret itself)")
-                }
-                ("env", Raw::Text(text)) if is_env_name(text) => {
-                    Ok(SecretSource::Env(text.clone()))
-                }
-                ("env", _) => Err(
-                    "the name of an environment variable, in capitals, digits and _ (not the secret itself)",
-                ),
                 (_, Raw::Text(text)) if is_credential_name(text) && !looks_like_a_secret(text) => {
                     Ok(SecretSource::Credential(text.clone()))
                 }
@@ -535,34 +456,20 @@ impl<'r> Section<'r> {
         if let [(first, _), (second, _), ..] = &found[..]
             && first.rank() == second.rank()
         {
-            let text = format!(
-                "{name}: give one of {name}_file, {name}_env and {name}_credential, not several"
-            );
+            let text = format!("{name}: give one of {name}_file, {name}_env and {name}_credential, not several");
             self.report.problem(second.clone(), text);
         }
-        let (source, place) = found
-            .into_iter()
-            .next()
-            .unwrap_or((Source::Default, SecretSource::Unset(name.clone())));
+        let (source, place) = found.into_iter().next().unwrap_or((Source::Default, SecretSource::Unset(name.clone())));
         self.report.value(name, place.to_string().into(), source);
         place
     }
 
     /// What is left was not asked for: unknown keys.
     pub(crate) fn finish(self) {
-        let Self {
-            path,
-            entries,
-            report,
-            ..
-        } = self;
+        let Self { path, entries, report, .. } = self;
         let mut unknown = report.unknown.borrow_mut();
         for (key, entry) in entries {
-            let name = if path.is_empty() {
-                key
-            } else {
-                format!("{path}.{key}")
-            };
+            let name = if path.is_empty() { key } else { format!("{path}.{key}") };
             unknown.push((name, entry.source));
         }
     }
@@ -578,17 +485,8 @@ fn list_of(entry: &Entry) -> Option<Vec<Entry>> {
                     _ => None,
                 };
             }
-            let item = |text: &str| Entry {
-                source: entry.source.clone(),
-                raw: Raw::Text(text.to_owned()),
-            };
-            Some(
-                text.split(',')
-                    .map(str::trim)
-                    .filter(|text| !text.is_empty())
-                    .map(item)
-                    .collect(),
-            )
+            let item = |text: &str| Entry { source: entry.source.clone(), raw: Raw::Text(text.to_owned()) };
+            Some(text.split(',').map(str::trim).filter(|text| !text.is_empty()).map(item).collect())
         }
         _ => None,
     }
@@ -615,28 +513,19 @@ fn resolve(entry: &Entry) -> Result<PathBuf, &'static str> {
 /// written where its name belongs is then nearly always refused, unseen.
 pub(crate) fn is_env_name(text: &str) -> bool {
     text.len() <= 64
-        && text
-            .bytes()
-            .next()
-            .is_some_and(|b| b.is_ascii_uppercase() || b == b'_')
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+        && text.bytes().next().is_some_and(|b| b.is_ascii_uppercase() || b == b'_')
+        && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
 }
 
 fn is_credential_name(text: &str) -> bool {
     (1..=255).contains(&text.len())
         && !text.starts_with('.')
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 /// A forge's token is 40 hexadecimal digits; nobody names a file so.
 fn looks_like_a_secret(text: &str) -> bool {
     let text = text.trim();
     (text.len() >= 32 && text.bytes().all(|b| b.is_ascii_hexdigit()))
-        || ["sk-", "ghp_", "github_pat_", "glpat-", "gto_"]
-            .iter()
-            .any(|prefix| text.starts_with(prefix))
+        || ["sk-", "ghp_", "github_pat_", "glpat-", "gto_"].iter().any(|prefix| text.starts_with(prefix))
 }

@@ -12,8 +12,7 @@ pub const LONGEST: Duration = Duration::from_secs(10 * 365 * DAY);
 /// What [`parse_duration`] takes, for error messages.
 pub const DURATION_FORM: &str = "a duration such as \"90s\", \"15m\", \"4h\", \"30d\" or \"1h30m\"";
 /// What [`parse_size`] takes, for error messages.
-pub const SIZE_FORM: &str =
-    "a size such as \"512KiB\", \"16MiB\" or \"2GiB\", or a number of bytes";
+pub const SIZE_FORM: &str = "a size such as \"512KiB\", \"16MiB\" or \"2GiB\", or a number of bytes";
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
@@ -68,26 +67,12 @@ pub fn show_duration(duration: Duration) -> String {
             rest %= unit;
         }
     }
-    if text.is_empty() {
-        "0s".to_owned()
-    } else {
-        text
-    }
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
-const BINARY: [(&str, u64); 4] = [
-    ("TiB", 1 << 40),
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-];
-const DECIMAL: [(&str, u64); 5] = [
-    ("TB", 1_000_000_000_000),
-    ("GB", 1_000_000_000),
-    ("MB", 1_000_000),
-    ("kB", 1_000),
-    ("B", 1),
-];
+const BINARY: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+const DECIMAL: [(&str, u64); 5] =
+    [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000), ("B", 1)];
 
 /// Reads a size in bytes: a whole number and `B`, `KiB`, `MiB`, `GiB`, `TiB`
 /// (powers of 1024) or `kB`, `MB`, `GB`, `TB` (powers of 1000); a bare number
@@ -96,18 +81,8 @@ pub fn parse_size(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let number: u64 = text.get(..digits)?.parse().ok()?;
     let word = text[digits..].strip_prefix(' ').unwrap_or(&text[digits..]);
-    let unit = if word.is_empty() {
-        1
-    } else {
-        BINARY
-            .iter()
-            .chain(&DECIMAL)
-            .find(|(name, _)| *name == word)?
-            .1
-    };
-    number
-        .checked_mul(unit)
-        .filter(|bytes| i64::try_from(*bytes).is_ok())
+    let unit = if word.is_empty() { 1 } else { BINARY.iter().chain(&DECIMAL).find(|(name, _)| *name == word)?.1 };
+    number.checked_mul(unit).filter(|bytes| i64::try_from(*bytes).is_ok())
 }
 
 /// Writes a size in the largest power of 1024 that divides it.
@@ -138,45 +113,23 @@ mod tests {
             ("1h30m", 5_400),
             ("0s", 0),
         ] {
-            assert_eq!(
-                parse_duration(text),
-                Some(Duration::from_secs(seconds)),
-                "{text}"
-            );
+            assert_eq!(parse_duration(text), Some(Duration::from_secs(seconds)), "{text}");
         }
     }
 
     #[test]
     fn a_duration_that_is_not_one_is_refused() {
         let long = "9".repeat(60) + "s";
-        for text in [
-            "",
-            "5",
-            "h",
-            "4 h",
-            "-4h",
-            "4H",
-            "1.5h",
-            "30m1h",
-            "1h1h",
-            "99999999999999999999s",
-            "11000d",
-            "४h",
-            &long,
-        ] {
+        for text in
+            ["", "5", "h", "4 h", "-4h", "4H", "1.5h", "30m1h", "1h1h", "99999999999999999999s", "11000d", "४h", &long]
+        {
             assert_eq!(parse_duration(text), None, "{text}");
         }
     }
 
     #[test]
     fn sizes_are_read_in_both_families_of_units() {
-        for (text, bytes) in [
-            ("2GiB", 2 << 30),
-            ("512 KiB", 512 << 10),
-            ("5MB", 5_000_000),
-            ("100", 100),
-            ("7B", 7),
-        ] {
+        for (text, bytes) in [("2GiB", 2 << 30), ("512 KiB", 512 << 10), ("5MB", 5_000_000), ("100", 100), ("7B", 7)] {
             assert_eq!(parse_size(text), Some(bytes), "{text}");
         }
         for text in ["", "GiB", "2gib", "-1", "1.5GiB", "2GiBs", "99999999999TiB"] {

@@ -74,10 +74,10 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<bool> {
 
 async fn say(text: &str, who: &str, issue: i64) -> anyhow::Result<()> {
     let file = serving_file();
-    let serving: Serving = std::fs::read(&file)
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok())
-        .with_context(|| format!("no demo serves here ({} is not there); start one with `lazarus demo --serve`", file.display()))?;
+    let serving: Serving =
+        std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).with_context(|| {
+            format!("no demo serves here ({} is not there); start one with `lazarus demo --serve`", file.display())
+        })?;
     let names: Vec<&str> = serving.people.iter().map(|(n, _)| n.as_str()).collect();
     let token = serving
         .people
@@ -229,7 +229,10 @@ async fn main_job(
                 ("Auto-revive", "ask"),
                 ("Council", "_No response_"),
                 ("Success criteria", "```markdown\n- [ ] `PURPOSE.md` says what this project is for\n```"),
-                ("Objective", "Write a few lines into `PURPOSE.md`, so that newcomers find out what this project is for."),
+                (
+                    "Objective",
+                    "Write a few lines into `PURPOSE.md`, so that newcomers find out what this project is for.",
+                ),
             ],
         )
         .await?;
@@ -242,7 +245,8 @@ async fn main_job(
     tokio::time::sleep(Duration::from_secs(2)).await;
     ada.comment(repository, issue, "Good idea.\n\n/approve").await?;
     let spawn_log = stage.until_kind("spawn-log").await?;
-    let cell = crate::publication::parse_marker(&spawn_log).and_then(|m| m.cell).context("the spawn log names no cell")?;
+    let cell =
+        crate::publication::parse_marker(&spawn_log).and_then(|m| m.cell).context("the spawn log names no cell")?;
 
     play::title("anybody may ask how it stands");
     ben.comment(repository, issue, "/status").await?;

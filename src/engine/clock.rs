@@ -70,7 +70,8 @@ impl Clock {
 }
 
 fn first_offset(mark: Option<&Mark>, newest: i64, boot: &str, since_boot: i64, wall: i64) -> i64 {
-    let by_mark = mark.filter(|m| m.boot == boot && !boot.is_empty() && m.since_boot <= since_boot).map(|m| m.at - m.since_boot);
+    let by_mark =
+        mark.filter(|m| m.boot == boot && !boot.is_empty() && m.since_boot <= since_boot).map(|m| m.at - m.since_boot);
     let offset = match by_mark {
         // The same boot: the wall may have been set, the time we were away is known.
         Some(offset) if (wall - (since_boot + offset)).abs() > STEP_MAX => offset,

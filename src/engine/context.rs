@@ -51,11 +51,7 @@ impl Context {
     ///
     /// # Errors
     /// Where a template cannot be used.
-    pub fn new(
-        config: Config,
-        profiles: Profiles,
-        secrets: Vec<(String, SecretString)>,
-    ) -> Result<Self, RenderError> {
+    pub fn new(config: Config, profiles: Profiles, secrets: Vec<(String, SecretString)>) -> Result<Self, RenderError> {
         Ok(Self {
             templates: Templates::load(config.templates.as_deref())?,
             built_in: Templates::load(None)?,

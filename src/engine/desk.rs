@@ -98,8 +98,7 @@ impl<'a> Desk<'a> {
             summons_warned: vec![],
             shown_state: None,
         };
-        let desk =
-            Self { tx, context, now, key: key.to_owned(), effects: 0, id, mission, repo: repo.clone() };
+        let desk = Self { tx, context, now, key: key.to_owned(), effects: 0, id, mission, repo: repo.clone() };
         Ok((desk, true))
     }
 
@@ -142,7 +141,8 @@ impl<'a> Desk<'a> {
     }
 
     fn queue_as(&self, id: &str, lane: String, effect: &Effect, cell: Option<&CellId>, not_before: i64) -> Result<()> {
-        let data = serde_json::to_string(effect).map_err(|e| StoreError::Corrupt { what: "effect", why: e.to_string() })?;
+        let data =
+            serde_json::to_string(effect).map_err(|e| StoreError::Corrupt { what: "effect", why: e.to_string() })?;
         self.tx.queue(
             &EffectRow {
                 seq: 0,
@@ -170,7 +170,8 @@ impl<'a> Desk<'a> {
             self.record(&Actor::System, cell, "gate_removed", &json!({"effect": id, "removed": published.removed}))?;
         }
         let kind = publication.kind().to_owned();
-        let effect = Effect::Comment { repo: self.repo.clone(), number: self.mission.number, kind, body: published.body };
+        let effect =
+            Effect::Comment { repo: self.repo.clone(), number: self.mission.number, kind, body: published.body };
         self.queue_as(&id, comment_lane(&self.id), &effect, cell, 0)
     }
 
@@ -200,8 +201,11 @@ impl<'a> Desk<'a> {
             self.mission.shown_state = Some(state.word().to_owned());
             let lane = format!("label:{}", self.id);
             self.tx.supersede(&lane, "state_label")?;
-            let effect =
-                Effect::StateLabel { repo: self.repo.clone(), number: self.mission.number, state: state.word().to_owned() };
+            let effect = Effect::StateLabel {
+                repo: self.repo.clone(),
+                number: self.mission.number,
+                state: state.word().to_owned(),
+            };
             self.queue(lane, &effect, None, 0)?;
         }
         Ok(())
@@ -273,7 +277,8 @@ impl<'a> Desk<'a> {
 
     /// Keeps it.
     pub fn put_facts(&self, cell: &CellId, facts: &Facts) -> Result<()> {
-        let text = serde_json::to_string(facts).map_err(|e| StoreError::Corrupt { what: "facts", why: e.to_string() })?;
+        let text =
+            serde_json::to_string(facts).map_err(|e| StoreError::Corrupt { what: "facts", why: e.to_string() })?;
         self.tx.put_facts(cell.as_str(), &text)
     }
 
@@ -359,7 +364,8 @@ impl<'a> Desk<'a> {
 
     /// Notes what an operator's command came to.
     pub fn settle_operation(&self, operation: &str, outcome: &Outcome) -> Result<()> {
-        let text = serde_json::to_string(outcome).map_err(|e| StoreError::Corrupt { what: "outcome", why: e.to_string() })?;
+        let text =
+            serde_json::to_string(outcome).map_err(|e| StoreError::Corrupt { what: "outcome", why: e.to_string() })?;
         self.tx.put_operation(operation, &text, self.now.0)
     }
 
@@ -477,6 +483,5 @@ pub fn name_of(actor: &Actor) -> String {
 /// A point in time for people, in UTC, to the minute.
 pub fn time_words(at: At) -> String {
     jiff::Timestamp::from_millisecond(at.0)
-        .map(|t| t.strftime("%Y-%m-%d %H:%M UTC").to_string())
-        .unwrap_or_else(|_| "never".to_owned())
+        .map_or_else(|_| "never".to_owned(), |t| t.strftime("%Y-%m-%d %H:%M UTC").to_string())
 }

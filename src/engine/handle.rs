@@ -3,7 +3,10 @@
 use super::context::Context;
 use super::desk::{Desk, mission_id};
 use super::input::{AuthorityRequest, Effect, Input, LabelEvent, Outcome, Until};
-use crate::cell::{self, Actor, Approval, At, AutoRevive, BackendKind, CellId, Identity, Input as CellInput, Outcome as End, Role, Spec, State};
+use crate::cell::{
+    self, Actor, Approval, At, AutoRevive, BackendKind, CellId, Identity, Input as CellInput, Outcome as End, Role,
+    Spec, State,
+};
 use crate::gitea::event::{CommentAction, CommentSnapshot, ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
 use crate::mission::{
     ApprovedText, Ballot, Command, Level, Line, SummonOptions, Verdict, duration_words, grammar, is_proposal,
@@ -103,10 +106,15 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
             let mut facts = desk.facts(&cell)?;
             facts.harvest = Some(harvest.clone());
             desk.put_facts(&cell, &facts)?;
-            desk.record(&Actor::System, Some(&cell), "harvested", &json!({
-                "commits": harvest.commit_count, "files": harvest.file_count, "uncommitted": harvest.uncommitted,
-                "unknown": harvest.unknown,
-            }))?;
+            desk.record(
+                &Actor::System,
+                Some(&cell),
+                "harvested",
+                &json!({
+                    "commits": harvest.commit_count, "files": harvest.file_count, "uncommitted": harvest.uncommitted,
+                    "unknown": harvest.unknown,
+                }),
+            )?;
             let _ = desk.apply(&cell, &CellInput::Ended, &Actor::System)?;
             desk.show()?;
             desk.close()
@@ -246,7 +254,10 @@ fn commented(
     if in_minute > limit {
         // Said once a minute, then silence: answering each would be the flood.
         if in_minute - count <= limit {
-            let text = format!("`{}` gave more than {limit} commands in a minute; the rest of this minute is not read.", comment.author.login);
+            let text = format!(
+                "`{}` gave more than {limit} commands in a minute; the rest of this minute is not read.",
+                comment.author.login
+            );
             let answer = Answer { items: vec![(false, text)], ..Answer::default() };
             desk.answer(comment.id, false, true, &answer)?;
         }
@@ -261,12 +272,7 @@ fn commented(
         person: comment.author.clone(),
         written_at: comment.created_at.as_millisecond(),
         logins: logins_in(&parsed.lines),
-        voters: desk
-            .mission
-            .ballot
-            .iter()
-            .flat_map(|b| b.votes.iter().map(|v| (v.id, v.login.clone())))
-            .collect(),
+        voters: desk.mission.ballot.iter().flat_map(|b| b.votes.iter().map(|v| (v.id, v.login.clone()))).collect(),
         lines: parsed.lines,
         stated_write,
     };
@@ -340,15 +346,34 @@ impl Asked {
     }
 }
 
+/// What is to be shown: all, or one.
+enum About<T> {
+    All,
+    One(T),
+}
+
+impl<T: Clone> About<T> {
+    fn of(one: Option<&T>) -> Self {
+        one.map_or(Self::All, |one| Self::One(one.clone()))
+    }
+
+    const fn only(&self) -> Option<&T> {
+        match self {
+            Self::All => None,
+            Self::One(one) => Some(one),
+        }
+    }
+}
+
 /// What came of one command.
 #[derive(Default)]
 struct Done {
     ok: bool,
     /// Words; empty where what follows speaks for itself.
     says: String,
-    status: Option<Option<CellId>>,
+    status: Option<About<CellId>>,
     change: Option<TextChange>,
-    help: Option<Option<String>>,
+    help: Option<About<String>>,
     mentions: Vec<String>,
     cell: Option<CellId>,
     /// What an operator's command waits for.
@@ -378,7 +403,10 @@ impl Desk<'_> {
         let label = approval_label(self.context, &self.repo);
         // Whoever opens an issue by the web form can put any label on it.
         if label.is_some_and(|l| issue.labels.iter().any(|x| x.id == l))
-            && matches!(action, IssueAction::Opened | IssueAction::Seen | IssueAction::LabelsChanged | IssueAction::Other)
+            && matches!(
+                action,
+                IssueAction::Opened | IssueAction::Seen | IssueAction::LabelsChanged | IssueAction::Other
+            )
         {
             self.mission.smuggled_label = true;
             self.drop_label()?;
@@ -434,7 +462,11 @@ impl Desk<'_> {
                 }
                 let cell = match &old {
                     Some(ballot) => {
-                        let _ = self.apply(&ballot.cell.clone(), &CellInput::Revise { spec: proposal.spec.clone() }, &proposer)?;
+                        let _ = self.apply(
+                            &ballot.cell.clone(),
+                            &CellInput::Revise { spec: proposal.spec.clone() },
+                            &proposer,
+                        )?;
                         ballot.cell.clone()
                     }
                     None => {
@@ -469,14 +501,20 @@ impl Desk<'_> {
             }
             Err(errors) => {
                 if let Some(ballot) = self.mission.ballot.take() {
-                    let drop = CellInput::Drop { outcome: End::Abandoned, reason: "the proposal was edited and cannot be read any more".to_owned() };
+                    let drop = CellInput::Drop {
+                        outcome: End::Abandoned,
+                        reason: "the proposal was edited and cannot be read any more".to_owned(),
+                    };
                     let _ = self.apply(&ballot.cell, &drop, &Actor::System)?;
                 }
                 if self.mission.complained_of.as_deref() == Some(&text.hash) {
                     return Ok(());
                 }
                 self.mission.complained_of = Some(text.hash);
-                let mut items = vec![(false, "This proposal cannot be read as it is. Edit the issue; each of these needs a change:".to_owned())];
+                let mut items = vec![(
+                    false,
+                    "This proposal cannot be read as it is. Edit the issue; each of these needs a change:".to_owned(),
+                )];
                 items.extend(errors.into_iter().map(|e| (false, format!("{}: {}", e.field, e.why))));
                 let answer = Answer { items, ..Answer::default() };
                 self.publish(&Publication::Refusal(answer), None)
@@ -532,7 +570,8 @@ impl Desk<'_> {
             let reason = "the text was changed after it was approved".to_owned();
             match cell.state {
                 State::Invited => {
-                    let _ = self.apply(&cell.id, &CellInput::Drop { outcome: End::Abandoned, reason }, &Actor::System)?;
+                    let _ =
+                        self.apply(&cell.id, &CellInput::Drop { outcome: End::Abandoned, reason }, &Actor::System)?;
                 }
                 State::Preparing => {
                     let close = CellInput::Close { outcome: End::Abandoned, reason: Some(reason) };
@@ -555,7 +594,10 @@ impl Desk<'_> {
         if let Some(ballot) = self.mission.ballot.clone().filter(|b| b.request) {
             // A request was for the text as it was.
             self.mission.ballot = None;
-            let drop = CellInput::Drop { outcome: End::Abandoned, reason: "the text was changed after the request".to_owned() };
+            let drop = CellInput::Drop {
+                outcome: End::Abandoned,
+                reason: "the text was changed after the request".to_owned(),
+            };
             let _ = self.apply(&ballot.cell, &drop, &Actor::System)?;
         }
         if self.mission.open {
@@ -565,12 +607,7 @@ impl Desk<'_> {
     }
 
     fn deleted(&mut self, by: &Person) -> Result<()> {
-        self.record(
-            &Actor::Person { id: by.id, login: by.login.clone() },
-            None,
-            "issue_deleted",
-            &json!({}),
-        )?;
+        self.record(&Actor::Person { id: by.id, login: by.login.clone() }, None, "issue_deleted", &json!({}))?;
         self.mission.deleted = true;
         self.mission.open = false;
         self.end_all("the issue was deleted")
@@ -603,7 +640,10 @@ impl Desk<'_> {
         if newest.level != Some(Level::Director) {
             self.drop_label()?;
             return self.warn(
-                format!("`{}` is not a director here, so the label approves nothing; it was taken off.", newest.actor.login),
+                format!(
+                    "`{}` is not a director here, so the label approves nothing; it was taken off.",
+                    newest.actor.login
+                ),
                 None,
             );
         }
@@ -638,7 +678,12 @@ impl Desk<'_> {
             };
             if let (false, Line::Command { command, .. }) = (done.ok, line) {
                 let why = self.context.redact(&done.says);
-                self.record(&asked.actor, done.cell.as_ref(), "refused", &json!({"command": verb_of(command), "why": why}))?;
+                self.record(
+                    &asked.actor,
+                    done.cell.as_ref(),
+                    "refused",
+                    &json!({"command": verb_of(command), "why": why}),
+                )?;
             }
             all &= done.ok;
             none &= !done.ok;
@@ -646,14 +691,14 @@ impl Desk<'_> {
                 answer.items.push((done.ok, done.says));
             }
             if let Some(only) = done.status {
-                answer.status = Some(self.status(only.as_ref())?);
+                answer.status = Some(self.status(only.only())?);
             }
             answer.change = done.change.or(answer.change);
             if let Some(only) = done.help {
                 answer.help.extend(
                     grammar()
                         .iter()
-                        .filter(|c| only.as_deref().is_none_or(|o| o == c.name))
+                        .filter(|c| only.only().is_none_or(|o| o == c.name))
                         .map(|c| (c.usage.replace('|', "\\|"), c.who.to_owned(), c.does.to_owned())),
                 );
             }
@@ -710,13 +755,14 @@ impl Desk<'_> {
         let only_directors = |what: &str| {
             Done::no(format!("`/{what}` is for directors of this repository, and `{}` is not one", asked.login()))
         };
-        let not_yet = |what: &str| Done::no(format!("`/{what}` is known, but this version of Lazarus cannot do it yet"));
+        let not_yet =
+            |what: &str| Done::no(format!("`/{what}` is known, but this version of Lazarus cannot do it yet"));
         let actor = &asked.actor;
         Ok(match command {
-            Command::Help { command } => Done { ok: true, help: Some(command.clone()), ..Done::default() },
+            Command::Help { command } => Done { ok: true, help: Some(About::of(command.as_ref())), ..Done::default() },
             Command::Status { cell } => match cell {
                 Some(id) if self.cell(id)?.is_none() => Done::no(format!("there is no cell `{id}` in this mission")),
-                only => Done { ok: true, status: Some(only.clone()), ..Done::default() },
+                only => Done { ok: true, status: Some(About::of(only.as_ref())), ..Done::default() },
             },
             Command::Summon { agents, options } => {
                 if !writer {
@@ -868,7 +914,12 @@ impl Desk<'_> {
                         }
                     }
                 };
-                self.on_cell(named.as_ref(), &CellInput::Resurrect, actor, |_, _| Ok(Done::ok("").until(Until::Active)))?
+                self.on_cell(
+                    named.as_ref(),
+                    &CellInput::Resurrect,
+                    actor,
+                    |_, _| Ok(Done::ok("").until(Until::Active)),
+                )?
             }
             Command::Destroy { .. } if !director => only_directors("destroy"),
             Command::Destroy { cell } => {
@@ -927,11 +978,13 @@ impl Desk<'_> {
 
     fn approve(&mut self, asked: &Asked) -> Result<Done> {
         if self.mission.ballot.is_none() {
-            return Ok(Done::no(if self.mission.is_proposal && self.mission.complained_of.as_deref() == Some(&self.mission.text) {
-                "this proposal cannot be read as it is, so it cannot be approved; see the comment that names its fields"
-            } else {
-                "there is no open proposal or request here; `/summon AGENT` asks for a cell"
-            }));
+            return Ok(Done::no(
+                if self.mission.is_proposal && self.mission.complained_of.as_deref() == Some(&self.mission.text) {
+                    "this proposal cannot be read as it is, so it cannot be approved; see the comment that names its fields"
+                } else {
+                    "there is no open proposal or request here; `/summon AGENT` asks for a cell"
+                },
+            ));
         }
         if !self.mission.open {
             return Ok(Done::no("the issue is closed"));
@@ -955,21 +1008,30 @@ impl Desk<'_> {
             Verdict::Nothing => Ok(Done::no("there is nothing to approve")),
             Verdict::NotCounted(why) => Ok(Done::no(format!("This approval does not count: {why}."))),
             Verdict::TooSoon => {
-                let mut done = self.too_soon("approval", "Look at it and `/approve` again if that is what you mean.")?;
+                let mut done =
+                    self.too_soon("approval", "Look at it and `/approve` again if that is what you mean.")?;
                 done.cell = Some(ballot.cell);
                 Ok(done)
             }
             Verdict::Counted { missing } => {
-                self.record(&asked.actor, Some(&ballot.cell), "voted", &json!({"text": text.hash, "missing": missing}))?;
-                Ok(Done::ok(format!("Counted; {missing} more approval{} needed.", if missing == 1 { " is" } else { "s are" })).on(&ballot.cell))
+                self.record(
+                    &asked.actor,
+                    Some(&ballot.cell),
+                    "voted",
+                    &json!({"text": text.hash, "missing": missing}),
+                )?;
+                Ok(Done::ok(format!(
+                    "Counted; {missing} more approval{} needed.",
+                    if missing == 1 { " is" } else { "s are" }
+                ))
+                .on(&ballot.cell))
             }
             Verdict::Approved { by } => {
                 if ballot.council.is_some() {
                     self.record(&asked.actor, Some(&ballot.cell), "voted", &json!({"text": text.hash, "missing": 0}))?;
                 }
                 self.mission.ballot = None;
-                let mut approvers: Vec<Actor> =
-                    by.into_iter().map(|(id, login)| Actor::Person { id, login }).collect();
+                let mut approvers: Vec<Actor> = by.into_iter().map(|(id, login)| Actor::Person { id, login }).collect();
                 if matches!(asked.actor, Actor::Operator { .. }) {
                     approvers = vec![asked.actor.clone()];
                 }
@@ -1017,7 +1079,9 @@ impl Desk<'_> {
         }
         if asked.text.hash != self.mission.text {
             // The event's text is not the newest that is known: somebody edited in between.
-            return Ok(Done::no("the issue's text was changed since this command was given; look at it and give the command again"));
+            return Ok(Done::no(
+                "the issue's text was changed since this command was given; look at it and give the command again",
+            ));
         }
         let director = asked.level == Level::Director;
         let settle = i64::try_from(self.context.config.policy.approval_settle.as_millis()).unwrap_or(i64::MAX);
@@ -1067,7 +1131,8 @@ impl Desk<'_> {
         let defaults = self.context.defaults();
         for agent in agents {
             if !defaults.agents.contains(agent) {
-                let near = self.context.profiles.nearest(agent).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+                let near =
+                    self.context.profiles.nearest(agent).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
                 return Err(format!("there is no agent `{agent}`; allowed are {}{near}", defaults.agents.join(", ")));
             }
         }
@@ -1092,7 +1157,10 @@ impl Desk<'_> {
         }
         let ttl = options.ttl.unwrap_or(defaults.ttl_default).min(options.ttl.unwrap_or(defaults.policy.ttl_max));
         if ttl > defaults.policy.ttl_max {
-            return Err(format!("ttl is longer than {}, the most that policy allows", duration_words(defaults.policy.ttl_max)));
+            return Err(format!(
+                "ttl is longer than {}, the most that policy allows",
+                duration_words(defaults.policy.ttl_max)
+            ));
         }
         Ok(Spec {
             agents: agents.to_vec(),

@@ -23,6 +23,7 @@ use crate::gitea::{Forge, ForgeOptions};
 use crate::mission::{Command, Mission};
 use crate::store::{DataLock, EffectRow, EffectState, Store, StoreError, Tx};
 use crate::workspace::Roots;
+use futures::StreamExt as _;
 use input::{Effect, Input};
 use run::Attempt;
 use secrecy::SecretString;
@@ -31,7 +32,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use futures::StreamExt as _;
 use tokio::sync::{Notify, mpsc, watch};
 
 /// Inputs that one transaction takes at most.
@@ -213,7 +213,8 @@ impl Engine {
     }
 
     async fn put(&self, key: String, lane: String, input: &Input) -> Result<bool, StoreError> {
-        let text = serde_json::to_string(input).map_err(|e| StoreError::Corrupt { what: "input", why: e.to_string() })?;
+        let text =
+            serde_json::to_string(input).map_err(|e| StoreError::Corrupt { what: "input", why: e.to_string() })?;
         let now = self.clock.now().0;
         let new = self.store.transact(move |tx| tx.receive(&key, &lane, &text, now)).await?;
         if new {
@@ -257,6 +258,7 @@ impl Engine {
     /// Runs until [`stop`](Self::stop): decisions, effects, time, polling.
     pub async fn run(self: &Arc<Self>, poll: bool) {
         let mut stopped = self.stop.subscribe();
+        #[allow(clippy::redundant_closure_for_method_calls, reason = "the path is not general enough over lifetimes")]
         if let Err(error) = self.store.transact(|tx| tx.reclaim()).await {
             tracing::error!(%error, "what was being done could not be taken up again");
         }
@@ -332,7 +334,8 @@ impl Engine {
 
     async fn backend_fact(&self, cell: &CellId, run: AgentRun, mut exit: Exit) -> Result<(), StoreError> {
         if let Some(profile) = self.context.profiles.get(&run.agent) {
-            exit.success = exit.code.is_some_and(|c| u8::try_from(c).is_ok_and(|c| profile.success.exit_codes.contains(&c)));
+            exit.success =
+                exit.code.is_some_and(|c| u8::try_from(c).is_ok_and(|c| profile.success.exit_codes.contains(&c)));
             if let (true, Some(wanted)) = (exit.success, &profile.success.require_output) {
                 let log = self.backend.log(cell.clone(), run.agent.clone(), 1 << 20).await.unwrap_or_default();
                 if !log.contains(wanted.as_str()) {
@@ -398,7 +401,7 @@ impl Engine {
                 tracing::warn!(%error, "the repositories could not be read again");
             }
             let jitter = interval / 10;
-            let wait = interval - jitter + jitter.mul_f64(f64::from(rounds % 7) / 3.5);
+            let wait = interval.saturating_sub(jitter) + jitter.mul_f64(f64::from(rounds % 7) / 3.5);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.look.notified() => {}
@@ -522,7 +525,13 @@ impl Engine {
             Attempt::Again { why, after } => {
                 let doubled = Duration::from_millis(500).saturating_mul(1 << row.attempts.clamp(0, 10));
                 let wait = after.unwrap_or_default().max(doubled.min(BACKOFF_MAX));
-                tracing::info!(effect = id, kind = row.kind, why, seconds = wait.as_secs_f32(), "an effect is tried again");
+                tracing::info!(
+                    effect = id,
+                    kind = row.kind,
+                    why,
+                    seconds = wait.as_secs_f32(),
+                    "an effect is tried again"
+                );
                 let (not_before, why) = (now + wait.as_millis() as i64, self.context.redact(&why));
                 let result = self.store.transact(move |tx| tx.retry(&id, not_before, &why)).await;
                 if let Err(error) = result {
@@ -546,8 +555,7 @@ impl Engine {
                 })
                 .await;
             match stored {
-                Ok(()) => return,
-                Err(StoreError::Closed) => return,
+                Ok(()) | Err(StoreError::Closed) => return,
                 Err(error) => {
                     tracing::error!(%error, "the end of an effect could not be stored yet");
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -608,7 +616,8 @@ impl Engine {
                     .values()
                     .find(|r| {
                         r.config.name.eq_ignore_ascii_case(&format!("{owner}/{name}"))
-                            || (r.reference.owner.eq_ignore_ascii_case(&owner) && r.reference.name.eq_ignore_ascii_case(&name))
+                            || (r.reference.owner.eq_ignore_ascii_case(&owner)
+                                && r.reference.name.eq_ignore_ascii_case(&name))
                     })
                     .map(|r| r.reference.clone())
                     .ok_or_else(|| {
@@ -663,7 +672,12 @@ impl Engine {
 
 /// Decides one input. What fails inside is noted and does not stop the rest;
 /// what fails outside (the disk) stops everything, and nothing is lost.
-fn decide_one(tx: &Tx<'_>, context: &Context, now: crate::cell::At, row: &crate::store::InboxRow) -> Result<(), StoreError> {
+fn decide_one(
+    tx: &Tx<'_>,
+    context: &Context,
+    now: crate::cell::At,
+    row: &crate::store::InboxRow,
+) -> Result<(), StoreError> {
     let input: Input = match serde_json::from_str(&row.input) {
         Ok(input) => input,
         Err(error) => {

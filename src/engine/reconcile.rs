@@ -41,7 +41,10 @@ pub async fn learn(engine: &Engine, forge: &Forge) -> Result<(), ReconcileError>
             None => forge.repo(&owner, &name).get().await?,
         };
         let Some(found) = found else {
-            tracing::error!(repository = config.name, "the forge does not show this repository; check its name and the bot's rights");
+            tracing::error!(
+                repository = config.name,
+                "the forge does not show this repository; check its name and the bot's rights"
+            );
             continue;
         };
         let reference = found.reference();
@@ -105,7 +108,10 @@ async fn look_at(engine: &Engine, forge: &Forge, repo: &RepoRef) -> Result<(), R
     let api = forge.repo_ref(repo);
     let mut issues: HashMap<i64, IssueSnapshot> = HashMap::new();
     // The first time there may be proposals that were filed before us.
-    let query = IssueQuery { since: if first { None } else { since }, state: if first { IssueState::Open } else { IssueState::All } };
+    let query = IssueQuery {
+        since: if first { None } else { since },
+        state: if first { IssueState::Open } else { IssueState::All },
+    };
     let mut stream = api.issues(query);
     while let Some(issue) = stream.next().await {
         let issue = issue?;

@@ -52,10 +52,7 @@ const FRESH: i64 = 60_000;
 
 impl From<ForgeError> for Attempt {
     fn from(error: ForgeError) -> Self {
-        if matches!(
-            error,
-            ForgeError::Unauthorized { .. } | ForgeError::Forbidden { .. } | ForgeError::Locked { .. }
-        ) {
+        if matches!(error, ForgeError::Unauthorized { .. } | ForgeError::Forbidden { .. } | ForgeError::Locked { .. }) {
             return Self::Again { why: error.to_string(), after: Some(MENDED_BY_PEOPLE) };
         }
         if error.is_transient() || error.may_have_happened() {
@@ -101,7 +98,8 @@ pub async fn run(engine: &Engine, row: &EffectRow) -> Attempt {
 }
 
 async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
-    let forge = engine.forge.as_ref().ok_or_else(|| Attempt::Again { why: "there is no forge".to_owned(), after: None })?;
+    let forge =
+        engine.forge.as_ref().ok_or_else(|| Attempt::Again { why: "there is no forge".to_owned(), after: None })?;
     let context = &engine.context;
     match effect {
         Effect::React { repo, comment, content } => {
@@ -133,7 +131,9 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
             let wanted = format!("lazarus/state/{state}");
             let labels = api.labels().await?;
             // Where `lazarus init` made none there is nothing to show.
-            let Some(wanted) = labels.iter().find(|l| l.name == wanted).map(|l| l.id) else { return Ok(Input::Nothing) };
+            let Some(wanted) = labels.iter().find(|l| l.name == wanted).map(|l| l.id) else {
+                return Ok(Input::Nothing);
+            };
             let issue = api.issue(number);
             let Some(now) = issue.get().await? else { return Ok(Input::Nothing) };
             for label in now.labels.iter().filter(|l| l.name.starts_with("lazarus/state/") && l.id != wanted) {
@@ -163,7 +163,8 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
                 Ok(Some(_)) => {
                     request.lines = vec![crate::mission::Line::Refused {
                         at: 0..0,
-                        why: "this comment was edited before it was acted on; give the command again in a new comment".to_owned(),
+                        why: "this comment was edited before it was acted on; give the command again in a new comment"
+                            .to_owned(),
                     }];
                 }
                 Ok(None) => return Ok(Input::Nothing),
@@ -214,8 +215,8 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
                 // Whoever opens an issue can set any label, and then stands in
                 // the timeline as its author: in the second of the opening the
                 // author's labels are part of it.
-                let opening = event.created_at.as_second() <= issue.created_at.as_second()
-                    && event.actor.id == issue.author.id;
+                let opening =
+                    event.created_at.as_second() <= issue.created_at.as_second() && event.actor.id == issue.author.id;
                 if found.id == label && !opening {
                     events.push(LabelEvent {
                         id: event.id,
@@ -245,7 +246,10 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
 }
 
 fn bot_id(context: &Context) -> Result<i64, Attempt> {
-    context.bot().map(|b| b.id).ok_or_else(|| Attempt::Again { why: "the forge did not say yet who we are".to_owned(), after: None })
+    context
+        .bot()
+        .map(|b| b.id)
+        .ok_or_else(|| Attempt::Again { why: "the forge did not say yet who we are".to_owned(), after: None })
 }
 
 /// The bot's comments on an issue that carry an effect's marker.
@@ -302,13 +306,11 @@ fn record(engine: &Engine, row: &EffectRow, file: &str, line: &str) -> Ran {
 
 async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran {
     let never = |why: String| Attempt::Never { why, input: None };
-    let id = row.cell.as_deref().and_then(|c| CellId::parse(c).ok()).ok_or_else(|| never("it names no cell".to_owned()))?;
+    let id =
+        row.cell.as_deref().and_then(|c| CellId::parse(c).ok()).ok_or_else(|| never("it names no cell".to_owned()))?;
     let name = id.to_string();
-    let stored = engine
-        .store
-        .read(move |tx| tx.cell(&name))
-        .await?
-        .ok_or_else(|| never("there is no such cell".to_owned()))?;
+    let stored =
+        engine.store.read(move |tx| tx.cell(&name)).await?.ok_or_else(|| never("there is no such cell".to_owned()))?;
     let facts = desk::facts_of(&stored.facts);
     let home = engine.roots.home(&id);
     let backend = &engine.backend;
@@ -383,7 +385,9 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 fn again_or_never(error: &BackendError) -> Attempt {
     match error {
-        BackendError::Isolation { .. } | BackendError::Start(_) => Attempt::Never { why: error.to_string(), input: None },
+        BackendError::Isolation { .. } | BackendError::Start(_) => {
+            Attempt::Never { why: error.to_string(), input: None }
+        }
         BackendError::Gone | BackendError::Io { .. } => Attempt::Again { why: error.to_string(), after: None },
     }
 }
@@ -422,9 +426,7 @@ async fn approved_text(engine: &Engine, cell: &Cell) -> Result<ApprovedText, Att
 /// Everything between approval and a running cell. The last look at the issue
 /// is here: what runs is what was approved, or nothing.
 async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &[AgentRun], home: &Home) -> Ran {
-    let failed = |reason: String, found| {
-        Ok(Input::StartFailed { cell: cell.id.clone(), reason, found })
-    };
+    let failed = |reason: String, found| Ok(Input::StartFailed { cell: cell.id.clone(), reason, found });
     if !cell.state.has_processes() {
         // Closed or destroyed while this waited: nothing is started.
         return Ok(Input::Nothing);
@@ -438,15 +440,13 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &
         return Err(Attempt::Never { why: "the mission is not in the registry".to_owned(), input: None });
     };
     let repo = RepoRef { id: mission.repo_id, owner: mission.owner.clone(), name: mission.repo.clone() };
-    let forge = engine.forge.as_ref().ok_or_else(|| Attempt::Again { why: "there is no forge".to_owned(), after: None })?;
+    let forge =
+        engine.forge.as_ref().ok_or_else(|| Attempt::Again { why: "there is no forge".to_owned(), after: None })?;
     let Some(issue) = forge.repo_ref(&repo).issue(mission.number).get().await? else {
         return failed("the issue is not there any more".to_owned(), None);
     };
     if ApprovedText::new(&issue.title, &issue.body).hash != text.hash {
-        return failed(
-            "the text was changed after it was approved".to_owned(),
-            Some(Box::new((repo, issue))),
-        );
+        return failed("the text was changed after it was approved".to_owned(), Some(Box::new((repo, issue))));
     }
     if !issue.open {
         return failed("the issue was closed".to_owned(), Some(Box::new((repo, issue))));
@@ -463,10 +463,10 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &
     home.make(&cell.spec.agents)?;
     let url = format!("{}/{}.git", engine.context.config.forge.url.trim_end_matches('/'), reference.full_name());
     let (mirrors, target, token) = (engine.roots.mirrors.clone(), home.path.join("project"), engine.token.clone());
-    let _one_at_a_time = engine.cloning.lock().await;
+    let one_at_a_time = engine.cloning.lock().await;
     let branch_of = branch.clone();
     let cloned = blocking(move || clone_project(&mirrors, reference.id, &url, &token, &branch_of, &target)).await?;
-    drop(_one_at_a_time);
+    drop(one_at_a_time);
     let cloned = match cloned {
         Ok(cloned) => cloned,
         Err(error @ CloneError::NoGit(_)) => return failed(error.to_string(), None),
@@ -486,7 +486,9 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &
     let plan = plan(engine, cell, slot, home);
     let running = match engine.backend.start(plan).await {
         Ok(running) => running,
-        Err(error @ (BackendError::Isolation { .. } | BackendError::Start(_))) => return failed(error.to_string(), None),
+        Err(error @ (BackendError::Isolation { .. } | BackendError::Start(_))) => {
+            return failed(error.to_string(), None);
+        }
         Err(error) => return Err(Attempt::Again { why: error.to_string(), after: None }),
     };
     let mut facts = facts;
@@ -527,7 +529,10 @@ async fn start_agent(
     let prompt = home.write_prompt(&run.agent, run.number, text, told).map_err(|e| e.to_string())?;
     if let Some(uid) = engine.backend.agents_uid(slot).await {
         let home = home.clone();
-        tokio::task::spawn_blocking(move || home.give_to(uid)).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+        tokio::task::spawn_blocking(move || home.give_to(uid))
+            .await
+            .map_err(|e| e.to_string())?
+            .map_err(|e| e.to_string())?;
     }
     let walled = facts.running.as_ref().and_then(|r| r.isolation).is_none_or(|l| l >= Isolation::Level2);
     let place = |inside: &str| if walled { Path::new("/cell").join(inside) } else { home.path.join(inside) };
@@ -578,7 +583,10 @@ async fn start_agent(
     }
     if walled {
         read.push(PathBuf::from("/"));
-        write.extend(["/tmp", "/dev/shm", "/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/pts", "/dev/ptmx"].map(PathBuf::from));
+        write.extend(
+            ["/tmp", "/dev/shm", "/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/pts", "/dev/ptmx"]
+                .map(PathBuf::from),
+        );
     } else {
         let program = engine.program.clone();
         // Without a root of its own there is no `/run/lazarus` to find it in.
@@ -614,8 +622,20 @@ async fn start_agent(
 /// the host's side.
 fn planted_configuration(project: &Path) -> Vec<String> {
     [
-        ".claude", ".mcp.json", ".hermes", ".codex", ".gemini", ".opencode", ".goose", ".goosehints", ".aider.conf.yml",
-        ".cursor", "AGENTS.md", "CLAUDE.md", "GEMINI.md", "opencode.json",
+        ".claude",
+        ".mcp.json",
+        ".hermes",
+        ".codex",
+        ".gemini",
+        ".opencode",
+        ".goose",
+        ".goosehints",
+        ".aider.conf.yml",
+        ".cursor",
+        "AGENTS.md",
+        "CLAUDE.md",
+        "GEMINI.md",
+        "opencode.json",
     ]
     .into_iter()
     .filter(|name| project.join(name).symlink_metadata().is_ok())

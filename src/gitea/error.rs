@@ -89,10 +89,7 @@ pub enum ForgeError {
         call: Call,
     },
     /// 409: a pull request for the same branches, a file that changed, …
-    #[error(
-        "{call}: it conflicts with what is there (409){}: look at what is there first",
-        Said(said)
-    )]
+    #[error("{call}: it conflicts with what is there (409){}: look at what is there first", Said(said))]
     Conflict {
         /// The call.
         call: Call,
@@ -100,10 +97,7 @@ pub enum ForgeError {
         said: String,
     },
     /// 423: the repository is archived.
-    #[error(
-        "{call}: the repository is archived (423){}: somebody must take it out of the archive first",
-        Said(said)
-    )]
+    #[error("{call}: the repository is archived (423){}: somebody must take it out of the archive first", Said(said))]
     Locked {
         /// The call.
         call: Call,
@@ -143,9 +137,7 @@ pub enum ForgeError {
     },
     /// 301, 302, 303, 307, 308: the repository or account has another name
     /// now, and no id was known by which to look it up (or that did not help).
-    #[error(
-        "{call}: this name has moved ({status}): look it up by its id, or correct the configured name"
-    )]
+    #[error("{call}: this name has moved ({status}): look it up by its id, or correct the configured name")]
     Moved {
         /// The call.
         call: Call,
@@ -166,9 +158,7 @@ pub enum ForgeError {
         said: String,
     },
     /// The answer is larger than the limit; reading stopped there.
-    #[error(
-        "{call}: the answer is larger than {limit} bytes: raise the limit if the forge really holds that much"
-    )]
+    #[error("{call}: the answer is larger than {limit} bytes: raise the limit if the forge really holds that much")]
     TooLarge {
         /// The call.
         call: Call,
@@ -176,9 +166,7 @@ pub enum ForgeError {
         limit: usize,
     },
     /// A good status with a body that is not what it should be.
-    #[error(
-        "{call}: the answer ({status}) is not what a forge says: {why}; is a proxy in between?"
-    )]
+    #[error("{call}: the answer ({status}) is not what a forge says: {why}; is a proxy in between?")]
     Garbage {
         /// The call.
         call: Call,
@@ -196,9 +184,7 @@ pub enum ForgeError {
         limit: Duration,
     },
     /// No connection: the request was not sent.
-    #[error(
-        "{call}: no connection to the forge ({why}): check the configured address, and that the forge is up"
-    )]
+    #[error("{call}: no connection to the forge ({why}): check the configured address, and that the forge is up")]
     Connect {
         /// The call.
         call: Call,
@@ -247,9 +233,7 @@ impl ForgeError {
     /// How long the forge, or a proxy before it, asked to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited { retry_after, .. } | Self::Server { retry_after, .. } => {
-                *retry_after
-            }
+            Self::RateLimited { retry_after, .. } | Self::Server { retry_after, .. } => *retry_after,
             _ => None,
         }
     }
@@ -261,25 +245,14 @@ impl ForgeError {
 
     /// A name that cannot stand in a path, cut short.
     pub(super) fn bad_name(what: &'static str, name: &str) -> Self {
-        Self::BadName {
-            what,
-            name: printable(name),
-        }
+        Self::BadName { what, name: printable(name) }
     }
 
     /// What stands at the asked name belongs to another repository: the one
     /// that was meant has moved, and its old name was given away.
     pub(super) fn another_repository(call: &str, ours: i64, theirs: i64) -> Self {
-        tracing::warn!(
-            call,
-            ours,
-            theirs,
-            "another repository stands at this name now"
-        );
-        Self::Moved {
-            call: Call(call.to_owned()),
-            status: 200,
-        }
+        tracing::warn!(call, ours, theirs, "another repository stands at this name now");
+        Self::Moved { call: Call(call.to_owned()), status: 200 }
     }
 
     /// The same call, its thing known not to be there.
@@ -291,45 +264,20 @@ impl ForgeError {
     }
 
     /// The error for a status that is not a success.
-    pub(super) fn from_status(
-        call: Call,
-        status: StatusCode,
-        retry_after: Option<Duration>,
-        body: &[u8],
-    ) -> Self {
+    pub(super) fn from_status(call: Call, status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Self {
         let said = said(body);
         match status.as_u16() {
-            400 | 422 => Self::Invalid {
-                call,
-                status: status.as_u16(),
-                said,
-            },
+            400 | 422 => Self::Invalid { call, status: status.as_u16(), said },
             401 => Self::Unauthorized { call, said },
-            403 => Self::Forbidden {
-                call,
-                missing_scope: scope_named_in(&said),
-                said,
-            },
+            403 => Self::Forbidden { call, missing_scope: scope_named_in(&said), said },
             404 => Self::NotFound { call },
             409 => Self::Conflict { call, said },
             410 => Self::Gone { call },
             423 => Self::Locked { call, said },
             429 => Self::RateLimited { call, retry_after },
-            301 | 302 | 303 | 307 | 308 => Self::Moved {
-                call,
-                status: status.as_u16(),
-            },
-            500..=599 => Self::Server {
-                call,
-                status: status.as_u16(),
-                said,
-                retry_after,
-            },
-            _ => Self::Unexpected {
-                call,
-                status: status.as_u16(),
-                said,
-            },
+            301 | 302 | 303 | 307 | 308 => Self::Moved { call, status: status.as_u16() },
+            500..=599 => Self::Server { call, status: status.as_u16(), said, retry_after },
+            _ => Self::Unexpected { call, status: status.as_u16(), said },
         }
     }
 
@@ -337,10 +285,7 @@ impl ForgeError {
     pub(super) fn from_transport(call: Call, error: reqwest::Error, limit: Duration) -> Self {
         // `is_connect` first: a time-out while connecting has sent nothing.
         if error.is_connect() {
-            return Self::Connect {
-                call,
-                why: causes(error),
-            };
+            return Self::Connect { call, why: causes(error) };
         }
         if error.is_timeout() {
             return Self::Timeout { call, limit };
@@ -348,10 +293,7 @@ impl ForgeError {
         if error.is_builder() {
             return Self::Options { why: causes(error) };
         }
-        Self::Interrupted {
-            call,
-            why: causes(error),
-        }
+        Self::Interrupted { call, why: causes(error) }
     }
 }
 
@@ -378,18 +320,13 @@ fn said(body: &[u8]) -> String {
         message: Option<String>,
     }
     let text = String::from_utf8_lossy(body);
-    let message = serde_json::from_str::<ErrorBody>(&text)
-        .ok()
-        .and_then(|body| body.message);
+    let message = serde_json::from_str::<ErrorBody>(&text).ok().and_then(|body| body.message);
     printable(&message.unwrap_or_default())
 }
 
 /// Cut short, and without control characters: it goes to terminals and logs.
 fn printable(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_control())
-        .take(SAID_MAX)
-        .collect()
+    text.chars().filter(|c| !c.is_control()).take(SAID_MAX).collect()
 }
 
 /// `write:issue` from `required=[write:issue]` (Gitea) or
@@ -401,9 +338,7 @@ fn scope_named_in(said: &str) -> Option<String> {
     let inner = said.split_once('[')?.1.split_once(']')?.0.trim();
     let plausible = !inner.is_empty()
         && inner.contains(':')
-        && inner
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || matches!(c, ':' | ',' | ' ' | '_' | '-'));
+        && inner.chars().all(|c| c.is_ascii_lowercase() || matches!(c, ':' | ',' | ' ' | '_' | '-'));
     plausible.then(|| inner.to_owned())
 }
 
@@ -420,11 +355,7 @@ struct Said<'a>(&'a str);
 
 impl fmt::Display for Said<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            write!(f, ", it says {:?}", self.0)
-        }
+        if self.0.is_empty() { Ok(()) } else { write!(f, ", it says {:?}", self.0) }
     }
 }
 

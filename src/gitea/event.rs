@@ -163,9 +163,7 @@ impl ForgeEvent {
     /// The repository it happened in.
     pub fn repo(&self) -> &RepoRef {
         match self {
-            Self::Issue { repo, .. } | Self::Comment { repo, .. } | Self::Other { repo, .. } => {
-                repo
-            }
+            Self::Issue { repo, .. } | Self::Comment { repo, .. } | Self::Other { repo, .. } => repo,
         }
     }
 
@@ -174,12 +172,7 @@ impl ForgeEvent {
     /// and each of several hooks, has its own.
     pub fn semantic_key(&self) -> String {
         match self {
-            Self::Issue {
-                repo,
-                action,
-                issue,
-                ..
-            } => {
+            Self::Issue { repo, action, issue, .. } => {
                 let at = issue.updated_at.as_second();
                 match action {
                     IssueAction::Opened => format!("issue:{}:{}:opened", repo.id, issue.id),
@@ -199,12 +192,7 @@ impl ForgeEvent {
                     ),
                 }
             }
-            Self::Comment {
-                repo,
-                action,
-                comment,
-                ..
-            } => match action {
+            Self::Comment { repo, action, comment, .. } => match action {
                 CommentAction::Created => format!("comment:{}:{}:created", repo.id, comment.id),
                 CommentAction::Deleted => format!("comment:{}:{}:deleted", repo.id, comment.id),
                 CommentAction::Edited => format!(

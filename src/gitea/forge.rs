@@ -33,9 +33,7 @@ pub struct Forge {
 
 impl fmt::Debug for Forge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Forge")
-            .field("api", &self.transport.base().as_str())
-            .finish_non_exhaustive()
+        f.debug_struct("Forge").field("api", &self.transport.base().as_str()).finish_non_exhaustive()
     }
 }
 
@@ -55,9 +53,7 @@ impl Forge {
     /// [`ForgeError::Options`] for an address or token that cannot be used,
     /// or where the system has no certificates for `https`.
     pub fn new(options: ForgeOptions) -> Result<Self, ForgeError> {
-        Ok(Self {
-            transport: Arc::new(Transport::new(options)?),
-        })
+        Ok(Self { transport: Arc::new(Transport::new(options)?) })
     }
 
     pub(super) async fn send(&self, ask: &Ask) -> Result<Answer, ForgeError> {
@@ -80,42 +76,21 @@ impl Forge {
         path: &str,
         body: Option<&serde_json::Value>,
     ) -> Result<RawAnswer, ForgeError> {
-        let steps_up = path
-            .split(['?', '#'])
-            .next()
-            .unwrap_or_default()
-            .split('/')
-            .any(|part| {
-                let part = part.to_ascii_lowercase().replace("%2e", ".");
-                part == "." || part == ".."
-            });
+        let steps_up = path.split(['?', '#']).next().unwrap_or_default().split('/').any(|part| {
+            let part = part.to_ascii_lowercase().replace("%2e", ".");
+            part == "." || part == ".."
+        });
         if !path.starts_with('/') || steps_up {
             return Err(ForgeError::bad_name("a path of the API", path));
         }
-        let repeat = if method == Method::GET {
-            Repeat::Safe
-        } else {
-            Repeat::Never
-        };
+        let repeat = if method == Method::GET { Repeat::Safe } else { Repeat::Never };
         let ask = match body {
             Some(body) => Ask::json(method, path, body, repeat),
-            None => Ask {
-                method,
-                path: path.to_owned(),
-                payload: Payload::Nothing,
-                repeat,
-            },
+            None => Ask { method, path: path.to_owned(), payload: Payload::Nothing, repeat },
         };
         let answer = self.send(&ask).await?;
-        let body = if answer.body.is_empty() {
-            serde_json::Value::Null
-        } else {
-            answer.parse()?
-        };
-        Ok(RawAnswer {
-            status: answer.status.as_u16(),
-            body,
-        })
+        let body = if answer.body.is_empty() { serde_json::Value::Null } else { answer.parse()? };
+        Ok(RawAnswer { status: answer.status.as_u16(), body })
     }
 
     /// The server's version.
@@ -153,15 +128,8 @@ impl Forge {
         if id <= 0 {
             return Ok(None);
         }
-        let found: Found = self
-            .send(&Ask::get(format!("/users/search?uid={id}")))
-            .await?
-            .parse()?;
-        Ok(found
-            .data
-            .unwrap_or_default()
-            .into_iter()
-            .find(|user| user.id == id))
+        let found: Found = self.send(&Ask::get(format!("/users/search?uid={id}"))).await?.parse()?;
+        Ok(found.data.unwrap_or_default().into_iter().find(|user| user.id == id))
     }
 
     /// Settings of the web pages: which reactions there are.
@@ -185,9 +153,7 @@ impl Forge {
     /// The teams of an organisation.
     pub async fn org_teams(&self, org: &str) -> Result<Vec<Team>, ForgeError> {
         let path = format!("/orgs/{}/teams", segment("an organisation", org)?);
-        pages(self.sender(), path, Total::OfTheList)
-            .try_collect()
-            .await
+        pages(self.sender(), path, Total::OfTheList).try_collect().await
     }
 
     /// Whether an account belongs to a team. `false` also where the token's

@@ -46,10 +46,7 @@ impl IssueApi {
     /// The issue. `None`: not there, or deleted.
     pub async fn get(&self) -> Result<Option<IssueSnapshot>, ForgeError> {
         match optional(self.repo.send(&Ask::get(self.path(""))).await)? {
-            Some(answer) => self
-                .repo
-                .own_issue(answer.parse::<RawIssue>()?, &answer.call.to_string())
-                .map(Some),
+            Some(answer) => self.repo.own_issue(answer.parse::<RawIssue>()?, &answer.call.to_string()).map(Some),
             None => Ok(None),
         }
     }
@@ -57,10 +54,7 @@ impl IssueApi {
     /// Its comments, all of them, in the order of writing: the forge does not
     /// paginate these.
     pub async fn comments(&self) -> Result<Vec<CommentSnapshot>, ForgeError> {
-        let comments: Vec<RawComment> = self
-            .send_about_comments(&Ask::get(self.path("/comments")))
-            .await?
-            .list()?;
+        let comments: Vec<RawComment> = self.send_about_comments(&Ask::get(self.path("/comments"))).await?.list()?;
         Ok(comments.into_iter().map(RawComment::snapshot).collect())
     }
 
@@ -68,17 +62,8 @@ impl IssueApi {
     /// [may have happened](ForgeError::may_have_happened), look for the
     /// comment's marker first.
     pub async fn create_comment(&self, body: &str) -> Result<CommentSnapshot, ForgeError> {
-        let ask = Ask::json(
-            Method::POST,
-            self.path("/comments"),
-            &json!({ "body": body }),
-            Repeat::Never,
-        );
-        Ok(self
-            .send_about_comments(&ask)
-            .await?
-            .parse::<RawComment>()?
-            .snapshot())
+        let ask = Ask::json(Method::POST, self.path("/comments"), &json!({ "body": body }), Repeat::Never);
+        Ok(self.send_about_comments(&ask).await?.parse::<RawComment>()?.snapshot())
     }
 
     /// What happened to it, oldest first: the one place that says who set a
@@ -96,23 +81,13 @@ impl IssueApi {
     /// passes over an id that it does not know: look at what came back. Not
     /// repeated by itself.
     pub async fn add_labels(&self, ids: &[i64]) -> Result<Vec<Label>, ForgeError> {
-        let ask = Ask::json(
-            Method::POST,
-            self.path("/labels"),
-            &json!({ "labels": ids }),
-            Repeat::Never,
-        );
+        let ask = Ask::json(Method::POST, self.path("/labels"), &json!({ "labels": ids }), Repeat::Never);
         self.repo.send(&ask).await?.list()
     }
 
     /// Takes a label off. `false`: the forge knows no such label.
     pub async fn remove_label(&self, id: i64) -> Result<bool, ForgeError> {
-        Ok(optional(
-            self.repo
-                .send(&Ask::delete(self.path(&format!("/labels/{id}"))))
-                .await,
-        )?
-        .is_some())
+        Ok(optional(self.repo.send(&Ask::delete(self.path(&format!("/labels/{id}")))).await)?.is_some())
     }
 
     /// Reacts, and says whether the reaction is new. One that is not allowed
@@ -129,11 +104,7 @@ impl IssueApi {
 
     /// Changes title, body, or both. Not repeated by itself, lest it undo
     /// what a person writes meanwhile.
-    pub async fn edit(
-        &self,
-        title: Option<&str>,
-        body: Option<&str>,
-    ) -> Result<IssueSnapshot, ForgeError> {
+    pub async fn edit(&self, title: Option<&str>, body: Option<&str>) -> Result<IssueSnapshot, ForgeError> {
         let mut change = serde_json::Map::new();
         if let Some(title) = title {
             change.insert("title".to_owned(), title.into());
@@ -144,15 +115,8 @@ impl IssueApi {
         self.patch(&change.into(), Repeat::Never).await
     }
 
-    async fn patch(
-        &self,
-        change: &serde_json::Value,
-        repeat: Repeat,
-    ) -> Result<IssueSnapshot, ForgeError> {
-        let answer = self
-            .repo
-            .send(&Ask::json(Method::PATCH, self.path(""), change, repeat))
-            .await?;
+    async fn patch(&self, change: &serde_json::Value, repeat: Repeat) -> Result<IssueSnapshot, ForgeError> {
+        let answer = self.repo.send(&Ask::json(Method::PATCH, self.path(""), change, repeat)).await?;
         Ok(answer.parse::<RawIssue>()?.snapshot())
     }
 
@@ -192,18 +156,8 @@ impl CommentApi {
 
     /// Replaces its text.
     pub async fn edit(&self, body: &str) -> Result<CommentSnapshot, ForgeError> {
-        let ask = Ask::json(
-            Method::PATCH,
-            self.path(""),
-            &json!({ "body": body }),
-            Repeat::Safe,
-        );
-        Ok(self
-            .repo
-            .send(&ask)
-            .await?
-            .parse::<RawComment>()?
-            .snapshot())
+        let ask = Ask::json(Method::PATCH, self.path(""), &json!({ "body": body }), Repeat::Safe);
+        Ok(self.repo.send(&ask).await?.parse::<RawComment>()?.snapshot())
     }
 
     /// Deletes it. `false`: it was not there.
@@ -220,40 +174,22 @@ impl CommentApi {
     /// Takes back the token's own reaction. Fine where there is none.
     pub async fn unreact(&self, content: &str) -> Result<(), ForgeError> {
         let body = json!({ "content": content });
-        self.repo
-            .send(&Ask::json(
-                Method::DELETE,
-                self.path("/reactions"),
-                &body,
-                Repeat::Safe,
-            ))
-            .await
-            .map(drop)
+        self.repo.send(&Ask::json(Method::DELETE, self.path("/reactions"), &body, Repeat::Safe)).await.map(drop)
     }
 
     /// The reactions on it.
     pub async fn reactions(&self) -> Result<Vec<Reaction>, ForgeError> {
-        self.repo
-            .send(&Ask::get(self.path("/reactions")))
-            .await?
-            .list()
+        self.repo.send(&Ask::get(self.path("/reactions"))).await?.list()
     }
 
     /// Hangs a file on it. The forge takes some endings only (`.gz`, `.md`,
     /// `.txt`, `.json`, … but not `.zst` or `.jsonl`: [`ForgeError::Invalid`]).
     /// Not repeated by itself.
-    pub async fn attach(
-        &self,
-        file_name: &str,
-        content: impl Into<Bytes>,
-    ) -> Result<Attachment, ForgeError> {
+    pub async fn attach(&self, file_name: &str, content: impl Into<Bytes>) -> Result<Attachment, ForgeError> {
         let ask = Ask {
             method: Method::POST,
             path: self.path("/assets"),
-            payload: Payload::File {
-                name: file_name.to_owned(),
-                content: content.into(),
-            },
+            payload: Payload::File { name: file_name.to_owned(), content: content.into() },
             repeat: Repeat::Never,
         };
         self.repo.send(&ask).await?.parse()
@@ -263,11 +199,6 @@ impl CommentApi {
 /// A reaction given twice is there once, so a try without an answer is
 /// repeated; `false` then can mean that the first try gave it.
 async fn react(repo: &RepoApi, path: String, content: &str) -> Result<bool, ForgeError> {
-    let ask = Ask::json(
-        Method::POST,
-        path,
-        &json!({ "content": content }),
-        Repeat::Safe,
-    );
+    let ask = Ask::json(Method::POST, path, &json!({ "content": content }), Repeat::Safe);
     Ok(repo.send(&ask).await?.status == StatusCode::CREATED)
 }

@@ -29,10 +29,9 @@ pub use error::{Call, ForgeError};
 pub use forge::{Forge, RawAnswer};
 pub use issue::{CommentApi, IssueApi};
 pub use model::{
-    Access, ApiSettings, Attachment, Branch, FileContent, FileWritten, Hook, HookContentType,
-    IssueQuery, IssueState, IssueTemplate, LABELS_MAX, Label, NewHook, NewLabel, NewPull,
-    OwnRights, Permission, Product, Pull, Reaction, Repository, ServerVersion, Team, TimelineEvent,
-    UiSettings, User,
+    Access, ApiSettings, Attachment, Branch, FileContent, FileWritten, Hook, HookContentType, IssueQuery, IssueState,
+    IssueTemplate, LABELS_MAX, Label, NewHook, NewLabel, NewPull, OwnRights, Permission, Product, Pull, Reaction,
+    Repository, ServerVersion, Team, TimelineEvent, UiSettings, User,
 };
 pub use repository::RepoApi;
 pub use transport::ForgeOptions;

@@ -51,25 +51,13 @@ impl ServerVersion {
         };
         let version = version.trim_start_matches('v');
         let number = |part: Option<&str>| {
-            part.map(|p| {
-                p.split(|c: char| !c.is_ascii_digit())
-                    .next()
-                    .unwrap_or_default()
-            })
-            .and_then(|digits| digits.parse().ok())
-            .unwrap_or(0)
+            part.map(|p| p.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default())
+                .and_then(|digits| digits.parse().ok())
+                .unwrap_or(0)
         };
         let mut parts = version.splitn(3, '.');
-        let gitea = (
-            number(parts.next()),
-            number(parts.next()),
-            number(parts.next()),
-        );
-        Self {
-            raw,
-            product,
-            gitea,
-        }
+        let gitea = (number(parts.next()), number(parts.next()), number(parts.next()));
+        Self { raw, product, gitea }
     }
 
     /// Whether this is a Gitea below 1.26.2, in which the scopes of a token
@@ -99,10 +87,7 @@ pub struct User {
 impl User {
     /// The same as it stands in events.
     pub fn person(&self) -> Person {
-        Person {
-            id: self.id,
-            login: self.login.clone(),
-        }
+        Person { id: self.id, login: self.login.clone() }
     }
 }
 
@@ -219,11 +204,7 @@ pub struct Repository {
 impl Repository {
     /// Id and names as they stand in events.
     pub fn reference(&self) -> RepoRef {
-        RepoRef {
-            id: self.id,
-            owner: self.owner.login.clone(),
-            name: self.name.clone(),
-        }
+        RepoRef { id: self.id, owner: self.owner.login.clone(), name: self.name.clone() }
     }
 }
 
@@ -558,10 +539,7 @@ impl<'de> Deserialize<'de> for Reaction {
             content: String,
         }
         let raw = Raw::deserialize(deserializer)?;
-        Ok(Self {
-            user: person_or_ghost(raw.user),
-            content: raw.content,
-        })
+        Ok(Self { user: person_or_ghost(raw.user), content: raw.content })
     }
 }
 
@@ -642,13 +620,7 @@ impl<'de> Deserialize<'de> for TimelineEvent {
 
 /// An account that is not named is one that is gone: no rights.
 fn person_or_ghost(user: Option<User>) -> Person {
-    user.map_or_else(
-        || Person {
-            id: -1,
-            login: "Ghost".to_owned(),
-        },
-        |user| user.person(),
-    )
+    user.map_or_else(|| Person { id: -1, login: "Ghost".to_owned() }, |user| user.person())
 }
 
 /// Labels of an issue: at most [`LABELS_MAX`] are kept, the rest is counted
@@ -752,16 +724,8 @@ impl RawComment {
     /// The number of the issue or pull request that it stands under: the API
     /// gives it only at the end of an address.
     pub(super) fn issue_number(&self) -> Option<i64> {
-        let url = if self.issue_url.is_empty() {
-            &self.pull_request_url
-        } else {
-            &self.issue_url
-        };
-        url.rsplit('/')
-            .next()?
-            .parse()
-            .ok()
-            .filter(|number| *number > 0)
+        let url = if self.issue_url.is_empty() { &self.pull_request_url } else { &self.issue_url };
+        url.rsplit('/').next()?.parse().ok().filter(|number| *number > 0)
     }
 
     pub(super) fn snapshot(self) -> CommentSnapshot {
@@ -788,21 +752,12 @@ mod tests {
             ("1.26.2-rc1", Product::Gitea, (1, 26, 2), true),
             ("1.27.0+dev-12-gabcdef", Product::Gitea, (1, 27, 0), false),
             ("v1.26", Product::Gitea, (1, 26, 0), true),
-            (
-                "12.0.0-dev+gitea-1.22.0",
-                Product::Forgejo,
-                (1, 22, 0),
-                false,
-            ),
+            ("12.0.0-dev+gitea-1.22.0", Product::Forgejo, (1, 22, 0), false),
             ("main", Product::Gitea, (0, 0, 0), true),
             ("99999999999999.1.1", Product::Gitea, (0, 1, 1), true),
         ] {
             let version = ServerVersion::from_raw(raw.to_owned());
-            assert_eq!(
-                (version.product, version.gitea, version.below_fixed_cve()),
-                (product, gitea, below),
-                "{raw}"
-            );
+            assert_eq!((version.product, version.gitea, version.below_fixed_cve()), (product, gitea, below), "{raw}");
         }
     }
 
@@ -810,11 +765,7 @@ mod tests {
     fn an_unknown_word_for_access_is_no_access() {
         let access: Access = serde_json::from_str("\"superuser\"").unwrap();
         assert_eq!(access, Access::None);
-        assert!(
-            Access::None < Access::Read
-                && Access::Write < Access::Admin
-                && Access::Admin < Access::Owner
-        );
+        assert!(Access::None < Access::Read && Access::Write < Access::Admin && Access::Admin < Access::Owner);
     }
 
     #[test]
@@ -823,9 +774,7 @@ mod tests {
             let text = format!(
                 r#"{{"id":1,"user":null,"body":null,"created_at":"2026-11-20T23:29:31Z","updated_at":"2026-11-20T23:29:31Z","issue_url":"{issue}","pull_request_url":"{pull}"}}"#
             );
-            serde_json::from_str::<RawComment>(&text)
-                .unwrap()
-                .issue_number()
+            serde_json::from_str::<RawComment>(&text).unwrap().issue_number()
         };
         assert_eq!(number("http://f/o/r/issues/7", ""), Some(7));
         assert_eq!(number("", "http://f/o/r/pulls/8"), Some(8));

@@ -27,19 +27,14 @@ pub(super) enum Total {
 
 /// How a page is asked for: whatever sends, with moves and missing issues
 /// handled by it.
-pub(super) type Sender =
-    Arc<dyn Fn(Ask) -> BoxFuture<'static, Result<Answer, ForgeError>> + Send + Sync>;
+pub(super) type Sender = Arc<dyn Fn(Ask) -> BoxFuture<'static, Result<Answer, ForgeError>> + Send + Sync>;
 
 /// All items of a list, page by page, in the order of the forge. The stream
 /// ends at the first error.
 ///
 /// A list can shift between two pages: an item may come twice, and one may be
 /// passed over when another is deleted meanwhile. Readers must bear both.
-pub(super) fn pages<T>(
-    send: Sender,
-    path: String,
-    total: Total,
-) -> BoxStream<'static, Result<T, ForgeError>>
+pub(super) fn pages<T>(send: Sender, path: String, total: Total) -> BoxStream<'static, Result<T, ForgeError>>
 where
     T: DeserializeOwned + Send + 'static,
 {

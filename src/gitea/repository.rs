@@ -15,8 +15,8 @@ use super::event::{CommentSnapshot, IssueSnapshot};
 use super::forge::Forge;
 use super::issue::{CommentApi, IssueApi};
 use super::model::{
-    Branch, FileContent, FileWritten, Hook, IssueQuery, IssueTemplate, Label, NewHook, NewLabel,
-    NewPull, Permission, Pull, RawComment, RawIssue, Repository, Team,
+    Branch, FileContent, FileWritten, Hook, IssueQuery, IssueTemplate, Label, NewHook, NewLabel, NewPull, Permission,
+    Pull, RawComment, RawIssue, Repository, Team,
 };
 use super::paging::{Sender, Total, pages};
 use super::transport::{Answer, Ask, Payload, Repeat, optional, query_value, segment};
@@ -35,23 +35,14 @@ pub struct RepoApi {
 
 impl RepoApi {
     pub(super) fn new(forge: Forge, id: Option<i64>, owner: &str, name: &str) -> Self {
-        Self {
-            forge,
-            id,
-            owner: owner.into(),
-            name: name.into(),
-        }
+        Self { forge, id, owner: owner.into(), name: name.into() }
     }
 
     /// Sends below this repository. A redirect is not followed, for that
     /// would turn a POST into a GET: the repository is looked up by its id
     /// and the same request goes once to its new name.
     pub(super) async fn send(&self, ask: &Ask) -> Result<Answer, ForgeError> {
-        let moved = match self
-            .forge
-            .send(&ask.below(&prefix(&self.owner, &self.name)?))
-            .await
-        {
+        let moved = match self.forge.send(&ask.below(&prefix(&self.owner, &self.name)?)).await {
             Err(error @ ForgeError::Moved { .. }) => error,
             other => return other,
         };
@@ -65,9 +56,7 @@ impl RepoApi {
         }
         tracing::info!(id, from = %format_args!("{}/{}", self.owner, self.name),
             to = %format_args!("{}/{}", found.owner.login, found.name), "the repository has another name now");
-        self.forge
-            .send(&ask.below(&prefix(&found.owner.login, &found.name)?))
-            .await
+        self.forge.send(&ask.below(&prefix(&found.owner.login, &found.name)?)).await
     }
 
     fn sender(&self) -> Sender {
@@ -80,11 +69,7 @@ impl RepoApi {
 
     /// An issue of this repository as a snapshot. After a rename, another
     /// repository can have the old name: what it says is not ours.
-    pub(super) fn own_issue(
-        &self,
-        issue: RawIssue,
-        answer: &str,
-    ) -> Result<IssueSnapshot, ForgeError> {
+    pub(super) fn own_issue(&self, issue: RawIssue, answer: &str) -> Result<IssueSnapshot, ForgeError> {
         if let (Some(ours), Some(theirs)) = (self.id, &issue.repository)
             && ours != theirs.id
         {
@@ -105,10 +90,7 @@ impl RepoApi {
     /// token's account must administer the repository to ask this of others
     /// (else [`ForgeError::Forbidden`]). Read the limits at [`Permission`].
     pub async fn permission(&self, login: &str) -> Result<Option<Permission>, ForgeError> {
-        let path = format!(
-            "/collaborators/{}/permission",
-            segment("an account", login)?
-        );
+        let path = format!("/collaborators/{}/permission", segment("an account", login)?);
         match optional(self.send(&Ask::get(path)).await)? {
             Some(answer) => answer.parse().map(Some),
             None => Ok(None),
@@ -122,26 +104,18 @@ impl RepoApi {
 
     /// Its labels, all of them.
     pub async fn labels(&self) -> Result<Vec<Label>, ForgeError> {
-        pages(self.sender(), "/labels".to_owned(), Total::OfTheList)
-            .try_collect()
-            .await
+        pages(self.sender(), "/labels".to_owned(), Total::OfTheList).try_collect().await
     }
 
     /// Makes a label. The forge makes a second one of the same name without a
     /// word: look first. Not repeated by itself.
     pub async fn create_label(&self, label: NewLabel) -> Result<Label, ForgeError> {
         let bare = label.color.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let color = if bare {
-            format!("#{}", label.color)
-        } else {
-            label.color
-        };
+        let color = if bare { format!("#{}", label.color) } else { label.color };
         let body = json!({
             "name": label.name, "color": color, "description": label.description, "exclusive": label.exclusive,
         });
-        self.send(&Ask::json(Method::POST, "/labels", &body, Repeat::Never))
-            .await?
-            .parse()
+        self.send(&Ask::json(Method::POST, "/labels", &body, Repeat::Never)).await?.parse()
     }
 
     /// Deletes a label, and with it, without an event, its history in every
@@ -152,9 +126,7 @@ impl RepoApi {
 
     /// Its webhooks, all of them.
     pub async fn hooks(&self) -> Result<Vec<Hook>, ForgeError> {
-        pages(self.sender(), "/hooks".to_owned(), Total::OfTheList)
-            .try_collect()
-            .await
+        pages(self.sender(), "/hooks".to_owned(), Total::OfTheList).try_collect().await
     }
 
     /// Makes a webhook for all branches. Not repeated by itself.
@@ -165,9 +137,7 @@ impl RepoApi {
                 "url": hook.url, "content_type": hook.content_type.word(), "secret": hook.secret.expose_secret(),
             },
         });
-        self.send(&Ask::json(Method::POST, "/hooks", &body, Repeat::Never))
-            .await?
-            .parse()
+        self.send(&Ask::json(Method::POST, "/hooks", &body, Repeat::Never)).await?.parse()
     }
 
     /// Deletes a webhook. `false`: it was not there.
@@ -200,18 +170,11 @@ impl RepoApi {
         };
         let raw: Raw = answer.parse()?;
         let (Some("base64"), Some(text)) = (raw.encoding.as_deref(), raw.content) else {
-            return Err(
-                answer.garbage("it holds no content: a directory, a link or too large a file")
-            );
+            return Err(answer.garbage("it holds no content: a directory, a link or too large a file"));
         };
         let compact: String = text.split_ascii_whitespace().collect();
-        let content = BASE64
-            .decode(compact)
-            .map_err(|_| answer.garbage("its content is not Base64"))?;
-        Ok(Some(FileContent {
-            sha: raw.sha,
-            content,
-        }))
+        let content = BASE64.decode(compact).map_err(|_| answer.garbage("its content is not Base64"))?;
+        Ok(Some(FileContent { sha: raw.sha, content }))
     }
 
     /// Writes a file as one commit: a new one, or in place of the blob `sha`.
@@ -244,14 +207,8 @@ impl RepoApi {
         } else {
             Method::POST
         };
-        let raw: Raw = self
-            .send(&Ask::json(method, contents(path)?, &body, Repeat::Never))
-            .await?
-            .parse()?;
-        Ok(FileWritten {
-            sha: raw.content.sha,
-            commit: raw.commit.sha,
-        })
+        let raw: Raw = self.send(&Ask::json(method, contents(path)?, &body, Repeat::Never)).await?.parse()?;
+        Ok(FileWritten { sha: raw.content.sha, commit: raw.commit.sha })
     }
 
     /// The issue templates that the forge understood. One that is broken is
@@ -270,10 +227,7 @@ impl RepoApi {
     }
 
     /// Its issues, without pull requests, in the forge's order.
-    pub fn issues(
-        &self,
-        query: IssueQuery,
-    ) -> BoxStream<'static, Result<IssueSnapshot, ForgeError>> {
+    pub fn issues(&self, query: IssueQuery) -> BoxStream<'static, Result<IssueSnapshot, ForgeError>> {
         let mut path = format!("/issues?type=issues&state={}", query.state.word());
         if let Some(since) = query.since {
             path.push_str("&since=");
@@ -281,9 +235,8 @@ impl RepoApi {
         }
         let repo = self.clone();
         Box::pin(
-            pages(self.sender(), path, Total::OfTheList).map(move |issue| {
-                issue.and_then(|issue: RawIssue| repo.own_issue(issue, "GET /issues"))
-            }),
+            pages(self.sender(), path, Total::OfTheList)
+                .map(move |issue| issue.and_then(|issue: RawIssue| repo.own_issue(issue, "GET /issues"))),
         )
     }
 
@@ -304,10 +257,7 @@ impl RepoApi {
         Box::pin(comments.try_filter_map(|comment: RawComment| async move {
             let number = comment.issue_number();
             if number.is_none() {
-                tracing::warn!(
-                    comment = comment.id,
-                    "the forge names no issue for this comment: passed over"
-                );
+                tracing::warn!(comment = comment.id, "the forge names no issue for this comment: passed over");
             }
             Ok(number.map(|number| (number, comment.snapshot())))
         }))
@@ -321,9 +271,7 @@ impl RepoApi {
     /// Opens an issue. Not repeated by itself.
     pub async fn create_issue(&self, title: &str, body: &str) -> Result<IssueSnapshot, ForgeError> {
         let body = json!({ "title": title, "body": body });
-        let answer = self
-            .send(&Ask::json(Method::POST, "/issues", &body, Repeat::Never))
-            .await?;
+        let answer = self.send(&Ask::json(Method::POST, "/issues", &body, Repeat::Never)).await?;
         Ok(answer.parse::<RawIssue>()?.snapshot())
     }
 
@@ -335,24 +283,13 @@ impl RepoApi {
     /// Makes a pull request. [`ForgeError::Conflict`]: there is one for these
     /// branches. Not repeated by itself.
     pub async fn create_pull(&self, pull: NewPull) -> Result<Pull, ForgeError> {
-        let body =
-            json!({ "head": pull.head, "base": pull.base, "title": pull.title, "body": pull.body });
-        self.send(&Ask::json(Method::POST, "/pulls", &body, Repeat::Never))
-            .await?
-            .parse()
+        let body = json!({ "head": pull.head, "base": pull.base, "title": pull.title, "body": pull.body });
+        self.send(&Ask::json(Method::POST, "/pulls", &body, Repeat::Never)).await?.parse()
     }
 
     /// The pull request that asks to bring `head` into `base`.
-    pub async fn pull_by_branches(
-        &self,
-        base: &str,
-        head: &str,
-    ) -> Result<Option<Pull>, ForgeError> {
-        let path = format!(
-            "/pulls/{}/{}",
-            segment("a branch", base)?,
-            segment("a branch", head)?
-        );
+    pub async fn pull_by_branches(&self, base: &str, head: &str) -> Result<Option<Pull>, ForgeError> {
+        let path = format!("/pulls/{}/{}", segment("a branch", base)?, segment("a branch", head)?);
         match optional(self.send(&Ask::get(path)).await)? {
             Some(answer) => answer.parse().map(Some),
             None => Ok(None),
@@ -361,11 +298,7 @@ impl RepoApi {
 }
 
 fn prefix(owner: &str, name: &str) -> Result<String, ForgeError> {
-    Ok(format!(
-        "/repos/{}/{}",
-        segment("an owner", owner)?,
-        segment("a repository", name)?
-    ))
+    Ok(format!("/repos/{}/{}", segment("an owner", owner)?, segment("a repository", name)?))
 }
 
 fn contents(path: &str) -> Result<String, ForgeError> {

@@ -49,12 +49,7 @@ pub struct ForgeOptions {
 impl ForgeOptions {
     /// The defaults for this address and token.
     pub fn new(url: impl Into<String>, token: SecretString) -> Self {
-        Self {
-            url: url.into(),
-            token,
-            timeout: Duration::from_secs(10),
-            max_response_bytes: 64 * 1024 * 1024,
-        }
+        Self { url: url.into(), token, timeout: Duration::from_secs(10), max_response_bytes: 64 * 1024 * 1024 }
     }
 }
 
@@ -104,42 +99,21 @@ pub(super) struct Ask {
 
 impl Ask {
     pub(super) fn get(path: impl Into<String>) -> Self {
-        Self {
-            method: Method::GET,
-            path: path.into(),
-            payload: Payload::Nothing,
-            repeat: Repeat::Safe,
-        }
+        Self { method: Method::GET, path: path.into(), payload: Payload::Nothing, repeat: Repeat::Safe }
     }
 
     pub(super) fn delete(path: impl Into<String>) -> Self {
-        Self {
-            method: Method::DELETE,
-            ..Self::get(path)
-        }
+        Self { method: Method::DELETE, ..Self::get(path) }
     }
 
     /// A call with a JSON body.
-    pub(super) fn json(
-        method: Method,
-        path: impl Into<String>,
-        body: &serde_json::Value,
-        repeat: Repeat,
-    ) -> Self {
-        Self {
-            method,
-            path: path.into(),
-            payload: Payload::Json(Bytes::from(body.to_string())),
-            repeat,
-        }
+    pub(super) fn json(method: Method, path: impl Into<String>, body: &serde_json::Value, repeat: Repeat) -> Self {
+        Self { method, path: path.into(), payload: Payload::Json(Bytes::from(body.to_string())), repeat }
     }
 
     /// The same below another path.
     pub(super) fn below(&self, prefix: &str) -> Self {
-        Self {
-            path: format!("{prefix}{}", self.path),
-            ..self.clone()
-        }
+        Self { path: format!("{prefix}{}", self.path), ..self.clone() }
     }
 }
 
@@ -175,12 +149,7 @@ impl Answer {
 
     /// `X-Total-Count`, where it is a number.
     pub(super) fn total(&self) -> Option<u64> {
-        self.headers
-            .get("x-total-count")?
-            .to_str()
-            .ok()?
-            .parse()
-            .ok()
+        self.headers.get("x-total-count")?.to_str().ok()?.parse().ok()
     }
 }
 
@@ -205,20 +174,14 @@ pub(super) struct Transport {
 
 impl Transport {
     pub(super) fn new(options: ForgeOptions) -> Result<Self, ForgeError> {
-        let wrong = |why: &str| ForgeError::Options {
-            why: why.to_owned(),
-        };
-        let mut base = Url::parse(options.url.trim())
-            .map_err(|error| wrong(&format!("the address is not a URL: {error}")))?;
+        let wrong = |why: &str| ForgeError::Options { why: why.to_owned() };
+        let mut base =
+            Url::parse(options.url.trim()).map_err(|error| wrong(&format!("the address is not a URL: {error}")))?;
         if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
-            return Err(wrong(
-                "the address must begin with http:// or https:// and name a host",
-            ));
+            return Err(wrong("the address must begin with http:// or https:// and name a host"));
         }
         if !base.username().is_empty() || base.password().is_some() {
-            return Err(wrong(
-                "the address must not hold a name or password; the token is given apart",
-            ));
+            return Err(wrong("the address must not hold a name or password; the token is given apart"));
         }
         if base.query().is_some() || base.fragment().is_some() {
             return Err(wrong("the address must not hold a query or fragment"));
@@ -298,11 +261,8 @@ impl Transport {
     async fn once(&self, ask: &Ask) -> Result<Answer, ForgeError> {
         let call = Call::new(&ask.method, &ask.path);
         let failed = |error| ForgeError::from_transport(call.clone(), error, self.timeout);
-        let url = Url::parse(&format!("{}{}", self.base, ask.path)).map_err(|error| {
-            ForgeError::Options {
-                why: format!("{call} makes no URL: {error}"),
-            }
-        })?;
+        let url = Url::parse(&format!("{}{}", self.base, ask.path))
+            .map_err(|error| ForgeError::Options { why: format!("{call} makes no URL: {error}") })?;
         let mut request = self
             .http
             .request(ask.method.clone(), url)
@@ -310,9 +270,7 @@ impl Transport {
             .header(reqwest::header::ACCEPT, "application/json");
         request = match &ask.payload {
             Payload::Nothing => request,
-            Payload::Json(text) => request
-                .header(CONTENT_TYPE, "application/json")
-                .body(text.clone()),
+            Payload::Json(text) => request.header(CONTENT_TYPE, "application/json").body(text.clone()),
             Payload::File { name, content } => {
                 let length = content.len() as u64;
                 let part = reqwest::multipart::Part::stream_with_length(content.clone(), length)
@@ -328,12 +286,7 @@ impl Transport {
         if !status.is_success() {
             let body = read_start(&mut response, ERROR_BODY_MAX).await;
             let body = self.without_token(body);
-            return Err(ForgeError::from_status(
-                call,
-                status,
-                retry_after(&headers),
-                &body,
-            ));
+            return Err(ForgeError::from_status(call, status, retry_after(&headers), &body));
         }
         let limit = self.max_response_bytes;
         let mut body = Vec::new();
@@ -343,12 +296,7 @@ impl Transport {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer {
-            call,
-            status,
-            headers,
-            body,
-        })
+        Ok(Answer { call, status, headers, body })
     }
 
     /// A broken proxy may say what it was sent: the token must not come back
@@ -356,11 +304,7 @@ impl Transport {
     fn without_token(&self, body: Vec<u8>) -> Vec<u8> {
         let token = self.token.expose_secret().trim();
         let text = String::from_utf8_lossy(&body);
-        if text.contains(token) {
-            text.replace(token, "***").into_bytes()
-        } else {
-            body
-        }
+        if text.contains(token) { text.replace(token, "***").into_bytes() } else { body }
     }
 }
 
@@ -396,11 +340,7 @@ fn full_jitter(most: Duration) -> Duration {
 }
 
 /// Everything but what RFC 3986 calls unreserved.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// One value as part of a query.
 pub(super) fn query_value(value: &str) -> String {
@@ -423,19 +363,10 @@ mod tests {
 
     #[test]
     fn a_name_stays_one_segment_of_the_path() {
-        assert_eq!(
-            segment("a branch", "lazarus/1-laz-abc").unwrap(),
-            "lazarus%2F1-laz-abc"
-        );
-        assert_eq!(
-            segment("a file", "../../x?y#z").unwrap(),
-            "..%2F..%2Fx%3Fy%23z"
-        );
+        assert_eq!(segment("a branch", "lazarus/1-laz-abc").unwrap(), "lazarus%2F1-laz-abc");
+        assert_eq!(segment("a file", "../../x?y#z").unwrap(), "..%2F..%2Fx%3Fy%23z");
         for name in ["", ".", ".."] {
-            assert!(
-                matches!(segment("an owner", name), Err(ForgeError::BadName { .. })),
-                "{name:?}"
-            );
+            assert!(matches!(segment("an owner", name), Err(ForgeError::BadName { .. })), "{name:?}");
         }
     }
 

@@ -56,22 +56,13 @@ pub enum AllowedRepositories {
 impl AllowedRepositories {
     /// Only these, by name.
     pub fn named<I: IntoIterator<Item = S>, S: AsRef<str>>(names: I) -> Self {
-        let names = names
-            .into_iter()
-            .map(|name| name.as_ref().to_lowercase())
-            .collect();
-        Self::Only {
-            ids: BTreeSet::new(),
-            names,
-        }
+        let names = names.into_iter().map(|name| name.as_ref().to_lowercase()).collect();
+        Self::Only { ids: BTreeSet::new(), names }
     }
 
     /// Only these, by number.
     pub fn numbered<I: IntoIterator<Item = i64>>(ids: I) -> Self {
-        Self::Only {
-            ids: ids.into_iter().collect(),
-            names: BTreeSet::new(),
-        }
+        Self::Only { ids: ids.into_iter().collect(), names: BTreeSet::new() }
     }
 
     fn allows(&self, repo: &RepoRef) -> bool {
@@ -79,9 +70,7 @@ impl AllowedRepositories {
             Self::Any => true,
             Self::Only { ids, names } => {
                 ids.contains(&repo.id)
-                    || names
-                        .iter()
-                        .any(|name| name.to_lowercase() == repo.full_name().to_lowercase())
+                    || names.iter().any(|name| name.to_lowercase() == repo.full_name().to_lowercase())
             }
         }
     }
@@ -153,16 +142,10 @@ impl WebhookSecrets {
 ///
 /// # Errors
 /// A [`Rejection`], with the status to answer.
-pub fn verify(
-    headers: &HeaderMap,
-    body: &[u8],
-    secrets: &[SecretString],
-) -> Result<VerifiedDelivery, Rejection> {
+pub fn verify(headers: &HeaderMap, body: &[u8], secrets: &[SecretString]) -> Result<VerifiedDelivery, Rejection> {
     secrets
         .iter()
-        .fold(WebhookSecrets::new(), |all, secret| {
-            all.with(secret.clone(), AllowedRepositories::Any)
-        })
+        .fold(WebhookSecrets::new(), |all, secret| all.with(secret.clone(), AllowedRepositories::Any))
         .verify(headers, body)
 }
 
@@ -172,14 +155,10 @@ pub fn verify(
 #[non_exhaustive]
 pub enum Rejection {
     /// No secret is configured.
-    #[error(
-        "no webhook secret is configured here, so no delivery can be trusted: set webhook.secret_file"
-    )]
+    #[error("no webhook secret is configured here, so no delivery can be trusted: set webhook.secret_file")]
     NoSecret,
     /// Neither of the two content types of a forge.
-    #[error(
-        "deliveries are application/json or application/x-www-form-urlencoded: correct the hook's content type"
-    )]
+    #[error("deliveries are application/json or application/x-www-form-urlencoded: correct the hook's content type")]
     ContentType,
     /// A form without exactly one `payload`.
     #[error("a form delivery has exactly one field `payload`")]
@@ -189,9 +168,7 @@ pub enum Rejection {
     MissingSignature,
     /// A signature header that holds no signature: short, upper-case, twice
     /// there, or empty, as a forge sends it for a hook without a secret.
-    #[error(
-        "the header {header} holds no HMAC-SHA256: give the hook the secret that is configured here"
-    )]
+    #[error("the header {header} holds no HMAC-SHA256: give the hook the secret that is configured here")]
     MalformedSignature {
         /// Which header.
         header: &'static str,
@@ -200,9 +177,7 @@ pub enum Rejection {
     #[error("the signature headers disagree")]
     SignaturesDisagree,
     /// A signature, but by none of our secrets.
-    #[error(
-        "the signature is not by the secret that is configured here: delete the hook and make it again"
-    )]
+    #[error("the signature is not by the secret that is configured here: delete the hook and make it again")]
     WrongSignature,
 }
 
@@ -313,16 +288,10 @@ impl VerifiedDelivery {
             "issue_comment" => comment_event(&self.payload),
             other => other_event(other, &self.payload),
         }?;
-        if self
-            .allowed
-            .iter()
-            .any(|allowed| allowed.allows(event.repo()))
-        {
+        if self.allowed.iter().any(|allowed| allowed.allows(event.repo())) {
             Ok(event)
         } else {
-            Err(BadDelivery::WrongRepository {
-                repository: printable(&event.repo().full_name()),
-            })
+            Err(BadDelivery::WrongRepository { repository: printable(&event.repo().full_name()) })
         }
     }
 }
@@ -355,10 +324,7 @@ fn form_payload(body: &[u8]) -> Result<Vec<u8>, Rejection> {
 }
 
 fn form_decoded(text: &[u8]) -> Vec<u8> {
-    let spaced: Vec<u8> = text
-        .iter()
-        .map(|byte| if *byte == b'+' { b' ' } else { *byte })
-        .collect();
+    let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
     percent_encoding::percent_decode(&spaced).collect()
 }
 
@@ -376,9 +342,7 @@ fn signature(headers: &HeaderMap) -> Result<[u8; 32], Rejection> {
             return Err(malformed);
         };
         // `hex` would take capitals too.
-        let lower = digits
-            .iter()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let lower = digits.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         let mut bytes = [0; 32];
         if !lower || hex::decode_to_slice(digits, &mut bytes).is_err() {
             return Err(malformed);
@@ -404,8 +368,7 @@ fn event_kind(headers: &HeaderMap) -> Result<String, BadDelivery> {
     let mut agreed: Option<&str> = None;
     for value in EVENTS.iter().flat_map(|name| headers.get_all(*name)) {
         let word = value.to_str().ok().filter(|word| {
-            let fits =
-                |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'_' | b'-');
+            let fits = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'_' | b'-');
             (1..=64).contains(&word.len()) && word.bytes().all(fits)
         });
         match (word, agreed) {
@@ -420,11 +383,7 @@ fn event_kind(headers: &HeaderMap) -> Result<String, BadDelivery> {
 }
 
 fn delivery_id(headers: &HeaderMap) -> Option<String> {
-    let value = DELIVERIES
-        .iter()
-        .find_map(|name| headers.get(*name))?
-        .to_str()
-        .ok()?;
+    let value = DELIVERIES.iter().find_map(|name| headers.get(*name))?.to_str().ok()?;
     Some(printable(value)).filter(|id| !id.is_empty())
 }
 
@@ -443,11 +402,7 @@ struct RawRepository {
 impl RawRepository {
     fn reference(&self) -> Result<RepoRef, BadDelivery> {
         positive("the repository's id", self.id)?;
-        Ok(RepoRef {
-            id: self.id,
-            owner: self.owner.login.clone(),
-            name: self.name.clone(),
-        })
+        Ok(RepoRef { id: self.id, owner: self.owner.login.clone(), name: self.name.clone() })
     }
 }
 
@@ -495,10 +450,8 @@ fn read<T: DeserializeOwned>(event: &str, payload: &[u8]) -> Result<T, BadDelive
     // The forge replaces invalid UTF-8 itself; where it does not, we do.
     let text = String::from_utf8_lossy(payload);
     // Nesting is limited by serde_json (128); unknown fields are skipped.
-    serde_json::from_str(&text).map_err(|error| BadDelivery::Unreadable {
-        event: event.to_owned(),
-        why: printable(&error.to_string()),
-    })
+    serde_json::from_str(&text)
+        .map_err(|error| BadDelivery::Unreadable { event: event.to_owned(), why: printable(&error.to_string()) })
 }
 
 fn issue_event(payload: &[u8]) -> Result<ForgeEvent, BadDelivery> {
@@ -510,10 +463,7 @@ fn issue_event(payload: &[u8]) -> Result<ForgeEvent, BadDelivery> {
         fits(EVENT, raw.sender, "it names no sender")?,
     );
     if raw.comment.is_some() {
-        return Err(BadDelivery::Mismatch {
-            event: EVENT.to_owned(),
-            why: "it has a comment",
-        });
+        return Err(BadDelivery::Mismatch { event: EVENT.to_owned(), why: "it has a comment" });
     }
     let action = match raw.action.as_deref().unwrap_or_default() {
         "opened" => IssueAction::Opened,
@@ -524,17 +474,11 @@ fn issue_event(payload: &[u8]) -> Result<ForgeEvent, BadDelivery> {
         "label_updated" | "label_cleared" => IssueAction::LabelsChanged,
         "assigned" | "unassigned" | "milestoned" | "demilestoned" => IssueAction::Other,
         unknown => {
-            return Err(BadDelivery::UnknownAction {
-                event: EVENT.to_owned(),
-                action: printable(unknown),
-            });
+            return Err(BadDelivery::UnknownAction { event: EVENT.to_owned(), action: printable(unknown) });
         }
     };
     let (previous_title, previous_body) = raw.changes.map_or((None, None), |changes| {
-        (
-            changes.title.and_then(|change| change.from),
-            changes.body.and_then(|change| change.from),
-        )
+        (changes.title.and_then(|change| change.from), changes.body.and_then(|change| change.from))
     });
     check_issue(EVENT, &issue, &repo)?;
     Ok(ForgeEvent::Issue {
@@ -561,22 +505,13 @@ fn comment_event(payload: &[u8]) -> Result<ForgeEvent, BadDelivery> {
         "edited" => CommentAction::Edited,
         "deleted" => CommentAction::Deleted,
         unknown => {
-            return Err(BadDelivery::UnknownAction {
-                event: EVENT.to_owned(),
-                action: printable(unknown),
-            });
+            return Err(BadDelivery::UnknownAction { event: EVENT.to_owned(), action: printable(unknown) });
         }
     };
     check_issue(EVENT, &issue, &repo)?;
     positive("the comment's id", comment.id)?;
-    if comment
-        .issue_number()
-        .is_some_and(|number| number != issue.number)
-    {
-        return Err(BadDelivery::Mismatch {
-            event: EVENT.to_owned(),
-            why: "the comment is not of that issue",
-        });
+    if comment.issue_number().is_some_and(|number| number != issue.number) {
+        return Err(BadDelivery::Mismatch { event: EVENT.to_owned(), why: "the comment is not of that issue" });
     }
     let mut issue = issue.snapshot();
     issue.is_pull |= raw.is_pull.unwrap_or(false);
@@ -596,12 +531,7 @@ fn comment_event(payload: &[u8]) -> Result<ForgeEvent, BadDelivery> {
 fn other_event(kind: &str, payload: &[u8]) -> Result<ForgeEvent, BadDelivery> {
     let raw: RawOtherDelivery = read(kind, payload)?;
     let repo = fits(kind, raw.repository, "it names no repository")?;
-    let mismatch = |why| {
-        Err(BadDelivery::Mismatch {
-            event: kind.to_owned(),
-            why,
-        })
-    };
+    let mismatch = |why| Err(BadDelivery::Mismatch { event: kind.to_owned(), why });
     if raw.issue.is_some() {
         return mismatch("it has an issue");
     }
@@ -611,31 +541,18 @@ fn other_event(kind: &str, payload: &[u8]) -> Result<ForgeEvent, BadDelivery> {
     if kind.starts_with("pull_request") && raw.pull_request.is_none() {
         return mismatch("it has no pull request");
     }
-    Ok(ForgeEvent::Other {
-        repo: repo.reference()?,
-        kind: kind.to_owned(),
-    })
+    Ok(ForgeEvent::Other { repo: repo.reference()?, kind: kind.to_owned() })
 }
 
 fn fits<T>(event: &str, part: Option<T>, why: &'static str) -> Result<T, BadDelivery> {
-    part.ok_or_else(|| BadDelivery::Mismatch {
-        event: event.to_owned(),
-        why,
-    })
+    part.ok_or_else(|| BadDelivery::Mismatch { event: event.to_owned(), why })
 }
 
 fn check_issue(event: &str, issue: &RawIssue, repo: &RawRepository) -> Result<(), BadDelivery> {
     positive("the issue's id", issue.id)?;
     positive("the issue's number", issue.number)?;
-    if issue
-        .repository
-        .as_ref()
-        .is_some_and(|theirs| theirs.id != repo.id)
-    {
-        return Err(BadDelivery::Mismatch {
-            event: event.to_owned(),
-            why: "the issue is of another repository",
-        });
+    if issue.repository.as_ref().is_some_and(|theirs| theirs.id != repo.id) {
+        return Err(BadDelivery::Mismatch { event: event.to_owned(), why: "the issue is of another repository" });
     }
     if issue.labels.too_many {
         return Err(BadDelivery::TooManyLabels);
@@ -644,29 +561,19 @@ fn check_issue(event: &str, issue: &RawIssue, repo: &RawRepository) -> Result<()
         positive("a label's id", label.id)?;
     }
     match &issue.user {
-        Some(user) if user.id == 0 => Err(BadDelivery::BadId {
-            field: "the issue's author",
-        }),
+        Some(user) if user.id == 0 => Err(BadDelivery::BadId { field: "the issue's author" }),
         _ => Ok(()),
     }
 }
 
 fn positive(field: &'static str, id: i64) -> Result<(), BadDelivery> {
-    if id > 0 {
-        Ok(())
-    } else {
-        Err(BadDelivery::BadId { field })
-    }
+    if id > 0 { Ok(()) } else { Err(BadDelivery::BadId { field }) }
 }
 
 /// Accounts of the forge itself have negative numbers (`-1` a deleted one,
 /// `-2` its actions): real, and without rights. Zero is nobody.
 fn known_account(field: &'static str, person: &Person) -> Result<(), BadDelivery> {
-    if person.id == 0 {
-        Err(BadDelivery::BadId { field })
-    } else {
-        Ok(())
-    }
+    if person.id == 0 { Err(BadDelivery::BadId { field }) } else { Ok(()) }
 }
 
 fn person(field: &'static str, user: User) -> Result<Person, BadDelivery> {

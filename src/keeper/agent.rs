@@ -3,8 +3,8 @@
 use super::{LaunchSpec, StartAgent, View};
 use crate::sandbox::{
     Filter, StepError, apply_filter, attach, become_user, clone_process, close_from, detach, drop_capabilities,
-    drop_capability_bounds, hide_proc, mount_proc, mount_tmpfs, no_new_privileges, not_dumpable, pick, private, read_only, restrict_landlock,
-    set_limits,
+    drop_capability_bounds, hide_proc, mount_proc, mount_tmpfs, no_new_privileges, not_dumpable, pick, private,
+    read_only, restrict_landlock, set_limits,
 };
 use std::ffi::CString;
 use std::fs::File;
@@ -67,7 +67,10 @@ pub fn start(spec: &LaunchSpec, start: &StartAgent, run_dir: &File, filter: &Fil
         let mut status = 0;
         // SAFETY: the child that was just made; status lives here.
         unsafe { libc::waitpid(pid, &raw mut status, 0) };
-        return Err(StepError { step: format!("starting agent {}", start.agent), source: io::Error::other(why.to_owned()) });
+        return Err(StepError {
+            step: format!("starting agent {}", start.agent),
+            source: io::Error::other(why.to_owned()),
+        });
     }
     let applied = said.lines().map(str::to_owned).collect();
     Ok(Started { pid, report: File::from(OwnedFd::from(report)), applied })

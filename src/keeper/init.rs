@@ -69,9 +69,8 @@ impl Keeper {
             ];
             binds.push((spec.program.clone(), "/run/lazarus/lazarus".into(), false));
             let id_base = spec.id_base;
-            let root = build_root(&binds, &spec.read_paths, || {
-                if id_base.is_some() { become_user(0, 0) } else { Ok(()) }
-            })?;
+            let root =
+                build_root(&binds, &spec.read_paths, || if id_base.is_some() { become_user(0, 0) } else { Ok(()) })?;
             pivot(&root)?;
             set_hostname()?;
             applied.push("user, mount, PID, IPC, UTS and cgroup namespaces; a root of its own".to_owned());
@@ -123,10 +122,7 @@ impl Keeper {
         // standard streams, not its session.
         agent::detach_streams(&self.opened.run_dir);
         loop {
-            let mut polled = vec![
-                poll_on(self.signals.as_raw_fd()),
-                poll_on(self.opened.control.as_raw_fd()),
-            ];
+            let mut polled = vec![poll_on(self.signals.as_raw_fd()), poll_on(self.opened.control.as_raw_fd())];
             polled.extend(self.clients.iter().map(|c| poll_on(c.stream.as_raw_fd())));
             let timeout = match self.stopping {
                 Some(_) if self.killed => 20,
@@ -160,7 +156,7 @@ impl Keeper {
                     self.killed = true;
                 }
                 self.reap();
-                if self.is_empty() {
+                if Self::is_empty() {
                     return self.finish();
                 }
             }
@@ -241,7 +237,7 @@ impl Keeper {
         }
     }
 
-    fn is_empty(&self) -> bool {
+    fn is_empty() -> bool {
         // SAFETY: asks whether there is any child, without waiting or reaping.
         let none = unsafe {
             let mut info: libc::siginfo_t = std::mem::zeroed();
@@ -292,7 +288,9 @@ impl Keeper {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Start(start) => {
-                if let Some(known) = self.agents.iter().find(|a| a.state.agent == start.agent && a.state.run >= start.run) {
+                if let Some(known) =
+                    self.agents.iter().find(|a| a.state.agent == start.agent && a.state.run >= start.run)
+                {
                     // Asked twice: say again what there is.
                     let state = known.state.clone();
                     let event = if state.running { Event::Started(state) } else { Event::Ended(state) };

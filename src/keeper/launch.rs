@@ -26,24 +26,21 @@ fn say(ready: &Ready) {
     let _ = io::stdout().write_all(line.as_bytes()).and_then(|()| io::stdout().flush());
 }
 
+#[allow(clippy::exit, reason = "the keeper is a process of its own; nothing of the launcher's may run after it")]
 fn try_launch(run_dir: &Path) -> Result<(), StepError> {
     let io_step = |step: &str| {
         let step = format!("{step} in {}", run_dir.display());
         move |source: io::Error| StepError { step, source }
     };
     let text = std::fs::read(run_dir.join("launch.json")).map_err(io_step("reading launch.json"))?;
-    let spec: LaunchSpec = serde_json::from_slice(&text)
-        .map_err(|e| io_step("reading launch.json")(io::Error::other(e.to_string())))?;
+    let spec: LaunchSpec =
+        serde_json::from_slice(&text).map_err(|e| io_step("reading launch.json")(io::Error::other(e.to_string())))?;
     // Relative names keep within the 108 bytes that a socket's path may have.
     std::env::set_current_dir(run_dir).map_err(io_step("entering"))?;
     // Held by the keeper for as long as it lives: nobody starts a second one,
     // and whoever can take it knows that the first is gone.
-    let lock = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open("lock")
-        .map_err(io_step("opening the lock"))?;
+    let lock =
+        File::options().create(true).truncate(false).write(true).open("lock").map_err(io_step("opening the lock"))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| StepError {
         step: format!("taking the lock in {}", run_dir.display()),
         source: io::Error::other("a keeper of this cell runs already"),

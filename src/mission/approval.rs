@@ -44,17 +44,20 @@ impl CouncilRule {
         let votes: usize = count.parse().ok().filter(|n| (1..=20).contains(n)).ok_or_else(wrong)?;
         let rest = rest.trim();
         // `2 of 3` says how many directors there are, not who.
-        if let Some(all) = rest.strip_prefix("of ").and_then(|n| n.trim_end_matches("directors").trim().parse::<usize>().ok()) {
+        if let Some(all) =
+            rest.strip_prefix("of ").and_then(|n| n.trim_end_matches("directors").trim().parse::<usize>().ok())
+        {
             return if all >= votes { Ok(Some(Self { votes, members: vec![] })) } else { Err(wrong()) };
         }
-        let members: Vec<String> = match rest.strip_prefix("of ").or(if rest.is_empty() || rest == "directors" { Some("") } else { None }) {
-            None => return Err(wrong()),
-            Some(names) => names
-                .split([',', ' ', '+'])
-                .map(|n| n.trim().trim_start_matches('@').to_owned())
-                .filter(|n| !n.is_empty() && n != "directors" && n != "and")
-                .collect(),
-        };
+        let members: Vec<String> =
+            match rest.strip_prefix("of ").or(if rest.is_empty() || rest == "directors" { Some("") } else { None }) {
+                None => return Err(wrong()),
+                Some(names) => names
+                    .split([',', ' ', '+'])
+                    .map(|n| n.trim().trim_start_matches('@').to_owned())
+                    .filter(|n| !n.is_empty() && n != "directors" && n != "and")
+                    .collect(),
+            };
         let named = |n: &String| n.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) && n.len() <= 64;
         if !members.iter().all(named) {
             return Err(wrong());
@@ -206,7 +209,9 @@ pub fn vote(
     }
     if !council.members.is_empty() {
         match &ballot.members {
-            None => return Verdict::NotCounted("the council is still being looked up; approve again in a moment".into()),
+            None => {
+                return Verdict::NotCounted("the council is still being looked up; approve again in a moment".into());
+            }
             Some(members) if !members.contains(&id) => {
                 return Verdict::NotCounted(format!("the council of this proposal is {}", council.members.join(", ")));
             }

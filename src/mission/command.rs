@@ -88,34 +88,34 @@ pub const fn grammar() -> &'static [CommandKind] {
 }
 
 const GRAMMAR: &[CommandKind] = &[
-        c(
-            "summon",
-            "/summon AGENT [backend= isolation= ttl= network= model= task=]",
-            "director; write access asks",
-            "a cell for one agent",
-        ),
-        c("team", "/team A+B[+C…] [key=value…]", "director; write access asks", "one cell, several executors"),
-        c("approve", "/approve", "director", "approves the open proposal or request"),
-        c("reject", "/reject [reason]", "director", "rejects it"),
-        c("invite", "/invite IDENTITY ROLE [CELL]", "director", "invites `agent:NAME`, `bot:NAME` or `human:LOGIN`"),
-        c("revoke", "/revoke IDENTITY [CELL]", "director", "takes an invitation or a participation back"),
-        c("accept", "/accept [CELL]", "the invited human", "accepts an invitation"),
-        c("tell", "/tell AGENT text", "director, write access", "hands text to an agent"),
-        c("status", "/status [CELL]", "everyone", "how the cells of this mission stand"),
-        c("help", "/help [COMMAND]", "everyone", "this list"),
-        c("extend", "/extend DURATION [CELL]", "director", "makes the time to live longer"),
-        c("pause", "/pause [CELL]", "director", "freezes the cell"),
-        c("resume", "/resume [CELL]", "director", "thaws it"),
-        c("checkpoint", "/checkpoint [note]", "director", "takes a snapshot"),
-        c("revive", "/revive [AGENT]", "director", "starts dead agents again"),
-        c("substitute", "/substitute AGENT [for AGENT]", "director", "another agent takes over"),
-        c("handoff", "/handoff TASK from A to B", "director", "hands a task over"),
-        c("decide", "/decide TEXT", "director; council", "records a decision"),
-        c("vote", "/vote yes|no [on ID]", "director; council", "votes on a decision"),
-        c("publish", "/publish notes|decisions|checkpoint|artifact NAME", "director", "lets something optional out"),
-        c("close", "/close [completed|failed|abandoned] [CELL] [reason]", "director", "ends the cell"),
-        c("resurrect", "/resurrect [CELL]", "director", "brings a closed cell back within its grace period"),
-        c("destroy", "/destroy CELL", "director", "scrubs a cell"),
+    c(
+        "summon",
+        "/summon AGENT [backend= isolation= ttl= network= model= task=]",
+        "director; write access asks",
+        "a cell for one agent",
+    ),
+    c("team", "/team A+B[+C…] [key=value…]", "director; write access asks", "one cell, several executors"),
+    c("approve", "/approve", "director", "approves the open proposal or request"),
+    c("reject", "/reject [reason]", "director", "rejects it"),
+    c("invite", "/invite IDENTITY ROLE [CELL]", "director", "invites `agent:NAME`, `bot:NAME` or `human:LOGIN`"),
+    c("revoke", "/revoke IDENTITY [CELL]", "director", "takes an invitation or a participation back"),
+    c("accept", "/accept [CELL]", "the invited human", "accepts an invitation"),
+    c("tell", "/tell AGENT text", "director, write access", "hands text to an agent"),
+    c("status", "/status [CELL]", "everyone", "how the cells of this mission stand"),
+    c("help", "/help [COMMAND]", "everyone", "this list"),
+    c("extend", "/extend DURATION [CELL]", "director", "makes the time to live longer"),
+    c("pause", "/pause [CELL]", "director", "freezes the cell"),
+    c("resume", "/resume [CELL]", "director", "thaws it"),
+    c("checkpoint", "/checkpoint [note]", "director", "takes a snapshot"),
+    c("revive", "/revive [AGENT]", "director", "starts dead agents again"),
+    c("substitute", "/substitute AGENT [for AGENT]", "director", "another agent takes over"),
+    c("handoff", "/handoff TASK from A to B", "director", "hands a task over"),
+    c("decide", "/decide TEXT", "director; council", "records a decision"),
+    c("vote", "/vote yes|no [on ID]", "director; council", "votes on a decision"),
+    c("publish", "/publish notes|decisions|checkpoint|artifact NAME", "director", "lets something optional out"),
+    c("close", "/close [completed|failed|abandoned] [CELL] [reason]", "director", "ends the cell"),
+    c("resurrect", "/resurrect [CELL]", "director", "brings a closed cell back within its grace period"),
+    c("destroy", "/destroy CELL", "director", "scrubs a cell"),
 ];
 
 /// One line of a comment that looked like a command.
@@ -169,7 +169,10 @@ pub fn parse_comment(body: &str) -> Parsed {
         if mentions_command(body) {
             parsed.lines.push(Line::Refused {
                 at: 0..0,
-                why: format!("comments over {} KiB are not searched for commands; send them in a short one", COMMENT_MAX / 1024),
+                why: format!(
+                    "comments over {} KiB are not searched for commands; send them in a short one",
+                    COMMENT_MAX / 1024
+                ),
             });
         }
         return parsed;
@@ -304,7 +307,9 @@ impl OpenHtml {
                 .collect::<String>()
                 .to_ascii_lowercase();
             // Attributes can hold what looks like tags, `/>` closes nothing.
-            if name.is_empty() || tag.contains(['<', '"', '\'', '`']) || (tag.contains('/') && !closing && !VOID.contains(&name.as_str()))
+            if name.is_empty()
+                || tag.contains(['<', '"', '\'', '`'])
+                || (tag.contains('/') && !closing && !VOID.contains(&name.as_str()))
             {
                 return self.unclear = true;
             }
@@ -356,7 +361,7 @@ fn read_line(line: &str) -> Option<Result<Command, String>> {
         .take(24)
         .collect();
     // A path such as `/usr/bin` is no command.
-    let after = looks.chars().skip(1).skip_while(|c| c.is_alphanumeric()).next();
+    let after = looks.chars().skip(1).find(|c| !c.is_alphanumeric());
     let known = grammar().iter().find(|c| c.name == word.to_ascii_lowercase());
     if after.is_some_and(is_slash_like) && known.is_none() {
         return None;
@@ -369,7 +374,11 @@ fn read_line(line: &str) -> Option<Result<Command, String>> {
         return Some(Err(format!("there is no command `/{lower}`; did you mean `/{}`?", near.name)));
     };
     if line.len() > LINE_MAX {
-        return Some(Err(format!("`/{}`: a command may be {LINE_MAX} bytes long; this one has {}", kind.name, line.len())));
+        return Some(Err(format!(
+            "`/{}`: a command may be {LINE_MAX} bytes long; this one has {}",
+            kind.name,
+            line.len()
+        )));
     }
     if let Some(odd) = line.chars().find(|c| suspicious(*c)) {
         return Some(Err(format!(
@@ -400,8 +409,8 @@ fn read_arguments(kind: &CommandKind, rest: &str) -> Result<Command, String> {
         "invite" => {
             let identity = words.next().ok_or("IDENTITY is missing")?;
             let role = words.next().ok_or_else(|| format!("ROLE is missing; allowed are {}", roles()))?;
-            let role = Role::parse(role)
-                .ok_or_else(|| format!("`{}` is not a role; allowed are {}", shown(role), roles()))?;
+            let role =
+                Role::parse(role).ok_or_else(|| format!("`{}` is not a role; allowed are {}", shown(role), roles()))?;
             let cell = cell(words.next())?;
             nothing_more(Command::Invite { identity: identity_word(identity)?, role, cell }, words)
         }
@@ -504,7 +513,9 @@ fn read_arguments(kind: &CommandKind, rest: &str) -> Result<Command, String> {
                 let Some(word) = next(&mut rest) else { break };
                 let bare = word.trim_end_matches([':', ',']);
                 match (Outcome::parse(bare), CellId::parse(bare)) {
-                    (Some(found @ (Outcome::Completed | Outcome::Failed | Outcome::Abandoned)), _) if outcome.is_none() => {
+                    (Some(found @ (Outcome::Completed | Outcome::Failed | Outcome::Abandoned)), _)
+                        if outcome.is_none() =>
+                    {
                         outcome = Some(found);
                     }
                     (_, Ok(found)) if named.is_none() => named = Some(found),
@@ -730,7 +741,11 @@ mod tests {
         ] {
             assert_eq!(commands(body), [], "executed: {body:?}");
         }
-        assert_eq!(commands("<details>\n\nx\n\n</details>\n\n/pause"), [Command::Pause { cell: None }], "after the end it is text again");
+        assert_eq!(
+            commands("<details>\n\nx\n\n</details>\n\n/pause"),
+            [Command::Pause { cell: None }],
+            "after the end it is text again"
+        );
     }
 
     #[test]

@@ -96,11 +96,15 @@ pub fn parse_proposal(body: &str, defaults: &Defaults) -> Result<Proposal, Vec<F
     }
     let mut errors = vec![];
     let values = sections(body, &mut errors);
-    let value = |index: usize| values[index].as_deref().map(str::trim).filter(|v| !v.is_empty() && *v != "_No response_");
+    let value =
+        |index: usize| values[index].as_deref().map(str::trim).filter(|v| !v.is_empty() && *v != "_No response_");
 
     let agents = match value(0) {
         None => {
-            errors.push(error("Agents", format!("it is missing; allowed are {}, joined by +", defaults.agents.join(", "))));
+            errors.push(error(
+                "Agents",
+                format!("it is missing; allowed are {}, joined by +", defaults.agents.join(", ")),
+            ));
             vec![]
         }
         Some(text) => match agent_names(text) {
@@ -124,8 +128,8 @@ pub fn parse_proposal(body: &str, defaults: &Defaults) -> Result<Proposal, Vec<F
             }
         },
     };
-    let backend = pick(value(1), "Backend", BackendKind::parse, BackendKind::words, &mut errors)
-        .unwrap_or(BackendKind::Process);
+    let backend =
+        pick(value(1), "Backend", BackendKind::parse, BackendKind::words, &mut errors).unwrap_or(BackendKind::Process);
     if !defaults.backends.contains(&backend) {
         let there: Vec<&str> = defaults.backends.iter().map(|b| b.word()).collect();
         errors.push(error("Backend", format!("`{backend}` is not available here; allowed are {}", there.join(", "))));
@@ -369,7 +373,8 @@ mod tests {
     #[test]
     fn both_renderings_give_the_same_proposal() {
         let form = parse_proposal(&normalise(FORM), &defaults()).unwrap();
-        let twin = FORM.replace("````markdown\n", "").replace("````\n", "").replace("```\n### Backend\n\ndocker\n```\n", "");
+        let twin =
+            FORM.replace("````markdown\n", "").replace("````\n", "").replace("```\n### Backend\n\ndocker\n```\n", "");
         let twin = parse_proposal(&normalise(&twin), &defaults()).unwrap();
         assert_eq!(form.spec, twin.spec);
         assert_eq!(form.objective, twin.objective);

@@ -68,11 +68,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            chars: 200,
-            bytes: 8 * 1024,
-            lines: 400,
-        }
+        Self { chars: 200, bytes: 8 * 1024, lines: 400 }
     }
 }
 
@@ -144,27 +140,15 @@ impl fmt::Display for Removed {
         }
         let counted = [
             (u64::from(self.secrets), "secret", "secrets"),
-            (
-                u64::from(self.secret_like),
-                "secret-like string",
-                "secret-like strings",
-            ),
+            (u64::from(self.secret_like), "secret-like string", "secret-like strings"),
             (u64::from(self.mentions), "mention", "mentions"),
             (u64::from(self.references), "reference", "references"),
             (u64::from(self.commands), "command", "commands"),
             (u64::from(self.images), "image", "images"),
             (u64::from(self.html), "HTML tag", "HTML tags"),
             (u64::from(self.links), "link", "links"),
-            (
-                u64::from(self.control),
-                "invisible character",
-                "invisible characters",
-            ),
-            (
-                self.truncated_bytes,
-                "byte over the limit",
-                "bytes over the limit",
-            ),
+            (u64::from(self.control), "invisible character", "invisible characters"),
+            (self.truncated_bytes, "byte over the limit", "bytes over the limit"),
         ];
         let mut before = "removed: ";
         for (count, one, many) in counted {
@@ -215,12 +199,7 @@ impl AsRef<str> for Clean {
 pub fn inline(untrusted: &str, limits: Limits, secrets: &Secrets) -> (Clean, Removed) {
     let mut removed = Removed::default();
     // A character is at most four bytes, an escape sequence may be longer.
-    let (text, unread) = read(
-        untrusted,
-        limits.chars.saturating_mul(16),
-        secrets,
-        &mut removed,
-    );
+    let (text, unread) = read(untrusted, limits.chars.saturating_mul(16), secrets, &mut removed);
 
     let mut line = String::with_capacity(text.len().min(1024));
     for word in text.split_whitespace() {
@@ -301,11 +280,7 @@ fn escape_inline(line: &str, removed: &mut Removed) -> String {
                     removed.references = removed.references.saturating_add(1);
                 }
                 // What the template puts behind it is not known here.
-                if after.is_empty()
-                    || joins(after)
-                    || after.starts_with(['>', '|', '}'])
-                    || (c == '#' && at == 0)
-                {
+                if after.is_empty() || joins(after) || after.starts_with(['>', '|', '}']) || (c == '#' && at == 0) {
                     out.push(BREAK);
                 }
             }
@@ -439,19 +414,11 @@ pub fn comment(body: &str, allowed: Allowed<'_>, secrets: &Secrets) -> (String, 
 
     // Making things inert makes them longer, so that a cut may have to be
     // repeated further up, by as much as it came out too long.
-    let mut budget = if unread == 0 {
-        MAX_COMMENT
-    } else {
-        MAX_COMMENT - NOTE
-    };
+    let mut budget = if unread == 0 { MAX_COMMENT } else { MAX_COMMENT - NOTE };
     for _ in 0..4 {
         let mut counts = removed;
         let whole = unread == 0 && text.len() <= budget;
-        let shown = if whole {
-            text.as_str()
-        } else {
-            &text[..cut_at_line(&text, budget)]
-        };
+        let shown = if whole { text.as_str() } else { &text[..cut_at_line(&text, budget)] };
         let Some(mut out) = settle(shown, allowed, secrets, &mut counts) else {
             break;
         };
@@ -476,21 +443,13 @@ pub fn comment(body: &str, allowed: Allowed<'_>, secrets: &Secrets) -> (String, 
 
     // Nothing in a fence means anything, whatever it is. This is not pretty,
     // and only a text that was made to defeat the gate gets here.
-    let limits = Limits {
-        bytes: 16 * 1024,
-        ..Limits::default()
-    };
+    let limits = Limits { bytes: 16 * 1024, ..Limits::default() };
     let (fence, counts) = block(body, limits, secrets);
     (format!("{fence}\n"), counts)
 }
 
 /// Goes over a text until nothing changes; `None` if that does not happen.
-fn settle(
-    text: &str,
-    allowed: Allowed<'_>,
-    secrets: &Secrets,
-    removed: &mut Removed,
-) -> Option<String> {
+fn settle(text: &str, allowed: Allowed<'_>, secrets: &Secrets, removed: &mut Removed) -> Option<String> {
     let mut text = text.to_owned();
     for _ in 0..PASSES {
         let (next, found) = scrub(&text, text.len(), secrets);
@@ -528,11 +487,7 @@ fn read_keeping(
     let mut text = without_markers(&text, removed);
     let emit = text.len();
     // Searched for secrets, not shown, not counted.
-    text.push_str(&visible(
-        &untrusted[read..seen],
-        keep_breaks,
-        &mut Removed::default(),
-    ));
+    text.push_str(&visible(&untrusted[read..seen], keep_breaks, &mut Removed::default()));
     let (text, found) = scrub(&text, emit, secrets);
     removed.secrets = removed.secrets.saturating_add(found.known);
     removed.secret_like = removed.secret_like.saturating_add(found.alike);
@@ -583,11 +538,7 @@ fn cut_at_line(text: &str, budget: usize) -> usize {
 
 fn closing_details(text: &str) -> String {
     let code = code_ranges(text);
-    let count = |tag: &str| {
-        text.match_indices(tag)
-            .filter(|(at, _)| covering(&code, *at).is_none())
-            .count()
-    };
+    let count = |tag: &str| text.match_indices(tag).filter(|(at, _)| covering(&code, *at).is_none()).count();
     let open = count("<details>").saturating_sub(count("</details>"));
     "\n\n</details>".repeat(open.min(8))
 }
@@ -597,10 +548,8 @@ fn closing_details(text: &str) -> String {
 /// Fenced blocks and code spans, as both readings of the text have them.
 /// Sorted, without overlap.
 fn code_ranges(text: &str) -> Vec<Range<usize>> {
-    let extended = Options::ENABLE_TABLES
-        | Options::ENABLE_STRIKETHROUGH
-        | Options::ENABLE_TASKLISTS
-        | Options::ENABLE_FOOTNOTES;
+    let extended =
+        Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS | Options::ENABLE_FOOTNOTES;
     let one = code_by(text, extended);
     let other = code_by(text, Options::empty());
     // What both have, stretch by stretch.
@@ -653,9 +602,7 @@ fn closed(mut text: String) -> Option<String> {
         let mut probed = text.clone();
         probed.push_str(PROBE);
         let at = text.len() + 2;
-        let open = code_by(&probed, Options::empty())
-            .into_iter()
-            .find(|range| range.contains(&at));
+        let open = code_by(&probed, Options::empty()).into_iter().find(|range| range.contains(&at));
         let Some(open) = open else { return Some(text) };
         let start = text[open.start.min(text.len())..].trim_start_matches(' ');
         let mark = start.chars().next().filter(|c| matches!(c, '`' | '~'))?;
@@ -684,9 +631,7 @@ fn without_markers(text: &str, removed: &mut Removed) -> String {
     if count == 0 {
         return text.to_owned();
     }
-    removed.html = removed
-        .html
-        .saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+    removed.html = removed.html.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
     pattern.replace_all(text, "[marker removed]").into_owned()
 }
 
@@ -724,9 +669,7 @@ fn inert(text: &str, allowed: Allowed<'_>, removed: &mut Removed) -> String {
                     length += login.len();
                 } else {
                     out.push('@');
-                    if !after.is_empty()
-                        && !after.starts_with(|c: char| c == BREAK || c.is_whitespace())
-                    {
+                    if !after.is_empty() && !after.starts_with(|c: char| c == BREAK || c.is_whitespace()) {
                         if may_show_next(after, char::is_alphanumeric) {
                             bump(&mut removed.mentions);
                         }
@@ -793,9 +736,7 @@ fn inert(text: &str, allowed: Allowed<'_>, removed: &mut Removed) -> String {
                 }
             }
             '/' | '\u{ff0f}' | '\u{2044}' | '\u{2215}' | '\u{29f8}' => {
-                if line.may_begin_command
-                    && may_show_next(after, |c| c.is_alphabetic() || c == BREAK)
-                {
+                if line.may_begin_command && may_show_next(after, |c| c.is_alphabetic() || c == BREAK) {
                     bump(&mut removed.commands);
                     let backslashes = out.len() - out.trim_end_matches('\\').len();
                     out.insert_str(out.len() - backslashes, COMMAND_MARK);
@@ -831,19 +772,13 @@ struct LineStart {
 
 impl Default for LineStart {
     fn default() -> Self {
-        Self {
-            may_begin_command: true,
-            digit: false,
-        }
+        Self { may_begin_command: true, digit: false }
     }
 }
 
 impl LineStart {
     fn after(code: &str) -> Self {
-        Self {
-            may_begin_command: code.ends_with('\n'),
-            digit: false,
-        }
+        Self { may_begin_command: code.ends_with('\n'), digit: false }
     }
 
     fn saw(&mut self, c: char) {
@@ -853,10 +788,7 @@ impl LineStart {
         }
         let mark = c.is_whitespace()
             || is_invisible(c)
-            || matches!(
-                c,
-                '>' | '*' | '-' | '+' | '_' | '~' | '\\' | '#' | '[' | ']' | '(' | '"' | '\''
-            )
+            || matches!(c, '>' | '*' | '-' | '+' | '_' | '~' | '\\' | '#' | '[' | ']' | '(' | '"' | '\'')
             || (self.digit && matches!(c, '.' | ')'));
         // `2/abc` is a path, `2. /abc` an item of a list.
         let digit = c.is_ascii_digit();
@@ -915,18 +847,12 @@ fn opens_again(after: &str) -> bool {
 /// once it is rendered.
 fn joins(after: &str) -> bool {
     after.starts_with(|c: char| {
-        c.is_numeric()
-            || matches!(
-                c,
-                '*' | '_' | '~' | '\\' | '[' | ']' | '`' | '<' | '&' | '$' | '{'
-            )
+        c.is_numeric() || matches!(c, '*' | '_' | '~' | '\\' | '[' | ']' | '`' | '<' | '&' | '$' | '{')
     })
 }
 
 fn is_www(rest: &str) -> bool {
-    rest.as_bytes()
-        .get(..4)
-        .is_some_and(|start| start.eq_ignore_ascii_case(b"www."))
+    rest.as_bytes().get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"www."))
 }
 
 /// `/issues/12` or `/pulls/12` at the start of this text. The forge makes a
@@ -934,12 +860,9 @@ fn is_www(rest: &str) -> bool {
 fn numbered_path(rest: &str) -> Option<&str> {
     ["/issues/", "/pulls/", "/pull/"].iter().find_map(|name| {
         let start = rest.as_bytes().get(..name.len())?;
-        let digits = start.eq_ignore_ascii_case(name.as_bytes()).then(|| {
-            rest[name.len()..]
-                .bytes()
-                .take_while(u8::is_ascii_digit)
-                .count()
-        })?;
+        let digits = start
+            .eq_ignore_ascii_case(name.as_bytes())
+            .then(|| rest[name.len()..].bytes().take_while(u8::is_ascii_digit).count())?;
         (digits > 0).then(|| &rest[..name.len() + digits])
     })
 }
@@ -949,9 +872,7 @@ fn allowed_mention<'a>(after: &'a str, allowed: &[String]) -> Option<&'a str> {
     if allowed.is_empty() {
         return None;
     }
-    let end = after
-        .find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | '.'))
-        .unwrap_or(after.len());
+    let end = after.find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | '.')).unwrap_or(after.len());
     // Emphasis or the end of a sentence may stand behind a name.
     let login = after[..end].trim_end_matches(['.', '_', '-']);
     let ends = stands_alone(&after[login.len()..]);
@@ -960,9 +881,7 @@ fn allowed_mention<'a>(after: &'a str, allowed: &[String]) -> Option<&'a str> {
 
 /// Whether what precedes this text cannot grow by it once it is rendered.
 fn stands_alone(after: &str) -> bool {
-    !may_show_next(after, |c| {
-        c.is_alphanumeric() || matches!(c, '<' | '&' | '/')
-    })
+    !may_show_next(after, |c| c.is_alphanumeric() || matches!(c, '<' | '&' | '/'))
 }
 
 /// Whether the reference that ends with `end`, together with what stands
@@ -971,8 +890,7 @@ fn allowed_reference(before: &str, end: &str, allowed: &[String]) -> bool {
     allowed.iter().any(|reference| {
         reference.strip_suffix(end).is_some_and(|start| {
             before.strip_suffix(start).is_some_and(|before| {
-                !before
-                    .ends_with(|c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '-' | '_'))
+                !before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '-' | '_'))
             })
         })
     })
@@ -981,25 +899,15 @@ fn allowed_reference(before: &str, end: &str, allowed: &[String]) -> bool {
 /// Entities that [`inline`] writes and templates use, none of which stands for
 /// a character that the gate breaks.
 fn harmless_entity(rest: &str) -> Option<&'static str> {
-    const TYPOGRAPHY: [&str; 8] = [
-        "&quot;", "&nbsp;", "&middot;", "&hellip;", "&mdash;", "&ndash;", "&rarr;", TILDE,
-    ];
-    ENTITIES
-        .iter()
-        .map(|(_, entity)| *entity)
-        .chain(TYPOGRAPHY)
-        .find(|entity| rest.starts_with(entity))
+    const TYPOGRAPHY: [&str; 8] = ["&quot;", "&nbsp;", "&middot;", "&hellip;", "&mdash;", "&ndash;", "&rarr;", TILDE];
+    ENTITIES.iter().map(|(_, entity)| *entity).chain(TYPOGRAPHY).find(|entity| rest.starts_with(entity))
 }
 
 fn is_entity_like(after: &str) -> bool {
     if after.starts_with('#') {
         return true;
     }
-    let name = after
-        .bytes()
-        .take(40)
-        .take_while(u8::is_ascii_alphanumeric)
-        .count();
+    let name = after.bytes().take(40).take_while(u8::is_ascii_alphanumeric).count();
     name > 0 && after.as_bytes().get(name) == Some(&b';')
 }
 
@@ -1028,11 +936,7 @@ fn marker_char(c: char) -> bool {
 /// comment or the value becomes `_`.
 pub fn marker(kind: &str, effect: &str, cell: Option<&str>) -> String {
     let tame = |value: &str| -> String {
-        value
-            .chars()
-            .take(MARKER_VALUE)
-            .map(|c| if marker_char(c) { c } else { '_' })
-            .collect()
+        value.chars().take(MARKER_VALUE).map(|c| if marker_char(c) { c } else { '_' }).collect()
     };
     let mut out = format!("<!-- lazarus kind={} effect={}", tame(kind), tame(effect));
     if let Some(cell) = cell {
@@ -1046,10 +950,7 @@ pub fn marker(kind: &str, effect: &str, cell: Option<&str>) -> String {
 /// The marker, if the last line of this comment is one, exactly. It is a way
 /// to find our own comments again and no proof: check the author too.
 pub fn parse_marker(body: &str) -> Option<Marker> {
-    let last = body
-        .trim_end_matches([' ', '\t', '\r', '\n'])
-        .rsplit('\n')
-        .next()?;
+    let last = body.trim_end_matches([' ', '\t', '\r', '\n']).rsplit('\n').next()?;
     let inner = last.strip_prefix("<!-- lazarus ")?.strip_suffix(" -->")?;
     let mut fields = inner.split(' ');
     let mut field = |name: &str| -> Option<Option<String>> {
@@ -1057,15 +958,11 @@ pub fn parse_marker(body: &str) -> Option<Marker> {
             return Some(None);
         };
         let value = field.strip_prefix(name)?.strip_prefix('=')?;
-        let good =
-            !value.is_empty() && value.len() <= MARKER_VALUE && value.chars().all(marker_char);
+        let good = !value.is_empty() && value.len() <= MARKER_VALUE && value.chars().all(marker_char);
         good.then(|| Some(value.to_owned()))
     };
     let kind = field("kind")??;
     let effect = field("effect")??;
     let cell = field("cell")?;
-    fields
-        .next()
-        .is_none()
-        .then_some(Marker { kind, effect, cell })
+    fields.next().is_none().then_some(Marker { kind, effect, cell })
 }

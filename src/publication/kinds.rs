@@ -178,7 +178,9 @@ pub struct Published {
 
 /// A template that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the template `{name}` cannot be used: {why}; correct it in `paths.templates`, or remove it to use the built-in one")]
+#[error(
+    "the template `{name}` cannot be used: {why}; correct it in `paths.templates`, or remove it to use the built-in one"
+)]
 pub struct RenderError {
     /// Its name.
     pub name: String,
@@ -261,7 +263,8 @@ impl Templates {
                 vec![],
             ),
         };
-        let rendered = self.environment.get_template(name).and_then(|t| t.render(values)).map_err(RenderError::of(name))?;
+        let rendered =
+            self.environment.get_template(name).and_then(|t| t.render(values)).map_err(RenderError::of(name))?;
         let allowed = Allowed { mentions: &mentions, references: &[] };
         let (mut body, removed) = gate::comment(rendered.trim(), allowed, secrets);
         let mut total = clean.removed;
@@ -308,10 +311,12 @@ impl Cleaner<'_> {
 
     fn plain(&mut self, text: &str) -> String {
         let lead: String = text.chars().take_while(|c| c.is_whitespace()).collect();
-        let trail: String =
-            if text.trim().is_empty() { String::new() } else { text.chars().rev().take_while(|c| c.is_whitespace()).collect() };
-        let (clean, removed) =
-            gate::inline(text.trim(), Limits { chars: 4000, ..Limits::default() }, self.secrets);
+        let trail: String = if text.trim().is_empty() {
+            String::new()
+        } else {
+            text.chars().rev().take_while(|c| c.is_whitespace()).collect()
+        };
+        let (clean, removed) = gate::inline(text.trim(), Limits { chars: 4000, ..Limits::default() }, self.secrets);
         self.removed += removed;
         format!("{lead}{}{trail}", clean.as_str()).replace('\n', " ")
     }
@@ -393,7 +398,6 @@ impl Cleaner<'_> {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -403,10 +407,16 @@ mod tests {
         let templates = Templates::load(None).unwrap();
         for publication in [
             Publication::SpawnLog(SpawnLog { approved_by: vec!["ada".into()], ..SpawnLog::default() }),
-            Publication::CloseLog(CloseLog { commits: vec![("abc".into(), "a".into(), "closes #1 @ada".into())], ..CloseLog::default() }),
+            Publication::CloseLog(CloseLog {
+                commits: vec![("abc".into(), "a".into(), "closes #1 @ada".into())],
+                ..CloseLog::default()
+            }),
             Publication::Status(StatusTable { cells: vec![StatusRow::default()], waiting: None }),
             Publication::Answer(Answer { items: vec![(true, "done `x`".into())], ..Answer::default() }),
-            Publication::Warning(Warning { text: "careful".into(), change: Some(TextChange { diff: "- a\n+ b".into() }) }),
+            Publication::Warning(Warning {
+                text: "careful".into(),
+                change: Some(TextChange { diff: "- a\n+ b".into() }),
+            }),
         ] {
             let out = templates.render(&publication, "0123abcd", Some("laz-x"), &Secrets::none()).unwrap();
             let marker = parse_last(&out.body);

@@ -11,6 +11,7 @@ pub mod redaction;
 
 pub use gate::{Allowed, Removed, marker, parse_marker};
 pub use kinds::{
-    Answer, CloseLog, Publication, Published, RenderError, SpawnLog, StatusRow, StatusTable, Templates, TextChange, Warning,
+    Answer, CloseLog, Publication, Published, RenderError, SpawnLog, StatusRow, StatusTable, Templates, TextChange,
+    Warning,
 };
 pub use redaction::Secrets;

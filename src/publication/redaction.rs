@@ -80,10 +80,7 @@ pub struct Secrets {
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Secrets")
-            .field(
-                "names",
-                &self.values.iter().map(|(name, _)| name).collect::<Vec<_>>(),
-            )
+            .field("names", &self.values.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }
@@ -108,10 +105,8 @@ impl Secrets {
     /// count. Of a value of several lines, each line of at least
     /// 16 bytes counts as a secret too.
     pub fn new<N: Into<String>>(secrets: impl IntoIterator<Item = (N, SecretString)>) -> Self {
-        let values: Vec<(String, SecretString)> = secrets
-            .into_iter()
-            .map(|(name, value)| (name.into(), value))
-            .collect();
+        let values: Vec<(String, SecretString)> =
+            secrets.into_iter().map(|(name, value)| (name.into(), value)).collect();
         let mut squeezed: Vec<Zeroizing<Vec<u8>>> = Vec::new();
         let mut squeezed_is_base64 = Vec::new();
         let mut alphanumeric: Vec<Zeroizing<Vec<u8>>> = Vec::new();
@@ -123,11 +118,7 @@ impl Secrets {
             let lines = whole
                 .lines()
                 .map(str::trim)
-                .filter(|line| {
-                    line.len() < whole.len()
-                        && line.len() >= LINE_FROM
-                        && !line.starts_with("-----")
-                })
+                .filter(|line| line.len() < whole.len() && line.len() >= LINE_FROM && !line.starts_with("-----"))
                 .collect::<Vec<_>>();
             for part in std::iter::once(whole).chain(lines) {
                 if part.len() < TOO_SHORT {
@@ -308,11 +299,7 @@ fn base64_windows(bytes: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
 }
 
 fn only_alphanumeric(bytes: &[u8]) -> Vec<u8> {
-    bytes
-        .iter()
-        .copied()
-        .filter(|&byte| byte.is_ascii_alphanumeric() || byte >= 0x80)
-        .collect()
+    bytes.iter().copied().filter(|&byte| byte.is_ascii_alphanumeric() || byte >= 0x80).collect()
 }
 
 fn known_ranges(text: &str, secrets: &Secrets) -> Vec<Range<usize>> {
@@ -381,10 +368,7 @@ impl Projection {
     }
 
     fn dropping(text: &str, drop: impl Fn(char) -> bool) -> Self {
-        let mut out = Self {
-            bytes: Vec::with_capacity(text.len()),
-            spans: Vec::with_capacity(text.len()),
-        };
+        let mut out = Self { bytes: Vec::with_capacity(text.len()), spans: Vec::with_capacity(text.len()) };
         let mut at = 0;
         while let Some(c) = text[at..].chars().next() {
             if c == '[' && text[at..].starts_with(PLACEHOLDER) {
@@ -423,17 +407,12 @@ impl Projection {
     /// A base64 match with the neighbouring characters that hold some of its
     /// bits, and the padding; only those that stand directly beside it.
     fn widened(&self, range: Range<usize>) -> Range<usize> {
-        let in_alphabet =
-            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_');
+        let in_alphabet = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_');
         let (mut start, mut end) = (range.start, range.end);
-        if start > 0
-            && in_alphabet(self.bytes[start - 1])
-            && self.spans[start - 1].1 == self.spans[start].0
-        {
+        if start > 0 && in_alphabet(self.bytes[start - 1]) && self.spans[start - 1].1 == self.spans[start].0 {
             start -= 1;
         }
-        let touches =
-            |end: usize| end < self.bytes.len() && self.spans[end - 1].1 == self.spans[end].0;
+        let touches = |end: usize| end < self.bytes.len() && self.spans[end - 1].1 == self.spans[end].0;
         if touches(end) && in_alphabet(self.bytes[end]) {
             end += 1;
         }
@@ -447,10 +426,7 @@ impl Projection {
 
     /// Letters and digits alone.
     fn alphanumeric(&self) -> Self {
-        let mut out = Self {
-            bytes: Vec::new(),
-            spans: Vec::new(),
-        };
+        let mut out = Self { bytes: Vec::new(), spans: Vec::new() };
         for (&byte, &span) in self.bytes.iter().zip(&self.spans) {
             if byte.is_ascii_alphanumeric() || byte >= 0x80 {
                 out.bytes.push(byte);
@@ -464,10 +440,7 @@ impl Projection {
     /// `\"`; `None` if there was nothing to undo.
     fn unescaped(&self) -> Option<Self> {
         let bytes = &self.bytes;
-        let mut out = Self {
-            bytes: Vec::with_capacity(bytes.len()),
-            spans: Vec::with_capacity(bytes.len()),
-        };
+        let mut out = Self { bytes: Vec::with_capacity(bytes.len()), spans: Vec::with_capacity(bytes.len()) };
         let mut changed = false;
         let mut at = 0;
         let mut encoded = [0_u8; 4];
@@ -486,8 +459,7 @@ impl Projection {
                     encoded[0] = value as u8;
                     &encoded[..1]
                 } else {
-                    char::from_u32(value)
-                        .map_or(&[][..], |c| c.encode_utf8(&mut encoded).as_bytes())
+                    char::from_u32(value).map_or(&[][..], |c| c.encode_utf8(&mut encoded).as_bytes())
                 };
                 for &byte in written {
                     if byte > b' ' && byte != 0x7f && byte != BARRIER {
@@ -559,11 +531,7 @@ fn entity(bytes: &[u8]) -> (Option<u32>, usize) {
         (b"&rpar;", b')'),
     ];
     if bytes.get(1) == Some(&b'#') {
-        let (radix, first) = if matches!(bytes.get(2), Some(b'x' | b'X')) {
-            (16, 3)
-        } else {
-            (10, 2)
-        };
+        let (radix, first) = if matches!(bytes.get(2), Some(b'x' | b'X')) { (16, 3) } else { (10, 2) };
         let digits: Vec<u8> = bytes[first.min(bytes.len())..]
             .iter()
             .copied()
@@ -571,9 +539,7 @@ fn entity(bytes: &[u8]) -> (Option<u32>, usize) {
             .take_while(|byte| char::from(*byte).is_digit(radix))
             .collect();
         let end = first + digits.len();
-        let value = std::str::from_utf8(&digits)
-            .ok()
-            .and_then(|digits| u32::from_str_radix(digits, radix).ok());
+        let value = std::str::from_utf8(&digits).ok().and_then(|digits| u32::from_str_radix(digits, radix).ok());
         return match value {
             Some(value) if bytes.get(end) == Some(&b';') => (Some(value), end + 1),
             _ => (None, 1),
@@ -582,9 +548,7 @@ fn entity(bytes: &[u8]) -> (Option<u32>, usize) {
     NAMED
         .iter()
         .find(|(name, _)| bytes.starts_with(name))
-        .map_or((None, 1), |(name, value)| {
-            (Some(u32::from(*value)), name.len())
-        })
+        .map_or((None, 1), |(name, value)| (Some(u32::from(*value)), name.len()))
 }
 
 // ----------------------------------------------------------- invisibles ---
@@ -702,13 +666,8 @@ fn bits_per_byte(value: &[u8]) -> f64 {
 fn stands_for_nothing(value: &[u8]) -> bool {
     value.is_empty()
         || value.contains(&BARRIER)
-        || matches!(
-            value[0],
-            b'$' | b'<' | b'{' | b'%' | b'*' | b'(' | b'&' | b'['
-        )
-        || value
-            .iter()
-            .all(|&byte| matches!(byte, b'x' | b'X' | b'.' | b'-' | b'_'))
+        || matches!(value[0], b'$' | b'<' | b'{' | b'%' | b'*' | b'(' | b'&' | b'[')
+        || value.iter().all(|&byte| matches!(byte, b'x' | b'X' | b'.' | b'-' | b'_'))
         || ["none", "null", "true", "false", "redacted", "undefined"]
             .iter()
             .any(|word| value.eq_ignore_ascii_case(word.as_bytes()))
@@ -763,10 +722,7 @@ type Rule = (&'static str, fn(&[u8]) -> bool);
 static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
     const RULES: &[Rule] = &[
         // Keys in PEM, to their end or to the end of the text.
-        (
-            r"-----BEGIN [A-Z0-9 ]{1,64}-----(?s:.*?)(?:-----END [A-Z0-9 ]{1,64}-----|\z)",
-            always,
-        ),
+        (r"-----BEGIN [A-Z0-9 ]{1,64}-----(?s:.*?)(?:-----END [A-Z0-9 ]{1,64}-----|\z)", always),
         // The rest of such a key whose beginning was cut away.
         (
             r"(?:[A-Za-z0-9+/]{60,76}=*\s{1,4}){2,}[A-Za-z0-9+/=]{0,76}\s{0,4}-----END [A-Z0-9 ]{0,64}PRIVATE KEY(?: BLOCK)?-----",
@@ -775,28 +731,19 @@ static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
         // Forges.
         (r"\bgh[pousr]_[A-Za-z0-9]{16,}", always),
         (r"\bgithub_pat_[A-Za-z0-9_]{16,}", always),
-        (
-            r"\bgl(?:pat|dt|rt|ptt|cbt|ft|soat|agent|oas|imt)-[A-Za-z0-9_.-]{16,}",
-            always,
-        ),
+        (r"\bgl(?:pat|dt|rt|ptt|cbt|ft|soat|agent|oas|imt)-[A-Za-z0-9_.-]{16,}", always),
         // Models.
         (r"\bsk-ant-[A-Za-z0-9_-]{8,}", always),
         (r"\bsk-[A-Za-z0-9_-]{16,}", has_digit),
         (r"\bhf_[A-Za-z0-9]{24,}", always),
         (r"\b(?:gsk|xai)[_-][A-Za-z0-9]{24,}", always),
         // Clouds, chat, packages, payment.
-        (
-            r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?:[\s:;,|=\x22']{1,8}[A-Za-z0-9/+]{40})?",
-            always,
-        ),
+        (r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?:[\s:;,|=\x22']{1,8}[A-Za-z0-9/+]{40})?", always),
         (r"\bAIza[A-Za-z0-9_-]{30,}", always),
         (r"\bya29\.[A-Za-z0-9_-]{20,}", always),
         (r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}", always),
         (r"\bxapp-[0-9]-[A-Za-z0-9-]{10,}", always),
-        (
-            r"\bhooks\.slack\.com/services/(?<s>[A-Za-z0-9/_-]{20,})",
-            always,
-        ),
+        (r"\bhooks\.slack\.com/services/(?<s>[A-Za-z0-9/_-]{20,})", always),
         (r"\bnpm_[A-Za-z0-9]{30,}", always),
         (r"\bpypi-[A-Za-z0-9_-]{40,}", always),
         (r"\bdckr_pat_[A-Za-z0-9_-]{16,}", always),
@@ -804,19 +751,13 @@ static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
         (r"\bSG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}", always),
         (r"\bAGE-SECRET-KEY-1[A-Z0-9]{40,}", always),
         // Anything signed by a web service.
-        (
-            r"\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]*",
-            always,
-        ),
+        (r"\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]*", always),
         // Headers.
         (
             r#"(?i)\b(?:authorization|private-token|job-token|x-api-key|x-auth-token|x-[a-z]{1,16}-token)["']?\s{0,4}[:=]\s{0,4}["']?(?:(?:bearer|token|basic|digest|negotiate)\s{1,4})?(?<s>[^\s"',;\xff]{4,})"#,
             a_credential,
         ),
-        (
-            r"(?i)\b(?:bearer|basic|token)\s{1,4}(?<s>[A-Za-z0-9._~+/-]{20,}=*)",
-            has_digit,
-        ),
+        (r"(?i)\b(?:bearer|basic|token)\s{1,4}(?<s>[A-Za-z0-9._~+/-]{20,}=*)", has_digit),
         // Addresses with a password, or with a token alone.
         (r"://[^\s/:@\xff]{0,256}:(?<s>[^\s/@\xff]{1,512})@", always),
         (r"://(?<s>[A-Za-z0-9_-]{20,256})@", always),
@@ -835,10 +776,7 @@ static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
             a_generated_value,
         ),
         // The second half of a cloud key, which has no mark of its own.
-        (
-            r"(?:^|[^A-Za-z0-9/+=_-])(?<s>[A-Za-z0-9/+]{40})(?:$|[^A-Za-z0-9/+=_-])",
-            looks_random,
-        ),
+        (r"(?:^|[^A-Za-z0-9/+=_-])(?<s>[A-Za-z0-9/+]{40})(?:$|[^A-Za-z0-9/+=_-])", looks_random),
     ];
     RULES
         .iter()
@@ -846,10 +784,7 @@ static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
             // Bytes, not characters: the projection may hold a barrier.
             let built = Regex::new(&format!("(?-u){pattern}"));
             debug_assert!(built.is_ok(), "{pattern}: {built:?}");
-            Some(Shape {
-                pattern: built.ok()?,
-                plausible,
-            })
+            Some(Shape { pattern: built.ok()?, plausible })
         })
         .collect()
 });
@@ -875,17 +810,13 @@ fn alike_in(bytes: &[u8], mut report: impl FnMut(Range<usize>)) {
     }
 }
 
-static ENCODED: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"(?-u)[A-Za-z0-9+/_-]{20,}={0,2}").ok());
+static ENCODED: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(?-u)[A-Za-z0-9+/_-]{20,}={0,2}").ok());
 
 fn alike_ranges(text: &str) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let visible = Projection::visible(text);
     alike_in(&visible.bytes, |range| ranges.push(visible.source(&range)));
-    if visible
-        .bytes
-        .iter()
-        .any(|byte| matches!(byte, b'%' | b'&' | b'\\'))
+    if visible.bytes.iter().any(|byte| matches!(byte, b'%' | b'&' | b'\\'))
         && let Some(unescaped) = visible.unescaped()
     {
         alike_in(&unescaped.bytes, |range| {
@@ -908,10 +839,7 @@ fn encoded_ranges(visible: &Projection, ranges: &mut Vec<Range<usize>>) {
     let mut runs: Vec<(usize, Range<usize>)> = Vec::new();
     let mut add = |run: &Range<usize>, bytes: &[u8]| {
         // Text is what people encode; random bytes look like anything.
-        let printable = bytes
-            .iter()
-            .filter(|byte| (0x09..0x7f).contains(*byte))
-            .count();
+        let printable = bytes.iter().filter(|byte| (0x09..0x7f).contains(*byte)).count();
         if printable * 10 >= bytes.len() * 9 {
             runs.push((decoded.len(), run.clone()));
             decoded.extend_from_slice(bytes);

@@ -13,9 +13,12 @@ mod probe;
 mod steps;
 
 pub use filter::{Filter, apply as apply_filter, compile as compile_filter};
-pub use mounts::{Tree, attach, build_root, detach, hide_proc, mount_proc, mount_tmpfs, pick, pivot, private, read_only};
+pub use mounts::{
+    Tree, attach, build_root, detach, hide_proc, mount_proc, mount_tmpfs, pick, pivot, private, read_only,
+};
 pub use probe::{FIRST_ID, HostReport, Missing, probe};
 pub use steps::{
-    LandlockPaths, Limits, StepError, become_user, clone_process, close_from, drop_capabilities, drop_capability_bounds, loopback_up,
-    no_new_privileges, not_dumpable, restrict_landlock, set_hostname, set_limits, subreaper, write_id_maps,
+    LandlockPaths, Limits, StepError, become_user, clone_process, close_from, drop_capabilities,
+    drop_capability_bounds, loopback_up, no_new_privileges, not_dumpable, restrict_landlock, set_hostname, set_limits,
+    subreaper, write_id_maps,
 };

@@ -119,7 +119,17 @@ pub fn mount_proc(target: &Path) -> Result<(), StepError> {
 
 /// Hides what `/proc` tells of the machine, for an agent.
 pub fn hide_proc() -> Result<(), StepError> {
-    for file in ["kcore", "keys", "key-users", "kmsg", "kallsyms", "sched_debug", "sysrq-trigger", "timer_list", "latency_stats"] {
+    for file in [
+        "kcore",
+        "keys",
+        "key-users",
+        "kmsg",
+        "kallsyms",
+        "sched_debug",
+        "sysrq-trigger",
+        "timer_list",
+        "latency_stats",
+    ] {
         let path = Path::new("/proc").join(file);
         if path.exists() {
             attach_over(Path::new("/dev/null"), &path)?;
@@ -132,11 +142,9 @@ pub fn hide_proc() -> Result<(), StepError> {
             read_only(&path, false)?;
         }
     }
-    for path in ["/proc/sys"] {
-        attach_over(Path::new(path), Path::new(path))?;
-        read_only(Path::new(path), false)?;
-    }
-    Ok(())
+    let sys = Path::new("/proc/sys");
+    attach_over(sys, sys)?;
+    read_only(sys, false)
 }
 
 fn attach_over(source: &Path, target: &Path) -> Result<(), StepError> {
@@ -151,8 +159,20 @@ const SYSTEM: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", 
 /// Files and directories of `/etc` without which programs do not run, none of
 /// which holds a secret.
 const ETC: [&str; 14] = [
-    "alternatives", "ca-certificates", "ssl/certs", "ssl/openssl.cnf", "pki/tls/certs", "pki/ca-trust", "ld.so.cache",
-    "ld.so.conf", "ld.so.conf.d", "localtime", "timezone", "mime.types", "protocols", "services",
+    "alternatives",
+    "ca-certificates",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "pki/tls/certs",
+    "pki/ca-trust",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "timezone",
+    "mime.types",
+    "protocols",
+    "services",
 ];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
@@ -241,7 +261,10 @@ pub fn build_root(
     mount("devpts", inside(Path::new("/dev/pts")), "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, Some(options))
         .map_err(StepError::of("making the cell's own terminals"))?;
     for (file, text) in [
-        ("passwd", "root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:1000:1000:agent:/cell/home:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"),
+        (
+            "passwd",
+            "root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:1000:1000:agent:/cell/home:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
+        ),
         ("group", "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n"),
         ("hosts", "127.0.0.1 localhost cell\n::1 localhost\n"),
         ("hostname", "cell\n"),

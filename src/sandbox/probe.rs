@@ -57,13 +57,25 @@ pub fn probe() -> HostReport {
         ..HostReport::default()
     };
     let give = report.root;
-    match in_child(libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNET | libc::CLONE_NEWCGROUP, give, uid, gid, || {
-        private()?;
-        let root = build_root(&[], &[], || if give { become_user(0, 0) } else { Ok(()) })?;
-        pivot(&root)?;
-        loopback_up()?;
-        Ok(String::new())
-    }) {
+    match in_child(
+        libc::CLONE_NEWUSER
+            | libc::CLONE_NEWNS
+            | libc::CLONE_NEWPID
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS
+            | libc::CLONE_NEWNET
+            | libc::CLONE_NEWCGROUP,
+        give,
+        uid,
+        gid,
+        || {
+            private()?;
+            let root = build_root(&[], &[], || if give { become_user(0, 0) } else { Ok(()) })?;
+            pivot(&root)?;
+            loopback_up()?;
+            Ok(String::new())
+        },
+    ) {
         Ok(_) => report.namespaces = true,
         Err(why) => report.missing.push(Missing { hint: namespaces_hint(&why), what: "namespaces".into(), why }),
     }
@@ -76,7 +88,9 @@ pub fn probe() -> HostReport {
         other => report.missing.push(Missing {
             what: "Landlock".into(),
             why: other.err().unwrap_or_else(|| "the kernel does not offer it".into()),
-            hint: "use a kernel of 5.13 or newer that is started with `landlock` in its list of security modules (`lsm=`)".into(),
+            hint:
+                "use a kernel of 5.13 or newer that is started with `landlock` in its list of security modules (`lsm=`)"
+                    .into(),
         }),
     }
     match in_child(0, give, uid, gid, || {
@@ -165,11 +179,8 @@ fn in_child(
         unsafe { libc::_exit(0) };
     }
     drop((tell, go));
-    let mapped = if flags & libc::CLONE_NEWUSER == 0 {
-        Ok(())
-    } else {
-        write_id_maps(pid, give.then_some(FIRST_ID), uid, gid)
-    };
+    let mapped =
+        if flags & libc::CLONE_NEWUSER == 0 { Ok(()) } else { write_id_maps(pid, give.then_some(FIRST_ID), uid, gid) };
     drop(release);
     let mut text = String::new();
     let _ = answer.read_to_string(&mut text);

@@ -91,7 +91,10 @@ pub fn not_dumpable() -> Result<(), StepError> {
 /// Becomes the parent of orphans below, where there is no PID namespace.
 pub fn subreaper() -> Result<(), StepError> {
     // SAFETY: prctl with integers.
-    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }), "becoming a subreaper")?;
+    check(
+        libc::c_long::from(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }),
+        "becoming a subreaper",
+    )?;
     Ok(())
 }
 
@@ -241,9 +244,7 @@ pub fn restrict_landlock(paths: &LandlockPaths) -> Result<Option<&'static str>, 
             let Ok(fd) = PathFd::new(path) else { continue };
             let is_file = !path.is_dir();
             let access = if is_file { access & AccessFs::from_file(abi) } else { access };
-            ruleset = ruleset
-                .add_rule(PathBeneath::new(fd, access))
-                .map_err(wrong("adding a Landlock rule"))?;
+            ruleset = ruleset.add_rule(PathBeneath::new(fd, access)).map_err(wrong("adding a Landlock rule"))?;
         }
     }
     let status = ruleset.restrict_self().map_err(wrong("restricting by Landlock"))?;

@@ -77,7 +77,10 @@ pub async fn receive(State(door): State<Door>, Delivery(delivery): Delivery) -> 
         Err(error) => {
             tracing::error!(%error, "a delivery could not be stored; it is not acknowledged");
             engine.look_now();
-            Err(Refused(StatusCode::SERVICE_UNAVAILABLE, "it could not be stored; it is fetched by polling later".to_owned()))
+            Err(Refused(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "it could not be stored; it is fetched by polling later".to_owned(),
+            ))
         }
     }
 }

@@ -79,8 +79,15 @@ impl Tx<'_> {
                  VALUES (?,?,?,?,?,?,'ready',?,?,?) ON CONFLICT (id) DO NOTHING",
             )?
             .execute(params![
-                effect.id, effect.lane, effect.mission, effect.cell, effect.kind, effect.data, effect.attempts,
-                effect.not_before, now
+                effect.id,
+                effect.lane,
+                effect.mission,
+                effect.cell,
+                effect.kind,
+                effect.data,
+                effect.attempts,
+                effect.not_before,
+                now
             ])?;
         Ok(())
     }
@@ -101,8 +108,7 @@ impl Tx<'_> {
              (SELECT 1 FROM effects o WHERE o.lane = e.lane AND o.seq < e.seq AND o.state IN ('ready', 'running')) \
              ORDER BY seq LIMIT ?2"
         ))?;
-        let rows: Vec<EffectRow> =
-            statement.query_map(params![now, limit], read)?.collect::<rusqlite::Result<_>>()?;
+        let rows: Vec<EffectRow> = statement.query_map(params![now, limit], read)?.collect::<rusqlite::Result<_>>()?;
         for row in &rows {
             self.conn
                 .prepare_cached("UPDATE effects SET state = 'running', attempts = attempts + 1 WHERE seq = ?")?

@@ -21,7 +21,9 @@ impl Tx<'_> {
     pub fn receive(&self, key: &str, lane: &str, input: &str, now: i64) -> Result<bool> {
         let rows = self
             .conn
-            .prepare_cached("INSERT INTO inbox (key, lane, input, received_at) VALUES (?,?,?,?) ON CONFLICT (key) DO NOTHING")?
+            .prepare_cached(
+                "INSERT INTO inbox (key, lane, input, received_at) VALUES (?,?,?,?) ON CONFLICT (key) DO NOTHING",
+            )?
             .execute(params![key, lane, input, now])?;
         Ok(rows == 1)
     }

@@ -146,7 +146,9 @@ pub enum LedgerFault {
         seq: i64,
     },
     /// A head that the forge holds is not in the ledger.
-    #[error("the forge holds a head for entry {seq} that this ledger does not have: its tail was cut, or an older copy was put back")]
+    #[error(
+        "the forge holds a head for entry {seq} that this ledger does not have: its tail was cut, or an older copy was put back"
+    )]
     NotAtHead {
         /// The entry.
         seq: i64,

@@ -43,7 +43,9 @@ pub enum StoreError {
         source: rusqlite::Error,
     },
     /// Another process has the data directory.
-    #[error("{path} is in use by another Lazarus (process {pid}); two on one data directory would both act. Stop that one, or give this one a `paths.data` of its own")]
+    #[error(
+        "{path} is in use by another Lazarus (process {pid}); two on one data directory would both act. Stop that one, or give this one a `paths.data` of its own"
+    )]
     InUse {
         /// The data directory.
         path: String,
@@ -61,7 +63,9 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// What is stored cannot be read back.
-    #[error("the registry holds a {what} that cannot be read: {why}; run `lazarus ledger verify`, then restore the registry from a backup")]
+    #[error(
+        "the registry holds a {what} that cannot be read: {why}; run `lazarus ledger verify`, then restore the registry from a backup"
+    )]
     Corrupt {
         /// What.
         what: &'static str,
@@ -75,7 +79,9 @@ pub enum StoreError {
     #[error("the store is closed")]
     Closed,
     /// The schema is newer than this program.
-    #[error("the registry {path} has schema {found}, this Lazarus knows up to {known}; use the newer Lazarus that wrote it")]
+    #[error(
+        "the registry {path} has schema {found}, this Lazarus knows up to {known}; use the newer Lazarus that wrote it"
+    )]
     TooNew {
         /// The file.
         path: String,
@@ -161,9 +167,8 @@ impl Tx<'_> {
     /// The part's; a panic as [`StoreError::Panicked`].
     pub fn within<T>(&self, part: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         self.conn.execute_batch("SAVEPOINT part")?;
-        let result = std::panic::catch_unwind(AssertUnwindSafe(|| part(self))).unwrap_or_else(|panic| {
-            Err(StoreError::Panicked(words_of(&*panic)))
-        });
+        let result = std::panic::catch_unwind(AssertUnwindSafe(|| part(self)))
+            .unwrap_or_else(|panic| Err(StoreError::Panicked(words_of(&*panic))));
         if result.is_err() && !self.conn.is_autocommit() {
             self.conn.execute_batch("ROLLBACK TO part")?;
         }
@@ -210,7 +215,11 @@ impl Store {
             .name("store-writer".into())
             .stack_size(2 * 1024 * 1024)
             .spawn(move || write_loop(conn, queue))
-            .map_err(|source| StoreError::Io { tried: "starting the writer for", path: path.display().to_string(), source })?;
+            .map_err(|source| StoreError::Io {
+                tried: "starting the writer for",
+                path: path.display().to_string(),
+                source,
+            })?;
         Ok(Self { jobs, readers: Arc::default(), path: Arc::new(path.to_owned()) })
     }
 
@@ -228,9 +237,8 @@ impl Store {
         let path = Arc::clone(&self.path);
         let job: Job = Box::new(move |tx| {
             let result = tx.map(|tx| {
-                let result = std::panic::catch_unwind(AssertUnwindSafe(|| change(tx))).unwrap_or_else(|panic| {
-                    Err(StoreError::Panicked(words_of(&*panic)))
-                });
+                let result = std::panic::catch_unwind(AssertUnwindSafe(|| change(tx)))
+                    .unwrap_or_else(|panic| Err(StoreError::Panicked(words_of(&*panic))));
                 if result.is_err() && !tx.conn.is_autocommit() {
                     let _ = tx.conn.execute_batch("ROLLBACK TO change");
                 }

@@ -46,7 +46,9 @@ impl Tx<'_> {
     pub fn mission_by_number(&self, repo_id: i64, number: i64) -> Result<Option<Mission>> {
         let text: Option<String> = self
             .conn
-            .prepare_cached("SELECT state FROM missions WHERE repo_id = ? AND number = ? ORDER BY updated_at DESC LIMIT 1")?
+            .prepare_cached(
+                "SELECT state FROM missions WHERE repo_id = ? AND number = ? ORDER BY updated_at DESC LIMIT 1",
+            )?
             .query_row([repo_id, number], |row| row.get(0))
             .optional()?;
         text.map(|t| parse("mission", &t)).transpose()
@@ -87,10 +89,8 @@ impl Tx<'_> {
     pub fn put_cell(&self, cell: &Cell, now: i64) -> Result<()> {
         let data = serde_json::to_string(cell).map_err(StoreError::json("cell"))?;
         let deadline = next_deadline(cell);
-        let kind = deadline
-            .map(|(_, kind)| serde_json::to_string(&kind))
-            .transpose()
-            .map_err(StoreError::json("deadline"))?;
+        let kind =
+            deadline.map(|(_, kind)| serde_json::to_string(&kind)).transpose().map_err(StoreError::json("deadline"))?;
         self.conn
             .prepare_cached(
                 "INSERT INTO cells (id, mission, state, live, deadline, deadline_kind, data, updated_at) \
@@ -189,9 +189,7 @@ impl Tx<'_> {
         Ok(self
             .conn
             .prepare_cached("SELECT title, body FROM texts WHERE hash = ?")?
-            .query_row([hash], |row| {
-                Ok(ApprovedText { title: row.get(0)?, body: row.get(1)?, hash: hash.to_owned() })
-            })
+            .query_row([hash], |row| Ok(ApprovedText { title: row.get(0)?, body: row.get(1)?, hash: hash.to_owned() }))
             .optional()?)
     }
 

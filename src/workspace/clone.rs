@@ -203,7 +203,8 @@ struct CredentialSocket {
 impl CredentialSocket {
     fn open(token: &SecretString) -> Result<Self, CloneError> {
         let mut random = [0u8; 8];
-        getrandom::fill(&mut random).map_err(|e| CloneError::io("making a name")(std::io::Error::other(e.to_string())))?;
+        getrandom::fill(&mut random)
+            .map_err(|e| CloneError::io("making a name")(std::io::Error::other(e.to_string())))?;
         // A socket's path has at most 107 bytes, so not below the data
         // directory; in one of its own that nobody else can enter.
         let directory = std::env::temp_dir().join(format!("lazarus-{}", hex::encode(random)));
@@ -211,8 +212,7 @@ impl CredentialSocket {
             .create(&directory)
             .map_err(CloneError::io(format!("making {}", directory.display())))?;
         let path = directory.join("token");
-        let listener = UnixListener::bind(&path)
-            .map_err(CloneError::io(format!("making {}", path.display())))?;
+        let listener = UnixListener::bind(&path).map_err(CloneError::io(format!("making {}", path.display())))?;
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let stopped = std::sync::Arc::clone(&stop);
         let token = token.clone();

@@ -52,7 +52,8 @@ fn try_read(base: &str) -> Result<Harvest, String> {
             Some((parts.next()?, parts.next()?, parts.next()?))
         })
         .collect();
-    let numbers = git(&["diff", "--no-ext-diff", "--no-textconv", "--no-color", "--numstat", "--no-renames", base, "HEAD"])?;
+    let numbers =
+        git(&["diff", "--no-ext-diff", "--no-textconv", "--no-color", "--numstat", "--no-renames", base, "HEAD"])?;
     let files: Vec<(u64, u64, String)> = numbers
         .lines()
         .filter_map(|line| {

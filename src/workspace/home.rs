@@ -104,11 +104,7 @@ impl Roots {
     /// # Errors
     /// Where something cannot be removed.
     pub fn scrub(&self, cell: &CellId) -> Result<(), HomeError> {
-        let mut places = vec![
-            self.cells.join(cell.as_str()),
-            self.graveyard.join(cell.as_str()),
-            self.run_dir(cell),
-        ];
+        let mut places = vec![self.cells.join(cell.as_str()), self.graveyard.join(cell.as_str()), self.run_dir(cell)];
         if let Ok(dates) = std::fs::read_dir(&self.archive) {
             places.extend(dates.flatten().map(|d| d.path().join(cell.as_str())));
         }
@@ -225,7 +221,8 @@ impl Home {
 /// Gives a tree to a user, links themselves and not what they point to.
 fn give(path: &Path, uid: u32) -> Result<(), HomeError> {
     let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid)));
-    chownat(CWD, path, owner, group, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| on("giving to the cell", path)(e.into()))?;
+    chownat(CWD, path, owner, group, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|e| on("giving to the cell", path)(e.into()))?;
     let meta = path.symlink_metadata().map_err(on("looking at", path))?;
     if meta.is_dir() {
         for entry in std::fs::read_dir(path).map_err(on("reading", path))? {

@@ -4,8 +4,8 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, chmodat, openat, statat, unlinkat};
 use rustix::io::Errno;
 use std::ffi::CStr;
-use std::os::fd::AsRawFd as _;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
 /// Removes the tree at `path`. What is not there is removed already. Links are
@@ -62,11 +62,8 @@ fn remove(parent: &OwnedFd, name: &CStr, depth: usize) -> io::Result<()> {
         }
         let mut removed = 0;
         for entry in &found {
-            let result = if depth >= DEPTH_MAX {
-                lift(parent, &directory, entry)
-            } else {
-                remove(&directory, entry, depth + 1)
-            };
+            let result =
+                if depth >= DEPTH_MAX { lift(parent, &directory, entry) } else { remove(&directory, entry, depth + 1) };
             match result {
                 Ok(()) => removed += 1,
                 Err(error) => first_error = first_error.or(Some(error)),
@@ -110,7 +107,7 @@ mod tests {
         std::fs::create_dir_all(tree.join("a/b")).unwrap();
         std::os::unix::fs::symlink(&outside, tree.join("a/link")).unwrap();
         std::os::unix::fs::symlink(&outside, tree.join("a/b/link")).unwrap();
-        std::fs::set_permissions(tree.join("a/b"), std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+        std::fs::set_permissions(tree.join("a/b"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
         scrub(&tree).unwrap();
         assert!(!tree.exists());
         assert!(outside.join("kept").exists());

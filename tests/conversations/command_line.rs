@@ -9,10 +9,7 @@ fn assert_refused(output: &CliOutput, words: &[&str]) {
     assert!(!output.status.success(), "it succeeded:\n{}", output.all());
     let all = output.all();
     for word in words {
-        assert!(
-            all.contains(word),
-            "the message does not say `{word}`:\n{all}"
-        );
+        assert!(all.contains(word), "the message does not say `{word}`:\n{all}");
     }
     for trace in ["panicked", "stack backtrace", "RUST_BACKTRACE"] {
         assert!(!all.contains(trace), "a trace:\n{all}");
@@ -31,29 +28,17 @@ fn assert_done(output: &CliOutput) -> serde_json::Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_verbs_work_while_the_daemon_runs() {
     let world = World::new("verbs-up").await;
-    let issue = world
-        .reader()
-        .open_issue("By the operator", "for once")
-        .await;
+    let issue = world.reader().open_issue("By the operator", "for once").await;
     let mission = world.mission(issue);
     let summoned = assert_done(&world.cli(&["summon", "sleeper", &mission, "--json"]));
     let cell = summoned["cell_id"].as_str().expect("cell_id").to_owned();
     assert_eq!(summoned["agent"], "sleeper");
-    let spawned = world
-        .wait_for_comment(issue, Kind::SpawnLog, |_| true)
-        .await;
+    let spawned = world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await;
     assert_eq!(spawned.cell(), cell);
-    assert!(
-        spawned.says(&["operator"]),
-        "the thread says that it was the operator:\n{}",
-        spawned.body
-    );
+    assert!(spawned.says(&["operator"]), "the thread says that it was the operator:\n{}", spawned.body);
     world.wait_for_state(issue, &cell, &["active"]).await;
     assert_eq!(world.live_cells(), std::slice::from_ref(&cell));
-    assert!(
-        world.cli(&["status"]).stdout.contains(&cell),
-        "for people, too"
-    );
+    assert!(world.cli(&["status"]).stdout.contains(&cell), "for people, too");
 
     let guest = format!("human:{}", world.reader().login);
     let invited = assert_done(&world.cli(&["invite", &cell, &guest, "observer", "--json"]));
@@ -61,18 +46,13 @@ async fn the_verbs_work_while_the_daemon_runs() {
     assert_done(&world.cli(&["revoke", &cell, &guest, "--json"]));
     assert!(world.cli(&["logs", &cell]).status.success());
     assert_done(&world.cli(&["close", &cell, "--json"]));
-    world
-        .wait_for_comment(issue, Kind::CloseLog, |log| log.cell() == cell)
-        .await;
+    world.wait_for_comment(issue, Kind::CloseLog, |log| log.cell() == cell).await;
     world.wait_for_state(issue, &cell, &["closed"]).await;
     assert_done(&world.cli(&["destroy", &cell, "--json"]));
     world.wait_for_state(issue, &cell, &["destroyed"]).await;
     world
         .wait_until("the cell's files to be gone", issue, async || {
-            ["cells", "graveyard"]
-                .iter()
-                .all(|root| !world.data().join(root).join(&cell).exists())
-                .then_some(())
+            ["cells", "graveyard"].iter().all(|root| !world.data().join(root).join(&cell).exists()).then_some(())
         })
         .await;
     world.finish().await;
@@ -81,10 +61,7 @@ async fn the_verbs_work_while_the_daemon_runs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_verbs_work_while_the_daemon_does_not_run() {
     let mut world = World::new("verbs-down").await;
-    let issue = world
-        .reader()
-        .open_issue("By the operator", "at night")
-        .await;
+    let issue = world.reader().open_issue("By the operator", "at night").await;
     world.assert_settled(issue).await;
     world.daemon().stop().await;
     let mission = world.mission(issue);
@@ -94,17 +71,13 @@ async fn the_verbs_work_while_the_daemon_does_not_run() {
     assert_done(&world.cli(&["status", &cell, "--json"]));
     assert!(world.cli(&["ledger", "verify"]).status.success());
     world.daemon().start().await;
-    let spawned = world
-        .wait_for_comment(issue, Kind::SpawnLog, |_| true)
-        .await;
+    let spawned = world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await;
     assert_eq!(spawned.cell(), cell);
     world.wait_for_state(issue, &cell, &["idle"]).await;
     world.daemon().stop().await;
     assert_done(&world.cli(&["close", &cell, "--json"]));
     world.daemon().start().await;
-    world
-        .wait_for_comment(issue, Kind::CloseLog, |_| true)
-        .await;
+    world.wait_for_comment(issue, Kind::CloseLog, |_| true).await;
     world.assert_settled(issue).await;
     assert_eq!(world.comments_of(issue, Kind::SpawnLog).await.len(), 1);
     world.finish().await;
@@ -116,42 +89,17 @@ async fn bad_input_is_a_message_that_names_the_argument_and_what_is_allowed() {
     let issue = world.reader().open_issue("Bad input", "follows").await;
     let mission = world.mission(issue);
     let many = "a".repeat(10_000);
-    assert_refused(
-        &world.cli(&["summon", "nosuchagent", &mission]),
-        &["nosuchagent", "scribe"],
-    );
-    assert_refused(
-        &world.cli(&["summon", "nosuchagent", &mission, "--json"]),
-        &["nosuchagent"],
-    );
-    assert_refused(
-        &world.cli(&["summon", "scribe", "not-a-mission"]),
-        &["not-a-mission"],
-    );
-    assert_refused(
-        &world.cli(&["summon", "scribe", "elsewhere/vault#1"]),
-        &["elsewhere/vault"],
-    );
-    assert_refused(
-        &world.cli(&[
-            "summon",
-            "scribe",
-            &format!("{}#999999", world.repository()),
-        ]),
-        &["999999"],
-    );
+    assert_refused(&world.cli(&["summon", "nosuchagent", &mission]), &["nosuchagent", "scribe"]);
+    assert_refused(&world.cli(&["summon", "nosuchagent", &mission, "--json"]), &["nosuchagent"]);
+    assert_refused(&world.cli(&["summon", "scribe", "not-a-mission"]), &["not-a-mission"]);
+    assert_refused(&world.cli(&["summon", "scribe", "elsewhere/vault#1"]), &["elsewhere/vault"]);
+    assert_refused(&world.cli(&["summon", "scribe", &format!("{}#999999", world.repository())]), &["999999"]);
     assert_refused(&world.cli(&["summon", "../../etc/passwd", &mission]), &[]);
     assert_refused(&world.cli(&["summon", &many, &mission]), &[]);
-    assert_refused(
-        &world.cli(&["close", "laz-aaaaaaaaaaaaaaaa"]),
-        &["laz-aaaaaaaaaaaaaaaa"],
-    );
+    assert_refused(&world.cli(&["close", "laz-aaaaaaaaaaaaaaaa"]), &["laz-aaaaaaaaaaaaaaaa"]);
     assert_refused(&world.cli(&["destroy", "../../.."]), &[]);
     assert_refused(&world.cli(&["status", "$HOME"]), &[]);
-    assert_refused(
-        &world.cli(&["invite", "laz-aaaaaaaaaaaaaaaa", "human:x", "emperor"]),
-        &["emperor", "observer"],
-    );
+    assert_refused(&world.cli(&["invite", "laz-aaaaaaaaaaaaaaaa", "human:x", "emperor"]), &["emperor", "observer"]);
     assert_refused(&world.cli(&["frobnicate"]), &["frobnicate"]);
     let json = world.cli(&["close", "laz-aaaaaaaaaaaaaaaa", "--json"]);
     assert_eq!(json.json()["success"], false);
@@ -161,23 +109,11 @@ async fn bad_input_is_a_message_that_names_the_argument_and_what_is_allowed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_key_in_the_configuration_is_named_with_file_line_and_nearest_key() {
-    let world = World::with(
-        "unknown-key",
-        WorldOptions {
-            start: false,
-            ..WorldOptions::default()
-        },
-    )
-    .await;
+    let world = World::with("unknown-key", WorldOptions { start: false, ..WorldOptions::default() }).await;
     let config = world.installation().config.clone();
-    let text = std::fs::read_to_string(&config)
-        .unwrap()
-        .replace("token_file", "token_fiel");
+    let text = std::fs::read_to_string(&config).unwrap().replace("token_file", "token_fiel");
     std::fs::write(&config, text).unwrap();
-    assert_refused(
-        &world.cli(&["config", "show"]),
-        &["token_fiel", "token_file", "lazarus.toml", "3"],
-    );
+    assert_refused(&world.cli(&["config", "show"]), &["token_fiel", "token_file", "lazarus.toml", "3"]);
     assert_refused(&world.cli(&["serve"]), &["token_fiel"]);
     world.finish().await;
 }
@@ -187,79 +123,31 @@ async fn init_can_be_run_again_and_changes_nothing_the_second_time() {
     let world = World::new("init-twice").await;
     let count = async || {
         let (labels, hooks) = (
-            world
-                .admin(
-                    "GET",
-                    &format!("/repos/{}/labels?page=1&limit=50", world.repository()),
-                    None,
-                    &[200],
-                )
-                .await,
-            world
-                .admin(
-                    "GET",
-                    &format!("/repos/{}/hooks", world.repository()),
-                    None,
-                    &[200],
-                )
-                .await,
+            world.admin("GET", &format!("/repos/{}/labels?page=1&limit=50", world.repository()), None, &[200]).await,
+            world.admin("GET", &format!("/repos/{}/hooks", world.repository()), None, &[200]).await,
         );
-        let templates = world
-            .admin(
-                "GET",
-                &format!("/repos/{}/issue_templates", world.repository()),
-                None,
-                &[200],
-            )
-            .await;
+        let templates =
+            world.admin("GET", &format!("/repos/{}/issue_templates", world.repository()), None, &[200]).await;
         [labels, hooks, templates].map(|list| list.as_array().map_or(0, Vec::len))
     };
     let before = count().await;
-    assert!(
-        before[0] >= 2 && before[1] == 1 && before[2] >= 1,
-        "labels, hooks, templates: {before:?}"
-    );
+    assert!(before[0] >= 2 && before[1] == 1 && before[2] >= 1, "labels, hooks, templates: {before:?}");
     let again = world.init();
     assert!(again.status.success(), "{}", again.all());
     assert_eq!(count().await, before);
     let dry = world.cli(&["init", &world.repository(), "--dry-run"]);
     assert!(dry.status.success(), "{}", dry.all());
-    assert!(
-        dry.all().contains("ALLOWED_HOST_LIST"),
-        "it says what the forge's administrator must set:\n{}",
-        dry.all()
-    );
+    assert!(dry.all().contains("ALLOWED_HOST_LIST"), "it says what the forge's administrator must set:\n{}", dry.all());
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn init_as_a_dry_run_touches_nothing() {
-    let world = World::with(
-        "dry-run",
-        WorldOptions {
-            start: false,
-            ..WorldOptions::default()
-        },
-    )
-    .await;
+    let world = World::with("dry-run", WorldOptions { start: false, ..WorldOptions::default() }).await;
     let dry = world.cli(&["init", &world.repository(), "--dry-run"]);
     assert!(dry.status.success(), "{}", dry.all());
-    let hooks = world
-        .admin(
-            "GET",
-            &format!("/repos/{}/hooks", world.repository()),
-            None,
-            &[200],
-        )
-        .await;
-    let labels = world
-        .admin(
-            "GET",
-            &format!("/repos/{}/labels", world.repository()),
-            None,
-            &[200],
-        )
-        .await;
+    let hooks = world.admin("GET", &format!("/repos/{}/hooks", world.repository()), None, &[200]).await;
+    let labels = world.admin("GET", &format!("/repos/{}/labels", world.repository()), None, &[200]).await;
     for list in [hooks, labels] {
         assert_eq!(list.as_array().map_or(0, Vec::len), 0, "{list}");
     }

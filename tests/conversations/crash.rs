@@ -9,14 +9,8 @@ use crate::world::{Kind, World, WorldOptions, processes};
 async fn threat_27_a_daemon_killed_at_any_moment_of_the_start_starts_the_cell_once() {
     // Different moments, and not equal parts: the steps are not equally long.
     for after in [0_u64, 5, 15, 40, 80, 150, 300, 700] {
-        let mut world = World::with(
-            &format!("killed-{after}"),
-            WorldOptions {
-                reconcile: "1s",
-                ..WorldOptions::default()
-            },
-        )
-        .await;
+        let mut world =
+            World::with(&format!("killed-{after}"), WorldOptions { reconcile: "1s", ..WorldOptions::default() }).await;
         let issue = world.reader().open_issue("Killed", "at the start").await;
         let said = world.director().comment(issue, "/summon scribe").await;
         // The moment counts from the first sign of life or, at the latest, from half a second on.
@@ -29,29 +23,16 @@ async fn threat_27_a_daemon_killed_at_any_moment_of_the_start_starts_the_cell_on
         tokio::time::sleep(Duration::from_millis(after)).await;
         world.daemon().kill_9();
         world.daemon().start().await;
-        let cell = world
-            .wait_for_comment(issue, Kind::SpawnLog, |_| true)
-            .await
-            .cell();
+        let cell = world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await.cell();
         world.wait_for_state(issue, &cell, &["idle"]).await;
         world.director().comment(issue, "/close").await;
         tokio::time::sleep(Duration::from_millis(after)).await;
         world.daemon().kill_9();
         world.daemon().start().await;
-        world
-            .wait_for_comment(issue, Kind::CloseLog, |_| true)
-            .await;
+        world.wait_for_comment(issue, Kind::CloseLog, |_| true).await;
         world.assert_settled(issue).await;
-        assert_eq!(
-            world.comments_of(issue, Kind::SpawnLog).await.len(),
-            1,
-            "killed {after} ms after"
-        );
-        assert_eq!(
-            world.comments_of(issue, Kind::CloseLog).await.len(),
-            1,
-            "killed {after} ms after"
-        );
+        assert_eq!(world.comments_of(issue, Kind::SpawnLog).await.len(), 1, "killed {after} ms after");
+        assert_eq!(world.comments_of(issue, Kind::CloseLog).await.len(), 1, "killed {after} ms after");
         world.finish().await;
     }
 }
@@ -65,9 +46,7 @@ async fn threat_27_a_keeper_that_is_killed_downs_its_cell_and_leaves_nothing() {
         let cell = world
             .wait_until("the new cell", issue, async || {
                 let logs = world.comments_of(issue, Kind::SpawnLog).await;
-                logs.last()
-                    .map(crate::world::Comment::cell)
-                    .filter(|c| world.live_cells().contains(c))
+                logs.last().map(crate::world::Comment::cell).filter(|c| world.live_cells().contains(c))
             })
             .await;
         world.wait_for_state(issue, &cell, &["active"]).await;
@@ -75,30 +54,21 @@ async fn threat_27_a_keeper_that_is_killed_downs_its_cell_and_leaves_nothing() {
             world.daemon().kill_9();
         }
         let status = world.cli(&["status", &cell, "--json"]).json();
-        let keeper = status["cells"][0]["pid"]
-            .as_i64()
-            .expect("the keeper's pid");
-        let named = processes::naming(&world.needle(), &[])
-            .into_iter()
-            .any(|process| {
-                i64::from(process.pid) == keeper
-                    && process.command.contains("cell-launch")
-                    && process.command.contains(&cell)
-            });
+        let keeper = status["cells"][0]["pid"].as_i64().expect("the keeper's pid");
+        let named = processes::naming(&world.needle(), &[]).into_iter().any(|process| {
+            i64::from(process.pid) == keeper
+                && process.command.contains("cell-launch")
+                && process.command.contains(&cell)
+        });
         assert!(named, "{keeper} is not the keeper of {cell}");
         processes::kill(i32::try_from(keeper).unwrap());
         if !daemon_is_up {
             world.daemon().start().await;
         }
         world.wait_for_state(issue, &cell, &["downed"]).await;
-        assert!(
-            sleepers(&world).is_empty(),
-            "the kernel ends what was below it"
-        );
+        assert!(sleepers(&world).is_empty(), "the kernel ends what was below it");
         world.director().comment(issue, "/close failed").await;
-        world
-            .wait_for_comment(issue, Kind::CloseLog, |log| log.cell() == cell)
-            .await;
+        world.wait_for_comment(issue, Kind::CloseLog, |log| log.cell() == cell).await;
     }
     world.finish().await;
 }
@@ -110,18 +80,13 @@ async fn threat_29_a_second_daemon_on_the_same_data_says_so_and_stops() {
     let mut second = world.installation().clone();
     second.log = place.path().join("second.log");
     // Another port, so that it is the data directory which is taken.
-    second
-        .environment
-        .push(("LAZARUS__WEBHOOK__LISTEN".into(), "127.0.0.1:0".into()));
+    second.environment.push(("LAZARUS__WEBHOOK__LISTEN".into(), "127.0.0.1:0".into()));
     let mut daemon = crate::world::Daemon::new(second.clone());
     daemon.launch();
     let status = daemon.wait().await;
     let log = second.log_tail();
     assert!(!status.success(), "{log}");
-    assert!(
-        log.contains(&*world.data().to_string_lossy()),
-        "it does not name the directory:\n{log}"
-    );
+    assert!(log.contains(&*world.data().to_string_lossy()), "it does not name the directory:\n{log}");
     assert!(world.daemon().is_ready().await, "the first goes on");
     let issue = world.reader().open_issue("Still here?", "?").await;
     let asked = world.reader().comment(issue, "/help").await;
@@ -134,15 +99,9 @@ async fn threat_32_a_daemon_killed_with_live_cells_adopts_them_and_starts_none_a
     let mut world = World::new("adoption").await;
     let mut missions = Vec::new();
     for number in 0..3 {
-        let issue = world
-            .reader()
-            .open_issue(&format!("Sleeper {number}"), "sleeps")
-            .await;
+        let issue = world.reader().open_issue(&format!("Sleeper {number}"), "sleeps").await;
         world.director().comment(issue, "/summon sleeper").await;
-        let cell = world
-            .wait_for_comment(issue, Kind::SpawnLog, |_| true)
-            .await
-            .cell();
+        let cell = world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await.cell();
         world.wait_for_state(issue, &cell, &["active"]).await;
         missions.push((issue, cell));
     }
@@ -162,13 +121,9 @@ async fn threat_32_a_daemon_killed_with_live_cells_adopts_them_and_starts_none_a
     // An adopted cell is as much ours as before.
     let (issue, cell) = &missions[0];
     world.director().comment(*issue, "/close").await;
+    world.wait_for_comment(*issue, Kind::CloseLog, |log| &log.cell() == cell).await;
     world
-        .wait_for_comment(*issue, Kind::CloseLog, |log| &log.cell() == cell)
-        .await;
-    world
-        .wait_until("the closed cell's agent to be gone", *issue, async || {
-            (sleepers(&world).len() == 2).then_some(())
-        })
+        .wait_until("the closed cell's agent to be gone", *issue, async || (sleepers(&world).len() == 2).then_some(()))
         .await;
     world.finish().await;
 }
@@ -176,28 +131,16 @@ async fn threat_32_a_daemon_killed_with_live_cells_adopts_them_and_starts_none_a
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_32_a_cell_that_ended_while_the_daemon_was_dead_is_settled_by_its_exit_record() {
     let napper = "[agents.napper]\ndescription = \"Sleeps a little\"\nargv = [\"sleep\", \"2\"]\nprompt = \"stdin\"\n";
-    let mut world = World::with(
-        "exit-record",
-        WorldOptions {
-            config: napper.into(),
-            ..WorldOptions::default()
-        },
-    )
-    .await;
+    let mut world = World::with("exit-record", WorldOptions { config: napper.into(), ..WorldOptions::default() }).await;
     let issue = world.reader().open_issue("Nap", "a little").await;
     world.director().comment(issue, "/summon napper").await;
-    let cell = world
-        .wait_for_comment(issue, Kind::SpawnLog, |_| true)
-        .await
-        .cell();
+    let cell = world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await.cell();
     world.daemon().kill_9();
     tokio::time::sleep(Duration::from_secs(3)).await;
     world.daemon().start().await;
     world.wait_for_state(issue, &cell, &["idle"]).await;
     world.director().comment(issue, "/close").await;
-    world
-        .wait_for_comment(issue, Kind::CloseLog, |_| true)
-        .await;
+    world.wait_for_comment(issue, Kind::CloseLog, |_| true).await;
     world.finish().await;
 }
 
@@ -216,20 +159,12 @@ fn sleepers(world: &World) -> Vec<i32> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_30_a_ledger_that_was_tampered_with_is_found_out() {
     let mut world = World::new("tampered").await;
-    let issue = world
-        .reader()
-        .open_issue("For the record", "a few entries")
-        .await;
+    let issue = world.reader().open_issue("For the record", "a few entries").await;
     world.director().comment(issue, "/summon scribe").await;
-    let cell = world
-        .wait_for_comment(issue, Kind::SpawnLog, |_| true)
-        .await
-        .cell();
+    let cell = world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await.cell();
     world.wait_for_state(issue, &cell, &["idle"]).await;
     world.director().comment(issue, "/close").await;
-    world
-        .wait_for_comment(issue, Kind::CloseLog, |_| true)
-        .await;
+    world.wait_for_comment(issue, Kind::CloseLog, |_| true).await;
     world.assert_settled(issue).await;
     world.ledger_verify();
     world.daemon().stop().await;
@@ -249,46 +184,23 @@ async fn threat_30_a_ledger_that_was_tampered_with_is_found_out() {
     };
     let open = || {
         let connection = rusqlite::Connection::open(&registry).unwrap();
-        let mut triggers = connection
-            .prepare("SELECT name FROM sqlite_master WHERE type = 'trigger'")
-            .unwrap();
-        let names: Vec<String> = triggers
-            .query_map([], |row| row.get(0))
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
+        let mut triggers = connection.prepare("SELECT name FROM sqlite_master WHERE type = 'trigger'").unwrap();
+        let names: Vec<String> = triggers.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
         drop(triggers);
         for name in names {
-            connection
-                .execute_batch(&format!("DROP TRIGGER \"{name}\""))
-                .unwrap();
+            connection.execute_batch(&format!("DROP TRIGGER \"{name}\"")).unwrap();
         }
-        connection
-            .execute_batch("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON")
-            .unwrap();
+        connection.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON").unwrap();
         connection
     };
     let probe = open();
-    let key: String = probe
-        .query_row(
-            "SELECT name FROM pragma_table_info('ledger') LIMIT 1",
-            [],
-            |row| row.get(0),
-        )
-        .unwrap();
-    let count: i64 = probe
-        .query_row("SELECT count(*) FROM ledger", [], |row| row.get(0))
-        .unwrap();
+    let key: String =
+        probe.query_row("SELECT name FROM pragma_table_info('ledger') LIMIT 1", [], |row| row.get(0)).unwrap();
+    let count: i64 = probe.query_row("SELECT count(*) FROM ledger", [], |row| row.get(0)).unwrap();
     assert!(count > 4, "{count} entries");
     let columns: Vec<String> = {
-        let mut query = probe
-            .prepare("SELECT name FROM pragma_table_info('ledger')")
-            .unwrap();
-        query
-            .query_map([], |row| row.get(0))
-            .unwrap()
-            .map(Result::unwrap)
-            .collect()
+        let mut query = probe.prepare("SELECT name FROM pragma_table_info('ledger')").unwrap();
+        query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     };
     drop(probe);
     restore();
@@ -311,24 +223,12 @@ async fn threat_30_a_ledger_that_was_tampered_with_is_found_out() {
         if changed.is_ok_and(|rows| rows == 1) {
             for show in [&["ledger", "show"][..], &["ledger", "show", "--json"]] {
                 let shown = world.cli(show);
-                assert!(
-                    !shown.all().contains("panicked"),
-                    "a changed `{column}` makes it panic:\n{}",
-                    shown.all()
-                );
+                assert!(!shown.all().contains("panicked"), "a changed `{column}` makes it panic:\n{}", shown.all());
             }
             let output = world.cli(&["ledger", "verify"]);
-            assert!(
-                !output.status.success(),
-                "a changed `{column}` was not seen:\n{}",
-                output.all()
-            );
+            assert!(!output.status.success(), "a changed `{column}` was not seen:\n{}", output.all());
             let first_bad: i64 = middle + 1;
-            assert!(
-                output.all().contains(&first_bad.to_string()),
-                "entry {first_bad} is not named:\n{}",
-                output.all()
-            );
+            assert!(output.all().contains(&first_bad.to_string()), "entry {first_bad} is not named:\n{}", output.all());
         }
         restore();
     }
@@ -341,25 +241,13 @@ async fn threat_30_a_ledger_that_was_tampered_with_is_found_out() {
     ] {
         let connection = open();
         connection
-            .execute_batch(&format!(
-                "UPDATE ledger SET \"{column}\" = {value} WHERE \"{key}\" = {middle}"
-            ))
+            .execute_batch(&format!("UPDATE ledger SET \"{column}\" = {value} WHERE \"{key}\" = {middle}"))
             .unwrap();
         drop(connection);
         let shown = world.cli(&["ledger", "show"]);
-        assert!(
-            !shown.all().contains("panicked"),
-            "{column} = {value} makes it panic:\n{}",
-            shown.all()
-        );
-        assert!(
-            !shown.all().contains('\u{1b}'),
-            "a terminal escape is printed"
-        );
-        assert!(
-            !world.cli(&["ledger", "verify"]).status.success(),
-            "{column} = {value} was not seen"
-        );
+        assert!(!shown.all().contains("panicked"), "{column} = {value} makes it panic:\n{}", shown.all());
+        assert!(!shown.all().contains('\u{1b}'), "a terminal escape is printed");
+        assert!(!world.cli(&["ledger", "verify"]).status.success(), "{column} = {value} was not seen");
         restore();
     }
     // Removed, moved.
@@ -387,29 +275,18 @@ async fn threat_30_a_ledger_that_was_tampered_with_is_found_out() {
         connection.execute_batch(&sql).unwrap();
         drop(connection);
         let output = world.cli(&["ledger", "verify"]);
-        assert!(
-            !output.status.success(),
-            "an entry {what}: not seen\n{}",
-            output.all()
-        );
+        assert!(!output.status.success(), "an entry {what}: not seen\n{}", output.all());
         restore();
     }
     let output = world.cli(&["ledger", "verify"]);
-    assert!(
-        output.status.success(),
-        "put back as it was, it verifies:\n{}",
-        output.all()
-    );
+    assert!(output.status.success(), "put back as it was, it verifies:\n{}", output.all());
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_30_a_registry_put_back_from_a_backup_is_seen_by_the_head_that_the_forge_holds() {
     let mut world = World::new("rolled-back").await;
-    let issue = world
-        .reader()
-        .open_issue("For the record", "a few entries")
-        .await;
+    let issue = world.reader().open_issue("For the record", "a few entries").await;
     world.assert_settled(issue).await;
     world.daemon().stop().await;
     let registry = world.data().join("registry.sqlite");
@@ -420,15 +297,10 @@ async fn threat_30_a_registry_put_back_from_a_backup_is_seen_by_the_head_that_th
         .unwrap();
     world.daemon().start().await;
     world.director().comment(issue, "/summon scribe").await;
-    let cell = world
-        .wait_for_comment(issue, Kind::SpawnLog, |_| true)
-        .await
-        .cell();
+    let cell = world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await.cell();
     world.wait_for_state(issue, &cell, &["idle"]).await;
     world.director().comment(issue, "/close").await;
-    world
-        .wait_for_comment(issue, Kind::CloseLog, |_| true)
-        .await;
+    world.wait_for_comment(issue, Kind::CloseLog, |_| true).await;
     world.assert_settled(issue).await;
     world.daemon().stop().await;
     world.ledger_is_spoiled();
@@ -437,10 +309,6 @@ async fn threat_30_a_registry_put_back_from_a_backup_is_seen_by_the_head_that_th
     }
     std::fs::copy(&backup, &registry).unwrap();
     let output = world.cli(&["ledger", "verify"]);
-    assert!(
-        !output.status.success(),
-        "the roll-back was not seen:\n{}",
-        output.all()
-    );
+    assert!(!output.status.success(), "the roll-back was not seen:\n{}", output.all());
     world.finish().await;
 }

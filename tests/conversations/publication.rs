@@ -7,32 +7,21 @@ async fn threat_26_what_may_not_leave_is_refused_and_on_record() {
     let world = World::new("publish").await;
     let issue = world.reader().open_issue("Publish", "what?").await;
     world.director().comment(issue, "/summon sleeper").await;
-    let cell = world
-        .wait_for_comment(issue, Kind::SpawnLog, |_| true)
-        .await
-        .cell();
+    let cell = world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await.cell();
     world.wait_for_state(issue, &cell, &["active"]).await;
     // Kinds for which there is no way out, and a kind that a writer may not let out.
     for kind in ["home", "scratchpad", "logs", "credentials"] {
-        let comment = world
-            .director()
-            .comment(issue, &format!("/publish {kind}"))
-            .await;
+        let comment = world.director().comment(issue, &format!("/publish {kind}")).await;
         world.wait_for_reaction(issue, comment, "confused").await;
         world
-            .wait_for_any(issue, &[Kind::Refusal, Kind::Answer], |answer| {
-                answer.says(&[kind, "notes", "decisions"])
-            })
+            .wait_for_any(issue, &[Kind::Refusal, Kind::Answer], |answer| answer.says(&[kind, "notes", "decisions"]))
             .await;
     }
     let comment = world.writer().comment(issue, "/publish notes").await;
     world.wait_for_reaction(issue, comment, "confused").await;
     world.assert_settled(issue).await;
     let ledger = world.ledger();
-    assert!(
-        ledger.contains("publish"),
-        "the refusals are on record:\n{ledger}"
-    );
+    assert!(ledger.contains("publish"), "the refusals are on record:\n{ledger}");
     assert!(world.pulls().await.is_empty());
     world.finish().await;
 }
@@ -46,25 +35,14 @@ async fn threat_25_what_people_wrote_is_harmless_in_the_bots_mouth() {
         world.reader().login
     );
     for command in ["/close", "/summon", "/sumon", "/extend", "/publish"] {
-        world
-            .director()
-            .comment(issue, &format!("{command} {evil}"))
-            .await;
+        world.director().comment(issue, &format!("{command} {evil}")).await;
     }
     world.assert_settled(issue).await;
     for comment in world.bot_comments(issue).await {
         let outside_code = without_code(comment.text());
         for trap in ["@", "closes #1", "<img", "![", "\n/"] {
-            let said = if trap == "@" {
-                format!("@{}", world.reader().login)
-            } else {
-                trap.to_owned()
-            };
-            assert!(
-                !outside_code.contains(&said),
-                "`{said}` is live in:\n{}",
-                comment.body
-            );
+            let said = if trap == "@" { format!("@{}", world.reader().login) } else { trap.to_owned() };
+            assert!(!outside_code.contains(&said), "`{said}` is live in:\n{}", comment.body);
         }
     }
     world.finish().await;

@@ -44,10 +44,7 @@ impl CliOutput {
     pub fn json(&self) -> Value {
         match serde_json::from_str(self.stdout.trim()) {
             Ok(value) => value,
-            Err(error) => panic!(
-                "not one JSON object ({error}):\n{}\nstderr:\n{}",
-                self.stdout, self.stderr
-            ),
+            Err(error) => panic!("not one JSON object ({error}):\n{}\nstderr:\n{}", self.stdout, self.stderr),
         }
     }
 
@@ -70,10 +67,7 @@ impl Installation {
         command
             .env("HOME", &self.home)
             .env("LAZARUS_CONFIG", &self.config)
-            .env(
-                "LAZARUS_LOG",
-                std::env::var("LAZARUS_LOG").unwrap_or_else(|_| "info,lazarus=debug".into()),
-            )
+            .env("LAZARUS_LOG", std::env::var("LAZARUS_LOG").unwrap_or_else(|_| "info,lazarus=debug".into()))
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.home)
             .stdin(Stdio::null());
@@ -118,11 +112,7 @@ impl Installation {
             }
             std::thread::sleep(Duration::from_millis(5));
         };
-        CliOutput {
-            status,
-            stdout: lossy(&out),
-            stderr: lossy(&err),
-        }
+        CliOutput { status, stdout: lossy(&out), stderr: lossy(&err) }
     }
 
     /// The last lines of the daemon's log.
@@ -143,41 +133,23 @@ pub struct Daemon {
 impl Daemon {
     /// A daemon that is not started yet.
     pub fn new(installation: Installation) -> Self {
-        let health = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(Duration::from_secs(5))
-            .build()
-            .expect("an HTTP client");
-        Self {
-            installation,
-            child: None,
-            health,
-        }
+        let health =
+            reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().expect("an HTTP client");
+        Self { installation, child: None, health }
     }
 
     /// Its process id while it runs.
     pub fn pid(&self) -> Option<i32> {
-        self.child
-            .as_ref()
-            .and_then(|child| i32::try_from(child.id()).ok())
+        self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok())
     }
 
     /// Starts it without waiting.
     pub fn launch(&mut self) {
         assert!(self.child.is_none(), "the daemon is running already");
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.installation.log)
-            .expect("the log file");
+        let log = OpenOptions::new().create(true).append(true).open(&self.installation.log).expect("the log file");
         let mut command = self.installation.command();
-        command
-            .arg("serve")
-            .arg("--config")
-            .arg(&self.installation.config);
-        command
-            .stdout(log.try_clone().expect("the log file"))
-            .stderr(log);
+        command.arg("serve").arg("--config").arg(&self.installation.config);
+        command.stdout(log.try_clone().expect("the log file")).stderr(log);
         self.child = Some(command.spawn().expect("the binary starts"));
     }
 
@@ -186,16 +158,9 @@ impl Daemon {
         self.launch();
         let started = Instant::now();
         while !self.is_ready().await {
-            if let Some(status) = self
-                .child
-                .as_mut()
-                .and_then(|child| child.try_wait().ok().flatten())
-            {
+            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
                 self.child = None;
-                panic!(
-                    "`lazarus serve` ended with {status} at start:\n{}",
-                    self.installation.log_tail()
-                );
+                panic!("`lazarus serve` ended with {status} at start:\n{}", self.installation.log_tail());
             }
             assert!(
                 started.elapsed() < CEILING,
@@ -209,26 +174,19 @@ impl Daemon {
     /// Whether `/readyz` answers 200.
     pub async fn is_ready(&self) -> bool {
         let url = format!("http://{}/readyz", self.installation.listen);
-        self.health
-            .get(url)
-            .send()
-            .await
-            .is_ok_and(|answer| answer.status() == 200)
+        self.health.get(url).send().await.is_ok_and(|answer| answer.status() == 200)
     }
 
     /// Whether the process still runs.
     pub fn is_running(&mut self) -> bool {
-        self.child
-            .as_mut()
-            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
     /// SIGTERM, as a service manager stops it; waits for the end.
     pub async fn stop(&mut self) -> ExitStatus {
         let child = self.child.as_ref().expect("the daemon is running");
         let pid = rustix::process::Pid::from_child(child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-            .expect("SIGTERM to our child");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM to our child");
         self.wait().await
     }
 
@@ -243,10 +201,7 @@ impl Daemon {
             if started.elapsed() > CEILING {
                 let _ = child.kill();
                 let _ = child.wait();
-                panic!(
-                    "the daemon did not end within {CEILING:?}:\n{}",
-                    self.installation.log_tail()
-                );
+                panic!("the daemon did not end within {CEILING:?}:\n{}", self.installation.log_tail());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

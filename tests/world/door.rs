@@ -13,8 +13,7 @@ use sha2::Sha256;
 
 /// Lower-case hex of the HMAC-SHA256 of `body`.
 pub fn signature(secret: &str, body: &[u8]) -> String {
-    let mut mac =
-        Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("any key length will do");
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("any key length will do");
     mac.update(body);
     hex::encode(mac.finalize().into_bytes())
 }
@@ -50,12 +49,7 @@ impl Delivery {
     }
 
     /// The same, signed as the forge signs.
-    pub fn signed(
-        &self,
-        client: &reqwest::Client,
-        url: &str,
-        secret: &str,
-    ) -> reqwest::RequestBuilder {
+    pub fn signed(&self, client: &reqwest::Client, url: &str, secret: &str) -> reqwest::RequestBuilder {
         let hex = signature(secret, &self.body);
         self.unsigned(client, url)
             .header("X-Hub-Signature-256", format!("sha256={hex}"))
@@ -77,19 +71,10 @@ impl ListeningPost {
     pub async fn start() -> Self {
         let heard: Arc<Mutex<Vec<Delivery>>> = Arc::default();
         let router = Router::new().fallback(hear).with_state(heard.clone());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a free port");
-        let url = format!(
-            "http://{}/heard",
-            listener.local_addr().expect("an address")
-        );
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}/heard", listener.local_addr().expect("an address"));
         let task = tokio::spawn(async move {
-            let _ = axum::serve(
-                listener,
-                router.layer(axum::extract::DefaultBodyLimit::disable()),
-            )
-            .await;
+            let _ = axum::serve(listener, router.layer(axum::extract::DefaultBodyLimit::disable())).await;
         });
         Self { url, heard, task }
     }
@@ -121,17 +106,8 @@ impl Drop for ListeningPost {
 }
 
 async fn hear(State(heard): State<Arc<Mutex<Vec<Delivery>>>>, headers: HeaderMap, body: Bytes) {
-    let header = |name: &str| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let delivery = Delivery {
-        event: header("X-Gitea-Event"),
-        event_type: header("X-Gitea-Event-Type"),
-        body: body.to_vec(),
-    };
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let delivery =
+        Delivery { event: header("X-Gitea-Event"), event_type: header("X-Gitea-Event-Type"), body: body.to_vec() };
     heard.lock().unwrap().push(delivery);
 }

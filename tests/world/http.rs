@@ -71,10 +71,7 @@ impl Http {
             .timeout(Duration::from_mins(1))
             .build()
             .expect("an HTTP client");
-        Self {
-            base: base.trim_end_matches('/').to_owned(),
-            client,
-        }
+        Self { base: base.trim_end_matches('/').to_owned(), client }
     }
 
     /// The address it was made for.
@@ -88,29 +85,14 @@ impl Http {
     }
 
     /// One API call; `path` is below `/api/v1`.
-    pub async fn api(
-        &self,
-        auth: Auth<'_>,
-        method: &str,
-        path: &str,
-        body: Option<Value>,
-    ) -> Reply {
-        self.call(auth, method, &format!("/api/v1{path}"), body)
-            .await
+    pub async fn api(&self, auth: Auth<'_>, method: &str, path: &str, body: Option<Value>) -> Reply {
+        self.call(auth, method, &format!("/api/v1{path}"), body).await
     }
 
     /// One call; `path` is below the server's root.
-    pub async fn call(
-        &self,
-        auth: Auth<'_>,
-        method: &str,
-        path: &str,
-        body: Option<Value>,
-    ) -> Reply {
+    pub async fn call(&self, auth: Auth<'_>, method: &str, path: &str, body: Option<Value>) -> Reply {
         let url = format!("{}{path}", self.base);
-        let mut request = self
-            .client
-            .request(method.parse().expect("an HTTP method"), &url);
+        let mut request = self.client.request(method.parse().expect("an HTTP method"), &url);
         request = match auth {
             Auth::Nobody => request,
             Auth::Token(token) => request.header("Authorization", format!("token {token}")),
@@ -138,10 +120,5 @@ async fn read(request: reqwest::RequestBuilder, call: String) -> Reply {
         Ok(body) => body.to_vec(),
         Err(error) => panic!("half an answer to {call}: {error:?}"),
     };
-    Reply {
-        status,
-        headers,
-        body,
-        call,
-    }
+    Reply { status, headers, body, call }
 }

@@ -68,13 +68,7 @@ pub struct WorldOptions {
 
 impl Default for WorldOptions {
     fn default() -> Self {
-        Self {
-            start: true,
-            reconcile: "60s",
-            configured_director: false,
-            policy: String::new(),
-            config: String::new(),
-        }
+        Self { start: true, reconcile: "60s", configured_director: false, policy: String::new(), config: String::new() }
     }
 }
 
@@ -110,14 +104,10 @@ impl World {
         let mark = random_word();
         // Two directories: processes of the stand-in's git must not look like a cell's.
         let base = std::env::temp_dir();
-        let (place, forge_place) = (
-            base.join(format!("lzw-{mark}-{name}")),
-            base.join(format!("lzf-{mark}-{name}")),
-        );
+        let (place, forge_place) = (base.join(format!("lzw-{mark}-{name}")), base.join(format!("lzf-{mark}-{name}")));
         for dir in [&place, &forge_place] {
             fs::create_dir(dir).expect("a fresh temporary directory");
-            fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
-                .expect("to own our directory");
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).expect("to own our directory");
         }
         let server = Server::from_environment(&forge_place).await;
         let http = Http::new(&server.url());
@@ -162,61 +152,30 @@ impl World {
         world.write_configuration(&options);
         if options.start {
             let init = world.init();
-            assert!(
-                init.status.success(),
-                "`lazarus init` failed:\n{}",
-                init.all()
-            );
+            assert!(init.status.success(), "`lazarus init` failed:\n{}", init.all());
             world.daemon.start().await;
         }
         world
     }
 
     async fn settle_people(&mut self, mark: &str) {
-        const PERSON: &[&str] = &[
-            "write:issue",
-            "write:repository",
-            "read:user",
-            "read:organization",
-        ];
-        const BOT: &[&str] = &[
-            "write:issue",
-            "write:repository",
-            "read:organization",
-            "read:user",
-        ];
+        const PERSON: &[&str] = &["write:issue", "write:repository", "read:user", "read:organization"];
+        const BOT: &[&str] = &["write:issue", "write:repository", "read:organization", "read:user"];
         for role in ["director", "writer", "reader", "stranger", "lazarus"] {
             let scopes = if role == "lazarus" { BOT } else { PERSON };
             let person = self.make_person(&format!("{role}-{mark}"), scopes).await;
             self.people.insert(role, person);
         }
         let organisation = self.organisation.clone();
-        self.admin(
-            "POST",
-            "/orgs",
-            Some(json!({"username": organisation, "visibility": "public"})),
-            &[201],
-        )
-        .await;
+        self.admin("POST", "/orgs", Some(json!({"username": organisation, "visibility": "public"})), &[201]).await;
         let repository = json!({
             "name": "widget", "auto_init": true, "default_branch": "main", "private": false,
             "description": "A widget", "readme": "Default",
         });
-        self.admin(
-            "POST",
-            &format!("/orgs/{organisation}/repos"),
-            Some(repository),
-            &[201],
-        )
-        .await;
-        for (role, permission) in [
-            ("director", "admin"),
-            ("writer", "write"),
-            ("reader", "read"),
-            ("lazarus", "admin"),
-        ] {
-            self.set_permission(&self.people[role].login.clone(), permission)
-                .await;
+        self.admin("POST", &format!("/orgs/{organisation}/repos"), Some(repository), &[201]).await;
+        for (role, permission) in [("director", "admin"), ("writer", "write"), ("reader", "read"), ("lazarus", "admin")]
+        {
+            self.set_permission(&self.people[role].login.clone(), permission).await;
         }
     }
 
@@ -227,9 +186,7 @@ impl World {
             "username": login, "email": format!("{}@example.invalid", random_word()), "password": password,
             "must_change_password": false, "send_notify": false,
         });
-        let account = self
-            .admin("POST", "/admin/users", Some(account), &[201])
-            .await;
+        let account = self.admin("POST", "/admin/users", Some(account), &[201]).await;
         self.extra_logins.lock().unwrap().push(login.to_owned());
         let token = self
             .http
@@ -259,13 +216,7 @@ impl World {
     /// Sets what an account may do in the repository.
     pub async fn set_permission(&self, login: &str, permission: &str) {
         let path = self.at(&format!("/collaborators/{login}"));
-        self.admin(
-            "PUT",
-            &path,
-            Some(json!({"permission": permission})),
-            &[204],
-        )
-        .await;
+        self.admin("PUT", &path, Some(json!({"permission": permission})), &[204]).await;
     }
 
     /// Takes all rights in the repository from an account.
@@ -276,21 +227,14 @@ impl World {
 
     /// Renames the repository.
     pub async fn rename_repository(&self, new: &str) {
-        self.admin("PATCH", &self.at(""), Some(json!({"name": new})), &[200])
-            .await;
+        self.admin("PATCH", &self.at(""), Some(json!({"name": new})), &[200]).await;
         new.clone_into(&mut self.repo.lock().unwrap().1);
     }
 
     /// Renames an account, as the forge's administrator.
     pub async fn rename_account(&self, login: &str, new: &str) {
         let path = format!("/admin/users/{login}/rename");
-        self.admin(
-            "POST",
-            &path,
-            Some(json!({"new_username": new})),
-            &[200, 204],
-        )
-        .await;
+        self.admin("POST", &path, Some(json!({"new_username": new})), &[200, 204]).await;
         let mut logins = self.extra_logins.lock().unwrap();
         logins.retain(|other| other != login);
         logins.push(new.to_owned());
@@ -304,10 +248,7 @@ impl World {
             fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("to own our file");
         }
         let directors = if options.configured_director {
-            format!(
-                "directors = [{:?}]\nadministrators = false",
-                self.director().login
-            )
+            format!("directors = [{:?}]\nadministrators = false", self.director().login)
         } else {
             String::new()
         };
@@ -413,10 +354,7 @@ impl World {
     /// the forge is a real one.
     pub fn skip_on_live(&self) -> bool {
         if self.server.is_live() {
-            eprintln!(
-                "SKIPPED `{}`: a real server cannot be told to misbehave; runs against the stand-in",
-                self.name
-            );
+            eprintln!("SKIPPED `{}`: a real server cannot be told to misbehave; runs against the stand-in", self.name);
         }
         self.server.is_live()
     }
@@ -426,32 +364,20 @@ impl World {
         self.deaf.store(true, Ordering::SeqCst);
         let hooks = self.admin("GET", &self.at("/hooks"), None, &[200]).await;
         for hook in hooks.as_array().into_iter().flatten() {
-            self.admin(
-                "DELETE",
-                &self.at(&format!("/hooks/{}", hook["id"])),
-                None,
-                &[204],
-            )
-            .await;
+            self.admin("DELETE", &self.at(&format!("/hooks/{}", hook["id"])), None, &[204]).await;
         }
     }
 
     /// Orders faults from the stand-in, as JSON (`FaultOrder`).
     pub async fn misbehave(&self, order: Value) {
         let auth = Auth::Token(&self.admin_token);
-        self.http
-            .call(auth, "POST", "/_standin/faults", Some(order))
-            .await
-            .expect(&[200, 201, 204]);
+        self.http.call(auth, "POST", "/_standin/faults", Some(order)).await.expect(&[200, 201, 204]);
     }
 
     /// No more faults.
     pub async fn behave(&self) {
         let auth = Auth::Token(&self.admin_token);
-        self.http
-            .call(auth, "DELETE", "/_standin/faults", None)
-            .await
-            .expect(&[200, 204]);
+        self.http.call(auth, "DELETE", "/_standin/faults", None).await.expect(&[200, 204]);
     }
 
     fn at(&self, rest: &str) -> String {
@@ -459,18 +385,8 @@ impl World {
     }
 
     /// A call as the forge's administrator.
-    pub async fn admin(
-        &self,
-        method: &str,
-        path: &str,
-        body: Option<Value>,
-        allowed: &[u16],
-    ) -> Value {
-        self.http
-            .api(Auth::Token(&self.admin_token), method, path, body)
-            .await
-            .expect(allowed)
-            .json()
+    pub async fn admin(&self, method: &str, path: &str, body: Option<Value>, allowed: &[u16]) -> Value {
+        self.http.api(Auth::Token(&self.admin_token), method, path, body).await.expect(allowed).json()
     }
 
     /// Points a hook of the repository at a fresh listening post, signed with a
@@ -488,8 +404,7 @@ impl World {
             "events": ["issues", "issue_label", "issue_comment", "pull_request_comment"],
             "config": {"url": url, "content_type": "json", "secret": secret},
         });
-        self.admin("POST", &self.at("/hooks"), Some(hook), &[201])
-            .await;
+        self.admin("POST", &self.at("/hooks"), Some(hook), &[201]).await;
     }
 
     // ── The command line ─────────────────────────────────────────────────
@@ -524,12 +439,7 @@ impl World {
                 let state = cell["state"].as_str().expect("a cell has a state");
                 !["proposed", "invited", "closed", "archived", "destroyed"].contains(&state)
             })
-            .map(|cell| {
-                cell["cell_id"]
-                    .as_str()
-                    .expect("a cell has an id")
-                    .to_owned()
-            })
+            .map(|cell| cell["cell_id"].as_str().expect("a cell has an id").to_owned())
             .collect()
     }
 
@@ -537,22 +447,14 @@ impl World {
     #[track_caller]
     pub fn ledger_verify(&self) {
         let output = self.cli(&["ledger", "verify"]);
-        assert!(
-            output.status.success(),
-            "the ledger does not verify:\n{}",
-            output.all()
-        );
+        assert!(output.status.success(), "the ledger does not verify:\n{}", output.all());
     }
 
     /// The whole ledger as `lazarus ledger show --json` prints it.
     #[track_caller]
     pub fn ledger(&self) -> String {
         let output = self.cli(&["ledger", "show", "--json"]);
-        assert!(
-            output.status.success(),
-            "`ledger show --json` failed:\n{}",
-            output.all()
-        );
+        assert!(output.status.success(), "`ledger show --json` failed:\n{}", output.all());
         output.stdout
     }
 
@@ -560,54 +462,31 @@ impl World {
 
     /// The issue, as the forge has it now.
     pub async fn issue(&self, issue: i64) -> Value {
-        self.admin("GET", &self.at(&format!("/issues/{issue}")), None, &[200])
-            .await
+        self.admin("GET", &self.at(&format!("/issues/{issue}")), None, &[200]).await
     }
 
     /// The names of an issue's labels.
     pub async fn labels(&self, issue: i64) -> Vec<String> {
         let issue = self.issue(issue).await;
         let labels = issue["labels"].as_array().cloned().unwrap_or_default();
-        labels
-            .iter()
-            .filter_map(|label| label["name"].as_str().map(str::to_owned))
-            .collect()
+        labels.iter().filter_map(|label| label["name"].as_str().map(str::to_owned)).collect()
     }
 
     /// All comments of an issue, oldest first.
     pub async fn comments(&self, issue: i64) -> Vec<Comment> {
-        let list = self
-            .admin(
-                "GET",
-                &self.at(&format!("/issues/{issue}/comments")),
-                None,
-                &[200],
-            )
-            .await;
-        list.as_array()
-            .into_iter()
-            .flatten()
-            .map(Comment::from_json)
-            .collect()
+        let list = self.admin("GET", &self.at(&format!("/issues/{issue}/comments")), None, &[200]).await;
+        list.as_array().into_iter().flatten().map(Comment::from_json).collect()
     }
 
     /// The bot's comments among them.
     pub async fn bot_comments(&self, issue: i64) -> Vec<Comment> {
         let bot = self.bot().id;
-        self.comments(issue)
-            .await
-            .into_iter()
-            .filter(|comment| comment.author == bot)
-            .collect()
+        self.comments(issue).await.into_iter().filter(|comment| comment.author == bot).collect()
     }
 
     /// The bot's comments of one kind.
     pub async fn comments_of(&self, issue: i64, kind: Kind) -> Vec<Comment> {
-        self.bot_comments(issue)
-            .await
-            .into_iter()
-            .filter(|comment| comment.is(kind))
-            .collect()
+        self.bot_comments(issue).await.into_iter().filter(|comment| comment.is(kind)).collect()
     }
 
     /// The bot's reactions to a comment.
@@ -624,29 +503,20 @@ impl World {
 
     /// The pull requests of the repository.
     pub async fn pulls(&self) -> Vec<Value> {
-        let list = self
-            .admin("GET", &self.at("/pulls?state=all"), None, &[200])
-            .await;
+        let list = self.admin("GET", &self.at("/pulls?state=all"), None, &[200]).await;
         list.as_array().cloned().unwrap_or_default()
     }
 
     /// A file of a branch; `None` where there is none.
     pub async fn file_on(&self, branch: &str, path: &str) -> Option<String> {
-        let branch =
-            percent_encoding::utf8_percent_encode(branch, percent_encoding::NON_ALPHANUMERIC);
+        let branch = percent_encoding::utf8_percent_encode(branch, percent_encoding::NON_ALPHANUMERIC);
         let path = self.at(&format!("/contents/{path}?ref={branch}"));
-        let reply = self
-            .http
-            .api(Auth::Token(&self.admin_token), "GET", &path, None)
-            .await;
+        let reply = self.http.api(Auth::Token(&self.admin_token), "GET", &path, None).await;
         if reply.status == 404 {
             return None;
         }
-        let encoded = reply.expect(&[200]).json()["content"]
-            .as_str()?
-            .replace('\n', "");
-        let bytes =
-            base64::Engine::decode(&base64::engine::general_purpose::STANDARD, encoded).ok()?;
+        let encoded = reply.expect(&[200]).json()["content"].as_str()?.replace('\n', "");
+        let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, encoded).ok()?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -662,12 +532,7 @@ impl World {
 
     /// Waits until `probe` gives something. On failure prints the thread of
     /// `issue` and the daemon's log.
-    pub async fn wait_until<T>(
-        &self,
-        what: &str,
-        issue: i64,
-        mut probe: impl AsyncFnMut() -> Option<T>,
-    ) -> T {
+    pub async fn wait_until<T>(&self, what: &str, issue: i64, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
         let started = Instant::now();
         loop {
             if let Some(found) = probe().await {
@@ -683,42 +548,20 @@ impl World {
     }
 
     /// Waits for a comment of the bot.
-    pub async fn wait_for_comment(
-        &self,
-        issue: i64,
-        kind: Kind,
-        matches: impl Fn(&Comment) -> bool,
-    ) -> Comment {
-        self.wait_until(
-            &format!("a comment of kind {kind} on #{issue}"),
-            issue,
-            async || {
-                self.comments_of(issue, kind)
-                    .await
-                    .into_iter()
-                    .find(|comment| matches(comment))
-            },
-        )
+    pub async fn wait_for_comment(&self, issue: i64, kind: Kind, matches: impl Fn(&Comment) -> bool) -> Comment {
+        self.wait_until(&format!("a comment of kind {kind} on #{issue}"), issue, async || {
+            self.comments_of(issue, kind).await.into_iter().find(|comment| matches(comment))
+        })
         .await
     }
 
     /// Waits for any of several kinds.
-    pub async fn wait_for_any(
-        &self,
-        issue: i64,
-        kinds: &[Kind],
-        matches: impl Fn(&Comment) -> bool,
-    ) -> Comment {
+    pub async fn wait_for_any(&self, issue: i64, kinds: &[Kind], matches: impl Fn(&Comment) -> bool) -> Comment {
         let words: Vec<&str> = kinds.iter().map(|kind| kind.word()).collect();
-        self.wait_until(
-            &format!("a comment of kind {} on #{issue}", words.join(" or ")),
-            issue,
-            async || {
-                let mut comments = self.bot_comments(issue).await.into_iter();
-                comments
-                    .find(|comment| kinds.iter().any(|kind| comment.is(*kind)) && matches(comment))
-            },
-        )
+        self.wait_until(&format!("a comment of kind {} on #{issue}", words.join(" or ")), issue, async || {
+            let mut comments = self.bot_comments(issue).await.into_iter();
+            comments.find(|comment| kinds.iter().any(|kind| comment.is(*kind)) && matches(comment))
+        })
         .await
     }
 
@@ -726,33 +569,24 @@ impl World {
     pub async fn wait_for_reaction(&self, issue: i64, comment: i64, content: &str) {
         let what = format!("the reaction `{content}` on comment {comment}");
         self.wait_until(&what, issue, async || {
-            self.reactions(comment)
-                .await
-                .contains(&content.to_owned())
-                .then_some(())
+            self.reactions(comment).await.contains(&content.to_owned()).then_some(())
         })
         .await;
     }
 
     /// Waits until a cell is in one of these states, by the command line.
     pub async fn wait_for_state(&self, issue: i64, cell: &str, states: &[&str]) -> String {
-        self.wait_until(
-            &format!("cell {cell} to be {}", states.join(" or ")),
-            issue,
-            async || {
-                let state = self.cell_state(cell)?;
-                states.contains(&state.as_str()).then_some(state)
-            },
-        )
+        self.wait_until(&format!("cell {cell} to be {}", states.join(" or ")), issue, async || {
+            let state = self.cell_state(cell)?;
+            states.contains(&state.as_str()).then_some(state)
+        })
         .await
     }
 
     /// A cell's state, by `lazarus status CELL --json`.
     pub fn cell_state(&self, cell: &str) -> Option<String> {
         let output = self.cli(&["status", cell, "--json"]);
-        output.json()["cells"][0]["state"]
-            .as_str()
-            .map(str::to_owned)
+        output.json()["cells"][0]["state"].as_str().map(str::to_owned)
     }
 
     /// Waits until everything that has happened so far is heard, decided, done
@@ -771,8 +605,7 @@ impl World {
                 return None;
             }
             let status = self.status();
-            let (Some(effects), Some(inputs)) =
-                (status["pending_effects"].as_i64(), status["pending_inputs"].as_i64())
+            let (Some(effects), Some(inputs)) = (status["pending_effects"].as_i64(), status["pending_inputs"].as_i64())
             else {
                 panic!("`lazarus status --json` gives no `pending_effects` and `pending_inputs`: {status}");
             };
@@ -795,10 +628,7 @@ impl World {
         if self.deaf.load(Ordering::SeqCst) {
             return;
         }
-        let fence = self
-            .stranger()
-            .open_issue("a fence", "Said after everything else.")
-            .await;
+        let fence = self.stranger().open_issue("a fence", "Said after everything else.").await;
         for round in 1..=2_usize {
             self.stranger().comment(fence, "/help").await;
             self.wait_until(&format!("round {round} of the fence"), issue, async || {
@@ -812,16 +642,8 @@ impl World {
     pub async fn assert_no_cell(&self, issue: i64) {
         self.assert_settled(issue).await;
         let logs = self.comments_of(issue, Kind::SpawnLog).await;
-        assert!(
-            logs.is_empty(),
-            "a cell was started for #{issue}\n{}",
-            self.evidence(issue).await
-        );
-        assert!(
-            self.live_cells().is_empty(),
-            "a cell lives\n{}",
-            self.evidence(issue).await
-        );
+        assert!(logs.is_empty(), "a cell was started for #{issue}\n{}", self.evidence(issue).await);
+        assert!(self.live_cells().is_empty(), "a cell lives\n{}", self.evidence(issue).await);
     }
 
     /// The thread and the daemon's log, for failure messages.
@@ -841,11 +663,7 @@ impl World {
         if self.daemon.is_running() {
             for cell in self.live_cells() {
                 let output = self.cli(&["destroy", &cell]);
-                assert!(
-                    output.status.success(),
-                    "`lazarus destroy {cell}` failed:\n{}",
-                    output.all()
-                );
+                assert!(output.status.success(), "`lazarus destroy {cell}` failed:\n{}", output.all());
             }
             let everything = self.all_comments().await;
             let some_issue = everything.last().map_or(0, |(issue, _)| *issue);
@@ -856,11 +674,7 @@ impl World {
                 self.ledger_verify();
             }
             let status = self.daemon.stop().await;
-            assert!(
-                status.success(),
-                "the daemon ended with {status} on SIGTERM:\n{}",
-                self.installation.log_tail()
-            );
+            assert!(status.success(), "the daemon ended with {status} on SIGTERM:\n{}", self.installation.log_tail());
         }
         self.assert_nothing_runs().await;
         let everything = self.all_comments().await;
@@ -882,11 +696,7 @@ impl World {
                     .into_iter()
                     .find_map(|url| url.as_str().filter(|url| !url.is_empty()))
                     .unwrap_or_default();
-                let issue = url
-                    .rsplit('/')
-                    .next()
-                    .and_then(|number| number.parse().ok())
-                    .unwrap_or(0);
+                let issue = url.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or(0);
                 all.push((issue, Comment::from_json(comment)));
             }
         }
@@ -904,79 +714,46 @@ impl World {
                 for found in &left {
                     processes::kill(found.pid);
                 }
-                panic!(
-                    "processes of cells are left: {left:#?}\n{}",
-                    self.installation.log_tail()
-                );
+                panic!("processes of cells are left: {left:#?}\n{}", self.installation.log_tail());
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
         let mounts = processes::host_mounts_naming(&self.needle());
-        assert!(
-            mounts.is_empty(),
-            "mounts are left on the host: {mounts:#?}"
-        );
+        assert!(mounts.is_empty(), "mounts are left on the host: {mounts:#?}");
     }
 
     /// What names this world in `/proc`.
     pub fn needle(&self) -> String {
-        self.place
-            .file_name()
-            .expect("a name")
-            .to_string_lossy()
-            .into_owned()
+        self.place.file_name().expect("a name").to_string_lossy().into_owned()
     }
 
     fn assert_comments_are_well_formed(&self, all: &[(i64, Comment)]) {
         let (mut effects, mut statuses) = (HashMap::new(), HashMap::new());
-        for (issue, comment) in all
-            .iter()
-            .filter(|(_, comment)| comment.author == self.bot().id)
-        {
+        for (issue, comment) in all.iter().filter(|(_, comment)| comment.author == self.bot().id) {
             let Some(marker) = &comment.marker else {
-                panic!(
-                    "a comment of the bot on #{issue} does not end in a marker:\n{}",
-                    comment.body
-                );
+                panic!("a comment of the bot on #{issue} does not end in a marker:\n{}", comment.body);
             };
             if let Some(first) = effects.insert(marker.effect.clone(), comment.id) {
-                panic!(
-                    "the effect {} was posted twice: as {first} and as {}",
-                    marker.effect, comment.id
-                );
+                panic!("the effect {} was posted twice: as {first} and as {}", marker.effect, comment.id);
             }
             if marker.kind == Kind::Status
                 && let Some(first) = statuses.insert(*issue, comment.id)
             {
-                panic!(
-                    "#{issue} has two status comments: {first} and {}",
-                    comment.id
-                );
+                panic!("#{issue} has two status comments: {first} and {}", comment.id);
             }
         }
     }
 
     fn assert_no_secret_leaked(&self, all: &[(i64, Comment)]) {
-        let said = thread::render(
-            &all.iter()
-                .map(|(_, comment)| comment.clone())
-                .collect::<Vec<_>>(),
-        );
-        let log = String::from_utf8_lossy(&fs::read(&self.installation.log).unwrap_or_default())
-            .into_owned();
+        let said = thread::render(&all.iter().map(|(_, comment)| comment.clone()).collect::<Vec<_>>());
+        let log = String::from_utf8_lossy(&fs::read(&self.installation.log).unwrap_or_default()).into_owned();
         let printed = self.printed.lock().unwrap().clone();
-        let secrets = [
-            ("token", &self.bot().token),
-            ("webhook secret", &self.webhook_secret),
-            ("canary", &self.canary),
-        ];
+        let secrets =
+            [("token", &self.bot().token), ("webhook secret", &self.webhook_secret), ("canary", &self.canary)];
         for (name, secret) in secrets {
             assert!(!said.contains(secret), "the {name} is in a comment");
             assert!(!log.contains(secret), "the {name} is in the daemon's log");
-            assert!(
-                !printed.contains(secret),
-                "the {name} was printed by the command line"
-            );
+            assert!(!printed.contains(secret), "the {name} was printed by the command line");
         }
     }
 
@@ -986,16 +763,9 @@ impl World {
         if !self.server.is_live() {
             return Vec::new();
         }
-        let mut paths = vec![
-            format!("/repos/{}", self.repository()),
-            format!("/orgs/{}", self.organisation),
-        ];
+        let mut paths = vec![format!("/repos/{}", self.repository()), format!("/orgs/{}", self.organisation)];
         let logins = self.extra_logins.lock().unwrap();
-        paths.extend(
-            logins
-                .iter()
-                .map(|login| format!("/admin/users/{login}?purge=true")),
-        );
+        paths.extend(logins.iter().map(|login| format!("/admin/users/{login}?purge=true")));
         paths
     }
 }
@@ -1011,16 +781,9 @@ impl Drop for World {
             processes::kill(found.pid);
         }
         // The runtime of the test may be ending: sweep on one of our own.
-        let (base, token, traces) = (
-            self.http.base().to_owned(),
-            self.admin_token.clone(),
-            self.traces(),
-        );
+        let (base, token, traces) = (self.http.base().to_owned(), self.admin_token.clone(), self.traces());
         let sweep = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let http = Http::new(&base);
                 for path in traces {
@@ -1029,17 +792,10 @@ impl Drop for World {
             });
         });
         if sweep.join().is_err() {
-            eprintln!(
-                "the forge could not be swept clean of `{}`",
-                self.organisation
-            );
+            eprintln!("the forge could not be swept clean of `{}`", self.organisation);
         }
         if std::thread::panicking() && std::env::var_os("KEEP_WORLD").is_some() {
-            eprintln!(
-                "kept: {} and {}",
-                self.place.display(),
-                self.forge_place.display()
-            );
+            eprintln!("kept: {} and {}", self.place.display(), self.forge_place.display());
             return;
         }
         for dir in [&self.place, &self.forge_place] {
@@ -1061,23 +817,13 @@ fn isolation_line() -> String {
     }
     // By the binary and not by the library: the probe clones, which only a
     // process without threads may do.
-    let output = Command::new(env!("CARGO_BIN_EXE_lazarus"))
-        .arg("cell-probe")
-        .output()
-        .expect("the binary starts");
-    let report: lazarus::sandbox::HostReport =
-        serde_json::from_slice(&output.stdout).expect("a report on this host");
-    if report.level_2() {
-        String::new()
-    } else {
-        "isolation_min = \"level_1\"".to_owned()
-    }
+    let output = Command::new(env!("CARGO_BIN_EXE_lazarus")).arg("cell-probe").output().expect("the binary starts");
+    let report: lazarus::sandbox::HostReport = serde_json::from_slice(&output.stdout).expect("a report on this host");
+    if report.level_2() { String::new() } else { "isolation_min = \"level_1\"".to_owned() }
 }
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }
 
 /// Eight letters and digits that no other world has.

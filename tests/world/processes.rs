@@ -23,24 +23,17 @@ pub fn naming(needle: &str, except: &[i32]) -> Vec<Found> {
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<i32>().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
         if pid == own || except.contains(&pid) || is_zombie(pid) {
             continue;
         }
         let read = |file: &str| {
-            String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default())
-                .into_owned()
+            String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default()).into_owned()
         };
         let link = |file: &str| {
-            fs::read_link(format!("/proc/{pid}/{file}"))
-                .map(|p| p.to_string_lossy().into_owned())
-                .unwrap_or_default()
+            fs::read_link(format!("/proc/{pid}/{file}")).map(|p| p.to_string_lossy().into_owned()).unwrap_or_default()
         };
         let named_in = if read("cmdline").contains(needle) {
             "cmdline"
@@ -55,11 +48,7 @@ pub fn naming(needle: &str, except: &[i32]) -> Vec<Found> {
         } else {
             continue;
         };
-        found.push(Found {
-            pid,
-            command: read("cmdline").replace('\0', " "),
-            named_in,
-        });
+        found.push(Found { pid, command: read("cmdline").replace('\0', " "), named_in });
     }
     found
 }
@@ -68,18 +57,13 @@ pub fn naming(needle: &str, except: &[i32]) -> Vec<Found> {
 /// leak into the namespace that started it.
 pub fn host_mounts_naming(needle: &str) -> Vec<String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mounts
-        .lines()
-        .filter(|line| line.contains(needle))
-        .map(str::to_owned)
-        .collect()
+    mounts.lines().filter(|line| line.contains(needle)).map(str::to_owned).collect()
 }
 
 fn is_zombie(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The state follows the command's name, which may itself hold brackets.
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| rest.starts_with('Z') || rest.starts_with('X'))
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z') || rest.starts_with('X'))
 }
 
 /// Kills one process by number, for cleaning up after a failed test.

@@ -22,18 +22,12 @@ impl Server {
     /// The server that the environment names, else a fresh stand-in whose
     /// repositories lie below `root`.
     pub async fn from_environment(root: &Path) -> Self {
-        match (
-            std::env::var("FORGE_URL"),
-            std::env::var("FORGE_ADMIN_TOKEN"),
-        ) {
-            (Ok(url), Ok(admin_token)) if !url.is_empty() => Self::Live {
-                url: url.trim_end_matches('/').to_owned(),
-                admin_token,
-            },
+        match (std::env::var("FORGE_URL"), std::env::var("FORGE_ADMIN_TOKEN")) {
+            (Ok(url), Ok(admin_token)) if !url.is_empty() => {
+                Self::Live { url: url.trim_end_matches('/').to_owned(), admin_token }
+            }
             (Ok(url), Err(_)) if !url.is_empty() => {
-                panic!(
-                    "FORGE_URL is {url} but FORGE_ADMIN_TOKEN is not set: give both, or neither for the stand-in"
-                )
+                panic!("FORGE_URL is {url} but FORGE_ADMIN_TOKEN is not set: give both, or neither for the stand-in")
             }
             _ => {
                 let options = StandInOptions {

@@ -39,17 +39,9 @@ impl Kind {
     }
 
     fn parse(word: &str) -> Option<Self> {
-        [
-            Self::SpawnLog,
-            Self::CloseLog,
-            Self::Status,
-            Self::Answer,
-            Self::Refusal,
-            Self::Question,
-            Self::Warning,
-        ]
-        .into_iter()
-        .find(|kind| kind.word() == word)
+        [Self::SpawnLog, Self::CloseLog, Self::Status, Self::Answer, Self::Refusal, Self::Question, Self::Warning]
+            .into_iter()
+            .find(|kind| kind.word() == word)
     }
 }
 
@@ -85,11 +77,7 @@ impl Marker {
                 _ => return None,
             }
         }
-        Some(Self {
-            kind: kind?,
-            effect: effect?,
-            cell,
-        })
+        Some(Self { kind: kind?, effect: effect?, cell })
     }
 }
 
@@ -127,9 +115,7 @@ impl Comment {
 
     /// Whether it is of that kind, by its marker.
     pub fn is(&self, kind: Kind) -> bool {
-        self.marker
-            .as_ref()
-            .is_some_and(|marker| marker.kind == kind)
+        self.marker.as_ref().is_some_and(|marker| marker.kind == kind)
     }
 
     /// The cell that the marker names; fails the test where it names none.
@@ -144,11 +130,7 @@ impl Comment {
     /// The visible text: without the marker's line.
     pub fn text(&self) -> &str {
         match self.marker {
-            Some(_) => self
-                .body
-                .trim_end()
-                .rsplit_once('\n')
-                .map_or("", |(text, _)| text),
+            Some(_) => self.body.trim_end().rsplit_once('\n').map_or("", |(text, _)| text),
             None => &self.body,
         }
     }

@@ -7,9 +7,7 @@ use serde_json::{Value, json};
 use super::api::{Call, random_hex};
 use super::reply::{Answer, Reply};
 use super::shapes::Address;
-use super::state::{
-    Access, Account, EntryKind, GHOST, HookOwner, Id, State, Team, Token, next, now, rfc3339,
-};
+use super::state::{Access, Account, EntryKind, GHOST, HookOwner, Id, State, Team, Token, next, now, rfc3339};
 use super::{Flavour, repositories};
 
 /// All that a team can have rights in.
@@ -34,10 +32,7 @@ pub(super) async fn answer(call: &Call<'_>, path: &[&str]) -> Answer {
     match (call.method, path) {
         ("GET", ["user"]) => {
             let me = call.me()?;
-            Ok(Reply::json(
-                200,
-                &call.forge.state().user_json(me, Address::Real, Some(me)),
-            ))
+            Ok(Reply::json(200, &call.forge.state().user_json(me, Address::Real, Some(me))))
         }
         ("POST", ["user", "repos"]) => {
             let me = call.me()?;
@@ -45,32 +40,20 @@ pub(super) async fn answer(call: &Call<'_>, path: &[&str]) -> Answer {
         }
         ("GET", ["user", "repos"]) => {
             let me = call.me()?;
-            Ok(repositories::list(call, |state, repo| {
-                state.access(repo, Some(me)) >= Access::Write
-            }))
+            Ok(repositories::list(call, |state, repo| state.access(repo, Some(me)) >= Access::Write))
         }
-        ("PUT" | "DELETE", ["user", "blocks" | "block" | "unblock", login]) => {
-            block(call, login, path[1])
-        }
+        ("PUT" | "DELETE", ["user", "blocks" | "block" | "unblock", login]) => block(call, login, path[1]),
         ("GET", ["users", "search"]) => Ok(search(call)),
         ("GET", ["users", login, "repos"]) => {
             let owner = by_login(call, login)?;
             let me = call.caller.account;
-            Ok(repositories::list(call, |state, repo| {
-                repo.owner == owner && state.access(repo, me) >= Access::Read
-            }))
+            Ok(repositories::list(call, |state, repo| repo.owner == owner && state.access(repo, me) >= Access::Read))
         }
         ("GET", ["users", login, "orgs", org, "permissions"]) => org_permissions(call, login, org),
         (_, ["users", login, "tokens", rest @ ..]) => tokens(call, login, rest),
         ("GET", ["users", login]) => {
             let id = by_login(call, login)?;
-            Ok(Reply::json(
-                200,
-                &call
-                    .forge
-                    .state()
-                    .user_json(id, Address::Real, call.caller.account),
-            ))
+            Ok(Reply::json(200, &call.forge.state().user_json(id, Address::Real, call.caller.account)))
         }
         (_, ["admin", rest @ ..]) => admin(call, rest).await,
         ("POST", ["orgs"]) => create_org(call),
@@ -86,40 +69,24 @@ fn by_login(call: &Call<'_>, login: &str) -> Result<Id, Reply> {
     if let Some(account) = state.account_by_login(login) {
         return Ok(account.id);
     }
-    Err(
-        match state
-            .former_logins
-            .get(&login.to_lowercase())
-            .filter(|id| state.accounts.contains_key(id))
-        {
-            Some(id) => Reply::redirect(
-                307,
-                call.path
-                    .replacen(&format!("/{login}"), &format!("/{}", state.login(*id)), 1),
-            ),
-            None => call
-                .refuse()
-                .say(404, format!("user redirect does not exist [name: {login}]")),
-        },
-    )
+    Err(match state.former_logins.get(&login.to_lowercase()).filter(|id| state.accounts.contains_key(id)) {
+        Some(id) => {
+            Reply::redirect(307, call.path.replacen(&format!("/{login}"), &format!("/{}", state.login(*id)), 1))
+        }
+        None => call.refuse().say(404, format!("user redirect does not exist [name: {login}]")),
+    })
 }
 
 fn org_by_name(call: &Call<'_>, name: &str) -> Result<Id, Reply> {
     let state = call.forge.state();
-    let found = state
-        .account_by_login(name)
-        .filter(|a| a.is_org)
-        .map(|a| a.id);
+    let found = state.account_by_login(name).filter(|a| a.is_org).map(|a| a.id);
     found.ok_or_else(|| call.refuse().not_found())
 }
 
 fn search(call: &Call<'_>) -> Reply {
     let state = call.forge.state();
     let query = call.argument("q").unwrap_or_default().to_lowercase();
-    let uid = call
-        .argument("uid")
-        .and_then(|v| v.parse::<i64>().ok())
-        .filter(|id| *id > 0);
+    let uid = call.argument("uid").and_then(|v| v.parse::<i64>().ok()).filter(|id| *id > 0);
     let mut found: Vec<&Account> = state
         .accounts
         .values()
@@ -157,10 +124,7 @@ fn tokens(call: &Call<'_>, login: &str, path: &[&str]) -> Answer {
     let owner = by_login(call, login)?;
     let mut state = call.forge.state();
     if me != owner && !state.is_site_admin(Some(me)) {
-        return Err(call.refuse().say(
-            403,
-            "doer should be the site admin or be same as the contextUser",
-        ));
+        return Err(call.refuse().say(403, "doer should be the site admin or be same as the contextUser"));
     }
     // A token must not be able to make more tokens.
     if call.caller.scopes.is_some() {
@@ -183,29 +147,16 @@ fn tokens(call: &Call<'_>, login: &str, path: &[&str]) -> Answer {
             let scopes: Vec<String> = order
                 .get("scopes")
                 .and_then(Value::as_array)
-                .map(|all| {
-                    all.iter()
-                        .filter_map(Value::as_str)
-                        .map(str::to_owned)
-                        .collect()
-                })
+                .map(|all| all.iter().filter_map(Value::as_str).map(str::to_owned).collect())
                 .unwrap_or_default();
             if scopes.is_empty() {
                 return Err(call.refuse().say(400, "access token must have a scope"));
             }
             if let Some(bad) = scopes.iter().find(|s| !known_scope(s)) {
-                return Err(call
-                    .refuse()
-                    .say(400, format!("invalid access token scope provided: {bad}")));
+                return Err(call.refuse().say(400, format!("invalid access token scope provided: {bad}")));
             }
-            if state
-                .tokens
-                .values()
-                .any(|t| t.account == owner && t.name == name)
-            {
-                return Err(call
-                    .refuse()
-                    .say(400, "access token name has been used already"));
+            if state.tokens.values().any(|t| t.account == owner && t.name == name) {
+                return Err(call.refuse().say(400, "access token name has been used already"));
             }
             let token = Token {
                 id: next(&mut state.seq.token),
@@ -220,47 +171,28 @@ fn tokens(call: &Call<'_>, login: &str, path: &[&str]) -> Answer {
             Ok(reply)
         }
         ("GET", []) => {
-            let mut all: Vec<&Token> = state
-                .tokens
-                .values()
-                .filter(|t| t.account == owner)
-                .collect();
+            let mut all: Vec<&Token> = state.tokens.values().filter(|t| t.account == owner).collect();
             all.sort_by_key(|t| t.id);
             let all: Vec<Value> = all.into_iter().map(|t| shown(t, "")).collect();
             Ok(call.paginated(&all))
         }
         ("DELETE", [which]) => {
             let before = state.tokens.len();
-            state.tokens.retain(|_, t| {
-                t.account != owner || (t.name != *which && t.id.to_string() != *which)
-            });
-            if state.tokens.len() == before {
-                Err(call.refuse().not_found())
-            } else {
-                Ok(Reply::empty(204))
-            }
+            state.tokens.retain(|_, t| t.account != owner || (t.name != *which && t.id.to_string() != *which));
+            if state.tokens.len() == before { Err(call.refuse().not_found()) } else { Ok(Reply::empty(204)) }
         }
         _ => Err(call.refuse().not_found()),
     }
 }
 
 fn known_scope(scope: &str) -> bool {
-    const CATEGORIES: [&str; 9] = [
-        "activitypub",
-        "admin",
-        "misc",
-        "notification",
-        "organization",
-        "package",
-        "issue",
-        "repository",
-        "user",
-    ];
+    const CATEGORIES: [&str; 9] =
+        ["activitypub", "admin", "misc", "notification", "organization", "package", "issue", "repository", "user"];
     scope == "all"
         || scope == "public-only"
-        || scope.split_once(':').is_some_and(|(level, category)| {
-            matches!(level, "read" | "write") && CATEGORIES.contains(&category)
-        })
+        || scope
+            .split_once(':')
+            .is_some_and(|(level, category)| matches!(level, "read" | "write") && CATEGORIES.contains(&category))
 }
 
 /// What the forge takes as a name of an account or a repository.
@@ -270,20 +202,11 @@ pub(super) fn allowed_name(name: &str) -> bool {
         && name != "."
         && name != ".."
         && !name.to_lowercase().ends_with(".git")
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 impl State {
-    pub(super) fn add_account(
-        &mut self,
-        login: &str,
-        email: &str,
-        password: &str,
-        is_admin: bool,
-        is_org: bool,
-    ) -> Id {
+    pub(super) fn add_account(&mut self, login: &str, email: &str, password: &str, is_admin: bool, is_org: bool) -> Id {
         let id = next(&mut self.seq.account);
         self.former_logins.remove(&login.to_lowercase());
         self.accounts.insert(
@@ -323,8 +246,7 @@ impl State {
             repo.collaborators.remove(&id);
         }
         if purge {
-            self.entries
-                .retain(|_, e| e.author != id || !matches!(e.kind, EntryKind::Comment { .. }));
+            self.entries.retain(|_, e| e.author != id || !matches!(e.kind, EntryKind::Comment { .. }));
         }
         for entry in self.entries.values_mut().filter(|e| e.author == id) {
             entry.author = GHOST;
@@ -358,24 +280,13 @@ async fn admin(call: &Call<'_>, path: &[&str]) -> Answer {
                 return Err(call.refuse().say(422, "[Username]: Alpha dash dot"));
             }
             if state.account_by_login(login).is_some() {
-                return Err(call
-                    .refuse()
-                    .say(422, format!("user already exists [name: {login}]")));
+                return Err(call.refuse().say(422, format!("user already exists [name: {login}]")));
             }
-            if state
-                .accounts
-                .values()
-                .any(|a| a.email.eq_ignore_ascii_case(email))
-            {
-                return Err(call
-                    .refuse()
-                    .say(422, format!("e-mail already in use [email: {email}]")));
+            if state.accounts.values().any(|a| a.email.eq_ignore_ascii_case(email)) {
+                return Err(call.refuse().say(422, format!("e-mail already in use [email: {email}]")));
             }
             let id = state.add_account(login, email, text(&order, "password"), false, false);
-            Ok(Reply::json(
-                201,
-                &state.user_json(id, Address::Real, Some(me)),
-            ))
+            Ok(Reply::json(201, &state.user_json(id, Address::Real, Some(me))))
         }
         ("PATCH", ["users", login]) => {
             let id = by_login(call, login)?;
@@ -395,10 +306,7 @@ async fn admin(call: &Call<'_>, path: &[&str]) -> Answer {
                     account.is_admin = admin;
                 }
             }
-            Ok(Reply::json(
-                200,
-                &state.user_json(id, Address::Real, Some(me)),
-            ))
+            Ok(Reply::json(200, &state.user_json(id, Address::Real, Some(me))))
         }
         ("POST", ["users", login, "rename"]) => {
             let id = by_login(call, login)?;
@@ -409,9 +317,7 @@ async fn admin(call: &Call<'_>, path: &[&str]) -> Answer {
                 return Err(call.refuse().say(422, "[NewName]: Alpha dash dot"));
             }
             if state.account_by_login(to).is_some_and(|a| a.id != id) {
-                return Err(call
-                    .refuse()
-                    .say(422, format!("user already exists [name: {to}]")));
+                return Err(call.refuse().say(422, format!("user already exists [name: {to}]")));
             }
             state.rename_account(id, to);
             Ok(Reply::empty(204))
@@ -419,19 +325,9 @@ async fn admin(call: &Call<'_>, path: &[&str]) -> Answer {
         ("DELETE", ["users", login]) => {
             let id = by_login(call, login)?;
             let purge = call.argument("purge") == Some("true");
-            let owned: Vec<Id> = call
-                .forge
-                .state()
-                .repos
-                .values()
-                .filter(|r| r.owner == id)
-                .map(|r| r.id)
-                .collect();
+            let owned: Vec<Id> = call.forge.state().repos.values().filter(|r| r.owner == id).map(|r| r.id).collect();
             if !owned.is_empty() && !purge {
-                return Err(call.refuse().say(
-                    422,
-                    format!("user still has ownership of repositories [uid: {id}]"),
-                ));
+                return Err(call.refuse().say(422, format!("user still has ownership of repositories [uid: {id}]")));
             }
             {
                 let mut state = call.forge.state();
@@ -470,9 +366,7 @@ fn create_org(call: &Call<'_>) -> Answer {
         return Err(call.refuse().say(422, "[UserName]: Required"));
     }
     if state.account_by_login(name).is_some() {
-        return Err(call
-            .refuse()
-            .say(422, format!("user already exists [name: {name}]")));
+        return Err(call.refuse().say(422, format!("user already exists [name: {name}]")));
     }
     let org = state.add_account(name, "", "", false, true);
     let id = next(&mut state.seq.team);
@@ -484,10 +378,7 @@ fn create_org(call: &Call<'_>) -> Answer {
             name: "Owners".to_owned(),
             description: String::new(),
             permission: Access::Owner,
-            units: UNITS
-                .iter()
-                .map(|u| ((*u).to_owned(), "owner".to_owned()))
-                .collect(),
+            units: UNITS.iter().map(|u| ((*u).to_owned(), "owner".to_owned())).collect(),
             all_repositories: true,
             may_create_repositories: true,
             members: BTreeSet::from([me]),
@@ -511,10 +402,7 @@ fn org_permissions(call: &Call<'_>, login: &str, org: &str) -> Answer {
         .map(|t| t.permission)
         .max()
         .unwrap_or(Access::None);
-    let creates = state
-        .teams
-        .values()
-        .any(|t| t.org == org && t.may_create_repositories && t.members.contains(&who));
+    let creates = state.teams.values().any(|t| t.org == org && t.may_create_repositories && t.members.contains(&who));
     Ok(Reply::json(
         200,
         &json!({
@@ -530,37 +418,18 @@ fn team_rights(order: &Value) -> (Access, BTreeMap<String, String>) {
     let mut units: BTreeMap<String, String> = order
         .get("units_map")
         .and_then(Value::as_object)
-        .map(|map| {
-            map.iter()
-                .map(|(k, v)| (k.clone(), v.as_str().unwrap_or("none").to_owned()))
-                .collect()
-        })
+        .map(|map| map.iter().map(|(k, v)| (k.clone(), v.as_str().unwrap_or("none").to_owned())).collect())
         .unwrap_or_default();
     if stated >= Access::Admin {
-        units = UNITS
-            .iter()
-            .map(|u| ((*u).to_owned(), stated.word().to_owned()))
-            .collect();
+        units = UNITS.iter().map(|u| ((*u).to_owned(), stated.word().to_owned())).collect();
         return (stated, units);
     }
     if units.is_empty() {
-        let listed = order
-            .get("units")
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default();
-        units = listed
-            .iter()
-            .filter_map(Value::as_str)
-            .map(|u| (u.to_owned(), stated.word().to_owned()))
-            .collect();
+        let listed = order.get("units").and_then(Value::as_array).cloned().unwrap_or_default();
+        units = listed.iter().filter_map(Value::as_str).map(|u| (u.to_owned(), stated.word().to_owned())).collect();
     }
     // Rights in issues are what this stand-in asks for; the best unit serves.
-    let best = units
-        .values()
-        .filter_map(|v| Access::parse(v))
-        .max()
-        .unwrap_or(stated);
+    let best = units.values().filter_map(|v| Access::parse(v)).max().unwrap_or(stated);
     (best, units)
 }
 
@@ -580,15 +449,12 @@ async fn organization(call: &Call<'_>, org_name: &str, path: &[&str]) -> Answer 
             owner_only()?;
             let mut state = call.forge.state();
             if state.repos.values().any(|r| r.owner == org) {
-                return Err(call.refuse().say(
-                    422,
-                    format!("organization still has ownership of repositories [uid: {org}]"),
-                ));
+                return Err(call
+                    .refuse()
+                    .say(422, format!("organization still has ownership of repositories [uid: {org}]")));
             }
             state.teams.retain(|_, t| t.org != org);
-            state
-                .hooks
-                .retain(|_, h| h.owner != HookOwner::Organization(org));
+            state.hooks.retain(|_, h| h.owner != HookOwner::Organization(org));
             state.accounts.remove(&org);
             Ok(Reply::empty(204))
         }
@@ -597,25 +463,21 @@ async fn organization(call: &Call<'_>, org_name: &str, path: &[&str]) -> Answer 
             let allowed = {
                 let state = call.forge.state();
                 state.owns_org(org, me)
-                    || state.teams.values().any(|t| {
-                        t.org == org && t.may_create_repositories && t.members.contains(&me)
-                    })
+                    || state
+                        .teams
+                        .values()
+                        .any(|t| t.org == org && t.may_create_repositories && t.members.contains(&me))
             };
             if !allowed {
-                return Err(call.refuse().say(
-                    403,
-                    format!(
-                        "User is not allowed to create repositories in organization {org_name}"
-                    ),
-                ));
+                return Err(call
+                    .refuse()
+                    .say(403, format!("User is not allowed to create repositories in organization {org_name}")));
             }
             repositories::create(call, org).await
         }
         ("GET", ["repos"]) => {
             let me = call.caller.account;
-            Ok(repositories::list(call, |state, repo| {
-                repo.owner == org && state.access(repo, me) >= Access::Read
-            }))
+            Ok(repositories::list(call, |state, repo| repo.owner == org && state.access(repo, me) >= Access::Read))
         }
         ("GET", ["labels"]) => Ok(call.paginated(&[])),
         (_, ["hooks", rest @ ..]) => {
@@ -632,19 +494,10 @@ async fn organization(call: &Call<'_>, org_name: &str, path: &[&str]) -> Answer 
             let (permission, units) = team_rights(&order);
             let mut state = call.forge.state();
             if units.is_empty() {
-                return Err(call
-                    .refuse()
-                    .say(422, "units permission should not be empty"));
+                return Err(call.refuse().say(422, "units permission should not be empty"));
             }
-            if state
-                .teams
-                .values()
-                .any(|t| t.org == org && t.name.eq_ignore_ascii_case(&name))
-            {
-                return Err(call.refuse().say(
-                    422,
-                    format!("team already exists [org_id: {org}, name: {name}]"),
-                ));
+            if state.teams.values().any(|t| t.org == org && t.name.eq_ignore_ascii_case(&name)) {
+                return Err(call.refuse().say(422, format!("team already exists [org_id: {org}, name: {name}]")));
             }
             let yes = |key: &str| order.get(key).and_then(Value::as_bool).unwrap_or(false);
             let id = next(&mut state.seq.team);
@@ -681,8 +534,7 @@ async fn organization(call: &Call<'_>, org_name: &str, path: &[&str]) -> Answer 
                 .collect();
             drop(state);
             if path.len() == 2 {
-                return Ok(Reply::json(200, &json!({"data": all, "ok": true}))
-                    .with("X-Total-Count", all.len()));
+                return Ok(Reply::json(200, &json!({"data": all, "ok": true})).with("X-Total-Count", all.len()));
             }
             Ok(call.paginated(&all))
         }
@@ -692,16 +544,9 @@ async fn organization(call: &Call<'_>, org_name: &str, path: &[&str]) -> Answer 
             let state = call.forge.state();
             if state.in_org(org, me) || state.is_site_admin(Some(me)) {
                 let member = state.in_org(org, who);
-                return if member {
-                    Ok(Reply::empty(204))
-                } else {
-                    Err(call.refuse().not_found())
-                };
+                return if member { Ok(Reply::empty(204)) } else { Err(call.refuse().not_found()) };
             }
-            Ok(Reply::redirect(
-                303,
-                format!("/api/v1/orgs/{org_name}/public_members/{login}"),
-            ))
+            Ok(Reply::redirect(303, format!("/api/v1/orgs/{org_name}/public_members/{login}")))
         }
         ("GET", ["members"]) => {
             let me = call.me()?;
@@ -724,19 +569,11 @@ async fn organization(call: &Call<'_>, org_name: &str, path: &[&str]) -> Answer 
 fn team(call: &Call<'_>, id: &str, path: &[&str]) -> Answer {
     let me = call.me()?;
     let mut state = call.forge.state();
-    let Some((id, org)) = id
-        .parse::<i64>()
-        .ok()
-        .and_then(|id| state.teams.get(&id))
-        .map(|t| (t.id, t.org))
-    else {
+    let Some((id, org)) = id.parse::<i64>().ok().and_then(|id| state.teams.get(&id)).map(|t| (t.id, t.org)) else {
         return Err(call.refuse().not_found());
     };
     let owner = state.owns_org(org, me);
-    let member = state
-        .teams
-        .get(&id)
-        .is_some_and(|t| t.members.contains(&me));
+    let member = state.teams.get(&id).is_some_and(|t| t.members.contains(&me));
     if !owner && !member {
         return Err(if state.in_org(org, me) {
             call.refuse().say(403, "Must be a team member")
@@ -748,36 +585,19 @@ fn team(call: &Call<'_>, id: &str, path: &[&str]) -> Answer {
         return Err(call.refuse().say(403, "Must be an organization owner"));
     }
     match (call.method, path) {
-        ("GET", []) => Ok(Reply::json(
-            200,
-            &state
-                .teams
-                .get(&id)
-                .map_or(Value::Null, |t| state.team_json(t)),
-        )),
+        ("GET", []) => Ok(Reply::json(200, &state.teams.get(&id).map_or(Value::Null, |t| state.team_json(t)))),
         ("DELETE", []) => {
             state.teams.remove(&id);
             Ok(Reply::empty(204))
         }
         ("GET", ["members"]) => {
-            let ids: Vec<Id> = state
-                .teams
-                .get(&id)
-                .map(|t| t.members.iter().copied().collect())
-                .unwrap_or_default();
-            let all: Vec<Value> = ids
-                .iter()
-                .map(|id| state.user_json(*id, Address::Real, Some(me)))
-                .collect();
+            let ids: Vec<Id> = state.teams.get(&id).map(|t| t.members.iter().copied().collect()).unwrap_or_default();
+            let all: Vec<Value> = ids.iter().map(|id| state.user_json(*id, Address::Real, Some(me))).collect();
             drop(state);
             Ok(call.paginated(&all))
         }
         (method @ ("GET" | "PUT" | "DELETE"), ["members", login]) => {
-            let Some(who) = state
-                .account_by_login(login)
-                .filter(|a| !a.is_org)
-                .map(|a| a.id)
-            else {
+            let Some(who) = state.account_by_login(login).filter(|a| !a.is_org).map(|a| a.id) else {
                 return Err(call.refuse().not_found());
             };
             let shown = state.user_json(who, Address::Real, Some(me));

@@ -58,10 +58,7 @@ impl Happening {
     /// Whether the delivery states the author's rights instead of the
     /// sender's.
     fn states_author(self) -> bool {
-        matches!(
-            self,
-            Self::Edited | Self::Closed | Self::Reopened | Self::Labelled | Self::LabelsCleared
-        )
+        matches!(self, Self::Edited | Self::Closed | Self::Reopened | Self::Labelled | Self::LabelsCleared)
     }
 }
 
@@ -69,10 +66,7 @@ impl Happening {
 fn changes(flavour: Flavour, field: &str, old: &str) -> Value {
     let mut out = json!({field: {"from": old}});
     if flavour == Flavour::Gitea {
-        super::shapes::merge(
-            &mut out,
-            json!({"added_labels": null, "removed_labels": null}),
-        );
+        super::shapes::merge(&mut out, json!({"added_labels": null, "removed_labels": null}));
     }
     out
 }
@@ -105,11 +99,8 @@ impl State {
             (false, true) => self.stated_access(repo, issue.author),
             (false, false) => self.stated_access(repo, sender),
         };
-        let mut subject = if pull {
-            self.pull_json(repo, issue, None, access, false)
-        } else {
-            self.issue_json(repo, issue, None)
-        };
+        let mut subject =
+            if pull { self.pull_json(repo, issue, None, access, false) } else { self.issue_json(repo, issue, None) };
         if let Some(labels) = labels {
             super::shapes::merge(&mut subject, json!({"labels": self.labels_json(labels)}));
         }
@@ -119,10 +110,7 @@ impl State {
             "sender": self.user_json(sender, Address::NoReply, None), "commit_id": "",
         });
         if let Some((field, old)) = edited {
-            super::shapes::merge(
-                &mut payload,
-                json!({"changes": changes(self.flavour, field, old)}),
-            );
+            super::shapes::merge(&mut payload, json!({"changes": changes(self.flavour, field, old)}));
         }
         super::shapes::merge(
             &mut payload,
@@ -132,23 +120,12 @@ impl State {
                 json!({"issue": subject})
             },
         );
-        self.fire(
-            repo.id,
-            if pull { "pull_request" } else { "issues" },
-            what.event_type(pull),
-            &payload,
-        );
+        self.fire(repo.id, if pull { "pull_request" } else { "issues" }, what.event_type(pull), &payload);
     }
 
     /// Announces what happened to a comment: `created`, `edited` (with the old
     /// text) or `deleted`.
-    pub(super) fn announce_comment(
-        &self,
-        comment: Id,
-        action: &'static str,
-        sender: Id,
-        old: Option<&str>,
-    ) {
+    pub(super) fn announce_comment(&self, comment: Id, action: &'static str, sender: Id, old: Option<&str>) {
         let Some(entry) = self.entries.get(&comment) else {
             return;
         };
@@ -175,20 +152,13 @@ impl State {
             "sender": self.user_json(sender, Address::NoReply, None), "is_pull": pull,
         });
         if let Some(old) = old {
-            super::shapes::merge(
-                &mut payload,
-                json!({"changes": changes(self.flavour, "body", old)}),
-            );
+            super::shapes::merge(&mut payload, json!({"changes": changes(self.flavour, "body", old)}));
         }
         if pull {
             let shown = self.pull_json(repo, issue, None, access, false);
             super::shapes::merge(&mut payload, json!({"pull_request": shown}));
         }
-        let event_type = if pull {
-            "pull_request_comment"
-        } else {
-            "issue_comment"
-        };
+        let event_type = if pull { "pull_request_comment" } else { "issue_comment" };
         self.fire(repo.id, "issue_comment", event_type, &payload);
     }
 }

@@ -41,11 +41,7 @@ pub(super) fn parse_form(text: &str) -> Vec<(String, String)> {
         .filter(|pair| !pair.is_empty())
         .map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let decode = |s: &str| {
-                percent_decode_str(&s.replace('+', " "))
-                    .decode_utf8_lossy()
-                    .into_owned()
-            };
+            let decode = |s: &str| percent_decode_str(&s.replace('+', " ")).decode_utf8_lossy().into_owned();
             (decode(key), decode(value))
         })
         .collect()
@@ -59,9 +55,7 @@ pub(super) fn random_hex(bytes: usize) -> String {
         // hashes are the next best thing that every platform has.
         use std::hash::{BuildHasher, Hasher};
         for chunk in buffer.chunks_mut(8) {
-            let hash = std::collections::hash_map::RandomState::new()
-                .build_hasher()
-                .finish();
+            let hash = std::collections::hash_map::RandomState::new().build_hasher().finish();
             chunk.copy_from_slice(&hash.to_le_bytes()[..chunk.len()]);
         }
     }
@@ -70,11 +64,7 @@ pub(super) fn random_hex(bytes: usize) -> String {
 
 /// Reads the credentials of a request: `token X`, `Bearer X`, or basic with a
 /// password or with a token on either side.
-pub(super) fn authenticate(
-    state: &State,
-    refusals: &Refusals,
-    headers: &HeaderMap,
-) -> Result<Caller, Reply> {
+pub(super) fn authenticate(state: &State, refusals: &Refusals, headers: &HeaderMap) -> Result<Caller, Reply> {
     let Some(header) = headers.get("authorization") else {
         return Ok(Caller::default());
     };
@@ -93,11 +83,7 @@ pub(super) fn authenticate(
     let by_token = |secret: &str| {
         let token = state.tokens.get(secret)?;
         let account = state.accounts.get(&token.account)?;
-        Some(Caller {
-            account: Some(account.id),
-            login: account.login.clone(),
-            scopes: Some(token.scopes.clone()),
-        })
+        Some(Caller { account: Some(account.id), login: account.login.clone(), scopes: Some(token.scopes.clone()) })
     };
     let found = match scheme.to_ascii_lowercase().as_str() {
         "token" | "bearer" => by_token(value.trim()),
@@ -110,14 +96,8 @@ pub(super) fn authenticate(
                 return bad();
             };
             by_token(password).or_else(|| by_token(login)).or_else(|| {
-                let account = state
-                    .account_by_login(login)
-                    .filter(|a| !a.is_org && a.password == password)?;
-                Some(Caller {
-                    account: Some(account.id),
-                    login: account.login.clone(),
-                    scopes: None,
-                })
+                let account = state.account_by_login(login).filter(|a| !a.is_org && a.password == password)?;
+                Some(Caller { account: Some(account.id), login: account.login.clone(), scopes: None })
             })
         }
         _ => None,
@@ -126,11 +106,9 @@ pub(super) fn authenticate(
     let sudo = headers.get("sudo").and_then(|s| s.to_str().ok());
     match sudo {
         Some(name) if state.is_site_admin(caller.account) => match state.account_by_login(name) {
-            Some(account) => Ok(Caller {
-                account: Some(account.id),
-                login: account.login.clone(),
-                scopes: caller.scopes,
-            }),
+            Some(account) => {
+                Ok(Caller { account: Some(account.id), login: account.login.clone(), scopes: caller.scopes })
+            }
             None => Err(refusals.no_user(name)),
         },
         Some(_) => Err(refusals.say(403, "Only administrators allowed to sudo.")),
@@ -149,16 +127,11 @@ impl Call<'_> {
 
     /// Who asks; 401 if nobody signed in.
     pub(super) fn me(&self) -> Result<Id, Reply> {
-        self.caller
-            .account
-            .ok_or_else(|| self.refuse().say(401, "token is required"))
+        self.caller.account.ok_or_else(|| self.refuse().say(401, "token is required"))
     }
 
     pub(super) fn argument(&self, key: &str) -> Option<&str> {
-        self.query
-            .iter()
-            .find(|(k, _)| k == key)
-            .map(|(_, v)| v.as_str())
+        self.query.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }
 
     /// The body as JSON. Invalid UTF-8 is replaced, as Go does; nothing at all
@@ -170,9 +143,7 @@ impl Call<'_> {
         }
         match serde_json::from_str::<Value>(&text) {
             Ok(value @ Value::Object(_)) => Ok(value),
-            Ok(_) => Err(self
-                .refuse()
-                .say(422, "json: cannot unmarshal into an object")),
+            Ok(_) => Err(self.refuse().say(422, "json: cannot unmarshal into an object")),
             Err(error) => Err(self.refuse().say(422, error.to_string())),
         }
     }
@@ -192,28 +163,13 @@ impl Call<'_> {
         let mut reply = Reply::json(200, &Value::Array(shown)).with("X-Total-Count", all.len());
         let (page, last) = (offset / limit + 1, all.len().div_ceil(limit).max(1));
         let link = |page: usize, rel: &str| {
-            let mut query: Vec<(String, String)> = self
-                .query
-                .iter()
-                .filter(|(k, _)| k != "page")
-                .cloned()
-                .collect();
+            let mut query: Vec<(String, String)> = self.query.iter().filter(|(k, _)| k != "page").cloned().collect();
             query.push(("page".to_owned(), page.to_string()));
             query.sort();
-            let encode = |s: &str| {
-                percent_encoding::utf8_percent_encode(s, percent_encoding::NON_ALPHANUMERIC)
-                    .to_string()
-            };
-            let query: Vec<String> = query
-                .iter()
-                .map(|(k, v)| format!("{}={}", encode(k), encode(v)))
-                .collect();
-            format!(
-                "<{}{}?{}>; rel=\"{rel}\"",
-                self.refuse().root_url,
-                self.path,
-                query.join("&")
-            )
+            let encode =
+                |s: &str| percent_encoding::utf8_percent_encode(s, percent_encoding::NON_ALPHANUMERIC).to_string();
+            let query: Vec<String> = query.iter().map(|(k, v)| format!("{}={}", encode(k), encode(v))).collect();
+            format!("<{}{}?{}>; rel=\"{rel}\"", self.refuse().root_url, self.path, query.join("&"))
         };
         let mut links = Vec::new();
         if page < last {
@@ -236,9 +192,12 @@ impl Call<'_> {
         // A plus sign in a query is a space; forgive it as the forge does.
         match text.trim().replace(' ', "+").parse::<jiff::Timestamp>() {
             Ok(time) => Ok(Some(time.as_second())),
-            Err(_) => Err(self.refuse().say(422, format!(
-                "parsing time \"{text}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"{text}\" as \"2006\""
-            ))),
+            Err(_) => Err(self.refuse().say(
+                422,
+                format!(
+                    "parsing time \"{text}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"{text}\" as \"2006\""
+                ),
+            )),
         }
     }
 
@@ -249,11 +208,9 @@ impl Call<'_> {
         };
         let reads = matches!(self.method, "GET" | "HEAD" | "OPTIONS");
         let has = |category: &str| {
-            scopes.iter().any(|s| {
-                s == "all"
-                    || *s == format!("write:{category}")
-                    || (reads && *s == format!("read:{category}"))
-            })
+            scopes
+                .iter()
+                .any(|s| s == "all" || *s == format!("write:{category}") || (reads && *s == format!("read:{category}")))
         };
         if categories.iter().all(|c| has(c)) {
             return Ok(());
@@ -261,24 +218,22 @@ impl Call<'_> {
         let level = if reads { "read" } else { "write" };
         let wanted: Vec<String> = categories.iter().map(|c| format!("{level}:{c}")).collect();
         let wanted = wanted.join(" ");
-        Err(self.refuse().say(403, match self.flavour() {
-            Flavour::Gitea => format!(
-                "token does not have at least one of required scope(s), required=[{wanted}], token scope={}",
-                scopes.join(",")
-            ),
-            Flavour::Forgejo => format!("token does not have at least one of required scope(s): [{wanted}]"),
-        }))
+        Err(self.refuse().say(
+            403,
+            match self.flavour() {
+                Flavour::Gitea => format!(
+                    "token does not have at least one of required scope(s), required=[{wanted}], token scope={}",
+                    scopes.join(",")
+                ),
+                Flavour::Forgejo => format!("token does not have at least one of required scope(s): [{wanted}]"),
+            },
+        ))
     }
 
     /// A repository by its name, with the caller's rights in it. Names that
     /// have moved are answered with a redirect, what the caller may not know
     /// of with 404.
-    pub(super) fn repo(
-        &self,
-        state: &State,
-        owner: &str,
-        name: &str,
-    ) -> Result<(Id, Access), Reply> {
+    pub(super) fn repo(&self, state: &State, owner: &str, name: &str) -> Result<(Id, Access), Reply> {
         let Some(account) = state.account_by_login(owner) else {
             return Err(match state.former_logins.get(&owner.to_lowercase()) {
                 Some(id) => self.moved(307, owner, state.login(*id)),
@@ -302,9 +257,7 @@ impl Call<'_> {
 
     /// A redirect to the same place with the first `from` changed into `to`.
     fn moved(&self, status: u16, from: &str, to: &str) -> Reply {
-        let mut location = self
-            .path
-            .replacen(&format!("/{from}"), &format!("/{to}"), 1);
+        let mut location = self.path.replacen(&format!("/{from}"), &format!("/{to}"), 1);
         if !self.raw_query.is_empty() {
             location = format!("{location}?{}", self.raw_query);
         }
@@ -324,10 +277,7 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
     let path = match path.as_slice() {
         ["api", "v1", rest @ ..] => rest,
         ["api", "forgejo", "v1", "version"] if call.flavour() == Flavour::Forgejo => {
-            return Ok(Reply::json(
-                200,
-                &json!({"version": call.flavour().version()}),
-            ));
+            return Ok(Reply::json(200, &json!({"version": call.flavour().version()})));
         }
         _ => return Ok(Reply::text(404, "Not found.\n")),
     };
@@ -345,20 +295,14 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
         _ => {}
     }
     match (call.method, path) {
-        ("GET", ["version"]) => Ok(Reply::json(
-            200,
-            &json!({"version": call.flavour().version()}),
-        )),
+        ("GET", ["version"]) => Ok(Reply::json(200, &json!({"version": call.flavour().version()}))),
         ("GET", ["settings", "api"]) => {
             let mut settings = json!({
                 "max_response_items": 50, "default_paging_num": 30, "default_git_trees_per_page": 1000,
                 "default_max_blob_size": 10_485_760,
             });
             if call.flavour() == Flavour::Gitea {
-                super::shapes::merge(
-                    &mut settings,
-                    json!({"default_max_response_size": 104_857_600}),
-                );
+                super::shapes::merge(&mut settings, json!({"default_max_response_size": 104_857_600}));
             }
             Ok(Reply::json(200, &settings))
         }

@@ -67,12 +67,8 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn new() -> (Self, UnboundedReceiver<Job>) {
         let (sender, receiver) = unbounded_channel();
-        let queue = Self {
-            sender,
-            pending: Arc::new(watch::Sender::new(0)),
-            history: Arc::default(),
-            records: Arc::default(),
-        };
+        let queue =
+            Self { sender, pending: Arc::new(watch::Sender::new(0)), history: Arc::default(), records: Arc::default() };
         (queue, receiver)
     }
 
@@ -99,13 +95,7 @@ impl Queue {
 
     /// Sends everything so far once more, each with a new id.
     pub(super) fn replay(&self) -> usize {
-        let jobs: Vec<Job> = self
-            .history
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .cloned()
-            .collect();
+        let jobs: Vec<Job> = self.history.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
         let count = jobs.len();
         for mut job in jobs {
             job.id = new_id();
@@ -121,12 +111,7 @@ impl Queue {
     }
 
     pub(super) fn records(&self) -> Vec<DeliveryRecord> {
-        self.records
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .cloned()
-            .collect()
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     fn note(&self, job: &Job, outcome: Result<u16, String>) {
@@ -149,12 +134,7 @@ impl Queue {
     }
 
     /// Sends what arrives until the other side of the channel is gone.
-    pub(super) async fn work(
-        self,
-        mut jobs: UnboundedReceiver<Job>,
-        faults: Faults,
-        flavour: Flavour,
-    ) {
+    pub(super) async fn work(self, mut jobs: UnboundedReceiver<Job>, faults: Faults, flavour: Flavour) {
         // Ignored: another part of the program may have chosen one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
@@ -238,9 +218,7 @@ fn shuffle(jobs: &mut [Job]) {
     let mut random = u64::from_le_bytes(seed);
     jobs.reverse();
     for i in (2..jobs.len()).rev() {
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         // Leaves the first place alone: what came last goes first.
         jobs.swap(i, 1 + (random >> 33) as usize % i);
     }
@@ -250,32 +228,17 @@ pub(super) fn new_id() -> String {
     // Version 7 would sort by time; the real server's ids do not.
     let mut bytes = [0u8; 16];
     let _ = getrandom::fill(&mut bytes);
-    uuid::Builder::from_random_bytes(bytes)
-        .into_uuid()
-        .to_string()
+    uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
 }
 
 /// What Go's `url.QueryEscape` leaves alone besides letters and digits.
-const FORM: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~')
-    .remove(b' ');
+const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b' ');
 
-async fn deliver(
-    client: &reqwest::Client,
-    job: &Job,
-    flavour: Flavour,
-    deny: bool,
-) -> Result<u16, String> {
-    let url = reqwest::Url::parse(&job.hook.url)
-        .map_err(|e| format!("the hook's address {:?}: {e}", job.hook.url))?;
+async fn deliver(client: &reqwest::Client, job: &Job, flavour: Flavour, deny: bool) -> Result<u16, String> {
+    let url = reqwest::Url::parse(&job.hook.url).map_err(|e| format!("the hook's address {:?}: {e}", job.hook.url))?;
     let loopback = match url.host_str() {
         Some("localhost" | "[::1]") => true,
-        Some(host) => host
-            .parse::<std::net::Ipv4Addr>()
-            .is_ok_and(|a| a.is_loopback()),
+        Some(host) => host.parse::<std::net::Ipv4Addr>().is_ok_and(|a| a.is_loopback()),
         None => false,
     };
     // A stand-in speaks to this machine only, whatever a hook says.
@@ -288,19 +251,11 @@ async fn deliver(
     let (signature, legacy) = if job.hook.secret.is_empty() {
         (String::new(), String::new())
     } else {
-        (
-            sign(job.hook.secret.as_bytes(), &job.body),
-            hex::encode(hmac_sha1(job.hook.secret.as_bytes(), &job.body)),
-        )
+        (sign(job.hook.secret.as_bytes(), &job.body), hex::encode(hmac_sha1(job.hook.secret.as_bytes(), &job.body)))
     };
     let (content_type, body) = if job.hook.form_encoded {
-        let encoded = percent_encode(&job.body, FORM)
-            .to_string()
-            .replace(' ', "+");
-        (
-            "application/x-www-form-urlencoded",
-            Bytes::from(format!("payload={encoded}")),
-        )
+        let encoded = percent_encode(&job.body, FORM).to_string().replace(' ', "+");
+        ("application/x-www-form-urlencoded", Bytes::from(format!("payload={encoded}")))
     } else {
         ("application/json", job.body.clone())
     };
@@ -315,10 +270,7 @@ async fn deliver(
             .header(format!("X-{family}-Event"), job.event)
             .header(format!("X-{family}-Event-Type"), job.event_type);
         if flavour == Flavour::Gitea && *family != "Gogs" {
-            request = request.header(
-                format!("X-{family}-Hook-Installation-Target-Type"),
-                job.hook.owner.word(),
-            );
+            request = request.header(format!("X-{family}-Hook-Installation-Target-Type"), job.hook.owner.word());
         }
         if *family != "GitHub" {
             request = request.header(format!("X-{family}-Signature"), &signature);
@@ -367,13 +319,7 @@ fn sha1(parts: &[&[u8]]) -> [u8; 20] {
         data.push(0);
     }
     data.extend(bits.to_be_bytes());
-    let mut hash: [u32; 5] = [
-        0x6745_2301,
-        0xEFCD_AB89,
-        0x98BA_DCFE,
-        0x1032_5476,
-        0xC3D2_E1F0,
-    ];
+    let mut hash: [u32; 5] = [0x6745_2301, 0xEFCD_AB89, 0x98BA_DCFE, 0x1032_5476, 0xC3D2_E1F0];
     for block in data.chunks_exact(64) {
         let mut words = [0u32; 80];
         for (i, word) in block.chunks_exact(4).enumerate() {
@@ -387,18 +333,10 @@ fn sha1(parts: &[&[u8]]) -> [u8; 20] {
             let (f, k) = match i {
                 0..20 => ((s[1] & s[2]) | (!s[1] & s[3]), 0x5A82_7999),
                 20..40 => (s[1] ^ s[2] ^ s[3], 0x6ED9_EBA1),
-                40..60 => (
-                    (s[1] & s[2]) | (s[1] & s[3]) | (s[2] & s[3]),
-                    0x8F1B_BCDC_u32,
-                ),
+                40..60 => ((s[1] & s[2]) | (s[1] & s[3]) | (s[2] & s[3]), 0x8F1B_BCDC_u32),
                 _ => (s[1] ^ s[2] ^ s[3], 0xCA62_C1D6),
             };
-            let mixed = s[0]
-                .rotate_left(5)
-                .wrapping_add(f)
-                .wrapping_add(s[4])
-                .wrapping_add(k)
-                .wrapping_add(*word);
+            let mixed = s[0].rotate_left(5).wrapping_add(f).wrapping_add(s[4]).wrapping_add(k).wrapping_add(*word);
             s = [mixed, s[0], s[1].rotate_left(30), s[2], s[3]];
         }
         for (into, add) in hash.iter_mut().zip(s) {
@@ -415,13 +353,7 @@ fn sha1(parts: &[&[u8]]) -> [u8; 20] {
 impl State {
     /// Sends `payload` to every hook that wants it: the repository's, its
     /// organisation's and the system's.
-    pub(super) fn fire(
-        &self,
-        repo: Id,
-        event: &'static str,
-        event_type: &'static str,
-        payload: &Value,
-    ) {
+    pub(super) fn fire(&self, repo: Id, event: &'static str, event_type: &'static str, payload: &Value) {
         let Some(owner) = self.repos.get(&repo).map(|r| r.owner) else {
             return;
         };
@@ -438,28 +370,16 @@ impl State {
         if wanted.is_empty() {
             return;
         }
-        let body = Bytes::from(go_escapes(
-            serde_json::to_string_pretty(payload).unwrap_or_default(),
-        ));
+        let body = Bytes::from(go_escapes(serde_json::to_string_pretty(payload).unwrap_or_default()));
         for hook in wanted {
-            self.deliveries.push(Job {
-                hook: hook.clone(),
-                event,
-                event_type,
-                body: body.clone(),
-                id: new_id(),
-            });
+            self.deliveries.push(Job { hook: hook.clone(), event, event_type, body: body.clone(), id: new_id() });
         }
     }
 
     /// The rights that a delivery states for somebody; nobody's for a deleted
     /// account.
     pub(super) fn stated_access(&self, repo: &Repository, account: Id) -> Access {
-        if self.accounts.contains_key(&account) {
-            self.access(repo, Some(account))
-        } else {
-            Access::None
-        }
+        if self.accounts.contains_key(&account) { self.access(repo, Some(account)) } else { Access::None }
     }
 }
 
@@ -469,10 +389,7 @@ mod tests {
 
     #[test]
     fn sha1_and_its_hmac_give_the_published_values() {
-        assert_eq!(
-            hex::encode(sha1(&[b"abc"])),
-            "a9993e364706816aba3e25717850c26c9cd0d89d"
-        );
+        assert_eq!(hex::encode(sha1(&[b"abc"])), "a9993e364706816aba3e25717850c26c9cd0d89d");
         assert_eq!(
             hex::encode(hmac_sha1(b"Jefe", b"what do ya want for nothing?")),
             "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79"

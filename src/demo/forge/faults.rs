@@ -84,14 +84,7 @@ pub struct ApiFault {
 impl ApiFault {
     /// Strikes `times` requests of `method` whose path matches `path`.
     pub fn new(method: &str, path: &str, times: u32, kind: ApiFaultKind) -> Self {
-        Self {
-            method: Some(method.to_owned()),
-            path: path.to_owned(),
-            who: None,
-            skip: 0,
-            times: Some(times),
-            kind,
-        }
+        Self { method: Some(method.to_owned()), path: path.to_owned(), who: None, skip: 0, times: Some(times), kind }
     }
 }
 
@@ -182,10 +175,7 @@ impl Faults {
         for armed in &mut inner.api {
             let fault = &mut armed.fault;
             if fault.times == Some(0)
-                || fault
-                    .method
-                    .as_deref()
-                    .is_some_and(|m| !m.eq_ignore_ascii_case(method))
+                || fault.method.as_deref().is_some_and(|m| !m.eq_ignore_ascii_case(method))
                 || fault.who.as_deref().is_some_and(|w| w != who)
                 || !armed.path.is_match(path)
             {

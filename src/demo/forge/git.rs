@@ -64,10 +64,7 @@ pub(super) struct Change<'a> {
 pub(super) fn scrub(command: &mut Command, home: &Path) {
     command
         .env_clear()
-        .env(
-            "PATH",
-            std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()),
-        )
+        .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()))
         .env("HOME", home)
         .env("LC_ALL", "C.UTF-8")
         .env("GIT_CONFIG_NOSYSTEM", "1")
@@ -87,12 +84,10 @@ pub(super) fn scrub(command: &mut Command, home: &Path) {
 
 impl Repositories {
     pub(super) async fn open(root: PathBuf) -> anyhow::Result<Self> {
-        tokio::fs::create_dir_all(&root).await.with_context(|| {
-            format!("create {} for the stand-in's repositories", root.display())
-        })?;
-        let root = tokio::fs::canonicalize(&root)
+        tokio::fs::create_dir_all(&root)
             .await
-            .with_context(|| format!("resolve {}", root.display()))?;
+            .with_context(|| format!("create {} for the stand-in's repositories", root.display()))?;
+        let root = tokio::fs::canonicalize(&root).await.with_context(|| format!("resolve {}", root.display()))?;
         Ok(Self { root })
     }
 
@@ -107,11 +102,7 @@ impl Repositories {
     fn command(&self, repo: Id) -> Command {
         let mut command = Command::new("git");
         scrub(&mut command, &self.root);
-        command
-            .arg("--git-dir")
-            .arg(self.path(repo))
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
+        command.arg("--git-dir").arg(self.path(repo)).stdin(Stdio::null()).kill_on_drop(true);
         command
     }
 
@@ -123,10 +114,7 @@ impl Repositories {
         env: &[(&str, &str)],
     ) -> anyhow::Result<Vec<u8>> {
         let mut command = self.command(repo);
-        command
-            .args(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
         for (key, value) in env {
             command.env(key, value);
         }
@@ -135,30 +123,17 @@ impl Repositories {
         }
         let mut child = command.spawn().context("start git: is it installed?")?;
         if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
-            stdin
-                .write_all(input)
-                .await
-                .with_context(|| format!("give git {args:?} its input"))?;
+            stdin.write_all(input).await.with_context(|| format!("give git {args:?} its input"))?;
         }
-        let done = child
-            .wait_with_output()
-            .await
-            .with_context(|| format!("wait for git {args:?}"))?;
+        let done = child.wait_with_output().await.with_context(|| format!("wait for git {args:?}"))?;
         if !done.status.success() {
-            bail!(
-                "git {args:?} in repository {repo}: {}",
-                String::from_utf8_lossy(&done.stderr).trim()
-            );
+            bail!("git {args:?} in repository {repo}: {}", String::from_utf8_lossy(&done.stderr).trim());
         }
         Ok(done.stdout)
     }
 
     async fn text(&self, repo: Id, args: &[&str]) -> anyhow::Result<String> {
-        Ok(
-            String::from_utf8_lossy(&self.bytes(repo, args, None, &[]).await?)
-                .trim_end()
-                .to_owned(),
-        )
+        Ok(String::from_utf8_lossy(&self.bytes(repo, args, None, &[]).await?).trim_end().to_owned())
     }
 
     pub(super) async fn create(&self, repo: Id, default_branch: &str) -> anyhow::Result<()> {
@@ -166,25 +141,14 @@ impl Repositories {
         let mut command = Command::new("git");
         scrub(&mut command, &self.root);
         let done = command
-            .args([
-                "init",
-                "--bare",
-                "--quiet",
-                "--template=",
-                "--initial-branch",
-                default_branch,
-            ])
+            .args(["init", "--bare", "--quiet", "--template=", "--initial-branch", default_branch])
             .arg(&path)
             .stdin(Stdio::null())
             .output()
             .await
             .context("start git: is it installed?")?;
         if !done.status.success() {
-            bail!(
-                "git init {}: {}",
-                path.display(),
-                String::from_utf8_lossy(&done.stderr).trim()
-            );
+            bail!("git init {}: {}", path.display(), String::from_utf8_lossy(&done.stderr).trim());
         }
         let hooks = path.join("hooks");
         tokio::fs::create_dir_all(&hooks).await?;
@@ -202,32 +166,16 @@ impl Repositories {
     }
 
     pub(super) async fn set_default_branch(&self, repo: Id, branch: &str) -> anyhow::Result<()> {
-        self.text(
-            repo,
-            &["symbolic-ref", "HEAD", &format!("refs/heads/{branch}")],
-        )
-        .await
-        .map(|_| ())
+        self.text(repo, &["symbolic-ref", "HEAD", &format!("refs/heads/{branch}")]).await.map(|_| ())
     }
 
     /// All branches and where they point.
     pub(super) async fn branches(&self, repo: Id) -> anyhow::Result<BTreeMap<String, String>> {
-        let listed = self
-            .text(
-                repo,
-                &[
-                    "for-each-ref",
-                    "--format=%(objectname) %(refname)",
-                    "refs/heads",
-                ],
-            )
-            .await?;
+        let listed = self.text(repo, &["for-each-ref", "--format=%(objectname) %(refname)", "refs/heads"]).await?;
         Ok(listed
             .lines()
             .filter_map(|line| line.split_once(' '))
-            .filter_map(|(sha, name)| {
-                Some((name.strip_prefix("refs/heads/")?.to_owned(), sha.to_owned()))
-            })
+            .filter_map(|(sha, name)| Some((name.strip_prefix("refs/heads/")?.to_owned(), sha.to_owned())))
             .collect())
     }
 
@@ -237,10 +185,7 @@ impl Repositories {
             return None;
         }
         let format = "--format=%H%x00%T%x00%P%x00%an%x00%ae%x00%aI%x00%cn%x00%ce%x00%cI%x00%B";
-        let found = self
-            .text(repo, &["log", "-1", format, revision, "--"])
-            .await
-            .ok()?;
+        let found = self.text(repo, &["log", "-1", format, revision, "--"]).await.ok()?;
         let parts: Vec<&str> = found.split('\0').collect();
         let [id, tree, parents, an, ae, ad, cn, ce, cd, message] = parts.as_slice() else {
             return None;
@@ -260,22 +205,11 @@ impl Repositories {
     }
 
     /// `(mode, type, sha)` of one path in a revision; the root is a tree.
-    pub(super) async fn entry(
-        &self,
-        repo: Id,
-        revision: &str,
-        path: &str,
-    ) -> Option<(String, String)> {
+    pub(super) async fn entry(&self, repo: Id, revision: &str, path: &str) -> Option<(String, String)> {
         if path.is_empty() {
             return Some(("tree".to_owned(), String::new()));
         }
-        let listed = self
-            .text(
-                repo,
-                &["ls-tree", "-z", "--full-tree", revision, "--", path],
-            )
-            .await
-            .ok()?;
+        let listed = self.text(repo, &["ls-tree", "-z", "--full-tree", revision, "--", path]).await.ok()?;
         let line = listed.split('\0').next()?;
         let (meta, name) = line.split_once('\t')?;
         if name != path {
@@ -286,51 +220,26 @@ impl Repositories {
     }
 
     /// The names in a directory, with type and sha.
-    pub(super) async fn list(
-        &self,
-        repo: Id,
-        revision: &str,
-        path: &str,
-    ) -> Vec<(String, String, String)> {
-        let target = if path.is_empty() {
-            revision.to_owned()
-        } else {
-            format!("{revision}:{path}")
-        };
-        let listed = self
-            .text(repo, &["ls-tree", "-z", &target])
-            .await
-            .unwrap_or_default();
+    pub(super) async fn list(&self, repo: Id, revision: &str, path: &str) -> Vec<(String, String, String)> {
+        let target = if path.is_empty() { revision.to_owned() } else { format!("{revision}:{path}") };
+        let listed = self.text(repo, &["ls-tree", "-z", &target]).await.unwrap_or_default();
         listed
             .split('\0')
             .filter_map(|line| {
                 let (meta, name) = line.split_once('\t')?;
                 let mut meta = meta.split(' ').skip(1);
-                Some((
-                    name.to_owned(),
-                    meta.next()?.to_owned(),
-                    meta.next()?.to_owned(),
-                ))
+                Some((name.to_owned(), meta.next()?.to_owned(), meta.next()?.to_owned()))
             })
             .collect()
     }
 
     pub(super) async fn blob(&self, repo: Id, sha: &str) -> anyhow::Result<Vec<u8>> {
-        self.bytes(repo, &["cat-file", "blob", sha], None, &[])
-            .await
+        self.bytes(repo, &["cat-file", "blob", sha], None, &[]).await
     }
 
     /// The last commit that touched a path.
-    pub(super) async fn last_touching(
-        &self,
-        repo: Id,
-        revision: &str,
-        path: &str,
-    ) -> Option<Commit> {
-        let sha = self
-            .text(repo, &["log", "-1", "--format=%H", revision, "--", path])
-            .await
-            .ok()?;
+    pub(super) async fn last_touching(&self, repo: Id, revision: &str, path: &str) -> Option<Commit> {
+        let sha = self.text(repo, &["log", "-1", "--format=%H", revision, "--", path]).await.ok()?;
         self.commit(repo, &sha).await
     }
 
@@ -338,13 +247,9 @@ impl Repositories {
     /// still where it was read.
     pub(super) async fn write(&self, repo: Id, change: &Change<'_>) -> anyhow::Result<Commit> {
         let parent = self.branch(repo, change.branch).await;
-        let index = self
-            .path(repo)
-            .join(format!("standin-index-{}", super::deliveries::new_id()));
+        let index = self.path(repo).join(format!("standin-index-{}", super::deliveries::new_id()));
         let index_text = index.to_string_lossy().into_owned();
-        let made = self
-            .write_with_index(repo, change, parent.as_ref(), &index_text)
-            .await;
+        let made = self.write_with_index(repo, change, parent.as_ref(), &index_text).await;
         let _ = tokio::fs::remove_file(&index).await;
         made
     }
@@ -365,11 +270,7 @@ impl Repositories {
             ("GIT_COMMITTER_EMAIL", email),
         ];
         let run = async |args: &[&str], input: Option<&[u8]>| -> anyhow::Result<String> {
-            Ok(
-                String::from_utf8_lossy(&self.bytes(repo, args, input, &env).await?)
-                    .trim_end()
-                    .to_owned(),
-            )
+            Ok(String::from_utf8_lossy(&self.bytes(repo, args, input, &env).await?).trim_end().to_owned())
         };
         if let Some(parent) = parent {
             run(&["read-tree", &parent.id], None).await?;
@@ -377,16 +278,7 @@ impl Repositories {
         match change.content {
             Some(content) => {
                 let blob = run(&["hash-object", "-w", "--stdin"], Some(content)).await?;
-                run(
-                    &[
-                        "update-index",
-                        "--add",
-                        "--cacheinfo",
-                        &format!("100644,{blob},{}", change.path),
-                    ],
-                    None,
-                )
-                .await?;
+                run(&["update-index", "--add", "--cacheinfo", &format!("100644,{blob},{}", change.path)], None).await?;
             }
             None => {
                 run(&["update-index", "--force-remove", "--", change.path], None).await?;
@@ -405,62 +297,33 @@ impl Repositories {
             _ => none.as_str(),
         };
         run(&["update-ref", &target, &commit, before], None).await?;
-        self.commit(repo, &commit)
-            .await
-            .context("read back the commit just made")
+        self.commit(repo, &commit).await.context("read back the commit just made")
     }
 
     /// Makes a branch; false if it is there or the name is not allowed.
     pub(super) async fn create_branch(&self, repo: Id, name: &str, at: &str) -> bool {
         let none = "0".repeat(40);
         let target = format!("refs/heads/{name}");
-        self.text(repo, &["check-ref-format", &target])
-            .await
-            .is_ok()
-            && self
-                .text(repo, &["update-ref", &target, at, &none])
-                .await
-                .is_ok()
+        self.text(repo, &["check-ref-format", &target]).await.is_ok()
+            && self.text(repo, &["update-ref", &target, at, &none]).await.is_ok()
     }
 
     pub(super) async fn delete_branch(&self, repo: Id, name: &str) -> bool {
-        self.text(repo, &["update-ref", "-d", &format!("refs/heads/{name}")])
-            .await
-            .is_ok()
+        self.text(repo, &["update-ref", "-d", &format!("refs/heads/{name}")]).await.is_ok()
     }
 
     /// What a pull request would bring; `None` if a branch is not there.
     pub(super) async fn compare(&self, repo: Id, base: &str, head: &str) -> Option<Comparison> {
         let base_sha = self.branch(repo, base).await?.id;
         let head_sha = self.branch(repo, head).await?.id;
-        let merge_base = self
-            .text(repo, &["merge-base", &base_sha, &head_sha])
-            .await
-            .unwrap_or_default();
-        let from = if merge_base.is_empty() {
-            &base_sha
-        } else {
-            &merge_base
-        };
-        let numbers = self
-            .text(repo, &["diff", "--numstat", from, &head_sha])
-            .await
-            .unwrap_or_default();
-        let mut found = Comparison {
-            head_sha,
-            base_sha,
-            merge_base,
-            ..Comparison::default()
-        };
+        let merge_base = self.text(repo, &["merge-base", &base_sha, &head_sha]).await.unwrap_or_default();
+        let from = if merge_base.is_empty() { &base_sha } else { &merge_base };
+        let numbers = self.text(repo, &["diff", "--numstat", from, &head_sha]).await.unwrap_or_default();
+        let mut found = Comparison { head_sha, base_sha, merge_base, ..Comparison::default() };
         for line in numbers.lines() {
             let mut columns = line.split('\t');
             // Binary files say "-".
-            let mut number = || {
-                columns
-                    .next()
-                    .and_then(|n| n.parse::<i64>().ok())
-                    .unwrap_or(0)
-            };
+            let mut number = || columns.next().and_then(|n| n.parse::<i64>().ok()).unwrap_or(0);
             found.additions += number();
             found.deletions += number();
             found.changed_files += 1;
@@ -496,16 +359,7 @@ impl Repositories {
 
     /// `(added, removed, modified)` by one commit.
     pub(super) async fn touched(&self, repo: Id, commit: &str) -> [Vec<String>; 3] {
-        let args = [
-            "diff-tree",
-            "--root",
-            "--no-commit-id",
-            "-r",
-            "-z",
-            "--name-status",
-            "--no-renames",
-            commit,
-        ];
+        let args = ["diff-tree", "--root", "--no-commit-id", "-r", "-z", "--name-status", "--no-renames", commit];
         let listed = self.text(repo, &args).await.unwrap_or_default();
         let mut out = [vec![], vec![], vec![]];
         let mut parts = listed.split('\0');
@@ -523,8 +377,7 @@ impl Repositories {
 
 /// Git's strict ISO time in UTC, as the forge shows it.
 fn utc(time: &str) -> String {
-    time.parse::<jiff::Timestamp>()
-        .map_or_else(|_| time.to_owned(), |t| t.to_string())
+    time.parse::<jiff::Timestamp>().map_or_else(|_| time.to_owned(), |t| t.to_string())
 }
 
 impl Commit {

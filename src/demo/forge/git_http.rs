@@ -49,32 +49,19 @@ fn allowed(forge: &Forge, request: &GitRequest<'_>) -> Result<(Id, Caller), Repl
         Flavour::Gitea => "Gitea",
         Flavour::Forgejo => "Forgejo",
     };
-    let sign_in =
-        || Reply::text(401, "").with("WWW-Authenticate", format!("Basic realm=\"{realm}\""));
+    let sign_in = || Reply::text(401, "").with("WWW-Authenticate", format!("Basic realm=\"{realm}\""));
     let caller = authenticate(&state, refusals, request.headers).map_err(|_| sign_in())?;
-    let pushes =
-        request.rest == "git-receive-pack" || request.query.contains("service=git-receive-pack");
+    let pushes = request.rest == "git-receive-pack" || request.query.contains("service=git-receive-pack");
     let owner = state.account_by_login(request.owner).map(|a| a.id);
     let not_found = || Reply::text(404, "Not found.\n");
     let Some(repo) = owner.and_then(|owner| state.repo_by_name(owner, request.name)) else {
         let former = owner
-            .and_then(|owner| {
-                state
-                    .former_repos
-                    .get(&(owner, request.name.to_lowercase()))
-            })
+            .and_then(|owner| state.former_repos.get(&(owner, request.name.to_lowercase())))
             .and_then(|id| state.repos.get(id));
         return Err(match former {
             Some(repo) if state.access(repo, caller.account) >= Access::Read => {
-                let query = if request.query.is_empty() {
-                    String::new()
-                } else {
-                    format!("?{}", request.query)
-                };
-                Reply::redirect(
-                    301,
-                    format!("/{}.git/{}{query}", state.full_name(repo), request.rest),
-                )
+                let query = if request.query.is_empty() { String::new() } else { format!("?{}", request.query) };
+                Reply::redirect(301, format!("/{}.git/{}{query}", state.full_name(repo), request.rest))
             }
             // Somebody who has not signed in is asked to before being told.
             _ if caller.account.is_none() => sign_in(),
@@ -82,16 +69,11 @@ fn allowed(forge: &Forge, request: &GitRequest<'_>) -> Result<(Id, Caller), Repl
         });
     };
     let access = state.access(repo, caller.account);
-    let scope = if pushes {
-        "write:repository"
-    } else {
-        "read:repository"
-    };
-    let scoped = caller.scopes.as_ref().is_none_or(|scopes| {
-        scopes
-            .iter()
-            .any(|s| s == "all" || s == scope || s == "write:repository")
-    });
+    let scope = if pushes { "write:repository" } else { "read:repository" };
+    let scoped = caller
+        .scopes
+        .as_ref()
+        .is_none_or(|scopes| scopes.iter().any(|s| s == "all" || s == scope || s == "write:repository"));
     if caller.account.is_none() && (pushes || access < Access::Read) {
         return Err(sign_in());
     }
@@ -99,10 +81,7 @@ fn allowed(forge: &Forge, request: &GitRequest<'_>) -> Result<(Id, Caller), Repl
         return Err(not_found());
     }
     if !scoped {
-        return Err(Reply::text(
-            403,
-            format!("token does not have at least one of required scope(s): [{scope}]\n"),
-        ));
+        return Err(Reply::text(403, format!("token does not have at least one of required scope(s): [{scope}]\n")));
     }
     if pushes && access < Access::Write {
         return Err(Reply::text(403, "User permission denied for writing.\n"));
@@ -117,11 +96,7 @@ fn allowed(forge: &Forge, request: &GitRequest<'_>) -> Result<(Id, Caller), Repl
 }
 
 /// Answers git. The second value is who asked.
-pub(super) async fn answer(
-    forge: &Arc<Forge>,
-    request: GitRequest<'_>,
-    body: Body,
-) -> (Response<Body>, String) {
+pub(super) async fn answer(forge: &Arc<Forge>, request: GitRequest<'_>, body: Body) -> (Response<Body>, String) {
     let (repo, caller) = match allowed(forge, &request) {
         Ok(found) => found,
         Err(reply) => return (reply.into_response(), String::new()),
@@ -130,10 +105,7 @@ pub(super) async fn answer(
         Ok(response) => (response, caller.login),
         Err(error) => {
             tracing::warn!(error = %format!("{error:#}"), "the stand-in forge could not run git http-backend");
-            (
-                Reply::text(500, "git failed\n").into_response(),
-                caller.login,
-            )
+            (Reply::text(500, "git failed\n").into_response(), caller.login)
         }
     }
 }
@@ -149,20 +121,10 @@ async fn start(
         .state()
         .repos
         .get(&repo)
-        .map(|r| {
-            r.protections
-                .iter()
-                .filter(|p| !p.enable_push)
-                .map(|p| p.rule.clone())
-                .collect()
-        })
+        .map(|r| r.protections.iter().filter(|p| !p.enable_push).map(|p| p.rule.clone()).collect())
         .unwrap_or_default();
     let receives = request.rest == "git-receive-pack";
-    let before = if receives {
-        Some(forge.git.branches(repo).await?)
-    } else {
-        None
-    };
+    let before = if receives { Some(forge.git.branches(repo).await?) } else { None };
 
     let mut command = Command::new("git");
     git::scrub(&mut command, forge.git.root());
@@ -213,9 +175,7 @@ async fn start(
             }
         });
     }
-    let Some(mut stdout) = child.stdout.take() else {
-        anyhow::bail!("git http-backend has no output")
-    };
+    let Some(mut stdout) = child.stdout.take() else { anyhow::bail!("git http-backend has no output") };
     let (head, first) = read_head(&mut stdout).await?;
     let mut response = Response::builder().status(200);
     for line in head.lines() {
@@ -224,13 +184,7 @@ async fn start(
         };
         let value = value.trim();
         if name.eq_ignore_ascii_case("status") {
-            response = response.status(
-                value
-                    .split(' ')
-                    .next()
-                    .and_then(|s| s.parse::<u16>().ok())
-                    .unwrap_or(500),
-            );
+            response = response.status(value.split(' ').next().and_then(|s| s.parse::<u16>().ok()).unwrap_or(500));
         } else {
             response = response.header(name, value);
         }
@@ -246,8 +200,7 @@ async fn start(
         }
         drop(sender);
     });
-    let stream = futures::stream::poll_fn(move |context| receiver.poll_recv(context))
-        .map(Ok::<_, std::io::Error>);
+    let stream = futures::stream::poll_fn(move |context| receiver.poll_recv(context)).map(Ok::<_, std::io::Error>);
     Ok(response.body(Body::from_stream(stream))?)
 }
 
@@ -265,12 +218,7 @@ async fn read_head(stdout: &mut ChildStdout) -> anyhow::Result<(String, Bytes)> 
     }
 }
 
-async fn relay(
-    mut child: Child,
-    mut stdout: ChildStdout,
-    first: Bytes,
-    sender: &mpsc::Sender<Bytes>,
-) {
+async fn relay(mut child: Child, mut stdout: ChildStdout, first: Bytes, sender: &mpsc::Sender<Bytes>) {
     let mut listening = first.is_empty() || sender.send(first).await.is_ok();
     let mut buffer = BytesMut::with_capacity(64 << 10);
     while let Ok(read) = stdout.read_buf(&mut buffer).await {
@@ -287,26 +235,13 @@ async fn relay(
     let _ = child.wait().await;
 }
 
-async fn announce_changes(
-    forge: &Forge,
-    repo: Id,
-    doer: Id,
-    before: &std::collections::BTreeMap<String, String>,
-) {
+async fn announce_changes(forge: &Forge, repo: Id, doer: Id, before: &std::collections::BTreeMap<String, String>) {
     let Ok(after) = forge.git.branches(repo).await else {
         return;
     };
     for (branch, sha) in &after {
         if before.get(branch) != Some(sha) {
-            push::announce(
-                forge,
-                repo,
-                doer,
-                branch,
-                before.get(branch).map(String::as_str),
-                Some(sha),
-            )
-            .await;
+            push::announce(forge, repo, doer, branch, before.get(branch).map(String::as_str), Some(sha)).await;
         }
     }
     for (branch, sha) in before {

@@ -10,25 +10,10 @@ use super::state::{Hook, HookOwner, State, next, now};
 
 /// What a subscription word stands for, in the words that hooks list.
 fn expand(flavour: Flavour, words: &[&str]) -> Vec<&'static str> {
-    const ISSUES: [&str; 5] = [
-        "issues",
-        "issue_assign",
-        "issue_label",
-        "issue_milestone",
-        "issue_comment",
-    ];
-    const PULLS: [&str; 5] = [
-        "pull_request",
-        "pull_request_assign",
-        "pull_request_label",
-        "pull_request_milestone",
-        "pull_request_comment",
-    ];
-    const PULLS_GITEA: [&str; 3] = [
-        "pull_request_review",
-        "pull_request_sync",
-        "pull_request_review_request",
-    ];
+    const ISSUES: [&str; 5] = ["issues", "issue_assign", "issue_label", "issue_milestone", "issue_comment"];
+    const PULLS: [&str; 5] =
+        ["pull_request", "pull_request_assign", "pull_request_label", "pull_request_milestone", "pull_request_comment"];
+    const PULLS_GITEA: [&str; 3] = ["pull_request_review", "pull_request_sync", "pull_request_review_request"];
     const PULLS_FORGEJO: [&str; 5] = [
         "pull_request_review_approved",
         "pull_request_review_rejected",
@@ -36,17 +21,8 @@ fn expand(flavour: Flavour, words: &[&str]) -> Vec<&'static str> {
         "pull_request_sync",
         "pull_request_review_request",
     ];
-    const OTHERS: [&str; 9] = [
-        "push",
-        "create",
-        "delete",
-        "fork",
-        "release",
-        "wiki",
-        "repository",
-        "package",
-        "status",
-    ];
+    const OTHERS: [&str; 9] =
+        ["push", "create", "delete", "fork", "release", "wiki", "repository", "package", "status"];
     let reviews: &[&'static str] = match flavour {
         Flavour::Gitea => &PULLS_GITEA,
         Flavour::Forgejo => &PULLS_FORGEJO,
@@ -54,14 +30,13 @@ fn expand(flavour: Flavour, words: &[&str]) -> Vec<&'static str> {
     let has = |word: &str| words.contains(&word);
     let mut events = Vec::new();
     events.extend(OTHERS.iter().filter(|e| has(e)));
+    events.extend(ISSUES.iter().filter(|e| has(e) || has("issues") || (**e == "issues" && has("issues_only"))));
     events.extend(
-        ISSUES
+        PULLS
             .iter()
-            .filter(|e| has(e) || has("issues") || (**e == "issues" && has("issues_only"))),
+            .chain(reviews)
+            .filter(|e| has(e) || has("pull_request") || (**e == "pull_request" && has("pull_request_only"))),
     );
-    events.extend(PULLS.iter().chain(reviews).filter(|e| {
-        has(e) || has("pull_request") || (**e == "pull_request" && has("pull_request_only"))
-    }));
     events
 }
 
@@ -72,17 +47,11 @@ fn events(call: &Call<'_>, order: &Value) -> Vec<&'static str> {
         .map(|all| all.iter().filter_map(Value::as_str).collect())
         .unwrap_or_default();
     // Nothing said means pushes, when changed no less than when made.
-    if words.is_empty() {
-        vec!["push"]
-    } else {
-        expand(call.flavour(), &words)
-    }
+    if words.is_empty() { vec!["push"] } else { expand(call.flavour(), &words) }
 }
 
 fn find(state: &State, owner: HookOwner, id: &str) -> Option<i64> {
-    id.parse::<i64>()
-        .ok()
-        .filter(|id| state.hooks.get(id).is_some_and(|h| h.owner == owner))
+    id.parse::<i64>().ok().filter(|id| state.hooks.get(id).is_some_and(|h| h.owner == owner))
 }
 
 pub(super) async fn answer(call: &Call<'_>, owner: HookOwner, path: &[&str]) -> Answer {
@@ -97,12 +66,8 @@ pub(super) async fn answer(call: &Call<'_>, owner: HookOwner, path: &[&str]) -> 
     let mut state = call.forge.state();
     match (call.method, path) {
         ("GET", []) => {
-            let all: Vec<Value> = state
-                .hooks
-                .values()
-                .filter(|h| h.owner == owner)
-                .map(|h| state.hook_json(h))
-                .collect();
+            let all: Vec<Value> =
+                state.hooks.values().filter(|h| h.owner == owner).map(|h| state.hook_json(h)).collect();
             drop(state);
             Ok(call.paginated(&all))
         }
@@ -110,10 +75,7 @@ pub(super) async fn answer(call: &Call<'_>, owner: HookOwner, path: &[&str]) -> 
             let order = call.json()?;
             let config = order.get("config").cloned().unwrap_or_else(|| json!({}));
             let setting = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
-            let kind = order
-                .get("type")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
+            let kind = order.get("type").and_then(Value::as_str).unwrap_or_default();
             let known: &[&str] = match call.flavour() {
                 Flavour::Gitea => &["gitea", "gogs"],
                 Flavour::Forgejo => &["forgejo", "gitea", "gogs"],
@@ -123,9 +85,7 @@ pub(super) async fn answer(call: &Call<'_>, owner: HookOwner, path: &[&str]) -> 
             }
             for key in ["url", "content_type"] {
                 if setting(key).is_empty() {
-                    return Err(call
-                        .refuse()
-                        .say(422, format!("Missing config option: {key}")));
+                    return Err(call.refuse().say(422, format!("Missing config option: {key}")));
                 }
             }
             if !matches!(setting("content_type"), "json" | "form") {
@@ -144,20 +104,9 @@ pub(super) async fn answer(call: &Call<'_>, owner: HookOwner, path: &[&str]) -> 
                 form_encoded: setting("content_type") == "form",
                 secret: setting("secret").to_owned(),
                 events: events(call, &order),
-                branch_filter: order
-                    .get("branch_filter")
-                    .and_then(Value::as_str)
-                    .unwrap_or_default()
-                    .to_owned(),
-                authorization: order
-                    .get("authorization_header")
-                    .and_then(Value::as_str)
-                    .unwrap_or_default()
-                    .to_owned(),
-                active: order
-                    .get("active")
-                    .and_then(Value::as_bool)
-                    .unwrap_or(false),
+                branch_filter: order.get("branch_filter").and_then(Value::as_str).unwrap_or_default().to_owned(),
+                authorization: order.get("authorization_header").and_then(Value::as_str).unwrap_or_default().to_owned(),
+                active: order.get("active").and_then(Value::as_bool).unwrap_or(false),
                 created: at,
                 updated: at,
             };
@@ -199,13 +148,7 @@ pub(super) async fn answer(call: &Call<'_>, owner: HookOwner, path: &[&str]) -> 
                 }
                 hook.updated = now();
             }
-            Ok(Reply::json(
-                200,
-                &state
-                    .hooks
-                    .get(&id)
-                    .map_or(Value::Null, |h| state.hook_json(h)),
-            ))
+            Ok(Reply::json(200, &state.hooks.get(&id).map_or(Value::Null, |h| state.hook_json(h))))
         }
         ("DELETE", [id]) => match find(&state, owner, id) {
             Some(id) => {

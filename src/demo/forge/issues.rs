@@ -9,15 +9,11 @@ use super::api::{Call, parse_form};
 use super::deliveries::new_id;
 use super::reply::{Answer, Reply};
 use super::shapes::Address;
-use super::state::{
-    Access, Asset, Entry, EntryKind, Id, Issue, Reaction, State, next, now, rfc3339,
-};
+use super::state::{Access, Asset, Entry, EntryKind, Id, Issue, Reaction, State, next, now, rfc3339};
 use super::{Flavour, Forge};
 
 /// The reactions that a forge allows unless it is told otherwise.
-pub(super) const REACTIONS: [&str; 8] = [
-    "+1", "-1", "laugh", "hooray", "confused", "heart", "rocket", "eyes",
-];
+pub(super) const REACTIONS: [&str; 8] = ["+1", "-1", "laugh", "hooray", "confused", "heart", "rocket", "eyes"];
 
 /// The endings of attachments that a forge takes unless it is told otherwise.
 const ENDINGS: [&str; 37] = [
@@ -89,10 +85,7 @@ impl State {
     /// Opens an issue, records its labels and announces both.
     fn open_issue(&mut self, repo: Id, author: Id, title: &str, body: &str, labels: Vec<Id>) -> Id {
         let id = next(&mut self.seq.issue);
-        let number = self
-            .repos
-            .get_mut(&repo)
-            .map_or(1, |r| next(&mut r.last_index));
+        let number = self.repos.get_mut(&repo).map_or(1, |r| next(&mut r.last_index));
         let at = now();
         self.issues.insert(
             id,
@@ -117,14 +110,7 @@ impl State {
             },
         );
         for label in &labels {
-            self.record(
-                id,
-                author,
-                EntryKind::Label {
-                    label: *label,
-                    added: true,
-                },
-            );
+            self.record(id, author, EntryKind::Label { label: *label, added: true });
         }
         self.announce(id, Happening::Opened, author, None, None);
         if !labels.is_empty() {
@@ -140,11 +126,7 @@ impl State {
             return false;
         }
         let owner = self.repos.get(&repo).map(|r| r.owner);
-        [author, owner].into_iter().flatten().any(|id| {
-            self.accounts
-                .get(&id)
-                .is_some_and(|a| a.blocked.contains(&who))
-        })
+        [author, owner].into_iter().flatten().any(|id| self.accounts.get(&id).is_some_and(|a| a.blocked.contains(&who)))
     }
 
     /// Adds a label; one of the same exclusive scope makes way first.
@@ -155,18 +137,12 @@ impl State {
         if found.labels.contains(&label) {
             return;
         }
-        let scope = self
-            .labels
-            .get(&label)
-            .and_then(|l| l.scope())
-            .map(str::to_owned);
+        let scope = self.labels.get(&label).and_then(|l| l.scope()).map(str::to_owned);
         let rivals: Vec<Id> = found
             .labels
             .iter()
             .copied()
-            .filter(|id| {
-                scope.is_some() && self.labels.get(id).and_then(|l| l.scope()) == scope.as_deref()
-            })
+            .filter(|id| scope.is_some() && self.labels.get(id).and_then(|l| l.scope()) == scope.as_deref())
             .collect();
         for rival in rivals {
             self.detach_label(issue, rival, doer);
@@ -184,14 +160,7 @@ impl State {
         let before = found.labels.len();
         found.labels.retain(|l| *l != label);
         if found.labels.len() != before {
-            self.record(
-                issue,
-                doer,
-                EntryKind::Label {
-                    label,
-                    added: false,
-                },
-            );
+            self.record(issue, doer, EntryKind::Label { label, added: false });
         }
     }
 }
@@ -217,21 +186,11 @@ fn list(call: &Call<'_>, repo: Id) -> Answer {
         return Err(call.refuse().not_found());
     };
     // Names that no label has are ignored; if none is left, so is the filter.
-    let names: Vec<&str> = call
-        .argument("labels")
-        .unwrap_or_default()
-        .split(',')
-        .filter(|n| !n.is_empty())
-        .collect();
+    let names: Vec<&str> = call.argument("labels").unwrap_or_default().split(',').filter(|n| !n.is_empty()).collect();
     let wanted: Vec<Vec<Id>> = names
         .iter()
         .map(|name| {
-            state
-                .labels
-                .values()
-                .filter(|l| l.repo == repo && l.name == *name)
-                .map(|l| l.id)
-                .collect::<Vec<_>>()
+            state.labels.values().filter(|l| l.repo == repo && l.name == *name).map(|l| l.id).collect::<Vec<_>>()
         })
         .filter(|ids| !ids.is_empty())
         .collect();
@@ -252,16 +211,10 @@ fn list(call: &Call<'_>, repo: Id) -> Answer {
             _ => true,
         })
         .filter(|i| since.is_none_or(|t| i.updated >= t) && before.is_none_or(|t| i.updated <= t))
-        .filter(|i| {
-            wanted
-                .iter()
-                .all(|ids| ids.iter().any(|id| i.labels.contains(id)))
-        })
+        .filter(|i| wanted.iter().all(|ids| ids.iter().any(|id| i.labels.contains(id))))
         .filter(|i| author.is_none_or(|a| state.login(i.author).eq_ignore_ascii_case(a)))
         .filter(|i| {
-            query.is_empty()
-                || i.title.to_lowercase().contains(&query)
-                || i.body.to_lowercase().contains(&query)
+            query.is_empty() || i.title.to_lowercase().contains(&query) || i.body.to_lowercase().contains(&query)
         })
         .collect();
     issues.sort_by_key(|i| std::cmp::Reverse((i.created, i.id)));
@@ -284,25 +237,12 @@ fn list(call: &Call<'_>, repo: Id) -> Answer {
 
 fn label_ids(call: &Call<'_>, state: &State, repo: Id, order: &Value) -> Result<Vec<Id>, Reply> {
     let mut ids = Vec::new();
-    for wanted in order
-        .get("labels")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default()
-    {
+    for wanted in order.get("labels").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default() {
         let found = match wanted {
-            Value::Number(number) => number
-                .as_i64()
-                .and_then(|id| state.labels.get(&id))
-                .filter(|l| l.repo == repo),
-            Value::String(name) => state
-                .labels
-                .values()
-                .find(|l| l.repo == repo && l.name == *name),
+            Value::Number(number) => number.as_i64().and_then(|id| state.labels.get(&id)).filter(|l| l.repo == repo),
+            Value::String(name) => state.labels.values().find(|l| l.repo == repo && l.name == *name),
             _ => {
-                return Err(call
-                    .refuse()
-                    .say(422, "labels should be an array of strings or integers"));
+                return Err(call.refuse().say(422, "labels should be an array of strings or integers"));
             }
         };
         // One that is not there is passed over in silence.
@@ -326,18 +266,8 @@ fn create(call: &Call<'_>, repo: Id, access: Access) -> Answer {
         return Err(call.refuse().say(403, "user is blocked"));
     }
     // What a reader may not set is dropped without a word.
-    let labels = if access >= Access::Write {
-        label_ids(call, &state, repo, &order)?
-    } else {
-        vec![]
-    };
-    let id = state.open_issue(
-        repo,
-        me,
-        title,
-        text(&order, "body").unwrap_or_default(),
-        labels,
-    );
+    let labels = if access >= Access::Write { label_ids(call, &state, repo, &order)? } else { vec![] };
+    let id = state.open_issue(repo, me, title, text(&order, "body").unwrap_or_default(), labels);
     if access >= Access::Write {
         set_assignees(&mut state, id, me, &order);
         set_milestone(&mut state, id, me, &order);
@@ -346,15 +276,9 @@ fn create(call: &Call<'_>, repo: Id, access: Access) -> Answer {
 }
 
 fn shown_issue(call: &Call<'_>, state: &State, id: Id, status: u16) -> Answer {
-    let found = state
-        .issues
-        .get(&id)
-        .and_then(|i| state.repos.get(&i.repo).map(|r| (r, i)));
+    let found = state.issues.get(&id).and_then(|i| state.repos.get(&i.repo).map(|r| (r, i)));
     match found {
-        Some((repo, issue)) => Ok(Reply::json(
-            status,
-            &state.issue_json(repo, issue, call.caller.account),
-        )),
+        Some((repo, issue)) => Ok(Reply::json(status, &state.issue_json(repo, issue, call.caller.account))),
         None => Err(call.refuse().not_found()),
     }
 }
@@ -367,20 +291,11 @@ pub(super) fn open_by_form(call: &Call<'_>, owner: &str, name: &str) -> Answer {
     let mut state = call.forge.state();
     let found = call.repo(&state, owner, name);
     let (repo, access) = found?;
-    if state
-        .repos
-        .get(&repo)
-        .is_some_and(|r| r.archived_at.is_some())
-    {
+    if state.repos.get(&repo).is_some_and(|r| r.archived_at.is_some()) {
         return Err(Reply::text(404, "Not found.\n"));
     }
     let fields = parse_form(&String::from_utf8_lossy(&call.body));
-    let field = |key: &str| {
-        fields
-            .iter()
-            .find(|(k, _)| k == key)
-            .map_or("", |(_, v)| v.as_str())
-    };
+    let field = |key: &str| fields.iter().find(|(k, _)| k == key).map_or("", |(_, v)| v.as_str());
     if field("title").trim().is_empty() {
         return Err(call.refuse().say(400, "The title cannot be empty."));
     }
@@ -388,10 +303,7 @@ pub(super) fn open_by_form(call: &Call<'_>, owner: &str, name: &str) -> Answer {
         return Err(call.refuse().say(403, "user is blocked"));
     }
     let mut labels: Vec<Id> = Vec::new();
-    for id in field("label_ids")
-        .split(',')
-        .filter_map(|id| id.trim().parse::<i64>().ok())
-    {
+    for id in field("label_ids").split(',').filter_map(|id| id.trim().parse::<i64>().ok()) {
         if state.labels.get(&id).is_some_and(|l| l.repo == repo) && !labels.contains(&id) {
             labels.push(id);
         }
@@ -401,10 +313,7 @@ pub(super) fn open_by_form(call: &Call<'_>, owner: &str, name: &str) -> Answer {
         (Some(issue), Some(repo)) => (issue.number, state.full_name(repo)),
         _ => return Err(call.refuse().not_found()),
     };
-    Ok(Reply::json(
-        200,
-        &json!({"redirect": format!("/{full}/issues/{number}")}),
-    ))
+    Ok(Reply::json(200, &json!({"redirect": format!("/{full}/issues/{number}")})))
 }
 
 fn set_assignees(state: &mut State, issue: Id, doer: Id, order: &Value) {
@@ -414,11 +323,7 @@ fn set_assignees(state: &mut State, issue: Id, doer: Id, order: &Value) {
         _ => None,
     };
     let Some(names) = names else { return };
-    let wanted: Vec<Id> = names
-        .iter()
-        .filter_map(|n| state.account_by_login(n))
-        .map(|a| a.id)
-        .collect();
+    let wanted: Vec<Id> = names.iter().filter_map(|n| state.account_by_login(n)).map(|a| a.id).collect();
     let Some(present) = state.issues.get(&issue).map(|i| i.assignees.clone()) else {
         return;
     };
@@ -426,28 +331,14 @@ fn set_assignees(state: &mut State, issue: Id, doer: Id, order: &Value) {
         if let Some(found) = state.issues.get_mut(&issue) {
             found.assignees.retain(|id| id != who);
         }
-        state.record(
-            issue,
-            doer,
-            EntryKind::Assignee {
-                assignee: *who,
-                removed: true,
-            },
-        );
+        state.record(issue, doer, EntryKind::Assignee { assignee: *who, removed: true });
         state.announce(issue, Happening::Unassigned, doer, None, None);
     }
     for who in wanted.iter().filter(|id| !present.contains(id)) {
         if let Some(found) = state.issues.get_mut(&issue) {
             found.assignees.push(*who);
         }
-        state.record(
-            issue,
-            doer,
-            EntryKind::Assignee {
-                assignee: *who,
-                removed: false,
-            },
-        );
+        state.record(issue, doer, EntryKind::Assignee { assignee: *who, removed: false });
         state.announce(issue, Happening::Assigned, doer, None, None);
     }
 }
@@ -466,11 +357,7 @@ fn set_milestone(state: &mut State, issue: Id, doer: Id, order: &Value) {
     }
     found.milestone = new;
     state.record(issue, doer, EntryKind::Milestone { old, new });
-    let what = if new.is_some() {
-        Happening::Milestoned
-    } else {
-        Happening::Demilestoned
-    };
+    let what = if new.is_some() { Happening::Milestoned } else { Happening::Demilestoned };
     state.announce(issue, what, doer, None, None);
 }
 
@@ -479,10 +366,7 @@ fn stated_time(call: &Call<'_>, access: Access, order: &Value) -> Option<i64> {
     if call.flavour() != Flavour::Forgejo || access < Access::Owner {
         return None;
     }
-    text(order, "updated_at")?
-        .parse::<jiff::Timestamp>()
-        .ok()
-        .map(jiff::Timestamp::as_second)
+    text(order, "updated_at")?.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
 }
 
 fn one(call: &Call<'_>, repo: Id, access: Access, index: i64, path: &[&str]) -> Answer {
@@ -491,10 +375,8 @@ fn one(call: &Call<'_>, repo: Id, access: Access, index: i64, path: &[&str]) -> 
         ["comments" | "timeline"] => call.refuse().no_issue(repo, index),
         _ => call.refuse().not_found(),
     };
-    let (id, author, locked) = state
-        .issue_by_number(repo, index)
-        .map(|i| (i.id, i.author, i.locked))
-        .ok_or_else(missing)?;
+    let (id, author, locked) =
+        state.issue_by_number(repo, index).map(|i| (i.id, i.author, i.locked)).ok_or_else(missing)?;
     let writes = access >= Access::Write;
     match (call.method, path) {
         ("GET", []) => shown_issue(call, &state, id, 200),
@@ -505,9 +387,7 @@ fn one(call: &Call<'_>, repo: Id, access: Access, index: i64, path: &[&str]) -> 
             }
             let order = call.json()?;
             edit(&mut state, id, me, writes, &order);
-            if let (Some(at), Some(issue)) =
-                (stated_time(call, access, &order), state.issues.get_mut(&id))
-            {
+            if let (Some(at), Some(issue)) = (stated_time(call, access, &order), state.issues.get_mut(&id)) {
                 issue.updated = at;
             }
             shown_issue(call, &state, id, 201)
@@ -515,10 +395,9 @@ fn one(call: &Call<'_>, repo: Id, access: Access, index: i64, path: &[&str]) -> 
         ("DELETE", []) => {
             let me = call.me()?;
             if access < Access::Admin {
-                return Err(call.refuse().say(
-                    403,
-                    "user should be an owner or a collaborator with admin write of a repository",
-                ));
+                return Err(call
+                    .refuse()
+                    .say(403, "user should be an owner or a collaborator with admin write of a repository"));
             }
             state.announce(id, Happening::Deleted, me, None, None);
             state.issues.remove(&id);
@@ -534,22 +413,12 @@ fn one(call: &Call<'_>, repo: Id, access: Access, index: i64, path: &[&str]) -> 
                 return Err(Reply::empty(403));
             }
             let lock = call.method == "PUT";
-            let reason = text(&call.json()?, "lock_reason")
-                .unwrap_or_default()
-                .to_owned();
+            let reason = text(&call.json()?, "lock_reason").unwrap_or_default().to_owned();
             if locked != lock {
                 if let Some(issue) = state.issues.get_mut(&id) {
                     issue.locked = lock;
                 }
-                state.record(
-                    id,
-                    me,
-                    if lock {
-                        EntryKind::Lock { reason }
-                    } else {
-                        EntryKind::Unlock
-                    },
-                );
+                state.record(id, me, if lock { EntryKind::Lock { reason } } else { EntryKind::Unlock });
             }
             Ok(Reply::empty(204))
         }
@@ -559,9 +428,7 @@ fn one(call: &Call<'_>, repo: Id, access: Access, index: i64, path: &[&str]) -> 
                 .entries
                 .values()
                 .filter(|e| e.issue == id && matches!(e.kind, EntryKind::Comment { .. }))
-                .filter(|e| {
-                    since.is_none_or(|t| e.updated >= t) && before.is_none_or(|t| e.updated <= t)
-                })
+                .filter(|e| since.is_none_or(|t| e.updated >= t) && before.is_none_or(|t| e.updated <= t))
                 .map(|e| state.comment_json(e))
                 .collect();
             // Whatever page is asked for: this list comes whole.
@@ -575,24 +442,13 @@ fn one(call: &Call<'_>, repo: Id, access: Access, index: i64, path: &[&str]) -> 
                 return Err(call.refuse().say(422, "[Body]: Required"));
             }
             if locked && !writes {
-                return Err(call
-                    .refuse()
-                    .say(403, "You cannot comment on a locked issue."));
+                return Err(call.refuse().say(403, "You cannot comment on a locked issue."));
             }
             if state.blocked(repo, Some(author), me, access) {
                 return Err(call.refuse().say(403, "user is blocked"));
             }
-            let comment = state.record(
-                id,
-                me,
-                EntryKind::Comment {
-                    body: body.to_owned(),
-                },
-            );
-            if let (Some(at), Some(entry)) = (
-                stated_time(call, access, &order),
-                state.entries.get_mut(&comment),
-            ) {
+            let comment = state.record(id, me, EntryKind::Comment { body: body.to_owned() });
+            if let (Some(at), Some(entry)) = (stated_time(call, access, &order), state.entries.get_mut(&comment)) {
                 entry.created = at;
                 entry.updated = at;
             }
@@ -601,18 +457,12 @@ fn one(call: &Call<'_>, repo: Id, access: Access, index: i64, path: &[&str]) -> 
         }
         ("GET", ["timeline"]) => {
             let (since, before) = (call.time_argument("since")?, call.time_argument("before")?);
-            let (offset, limit) = if call.argument("page").is_some() {
-                call.page()
-            } else {
-                (0, usize::MAX)
-            };
+            let (offset, limit) = if call.argument("page").is_some() { call.page() } else { (0, usize::MAX) };
             let shown: Vec<Value> = state
                 .entries
                 .values()
                 .filter(|e| e.issue == id)
-                .filter(|e| {
-                    since.is_none_or(|t| e.updated >= t) && before.is_none_or(|t| e.updated <= t)
-                })
+                .filter(|e| since.is_none_or(|t| e.updated >= t) && before.is_none_or(|t| e.updated <= t))
                 .skip(offset)
                 .take(limit)
                 .map(|e| state.timeline_json(e))
@@ -625,24 +475,11 @@ fn one(call: &Call<'_>, repo: Id, access: Access, index: i64, path: &[&str]) -> 
             if call.method != "GET" && locked && !writes {
                 return Err(call.refuse().say(403, "no permission to change reaction"));
             }
-            reactions(
-                call,
-                &mut state,
-                repo,
-                access,
-                Some(author),
-                Thing::Issue(id),
-            )
+            reactions(call, &mut state, repo, access, Some(author), Thing::Issue(id))
         }
         (_, ["assets", rest @ ..]) => {
             let me = call.caller.account;
-            assets(
-                call,
-                &mut state,
-                writes || me == Some(author),
-                Thing::Issue(id),
-                rest,
-            )
+            assets(call, &mut state, writes || me == Some(author), Thing::Issue(id), rest)
         }
         _ => Err(call.refuse().not_found()),
     }
@@ -653,26 +490,17 @@ fn edit(state: &mut State, id: Id, me: Id, writes: bool, order: &Value) {
     let Some(issue) = state.issues.get_mut(&id) else {
         return;
     };
-    let old_title = text(order, "title")
-        .filter(|t| !t.is_empty() && *t != issue.title)
-        .map(|new| {
-            issue.updated = at;
-            std::mem::replace(&mut issue.title, new.to_owned())
-        });
+    let old_title = text(order, "title").filter(|t| !t.is_empty() && *t != issue.title).map(|new| {
+        issue.updated = at;
+        std::mem::replace(&mut issue.title, new.to_owned())
+    });
     let old_body = text(order, "body").filter(|b| *b != issue.body).map(|new| {
         issue.updated = at;
         std::mem::replace(&mut issue.body, new.to_owned())
     });
     let new_title = issue.title.clone();
     if let Some(old) = old_title {
-        state.record(
-            id,
-            me,
-            EntryKind::Title {
-                old: old.clone(),
-                new: new_title,
-            },
-        );
+        state.record(id, me, EntryKind::Title { old: old.clone(), new: new_title });
         state.announce(id, Happening::Edited, me, Some(("title", &old)), None);
     }
     if let Some(old) = old_body {
@@ -693,42 +521,13 @@ fn edit(state: &mut State, id: Id, me: Id, writes: bool, order: &Value) {
     };
     issue.open = wanted;
     issue.closed = if wanted { None } else { Some(at) };
-    state.record(
-        id,
-        me,
-        if wanted {
-            EntryKind::Reopen
-        } else {
-            EntryKind::Close
-        },
-    );
-    state.announce(
-        id,
-        if wanted {
-            Happening::Reopened
-        } else {
-            Happening::Closed
-        },
-        me,
-        None,
-        None,
-    );
+    state.record(id, me, if wanted { EntryKind::Reopen } else { EntryKind::Close });
+    state.announce(id, if wanted { Happening::Reopened } else { Happening::Closed }, me, None, None);
 }
 
-fn labels(
-    call: &Call<'_>,
-    state: &mut State,
-    repo: Id,
-    issue: Id,
-    writes: bool,
-    path: &[&str],
-) -> Answer {
+fn labels(call: &Call<'_>, state: &mut State, repo: Id, issue: Id, writes: bool, path: &[&str]) -> Answer {
     let shown = |state: &State| {
-        let ids = state
-            .issues
-            .get(&issue)
-            .map(|i| i.labels.clone())
-            .unwrap_or_default();
+        let ids = state.issues.get(&issue).map(|i| i.labels.clone()).unwrap_or_default();
         Reply::json(200, &state.labels_json(&ids))
     };
     if call.method == "GET" && path.is_empty() {
@@ -768,11 +567,7 @@ fn labels(
         }
         ("PUT", []) => {
             let wanted = label_ids(call, state, repo, &call.json()?)?;
-            let before = state
-                .issues
-                .get(&issue)
-                .map(|i| i.labels.clone())
-                .unwrap_or_default();
+            let before = state.issues.get(&issue).map(|i| i.labels.clone()).unwrap_or_default();
             for label in wanted.iter().filter(|l| !before.contains(l)) {
                 state.attach_label(issue, *label, me);
             }
@@ -780,20 +575,12 @@ fn labels(
                 state.detach_label(issue, *label, me);
             }
             // Gitea's delivery forgets the labels here.
-            let forgotten: Option<&[Id]> = if state.flavour == Flavour::Gitea {
-                Some(&[])
-            } else {
-                None
-            };
+            let forgotten: Option<&[Id]> = if state.flavour == Flavour::Gitea { Some(&[]) } else { None };
             state.announce(issue, Happening::Labelled, me, None, forgotten);
             Ok(shown(state))
         }
         ("DELETE", []) => {
-            let before = state
-                .issues
-                .get(&issue)
-                .map(|i| i.labels.clone())
-                .unwrap_or_default();
+            let before = state.issues.get(&issue).map(|i| i.labels.clone()).unwrap_or_default();
             for label in &before {
                 state.detach_label(issue, *label, me);
             }
@@ -806,17 +593,9 @@ fn labels(
                 .parse::<i64>()
                 .ok()
                 .filter(|id| state.labels.get(id).is_some_and(|l| l.repo == repo))
-                .or_else(|| {
-                    state
-                        .labels
-                        .values()
-                        .find(|l| l.repo == repo && l.name == *which)
-                        .map(|l| l.id)
-                });
+                .or_else(|| state.labels.values().find(|l| l.repo == repo && l.name == *which).map(|l| l.id));
             let Some(label) = label else {
-                return Err(call
-                    .refuse()
-                    .say(422, format!("label does not exist [label_id: {which}]")));
+                return Err(call.refuse().say(422, format!("label does not exist [label_id: {which}]")));
             };
             state.detach_label(issue, label, me);
             state.announce(issue, Happening::Labelled, me, None, None);
@@ -838,17 +617,8 @@ fn repository_comments(call: &Call<'_>, repo: Id) -> Answer {
         .collect();
     let total = found.len();
     // A limit alone does nothing; the count is right; there are no links.
-    let (offset, limit) = if call.argument("page").is_some() {
-        call.page()
-    } else {
-        (0, usize::MAX)
-    };
-    let shown: Vec<Value> = found
-        .into_iter()
-        .skip(offset)
-        .take(limit)
-        .map(|e| state.comment_json(e))
-        .collect();
+    let (offset, limit) = if call.argument("page").is_some() { call.page() } else { (0, usize::MAX) };
+    let shown: Vec<Value> = found.into_iter().skip(offset).take(limit).map(|e| state.comment_json(e)).collect();
     Ok(Reply::json(200, &Value::Array(shown)).with("X-Total-Count", total))
 }
 
@@ -867,19 +637,11 @@ fn comment(call: &Call<'_>, repo: Id, access: Access, id: &str, path: &[&str]) -
         .get(&parsed)
         .and_then(|e| state.issues.get(&e.issue).map(|i| (e, i)))
         .filter(|(_, i)| i.repo == repo)
-        .map(|(e, i)| {
-            (
-                e.id,
-                e.author,
-                matches!(e.kind, EntryKind::Comment { .. }),
-                i.author,
-                i.locked,
-            )
-        });
+        .map(|(e, i)| (e.id, e.author, matches!(e.kind, EntryKind::Comment { .. }), i.author, i.locked));
     let Some((id, author, is_comment, issue_author, locked)) = found else {
-        return Err(call.refuse().not_found_because(Some(format!(
-            "comment does not exist [id: {parsed}, issue_id: 0]"
-        ))));
+        return Err(call
+            .refuse()
+            .not_found_because(Some(format!("comment does not exist [id: {parsed}, issue_id: 0]"))));
     };
     if !is_comment {
         return Ok(Reply::empty(204));
@@ -927,38 +689,18 @@ fn comment(call: &Call<'_>, repo: Id, access: Access, id: &str, path: &[&str]) -
             if call.method != "GET" && locked && !writes {
                 return Err(call.refuse().say(403, "no permission to change reaction"));
             }
-            reactions(
-                call,
-                &mut state,
-                repo,
-                access,
-                Some(issue_author),
-                Thing::Comment(id),
-            )
+            reactions(call, &mut state, repo, access, Some(issue_author), Thing::Comment(id))
         }
-        (_, ["assets", rest @ ..]) => {
-            assets(call, &mut state, mine || writes, Thing::Comment(id), rest)
-        }
+        (_, ["assets", rest @ ..]) => assets(call, &mut state, mine || writes, Thing::Comment(id), rest),
         _ => Err(call.refuse().not_found()),
     }
 }
 
-fn reactions(
-    call: &Call<'_>,
-    state: &mut State,
-    repo: Id,
-    access: Access,
-    author: Option<Id>,
-    thing: Thing,
-) -> Answer {
+fn reactions(call: &Call<'_>, state: &mut State, repo: Id, access: Access, author: Option<Id>, thing: Thing) -> Answer {
     if call.method == "GET" {
         let all: Vec<(Id, String, i64)> = state
             .reactions(thing)
-            .map(|all| {
-                all.iter()
-                    .map(|r| (r.user, r.content.clone(), r.created))
-                    .collect()
-            })
+            .map(|all| all.iter().map(|r| (r.user, r.content.clone(), r.created)).collect())
             .unwrap_or_default();
         if all.is_empty() {
             return Ok(Reply::json(200, &Value::Null));
@@ -975,34 +717,25 @@ fn reactions(
         return Ok(Reply::json(200, &Value::Array(shown)));
     }
     let me = call.me()?;
-    let content = text(&call.json()?, "content")
-        .unwrap_or_default()
-        .to_owned();
+    let content = text(&call.json()?, "content").unwrap_or_default().to_owned();
     let user = state.user_json(me, Address::Real, call.caller.account);
     let is_blocked = state.blocked(repo, author, me, access);
     let Some(all) = state.reactions(thing) else {
         return Err(call.refuse().not_found());
     };
-    let present = all
-        .iter()
-        .find(|r| r.user == me && r.content == content)
-        .map(|r| r.created);
+    let present = all.iter().find(|r| r.user == me && r.content == content).map(|r| r.created);
     let shown = |at: i64| json!({"user": user, "content": content, "created_at": rfc3339(at)});
     match call.method {
-        "POST" if !REACTIONS.contains(&content.as_str()) => Err(call
-            .refuse()
-            .say(403, format!("'{content}' is not an allowed reaction"))),
+        "POST" if !REACTIONS.contains(&content.as_str()) => {
+            Err(call.refuse().say(403, format!("'{content}' is not an allowed reaction")))
+        }
         "POST" if is_blocked => Err(call.refuse().say(403, "user is blocked")),
         "POST" => {
             if let Some(at) = present {
                 return Ok(Reply::json(200, &shown(at)));
             }
             let created = now();
-            all.push(Reaction {
-                user: me,
-                content: content.clone(),
-                created,
-            });
+            all.push(Reaction { user: me, content: content.clone(), created });
             Ok(Reply::json(201, &shown(created)))
         }
         "DELETE" => {
@@ -1029,10 +762,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 /// The file of a multipart form: the field `attachment`, its name and bytes.
 fn attached(call: &Call<'_>) -> Option<(String, Bytes)> {
     let kind = call.headers.get("content-type")?.to_str().ok()?;
-    let boundary = kind
-        .split(';')
-        .find_map(|p| p.trim().strip_prefix("boundary="))?
-        .trim_matches('"');
+    let boundary = kind.split(';').find_map(|p| p.trim().strip_prefix("boundary="))?.trim_matches('"');
     let opening = format!("--{boundary}\r\n");
     let closing = format!("\r\n--{boundary}");
     let mut at = find(&call.body, opening.as_bytes())? + opening.len();
@@ -1047,59 +777,41 @@ fn attached(call: &Call<'_>) -> Option<(String, Bytes)> {
                 .map(|v| v.trim().trim_matches('"').to_owned())
         };
         if parameter("name=").as_deref() == Some("attachment") {
-            return Some((
-                parameter("filename=").unwrap_or_default(),
-                call.body.slice(start..end),
-            ));
+            return Some((parameter("filename=").unwrap_or_default(), call.body.slice(start..end)));
         }
         at = end + closing.len() + 2;
     }
 }
 
-fn assets(
-    call: &Call<'_>,
-    state: &mut State,
-    may_write: bool,
-    thing: Thing,
-    path: &[&str],
-) -> Answer {
+fn assets(call: &Call<'_>, state: &mut State, may_write: bool, thing: Thing, path: &[&str]) -> Answer {
     let present = state.assets(thing).map(|a| a.clone()).unwrap_or_default();
     let id = path.first().and_then(|id| id.parse::<i64>().ok());
     let one = present.iter().find(|a| Some(a.id) == id);
     match (call.method, path) {
-        ("GET", []) => Ok(Reply::json(
-            200,
-            &present.iter().map(|a| state.asset_json(a)).collect(),
-        )),
-        ("GET", [_]) => one
-            .map(|a| Reply::json(200, &state.asset_json(a)))
-            .ok_or_else(|| call.refuse().not_found()),
-        (_, _) if call.me().is_ok() && !may_write => Err(call
-            .refuse()
-            .say(403, "user should have permission to write attachment")),
+        ("GET", []) => Ok(Reply::json(200, &present.iter().map(|a| state.asset_json(a)).collect())),
+        ("GET", [_]) => one.map(|a| Reply::json(200, &state.asset_json(a))).ok_or_else(|| call.refuse().not_found()),
+        (_, _) if call.me().is_ok() && !may_write => {
+            Err(call.refuse().say(403, "user should have permission to write attachment"))
+        }
         ("POST", []) => {
             let me = call.me()?;
             let Some((file, data)) = attached(call) else {
                 return Err(call.refuse().say(400, "http: no such file"));
             };
-            let name = call
-                .argument("name")
-                .filter(|n| !n.is_empty())
-                .map_or(file, str::to_owned);
+            let name = call.argument("name").filter(|n| !n.is_empty()).map_or(file, str::to_owned);
             let lower = name.to_lowercase();
             if !ENDINGS.iter().any(|e| lower.ends_with(e)) {
-                return Err(call.refuse().say(422, match call.flavour() {
-                    Flavour::Gitea => "This file cannot be uploaded or modified due to a forbidden file extension or type.",
-                    Flavour::Forgejo => "This file extension or type is not allowed to be uploaded.",
-                }));
+                return Err(call.refuse().say(
+                    422,
+                    match call.flavour() {
+                        Flavour::Gitea => {
+                            "This file cannot be uploaded or modified due to a forbidden file extension or type."
+                        }
+                        Flavour::Forgejo => "This file extension or type is not allowed to be uploaded.",
+                    },
+                ));
             }
-            let asset = Asset {
-                id: next(&mut state.seq.asset),
-                name,
-                uuid: new_id(),
-                created: now(),
-                data,
-            };
+            let asset = Asset { id: next(&mut state.seq.asset), name, uuid: new_id(), created: now(), data };
             let shown = state.asset_json(&asset);
             if let Some(all) = state.assets(thing) {
                 all.push(asset);
@@ -1132,12 +844,6 @@ fn assets(
 /// what guards it.
 pub(super) fn download(forge: &Forge, uuid: &str) -> Option<Bytes> {
     let state = forge.state();
-    let all = state
-        .issues
-        .values()
-        .flat_map(|i| &i.assets)
-        .chain(state.entries.values().flat_map(|e| &e.assets));
-    all.into_iter()
-        .find(|a| a.uuid == uuid)
-        .map(|a| a.data.clone())
+    let all = state.issues.values().flat_map(|i| &i.assets).chain(state.entries.values().flat_map(|e| &e.assets));
+    all.into_iter().find(|a| a.uuid == uuid).map(|a| a.data.clone())
 }

@@ -151,9 +151,7 @@ pub struct StandIn {
 
 impl std::fmt::Debug for StandIn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StandIn")
-            .field("url", &self.url)
-            .finish_non_exhaustive()
+        f.debug_struct("StandIn").field("url", &self.url).finish_non_exhaustive()
     }
 }
 
@@ -171,10 +169,7 @@ impl StandIn {
         );
         let git = git::Repositories::open(options.root).await?;
         let listener = TcpListener::bind(options.listen).await.with_context(|| {
-            format!(
-                "listen on {} for the stand-in forge: choose another port, or 0 for any",
-                options.listen
-            )
+            format!("listen on {} for the stand-in forge: choose another port, or 0 for any", options.listen)
         })?;
         let url = format!("http://{}", listener.local_addr()?);
         let (queue, jobs) = deliveries::Queue::new();
@@ -196,13 +191,7 @@ impl StandIn {
             deliveries: queue.clone(),
         };
         let admin_token = api::random_hex(20);
-        let admin = state.add_account(
-            "forgeadmin",
-            "forgeadmin@standin.invalid",
-            &api::random_hex(20),
-            true,
-            false,
-        );
+        let admin = state.add_account("forgeadmin", "forgeadmin@standin.invalid", &api::random_hex(20), true, false);
         let token = Token {
             id: next(&mut state.seq.token),
             name: "start".to_owned(),
@@ -216,10 +205,7 @@ impl StandIn {
             state: Mutex::new(state),
             git,
             git_writes: tokio::sync::Mutex::new(()),
-            refusals: Refusals {
-                flavour: options.flavour,
-                root_url: url.clone(),
-            },
+            refusals: Refusals { flavour: options.flavour, root_url: url.clone() },
             faults: Faults::default(),
             queue: queue.clone(),
             requests: Mutex::default(),
@@ -227,14 +213,7 @@ impl StandIn {
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(serve(listener, forge.clone(), stopped));
         let deliverer = tokio::spawn(queue.work(jobs, forge.faults.clone(), options.flavour));
-        Ok(Self {
-            forge,
-            url,
-            admin_token,
-            stop,
-            server: Some(server),
-            deliverer,
-        })
+        Ok(Self { forge, url, admin_token, stop, server: Some(server), deliverer })
     }
 
     /// `http://127.0.0.1:PORT`, without a slash at the end.
@@ -254,13 +233,7 @@ impl StandIn {
 
     /// The last 10,000 requests, oldest first; those of `/_standin` are not in it.
     pub fn requests(&self) -> Vec<RequestRecord> {
-        self.forge
-            .requests
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .cloned()
-            .collect()
+        self.forge.requests.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// The last 10,000 deliveries and how they went, in the order in which
@@ -330,9 +303,7 @@ async fn serve(listener: TcpListener, forge: Arc<Forge>, mut stopped: watch::Rec
                 async move { handle(&forge, request).await }
             });
             // Ends with an error for each dropped connection: that is the point.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
     connections.shutdown().await;
@@ -348,19 +319,12 @@ fn withheld(path: &str) -> bool {
     path.contains("/tokens") || path.contains("/admin/users") || path.contains("/hooks")
 }
 
-async fn handle(
-    forge: &Arc<Forge>,
-    request: Request<hyper::body::Incoming>,
-) -> Result<Response<Body>, Dropped> {
+async fn handle(forge: &Arc<Forge>, request: Request<hyper::body::Incoming>) -> Result<Response<Body>, Dropped> {
     let (parts, body) = request.into_parts();
     let method = parts.method.as_str().to_owned();
     let path = parts.uri.path().to_owned();
     let query = parts.uri.query().unwrap_or_default().to_owned();
-    let shown = if query.is_empty() {
-        path.clone()
-    } else {
-        format!("{path}?{query}")
-    };
+    let shown = if query.is_empty() { path.clone() } else { format!("{path}?{query}") };
     let note = |who: &str, status: u16, body: String| {
         forge.record(RequestRecord {
             at: jiff::Timestamp::now(),
@@ -378,14 +342,8 @@ async fn handle(
             note("", early.status, String::new());
             return Ok(early.into_response());
         }
-        let request = git_http::GitRequest {
-            owner,
-            name,
-            rest,
-            method: &method,
-            query: &query,
-            headers: &parts.headers,
-        };
+        let request =
+            git_http::GitRequest { owner, name, rest, method: &method, query: &query, headers: &parts.headers };
         let (response, who) = git_http::answer(forge, request, Body::new(body)).await;
         note(&who, response.status().as_u16(), String::new());
         return Ok(response);
@@ -398,9 +356,7 @@ async fn handle(
     };
     let body = body.to_bytes();
     if let Some(rest) = path.strip_prefix("/_standin/") {
-        return Ok(own_routes(forge, &method, rest, &body)
-            .unwrap_or_else(|reply| reply)
-            .into_response());
+        return Ok(own_routes(forge, &method, rest, &body).unwrap_or_else(|reply| reply).into_response());
     }
     let caller = {
         let state = forge.state();
@@ -462,12 +418,7 @@ async fn route(call: &Call<'_>) -> Answer {
     match (call.method, parts.as_slice()) {
         ("POST", [owner, name, "issues", "new"]) => issues::open_by_form(call, owner, name),
         ("GET", ["attachments", uuid]) => match issues::download(call.forge, uuid) {
-            Some(body) => Ok(Reply {
-                status: 200,
-                content_type: "application/octet-stream",
-                headers: vec![],
-                body,
-            }),
+            Some(body) => Ok(Reply { status: 200, content_type: "application/octet-stream", headers: vec![], body }),
             None => Ok(Reply::text(404, "Not found.\n")),
         },
         _ => Ok(Reply::text(404, "Not found.\n")),
@@ -477,10 +428,7 @@ async fn route(call: &Call<'_>) -> Answer {
 async fn before_doing(fault: Option<&ApiFaultKind>) -> Result<Option<Reply>, Dropped> {
     match fault {
         Some(ApiFaultKind::DropBefore) => Err(Dropped),
-        Some(ApiFaultKind::Refuse {
-            status,
-            retry_after,
-        }) => {
+        Some(ApiFaultKind::Refuse { status, retry_after }) => {
             let reply = Reply::text(*status, "refused on purpose\n");
             Ok(Some(match retry_after {
                 Some(seconds) => reply.with("Retry-After", seconds),
@@ -495,11 +443,7 @@ async fn before_doing(fault: Option<&ApiFaultKind>) -> Result<Option<Reply>, Dro
     }
 }
 
-fn after_doing(
-    fault: Option<&ApiFaultKind>,
-    forge: &Forge,
-    mut reply: Reply,
-) -> Result<Response<Body>, Dropped> {
+fn after_doing(fault: Option<&ApiFaultKind>, forge: &Forge, mut reply: Reply) -> Result<Response<Body>, Dropped> {
     match fault {
         Some(ApiFaultKind::DropAfter) => Err(Dropped),
         Some(ApiFaultKind::FailAfter) => Ok(forge.refusals.say(500, "").into_response()),
@@ -510,11 +454,7 @@ fn after_doing(
         }
         Some(ApiFaultKind::HalfBody) => {
             let whole = reply.body.len().max(2);
-            let half = if reply.body.is_empty() {
-                Bytes::from_static(b"{")
-            } else {
-                reply.body.slice(..whole / 2)
-            };
+            let half = if reply.body.is_empty() { Bytes::from_static(b"{") } else { reply.body.slice(..whole / 2) };
             let mut response = reply.into_response();
             let stream = async_stream::stream! {
                 yield Ok(half);
@@ -527,9 +467,7 @@ fn after_doing(
                 ));
             };
             *response.body_mut() = Body::from_stream(stream);
-            response
-                .headers_mut()
-                .insert("content-length", whole.into());
+            response.headers_mut().insert("content-length", whole.into());
             Ok(response)
         }
         _ => Ok(reply.into_response()),
@@ -541,12 +479,8 @@ fn after_doing(
 fn own_routes(forge: &Forge, method: &str, path: &str, body: &Bytes) -> Answer {
     match (method, path) {
         ("POST", "faults") => {
-            let order: FaultOrder =
-                serde_json::from_slice(body).map_err(|e| Reply::text(422, format!("{e}\n")))?;
-            forge
-                .faults
-                .apply(order)
-                .map_err(|e| Reply::text(422, format!("{e}\n")))?;
+            let order: FaultOrder = serde_json::from_slice(body).map_err(|e| Reply::text(422, format!("{e}\n")))?;
+            forge.faults.apply(order).map_err(|e| Reply::text(422, format!("{e}\n")))?;
             Ok(Reply::empty(204))
         }
         ("DELETE", "faults") => {
@@ -555,9 +489,6 @@ fn own_routes(forge: &Forge, method: &str, path: &str, body: &Bytes) -> Answer {
         }
         ("POST", "replay") => Ok(Reply::json(200, &json!({"replayed": forge.queue.replay()}))),
         ("GET", "deliveries") => Ok(Reply::json(200, &json!(forge.queue.records()))),
-        _ => Err(Reply::text(
-            404,
-            "the stand-in has: POST and DELETE faults, POST replay, GET deliveries\n",
-        )),
+        _ => Err(Reply::text(404, "the stand-in has: POST and DELETE faults, POST replay, GET deliveries\n")),
     }
 }

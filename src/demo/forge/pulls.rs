@@ -17,60 +17,39 @@ pub(super) async fn answer(call: &Call<'_>, repo: Id, access: Access, path: &[&s
             let head = head.join("/");
             let state = call.forge.state();
             // The newest one, open or not, as the real servers look it up.
-            let found = state.issues.values().rev().find(|i| {
-                i.repo == repo
-                    && i.pull
-                        .as_ref()
-                        .is_some_and(|p| p.base == *base && p.head == head)
-            });
+            let found = state
+                .issues
+                .values()
+                .rev()
+                .find(|i| i.repo == repo && i.pull.as_ref().is_some_and(|p| p.base == *base && p.head == head));
             shown(call, &state, found, access, 200)
         }
         ("GET", [index]) => {
             let state = call.forge.state();
-            let found = index
-                .parse::<i64>()
-                .ok()
-                .and_then(|n| state.issue_by_number(repo, n))
-                .filter(|i| i.pull.is_some());
+            let found =
+                index.parse::<i64>().ok().and_then(|n| state.issue_by_number(repo, n)).filter(|i| i.pull.is_some());
             shown(call, &state, found, access, 200)
         }
         ("PATCH", [index]) => {
             // The fields that matter are those of issues.
             let index_number = index.parse::<i64>().unwrap_or(0);
-            let pull = call
-                .forge
-                .state()
-                .issue_by_number(repo, index_number)
-                .is_some_and(|i| i.pull.is_some());
+            let pull = call.forge.state().issue_by_number(repo, index_number).is_some_and(|i| i.pull.is_some());
             if !pull {
                 return Err(call.refuse().not_found());
             }
             issues::answer(call, repo, access, &[index])?;
             let state = call.forge.state();
-            shown(
-                call,
-                &state,
-                state.issue_by_number(repo, index_number),
-                access,
-                201,
-            )
+            shown(call, &state, state.issue_by_number(repo, index_number), access, 201)
         }
         _ => Err(call.refuse().not_found()),
     }
 }
 
-fn shown(
-    call: &Call<'_>,
-    state: &State,
-    issue: Option<&Issue>,
-    access: Access,
-    status: u16,
-) -> Answer {
+fn shown(call: &Call<'_>, state: &State, issue: Option<&Issue>, access: Access, status: u16) -> Answer {
     match issue.and_then(|i| state.repos.get(&i.repo).map(|r| (r, i))) {
-        Some((repo, issue)) => Ok(Reply::json(
-            status,
-            &state.pull_json(repo, issue, call.caller.account, access, false),
-        )),
+        Some((repo, issue)) => {
+            Ok(Reply::json(status, &state.pull_json(repo, issue, call.caller.account, access, false)))
+        }
         None => Err(call.refuse().not_found()),
     }
 }
@@ -109,10 +88,7 @@ async fn create(call: &Call<'_>, repo: Id, access: Access) -> Answer {
         }
     }
     if head == base {
-        return Err(call.refuse().say(
-            422,
-            "Invalid PullRequest: There are no changes between the head and the base",
-        ));
+        return Err(call.refuse().say(422, "Invalid PullRequest: There are no changes between the head and the base"));
     }
     // A reader has no branch here to offer.
     if access < Access::Read {
@@ -130,13 +106,10 @@ async fn create(call: &Call<'_>, repo: Id, access: Access) -> Answer {
         });
     };
     let mut state = call.forge.state();
-    let present = state.issues.values().find(|i| {
-        i.repo == repo
-            && i.open
-            && i.pull
-                .as_ref()
-                .is_some_and(|p| p.base == base && p.head == head)
-    });
+    let present = state
+        .issues
+        .values()
+        .find(|i| i.repo == repo && i.open && i.pull.as_ref().is_some_and(|p| p.base == base && p.head == head));
     if let Some((issue, pull)) = present.and_then(|i| i.pull.as_ref().map(|p| (i.id, p.id))) {
         return Err(call.refuse().say(409, format!(
             "pull request already exists for these targets [id: {pull}, issue_id: {issue}, head_repo_id: {repo}, base_repo_id: {repo}, head_branch: {head}, base_branch: {base}]"
@@ -144,10 +117,7 @@ async fn create(call: &Call<'_>, repo: Id, access: Access) -> Answer {
     }
     let id = next(&mut state.seq.issue);
     let pull = next(&mut state.seq.pull);
-    let number = state
-        .repos
-        .get_mut(&repo)
-        .map_or(1, |r| next(&mut r.last_index));
+    let number = state.repos.get_mut(&repo).map_or(1, |r| next(&mut r.last_index));
     let at = now();
     state.issues.insert(
         id,
@@ -166,12 +136,7 @@ async fn create(call: &Call<'_>, repo: Id, access: Access) -> Answer {
             created: at,
             updated: at,
             closed: None,
-            pull: Some(Pull {
-                id: pull,
-                head: head.to_owned(),
-                base: base.to_owned(),
-                comparison,
-            }),
+            pull: Some(Pull { id: pull, head: head.to_owned(), base: base.to_owned(), comparison }),
             reactions: vec![],
             assets: vec![],
         },

@@ -36,10 +36,7 @@ pub(super) async fn announce(
         let default_sha = forge.git.branch(repo, &default).await.map(|c| c.id);
         let zeros = "0".repeat(40);
         let before = before.unwrap_or(&zeros);
-        let (commits, total) = forge
-            .git
-            .pushed(repo, before, after, default_sha.as_deref(), NAMED)
-            .await;
+        let (commits, total) = forge.git.pushed(repo, before, after, default_sha.as_deref(), NAMED).await;
         let mut shown: Vec<(Commit, [Vec<String>; 3])> = Vec::new();
         for commit in commits {
             let touched = forge.git.touched(repo, &commit.id).await;
@@ -53,19 +50,10 @@ pub(super) async fn announce(
         let commits: Vec<Value> = shown
             .iter()
             .map(|(commit, touched)| {
-                commit.payload_json(
-                    &html,
-                    |email| state.username_of(email),
-                    Value::Null,
-                    Some(touched),
-                )
+                commit.payload_json(&html, |email| state.username_of(email), Value::Null, Some(touched))
             })
             .collect();
-        let from = if before == zeros {
-            default_sha.as_deref().unwrap_or(before)
-        } else {
-            before
-        };
+        let from = if before == zeros { default_sha.as_deref().unwrap_or(before) } else { before };
         let payload = json!({
             "ref": format!("refs/heads/{branch}"), "before": before, "after": after,
             "compare_url": format!("{html}/compare/{from}...{after}"),
@@ -82,11 +70,7 @@ pub(super) async fn announce(
         .issues
         .values()
         .filter(|i| i.repo == repo && i.open)
-        .filter_map(|i| {
-            i.pull
-                .as_ref()
-                .map(|p| (i.id, p.base.clone(), p.head.clone(), p.head == branch))
-        })
+        .filter_map(|i| i.pull.as_ref().map(|p| (i.id, p.base.clone(), p.head.clone(), p.head == branch)))
         .filter(|(_, base, head, _)| base == branch || head == branch)
         .collect();
     for (id, base, head, is_head) in touched {
@@ -106,12 +90,7 @@ pub(super) async fn announce(
 /// "Test delivery": a push that changes nothing. A hook that does not listen
 /// to pushes gets nothing, though the call says all is well.
 pub(super) async fn test(forge: &Forge, repo: Id, doer: Id, hook: Id) {
-    let Some(default) = forge
-        .state()
-        .repos
-        .get(&repo)
-        .map(|r| r.default_branch.clone())
-    else {
+    let Some(default) = forge.state().repos.get(&repo).map(|r| r.default_branch.clone()) else {
         return;
     };
     let Some(commit) = forge.git.branch(repo, &default).await else {

@@ -25,30 +25,15 @@ pub(super) type Answer = Result<Reply, Reply>;
 impl Reply {
     pub(super) fn json(status: u16, body: &Value) -> Self {
         let text = go_escapes(serde_json::to_string(body).unwrap_or_default()) + "\n";
-        Self {
-            status,
-            content_type: JSON,
-            headers: vec![],
-            body: Bytes::from(text),
-        }
+        Self { status, content_type: JSON, headers: vec![], body: Bytes::from(text) }
     }
 
     pub(super) fn empty(status: u16) -> Self {
-        Self {
-            status,
-            content_type: "",
-            headers: vec![],
-            body: Bytes::new(),
-        }
+        Self { status, content_type: "", headers: vec![], body: Bytes::new() }
     }
 
     pub(super) fn text(status: u16, text: impl Into<String>) -> Self {
-        Self {
-            status,
-            content_type: "text/plain; charset=utf-8",
-            headers: vec![],
-            body: Bytes::from(text.into()),
-        }
+        Self { status, content_type: "text/plain; charset=utf-8", headers: vec![], body: Bytes::from(text.into()) }
     }
 
     pub(super) fn redirect(status: u16, location: String) -> Self {
@@ -72,19 +57,12 @@ impl Reply {
 
     pub(super) fn into_response(self) -> Response<Body> {
         let mut response = Response::new(Body::from(self.body));
-        *response.status_mut() =
-            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         if !self.content_type.is_empty() {
-            response.headers_mut().insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static(self.content_type),
-            );
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         }
         for (name, value) in self.headers {
-            if let (Ok(name), Ok(value)) = (
-                HeaderName::from_bytes(name.as_bytes()),
-                HeaderValue::from_str(&value),
-            ) {
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value)) {
                 response.headers_mut().append(name, value);
             }
         }

@@ -9,9 +9,7 @@ use super::api::Call;
 use super::git::{Change, Commit, unsigned};
 use super::reply::{Answer, Reply};
 use super::shapes::{Address, merge};
-use super::state::{
-    Access, HookOwner, Id, Label, Milestone, Protection, Repository, State, next, now,
-};
+use super::state::{Access, HookOwner, Id, Label, Milestone, Protection, Repository, State, next, now};
 use super::{Flavour, hooks, push, templates};
 
 fn text<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
@@ -26,9 +24,7 @@ pub(super) fn by_id(call: &Call<'_>, id: &str) -> Answer {
     let state = call.forge.state();
     let repo = id.parse::<i64>().ok().and_then(|id| state.repos.get(&id));
     match repo.map(|r| (r, state.access(r, call.caller.account))) {
-        Some((repo, access)) if access >= Access::Read => {
-            Ok(Reply::json(200, &state.repo_json(repo, access)))
-        }
+        Some((repo, access)) if access >= Access::Read => Ok(Reply::json(200, &state.repo_json(repo, access))),
         _ => Err(call.refuse().not_found()),
     }
 }
@@ -52,17 +48,12 @@ pub(super) async fn create(call: &Call<'_>, owner: Id) -> Answer {
     if !allowed_name(&name) {
         return Err(call.refuse().say(422, "[Name]: Alpha dash dot"));
     }
-    let branch = text(&order, "default_branch")
-        .filter(|b| !b.is_empty())
-        .unwrap_or("main")
-        .to_owned();
+    let branch = text(&order, "default_branch").filter(|b| !b.is_empty()).unwrap_or("main").to_owned();
     let auto_init = flag(&order, "auto_init").unwrap_or(false);
     let (id, author) = {
         let mut state = call.forge.state();
         if state.repo_by_name(owner, &name).is_some() {
-            return Err(call
-                .refuse()
-                .say(409, "The repository with the same name already exists."));
+            return Err(call.refuse().say(409, "The repository with the same name already exists."));
         }
         let id = next(&mut state.seq.repo);
         state.former_repos.remove(&(owner, name.to_lowercase()));
@@ -85,11 +76,7 @@ pub(super) async fn create(call: &Call<'_>, owner: Id) -> Answer {
                 last_index: 0,
             },
         );
-        let author = state
-            .accounts
-            .get(&me)
-            .map(|a| (a.login.clone(), a.email.clone()))
-            .unwrap_or_default();
+        let author = state.accounts.get(&me).map(|a| (a.login.clone(), a.email.clone())).unwrap_or_default();
         (id, author)
     };
     let made = async {
@@ -116,10 +103,7 @@ pub(super) async fn create(call: &Call<'_>, owner: Id) -> Answer {
     let Some(repo) = state.repos.get(&id) else {
         return Err(call.refuse().not_found());
     };
-    Ok(Reply::json(
-        201,
-        &state.repo_json(repo, state.access(repo, Some(me))),
-    ))
+    Ok(Reply::json(201, &state.repo_json(repo, state.access(repo, Some(me)))))
 }
 
 fn at_least(call: &Call<'_>, access: Access, wanted: Access) -> Result<Id, Reply> {
@@ -131,9 +115,7 @@ fn at_least(call: &Call<'_>, access: Access, wanted: Access) -> Result<Id, Reply
         403,
         match wanted {
             Access::Owner => "user should be the owner of the repo",
-            Access::Admin => {
-                "user should be an owner or a collaborator with admin write of a repository"
-            }
+            Access::Admin => "user should be an owner or a collaborator with admin write of a repository",
             _ => "user should have a permission to write to a repo",
         },
     ))
@@ -171,9 +153,7 @@ pub(super) async fn answer(call: &Call<'_>, repo: Id, access: Access, path: &[&s
             let all: Vec<Value> = state
                 .teams
                 .values()
-                .filter(|t| {
-                    Some(t.org) == owner && (t.all_repositories || t.repositories.contains(&repo))
-                })
+                .filter(|t| Some(t.org) == owner && (t.all_repositories || t.repositories.contains(&repo)))
                 .map(|t| state.team_json(t))
                 .collect();
             Ok(Reply::json(200, &Value::Array(all)))
@@ -187,13 +167,8 @@ pub(super) async fn answer(call: &Call<'_>, repo: Id, access: Access, path: &[&s
         (_, ["contents", rest @ ..]) => contents(call, repo, access, &rest.join("/")).await,
         ("GET", ["raw", rest @ ..]) => raw(call, repo, &rest.join("/")).await,
         ("GET", ["issue_templates"]) => templates::list(call, repo).await,
-        ("GET", ["issue_config"]) => Ok(Reply::json(
-            200,
-            &json!({"blank_issues_enabled": true, "contact_links": []}),
-        )),
-        ("GET", ["issue_config", "validate"]) => {
-            Ok(Reply::json(200, &json!({"valid": true, "message": ""})))
-        }
+        ("GET", ["issue_config"]) => Ok(Reply::json(200, &json!({"blank_issues_enabled": true, "contact_links": []}))),
+        ("GET", ["issue_config", "validate"]) => Ok(Reply::json(200, &json!({"valid": true, "message": ""}))),
         (_, ["branches", rest @ ..]) => branches(call, repo, access, &rest.join("/")).await,
         (_, ["branch_protections", rest @ ..]) => protections(call, repo, access, rest),
         _ => Err(call.refuse().not_found()),
@@ -204,16 +179,9 @@ async fn edit(call: &Call<'_>, repo: Id, access: Access) -> Answer {
     let order = call.json()?;
     if let Some(branch) = text(&order, "default_branch").filter(|b| !b.is_empty()) {
         if call.forge.git.branch(repo, branch).await.is_none() {
-            return Err(call.refuse().say(
-                422,
-                format!("branch does not exist [repo_id: {repo} name: {branch}]"),
-            ));
+            return Err(call.refuse().say(422, format!("branch does not exist [repo_id: {repo} name: {branch}]")));
         }
-        call.forge
-            .git
-            .set_default_branch(repo, branch)
-            .await
-            .map_err(|e| call.refuse().internal(&e))?;
+        call.forge.git.set_default_branch(repo, branch).await.map_err(|e| call.refuse().internal(&e))?;
     }
     let mut state = call.forge.state();
     let Some((owner, old)) = state.repos.get(&repo).map(|r| (r.owner, r.name.clone())) else {
@@ -225,9 +193,7 @@ async fn edit(call: &Call<'_>, repo: Id, access: Access) -> Answer {
             return Err(call.refuse().say(422, "[Name]: Alpha dash dot"));
         }
         if state.repo_by_name(owner, to).is_some_and(|r| r.id != repo) {
-            return Err(call
-                .refuse()
-                .say(422, format!("repo name is already taken [name: {to}]")));
+            return Err(call.refuse().say(422, format!("repo name is already taken [name: {to}]")));
         }
         state.former_repos.remove(&(owner, to.to_lowercase()));
         state.former_repos.insert((owner, old.to_lowercase()), repo);
@@ -253,10 +219,7 @@ async fn edit(call: &Call<'_>, repo: Id, access: Access) -> Answer {
         _ => {}
     }
     found.updated = now();
-    let shown = state
-        .repos
-        .get(&repo)
-        .map_or(Value::Null, |r| state.repo_json(r, access));
+    let shown = state.repos.get(&repo).map_or(Value::Null, |r| state.repo_json(r, access));
     Ok(Reply::json(200, &shown))
 }
 
@@ -266,23 +229,16 @@ fn transfer(call: &Call<'_>, repo: Id) -> Answer {
     let to = text(&order, "new_owner").unwrap_or_default();
     let mut state = call.forge.state();
     let Some(new_owner) = state.account_by_login(to).map(|a| a.id) else {
-        return Err(call
-            .refuse()
-            .say(404, "The new owner does not exist or cannot be found"));
+        return Err(call.refuse().say(404, "The new owner does not exist or cannot be found"));
     };
     let Some((owner, name)) = state.repos.get(&repo).map(|r| (r.owner, r.name.clone())) else {
         return Err(call.refuse().not_found());
     };
     if state.repo_by_name(new_owner, &name).is_some() {
-        return Err(call.refuse().say(
-            422,
-            format!("repository already exists [uname: {to}, name: {name}]"),
-        ));
+        return Err(call.refuse().say(422, format!("repository already exists [uname: {to}, name: {name}]")));
     }
     state.former_repos.remove(&(new_owner, name.to_lowercase()));
-    state
-        .former_repos
-        .insert((owner, name.to_lowercase()), repo);
+    state.former_repos.insert((owner, name.to_lowercase()), repo);
     if let Some(found) = state.repos.get_mut(&repo) {
         found.owner = new_owner;
     }
@@ -290,10 +246,7 @@ fn transfer(call: &Call<'_>, repo: Id) -> Answer {
         team.repositories.remove(&repo);
     }
     let me = call.caller.account;
-    let shown = state
-        .repos
-        .get(&repo)
-        .map_or(Value::Null, |r| state.repo_json(r, state.access(r, me)));
+    let shown = state.repos.get(&repo).map_or(Value::Null, |r| state.repo_json(r, state.access(r, me)));
     Ok(Reply::json(202, &shown))
 }
 
@@ -303,12 +256,7 @@ fn collaborators(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> An
     let Some(found) = state.repos.get(&repo) else {
         return Err(call.refuse().not_found());
     };
-    let who = |login: &str| {
-        state
-            .account_by_login(login)
-            .filter(|a| !a.is_org)
-            .map(|a| a.id)
-    };
+    let who = |login: &str| state.account_by_login(login).filter(|a| !a.is_org).map(|a| a.id);
     match (call.method, path) {
         ("GET", [login, "permission"]) => {
             let target = who(login);
@@ -329,11 +277,8 @@ fn collaborators(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> An
             ))
         }
         ("GET", []) => {
-            let all: Vec<Value> = found
-                .collaborators
-                .keys()
-                .map(|id| state.user_json(*id, Address::Real, Some(me)))
-                .collect();
+            let all: Vec<Value> =
+                found.collaborators.keys().map(|id| state.user_json(*id, Address::Real, Some(me))).collect();
             drop(state);
             Ok(call.paginated(&all))
         }
@@ -346,10 +291,8 @@ fn collaborators(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> An
         }
         (method @ ("PUT" | "DELETE"), [login]) => {
             at_least(call, access, Access::Admin)?;
-            let target = who(login).ok_or_else(|| {
-                call.refuse()
-                    .say(422, format!("user does not exist [uid: 0, name: {login}]"))
-            })?;
+            let target = who(login)
+                .ok_or_else(|| call.refuse().say(422, format!("user does not exist [uid: 0, name: {login}]")))?;
             let order = call.json()?;
             let wanted = Access::parse(text(&order, "permission").unwrap_or("write"))
                 .unwrap_or(Access::Write)
@@ -397,17 +340,8 @@ fn labels(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> Answer {
         .filter(|id| state.labels.get(id).is_some_and(|l| l.repo == repo));
     match (call.method, path, id) {
         ("GET", [], _) => {
-            let ids: Vec<Id> = state
-                .labels
-                .values()
-                .filter(|l| l.repo == repo)
-                .map(|l| l.id)
-                .collect();
-            let all: Vec<Value> = state
-                .issue_labels(&ids)
-                .into_iter()
-                .map(|l| state.label_json(l))
-                .collect();
+            let ids: Vec<Id> = state.labels.values().filter(|l| l.repo == repo).map(|l| l.id).collect();
+            let all: Vec<Value> = state.issue_labels(&ids).into_iter().map(|l| state.label_json(l)).collect();
             drop(state);
             let mut reply = call.paginated(&all);
             // This list alone gives no links.
@@ -439,20 +373,14 @@ fn labels(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> Answer {
             state.labels.insert(id, label);
             Ok(Reply::json(201, &shown))
         }
-        ("GET", [_], Some(id)) => Ok(Reply::json(
-            200,
-            &state
-                .labels
-                .get(&id)
-                .map_or(Value::Null, |l| state.label_json(l)),
-        )),
+        ("GET", [_], Some(id)) => {
+            Ok(Reply::json(200, &state.labels.get(&id).map_or(Value::Null, |l| state.label_json(l))))
+        }
         ("PATCH", [_], Some(id)) => {
             at_least(call, access, Access::Write)?;
             let order = call.json()?;
             let given = text(&order, "color");
-            let color = given
-                .map(|g| color(g).ok_or_else(|| bad_color(g)))
-                .transpose()?;
+            let color = given.map(|g| color(g).ok_or_else(|| bad_color(g))).transpose()?;
             if let Some(label) = state.labels.get_mut(&id) {
                 if let Some(name) = text(&order, "name").filter(|n| !n.is_empty()) {
                     // A name that is taken is taken again: names are no keys.
@@ -467,20 +395,16 @@ fn labels(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> Answer {
                 label.exclusive = flag(&order, "exclusive").unwrap_or(label.exclusive);
                 label.archived = flag(&order, "is_archived").unwrap_or(label.archived);
             }
-            Ok(Reply::json(
-                200,
-                &state
-                    .labels
-                    .get(&id)
-                    .map_or(Value::Null, |l| state.label_json(l)),
-            ))
+            Ok(Reply::json(200, &state.labels.get(&id).map_or(Value::Null, |l| state.label_json(l))))
         }
         ("DELETE", [_], id) => {
             at_least(call, access, Access::Write)?;
             // Its history goes with it, and no hook hears of it.
             if let Some(id) = id {
                 state.labels.remove(&id);
-                state.entries.retain(|_, e| !matches!(e.kind, super::state::EntryKind::Label { label, .. } if label == id));
+                state
+                    .entries
+                    .retain(|_, e| !matches!(e.kind, super::state::EntryKind::Label { label, .. } if label == id));
                 for issue in state.issues.values_mut() {
                     issue.labels.retain(|l| *l != id);
                 }
@@ -495,12 +419,8 @@ fn milestones(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> Answe
     let mut state = call.forge.state();
     match (call.method, path) {
         ("GET", []) => {
-            let all: Vec<Value> = state
-                .milestones
-                .values()
-                .filter(|m| m.repo == repo)
-                .map(|m| state.milestone_json(m))
-                .collect();
+            let all: Vec<Value> =
+                state.milestones.values().filter(|m| m.repo == repo).map(|m| state.milestone_json(m)).collect();
             drop(state);
             Ok(call.paginated(&all))
         }
@@ -527,9 +447,7 @@ fn milestones(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> Answe
 fn allowed_path(path: &str) -> bool {
     !path.is_empty()
         && !path.contains('\0')
-        && path
-            .split('/')
-            .all(|part| !matches!(part, "" | "." | "..") && !part.eq_ignore_ascii_case(".git"))
+        && path.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.eq_ignore_ascii_case(".git"))
 }
 
 struct Place<'a> {
@@ -550,14 +468,8 @@ impl Place<'_> {
     ) -> Value {
         let api = format!("{}/api/v1/repos/{}", self.root_url, self.full);
         let own = format!("{api}/contents/{path}?ref={}", self.reference);
-        let git = format!(
-            "{api}/git/{}/{sha}",
-            if kind == "tree" { "trees" } else { "blobs" }
-        );
-        let html = format!(
-            "{}/{}/src/branch/{}/{path}",
-            self.root_url, self.full, self.reference
-        );
+        let git = format!("{api}/git/{}/{sha}", if kind == "tree" { "trees" } else { "blobs" });
+        let html = format!("{}/{}/src/branch/{}/{path}", self.root_url, self.full, self.reference);
         let file = kind == "blob";
         let mut out = json!({
             "name": path.rsplit('/').next().unwrap_or(path), "path": path, "sha": sha,
@@ -586,7 +498,8 @@ impl Place<'_> {
     fn commit_json(&self, commit: &Commit) -> Value {
         let api = format!("{}/api/v1/repos/{}/git", self.root_url, self.full);
         let never = "0001-01-01T00:00:00Z";
-        let person = |(name, email, date): &(String, String, String)| json!({"name": name, "email": email, "date": date});
+        let person =
+            |(name, email, date): &(String, String, String)| json!({"name": name, "email": email, "date": date});
         let parents: Vec<Value> = commit
             .parents
             .iter()
@@ -614,15 +527,8 @@ async fn contents(call: &Call<'_>, repo: Id, access: Access, path: &str) -> Answ
     let git = &call.forge.git;
     let flavour = call.flavour();
     if call.method == "GET" {
-        let reference = call
-            .argument("ref")
-            .filter(|r| !r.is_empty())
-            .unwrap_or(&default_branch);
-        let place = Place {
-            root_url,
-            full,
-            reference,
-        };
+        let reference = call.argument("ref").filter(|r| !r.is_empty()).unwrap_or(&default_branch);
+        let place = Place { root_url, full, reference };
         let Some(commit) = git.commit(repo, reference).await else {
             return Err(call.refuse().not_found());
         };
@@ -630,23 +536,13 @@ async fn contents(call: &Call<'_>, repo: Id, access: Access, path: &str) -> Answ
             return Err(call.refuse().not_found());
         };
         if kind == "blob" {
-            let content = git
-                .blob(repo, &sha)
-                .await
-                .map_err(|e| call.refuse().internal(&e))?;
+            let content = git.blob(repo, &sha).await.map_err(|e| call.refuse().internal(&e))?;
             let last = git.last_touching(repo, &commit.id, path).await;
-            return Ok(Reply::json(
-                200,
-                &place.entry_json(flavour, path, "blob", &sha, Some(&content), last.as_ref()),
-            ));
+            return Ok(Reply::json(200, &place.entry_json(flavour, path, "blob", &sha, Some(&content), last.as_ref())));
         }
         let mut all = Vec::new();
         for (name, kind, sha) in git.list(repo, &commit.id, path).await {
-            let inside = if path.is_empty() {
-                name
-            } else {
-                format!("{path}/{name}")
-            };
+            let inside = if path.is_empty() { name } else { format!("{path}/{name}") };
             let last = git.last_touching(repo, &commit.id, &inside).await;
             all.push(place.entry_json(flavour, &inside, &kind, &sha, None, last.as_ref()));
         }
@@ -655,50 +551,28 @@ async fn contents(call: &Call<'_>, repo: Id, access: Access, path: &str) -> Answ
     let me = at_least(call, access, Access::Write)?;
     let order = call.json()?;
     if !allowed_path(path) {
-        return Err(call.refuse().say(
-            422,
-            format!("path contains a malformed path component [path: {path}]"),
-        ));
+        return Err(call.refuse().say(422, format!("path contains a malformed path component [path: {path}]")));
     }
-    let branch = text(&order, "branch")
-        .filter(|b| !b.is_empty())
-        .unwrap_or(&default_branch)
-        .to_owned();
-    let new_branch = text(&order, "new_branch")
-        .filter(|b| !b.is_empty() && *b != branch)
-        .map(str::to_owned);
+    let branch = text(&order, "branch").filter(|b| !b.is_empty()).unwrap_or(&default_branch).to_owned();
+    let new_branch = text(&order, "new_branch").filter(|b| !b.is_empty() && *b != branch).map(str::to_owned);
     let target = new_branch.clone().unwrap_or_else(|| branch.clone());
     if call.forge.state().is_protected(repo, &target) {
-        return Err(call.refuse().say(
-            403,
-            format!(
-                "user cannot commit to branch [user: {}, branch: {target}]",
-                call.caller.login
-            ),
-        ));
+        return Err(call
+            .refuse()
+            .say(403, format!("user cannot commit to branch [user: {}, branch: {target}]", call.caller.login)));
     }
     let bad_base64 = || call.refuse().say(422, "illegal base64 data");
     let content = match call.method {
         "DELETE" => None,
-        _ => Some(
-            BASE64
-                .decode(text(&order, "content").unwrap_or_default().trim())
-                .map_err(|_| bad_base64())?,
-        ),
+        _ => Some(BASE64.decode(text(&order, "content").unwrap_or_default().trim()).map_err(|_| bad_base64())?),
     };
     // One writer at a time: between reading the branch and moving it nobody
     // else may come in by the API. A push in between makes the move fail.
     let writing = call.forge.git_writes.lock().await;
     let before = git.branch(repo, &branch).await;
-    let empty = git
-        .branches(repo)
-        .await
-        .map_err(|e| call.refuse().internal(&e))?
-        .is_empty();
+    let empty = git.branches(repo).await.map_err(|e| call.refuse().internal(&e))?.is_empty();
     if before.is_none() && !empty {
-        return Err(call
-            .refuse()
-            .say(404, format!("branch does not exist [name: {branch}]")));
+        return Err(call.refuse().say(404, format!("branch does not exist [name: {branch}]")));
     }
     let old = match &before {
         Some(commit) => git.entry(repo, &commit.id, path).await.map(|(_, sha)| sha),
@@ -707,53 +581,34 @@ async fn contents(call: &Call<'_>, repo: Id, access: Access, path: &str) -> Answ
     let sha = text(&order, "sha").unwrap_or_default();
     match (call.method, &old) {
         ("POST", Some(_)) => {
-            return Err(call.refuse().say(
-                422,
-                format!("repository file already exists [path: {path}]"),
-            ));
+            return Err(call.refuse().say(422, format!("repository file already exists [path: {path}]")));
         }
-        ("PUT" | "DELETE", _)
-            if sha.is_empty() && (call.method == "DELETE" || flavour == Flavour::Forgejo) =>
-        {
+        ("PUT" | "DELETE", _) if sha.is_empty() && (call.method == "DELETE" || flavour == Flavour::Forgejo) => {
             return Err(call.refuse().say(422, "[SHA]: Required"));
         }
         ("PUT", Some(_)) if sha.is_empty() => {
-            return Err(call.refuse().say(
-                422,
-                format!("repository file already exists [path: {path}]"),
-            ));
+            return Err(call.refuse().say(422, format!("repository file already exists [path: {path}]")));
         }
         ("PUT" | "DELETE", None) if !sha.is_empty() => {
-            return Err(call.refuse().say(
-                404,
-                format!("repository file does not exist [path: {path}]"),
-            ));
+            return Err(call.refuse().say(404, format!("repository file does not exist [path: {path}]")));
         }
         ("PUT" | "DELETE", Some(is)) if is != sha => {
-            return Err(call.refuse().say(
-                422,
-                format!("sha does not match [given: {sha}, expected: {is}]"),
-            ));
+            return Err(call.refuse().say(422, format!("sha does not match [given: {sha}, expected: {is}]")));
         }
         ("POST" | "PUT" | "DELETE", _) => {}
         _ => return Err(call.refuse().not_found()),
     }
     let author = {
         let state = call.forge.state();
-        state
-            .accounts
-            .get(&me)
-            .map(|a| (a.login.clone(), a.email.clone()))
-            .unwrap_or_default()
+        state.accounts.get(&me).map(|a| (a.login.clone(), a.email.clone())).unwrap_or_default()
     };
     let verb = match (&content, &old) {
         (None, _) => "Delete",
         (_, Some(_)) => "Update",
         _ => "Add",
     };
-    let message = text(&order, "message")
-        .filter(|m| !m.is_empty())
-        .map_or_else(|| format!("{verb} {path}"), str::to_owned);
+    let message =
+        text(&order, "message").filter(|m| !m.is_empty()).map_or_else(|| format!("{verb} {path}"), str::to_owned);
     let change = Change {
         branch: &branch,
         new_branch: new_branch.as_deref(),
@@ -762,41 +617,22 @@ async fn contents(call: &Call<'_>, repo: Id, access: Access, path: &str) -> Answ
         message: &format!("{message}\n"),
         author: (&author.0, &author.1),
     };
-    let commit = git
-        .write(repo, &change)
-        .await
-        .map_err(|e| call.refuse().say(422, format!("{e:#}")))?;
+    let commit = git.write(repo, &change).await.map_err(|e| call.refuse().say(422, format!("{e:#}")))?;
     drop(writing);
     if let Some(found) = call.forge.state().repos.get_mut(&repo) {
         found.empty = false;
     }
-    let start = if new_branch.is_some() {
-        None
-    } else {
-        before.as_ref().map(|c| c.id.as_str())
-    };
+    let start = if new_branch.is_some() { None } else { before.as_ref().map(|c| c.id.as_str()) };
     push::announce(call.forge, repo, me, &target, start, Some(&commit.id)).await;
-    let place = Place {
-        root_url,
-        full,
-        reference: &target,
-    };
+    let place = Place { root_url, full, reference: &target };
     let shown = match &content {
         Some(data) => {
-            let sha = git
-                .entry(repo, &commit.id, path)
-                .await
-                .map(|(_, sha)| sha)
-                .unwrap_or_default();
+            let sha = git.entry(repo, &commit.id, path).await.map(|(_, sha)| sha).unwrap_or_default();
             place.entry_json(flavour, path, "blob", &sha, Some(data), Some(&commit))
         }
         None => Value::Null,
     };
-    let status = if call.method == "POST" || (call.method == "PUT" && old.is_none()) {
-        201
-    } else {
-        200
-    };
+    let status = if call.method == "POST" || (call.method == "PUT" && old.is_none()) { 201 } else { 200 };
     Ok(Reply::json(
         status,
         &json!({"content": shown, "commit": place.commit_json(&commit), "verification": unsigned()}),
@@ -804,33 +640,16 @@ async fn contents(call: &Call<'_>, repo: Id, access: Access, path: &str) -> Answ
 }
 
 async fn raw(call: &Call<'_>, repo: Id, path: &str) -> Answer {
-    let branch = call
-        .forge
-        .state()
-        .repos
-        .get(&repo)
-        .map(|r| r.default_branch.clone())
-        .unwrap_or_default();
-    let reference = call
-        .argument("ref")
-        .filter(|r| !r.is_empty())
-        .unwrap_or(&branch);
+    let branch = call.forge.state().repos.get(&repo).map(|r| r.default_branch.clone()).unwrap_or_default();
+    let reference = call.argument("ref").filter(|r| !r.is_empty()).unwrap_or(&branch);
     let git = &call.forge.git;
     let Some(commit) = git.commit(repo, reference).await else {
         return Err(call.refuse().not_found());
     };
     match git.entry(repo, &commit.id, path).await {
         Some((kind, sha)) if kind == "blob" => {
-            let content = git
-                .blob(repo, &sha)
-                .await
-                .map_err(|e| call.refuse().internal(&e))?;
-            Ok(Reply {
-                status: 200,
-                content_type: "application/octet-stream",
-                headers: vec![],
-                body: content.into(),
-            })
+            let content = git.blob(repo, &sha).await.map_err(|e| call.refuse().internal(&e))?;
+            Ok(Reply { status: 200, content_type: "application/octet-stream", headers: vec![], body: content.into() })
         }
         _ => Err(call.refuse().not_found()),
     }
@@ -845,16 +664,11 @@ fn covers(rule: &str, branch: &str) -> bool {
 
 impl State {
     pub(super) fn is_protected(&self, repo: Id, branch: &str) -> bool {
-        self.protection(repo, branch)
-            .is_some_and(|p| !p.enable_push)
+        self.protection(repo, branch).is_some_and(|p| !p.enable_push)
     }
 
     fn protection(&self, repo: Id, branch: &str) -> Option<&Protection> {
-        self.repos
-            .get(&repo)?
-            .protections
-            .iter()
-            .find(|p| covers(&p.rule, branch))
+        self.repos.get(&repo)?.protections.iter().find(|p| covers(&p.rule, branch))
     }
 
     fn branch_json(&self, repo: Id, access: Access, name: &str, commit: &Commit) -> Value {
@@ -887,10 +701,7 @@ async fn branches(call: &Call<'_>, repo: Id, access: Access, name: &str) -> Answ
     let git = &call.forge.git;
     match (call.method, name) {
         ("GET", "") => {
-            let names = git
-                .branches(repo)
-                .await
-                .map_err(|e| call.refuse().internal(&e))?;
+            let names = git.branches(repo).await.map_err(|e| call.refuse().internal(&e))?;
             let mut all = Vec::new();
             for name in names.keys() {
                 if let Some(commit) = git.branch(repo, name).await {
@@ -900,25 +711,16 @@ async fn branches(call: &Call<'_>, repo: Id, access: Access, name: &str) -> Answ
             Ok(call.paginated(&all))
         }
         ("GET", name) => match git.branch(repo, name).await {
-            Some(commit) => Ok(Reply::json(
-                200,
-                &call.forge.state().branch_json(repo, access, name, &commit),
-            )),
-            None => Err(call.refuse().not_found_because(Some(format!(
-                "branch does not exist [repo_id: {repo} name: {name}]"
-            )))),
+            Some(commit) => Ok(Reply::json(200, &call.forge.state().branch_json(repo, access, name, &commit))),
+            None => Err(call
+                .refuse()
+                .not_found_because(Some(format!("branch does not exist [repo_id: {repo} name: {name}]")))),
         },
         ("POST", "") => {
             let me = at_least(call, access, Access::Write)?;
             let order = call.json()?;
             let new = text(&order, "new_branch_name").unwrap_or_default();
-            let default = call
-                .forge
-                .state()
-                .repos
-                .get(&repo)
-                .map(|r| r.default_branch.clone())
-                .unwrap_or_default();
+            let default = call.forge.state().repos.get(&repo).map(|r| r.default_branch.clone()).unwrap_or_default();
             let from = text(&order, "old_ref_name")
                 .or_else(|| text(&order, "old_branch_name"))
                 .filter(|f| !f.is_empty())
@@ -930,15 +732,10 @@ async fn branches(call: &Call<'_>, repo: Id, access: Access, name: &str) -> Answ
                 return Err(call.refuse().say(409, "The branch already exists."));
             }
             if !git.create_branch(repo, new, &commit.id).await {
-                return Err(call
-                    .refuse()
-                    .say(422, format!("branch name is not valid: {new}")));
+                return Err(call.refuse().say(422, format!("branch name is not valid: {new}")));
             }
             push::announce(call.forge, repo, me, new, None, Some(&commit.id)).await;
-            Ok(Reply::json(
-                201,
-                &call.forge.state().branch_json(repo, access, new, &commit),
-            ))
+            Ok(Reply::json(201, &call.forge.state().branch_json(repo, access, new, &commit)))
         }
         ("DELETE", name) => {
             let me = at_least(call, access, Access::Write)?;
@@ -947,14 +744,8 @@ async fn branches(call: &Call<'_>, repo: Id, access: Access, name: &str) -> Answ
             };
             {
                 let state = call.forge.state();
-                if state
-                    .repos
-                    .get(&repo)
-                    .is_some_and(|r| r.default_branch == name)
-                {
-                    return Err(call
-                        .refuse()
-                        .say(403, "can not delete default or pull request target branch"));
+                if state.repos.get(&repo).is_some_and(|r| r.default_branch == name) {
+                    return Err(call.refuse().say(403, "can not delete default or pull request target branch"));
                 }
                 if state.protection(repo, name).is_some() {
                     return Err(call.refuse().say(403, "branch protected"));
@@ -975,22 +766,14 @@ fn protections(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> Answ
     let mut state = call.forge.state();
     let found = |state: &State| {
         let name = path.join("/");
-        state
-            .repos
-            .get(&repo)
-            .and_then(|r| r.protections.iter().position(|p| p.rule == name))
+        state.repos.get(&repo).and_then(|r| r.protections.iter().position(|p| p.rule == name))
     };
     match (call.method, path) {
         ("GET", []) => {
             let all: Vec<Value> = state
                 .repos
                 .get(&repo)
-                .map(|r| {
-                    r.protections
-                        .iter()
-                        .map(|p| state.protection_json(p))
-                        .collect()
-                })
+                .map(|r| r.protections.iter().map(|p| state.protection_json(p)).collect())
                 .unwrap_or_default();
             Ok(Reply::json(200, &Value::Array(all)))
         }
@@ -1002,15 +785,9 @@ fn protections(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> Answ
                 .unwrap_or_default();
             // Control characters would end up in the hook's list of rules.
             if rule.is_empty() || rule.contains(char::is_control) {
-                return Err(call
-                    .refuse()
-                    .say(400, "both rule_name and branch_name are empty"));
+                return Err(call.refuse().say(400, "both rule_name and branch_name are empty"));
             }
-            if state
-                .repos
-                .get(&repo)
-                .is_some_and(|r| r.protections.iter().any(|p| p.rule == rule))
-            {
+            if state.repos.get(&repo).is_some_and(|r| r.protections.iter().any(|p| p.rule == rule)) {
                 return Err(call.refuse().say(403, "Branch protection already exist"));
             }
             let protection = Protection {
@@ -1024,12 +801,12 @@ fn protections(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> Answ
             }
             Ok(Reply::json(201, &shown))
         }
-        ("GET", [_, ..]) => match found(&state)
-            .and_then(|at| state.repos.get(&repo).and_then(|r| r.protections.get(at)))
-        {
-            Some(p) => Ok(Reply::json(200, &state.protection_json(p))),
-            None => Err(call.refuse().not_found()),
-        },
+        ("GET", [_, ..]) => {
+            match found(&state).and_then(|at| state.repos.get(&repo).and_then(|r| r.protections.get(at))) {
+                Some(p) => Ok(Reply::json(200, &state.protection_json(p))),
+                None => Err(call.refuse().not_found()),
+            }
+        }
         ("DELETE", [_, ..]) => match (found(&state), state.repos.get_mut(&repo)) {
             (Some(at), Some(repo)) => {
                 repo.protections.remove(at);

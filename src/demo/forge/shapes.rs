@@ -6,8 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::Flavour;
 use super::state::{
-    Access, Asset, Entry, EntryKind, GHOST, Hook, Id, Issue, Label, Milestone, Repository, State,
-    Team, rfc3339,
+    Access, Asset, Entry, EntryKind, GHOST, Hook, Id, Issue, Label, Milestone, Repository, State, Team, rfc3339,
 };
 
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -78,16 +77,9 @@ impl State {
         let full = self.full_name(repo);
         let root = &self.root_url;
         let open = |pulls: bool| {
-            self.issues
-                .values()
-                .filter(|i| i.repo == repo.id && i.open && i.pull.is_some() == pulls)
-                .count()
+            self.issues.values().filter(|i| i.repo == repo.id && i.open && i.pull.is_some() == pulls).count()
         };
-        let host = root
-            .trim_start_matches("http://")
-            .split(':')
-            .next()
-            .unwrap_or_default();
+        let host = root.trim_start_matches("http://").split(':').next().unwrap_or_default();
         let mut out = json!({
             "id": repo.id, "owner": self.user_json(repo.owner, Address::Real, None),
             "name": repo.name, "full_name": full, "description": repo.description,
@@ -143,11 +135,7 @@ impl State {
     }
 
     pub(super) fn label_json(&self, label: &Label) -> Value {
-        let full = self
-            .repos
-            .get(&label.repo)
-            .map(|r| self.full_name(r))
-            .unwrap_or_default();
+        let full = self.repos.get(&label.repo).map(|r| self.full_name(r)).unwrap_or_default();
         json!({
             "id": label.id, "name": label.name, "exclusive": label.exclusive,
             "is_archived": label.archived, "color": label.color, "description": label.description,
@@ -156,23 +144,12 @@ impl State {
     }
 
     pub(super) fn labels_json(&self, ids: &[Id]) -> Value {
-        self.issue_labels(ids)
-            .into_iter()
-            .map(|l| self.label_json(l))
-            .collect()
+        self.issue_labels(ids).into_iter().map(|l| self.label_json(l)).collect()
     }
 
     pub(super) fn milestone_json(&self, milestone: &Milestone) -> Value {
-        let open = self
-            .issues
-            .values()
-            .filter(|i| i.milestone == Some(milestone.id) && i.open)
-            .count();
-        let closed = self
-            .issues
-            .values()
-            .filter(|i| i.milestone == Some(milestone.id) && !i.open)
-            .count();
+        let open = self.issues.values().filter(|i| i.milestone == Some(milestone.id) && i.open).count();
+        let closed = self.issues.values().filter(|i| i.milestone == Some(milestone.id) && !i.open).count();
         json!({
             "id": milestone.id, "title": milestone.title, "description": milestone.description,
             "state": "open", "open_issues": open, "closed_issues": closed,
@@ -182,8 +159,7 @@ impl State {
     }
 
     fn milestone_of(&self, id: Option<Id>) -> Value {
-        id.and_then(|id| self.milestones.get(&id))
-            .map_or(Value::Null, |m| self.milestone_json(m))
+        id.and_then(|id| self.milestones.get(&id)).map_or(Value::Null, |m| self.milestone_json(m))
     }
 
     pub(super) fn asset_json(&self, asset: &Asset) -> Value {
@@ -199,10 +175,7 @@ impl State {
     }
 
     fn people(&self, ids: &[Id]) -> (Value, Value) {
-        let all: Vec<Value> = ids
-            .iter()
-            .map(|id| self.user_json(*id, Address::NoReply, None))
-            .collect();
+        let all: Vec<Value> = ids.iter().map(|id| self.user_json(*id, Address::NoReply, None)).collect();
         match all.first() {
             Some(first) => (first.clone(), Value::Array(all)),
             None => (Value::Null, Value::Null),
@@ -210,17 +183,8 @@ impl State {
     }
 
     fn issue_html_url(&self, repo: &Repository, issue: &Issue) -> String {
-        let kind = if issue.pull.is_some() {
-            "pulls"
-        } else {
-            "issues"
-        };
-        format!(
-            "{}/{}/{kind}/{}",
-            self.root_url,
-            self.full_name(repo),
-            issue.number
-        )
+        let kind = if issue.pull.is_some() { "pulls" } else { "issues" };
+        format!("{}/{}/{kind}/{}", self.root_url, self.full_name(repo), issue.number)
     }
 
     pub(super) fn issue_json(&self, repo: &Repository, issue: &Issue, viewer: Option<Id>) -> Value {
@@ -298,10 +262,7 @@ impl State {
         });
         match self.flavour {
             Flavour::Gitea if in_list => {
-                merge(
-                    &mut out,
-                    json!({"requested_reviewers": null, "requested_reviewers_teams": null}),
-                );
+                merge(&mut out, json!({"requested_reviewers": null, "requested_reviewers_teams": null}));
             }
             Flavour::Gitea => {
                 merge(&mut out, counted);
@@ -318,20 +279,13 @@ impl State {
     }
 
     fn entry_urls(&self, entry: &Entry) -> (String, String, String) {
-        let found = self
-            .issues
-            .get(&entry.issue)
-            .and_then(|i| self.repos.get(&i.repo).map(|r| (r, i)));
+        let found = self.issues.get(&entry.issue).and_then(|i| self.repos.get(&i.repo).map(|r| (r, i)));
         let Some((repo, issue)) = found else {
             return Default::default();
         };
         let url = self.issue_html_url(repo, issue);
         let html = format!("{url}#issuecomment-{}", entry.id);
-        if issue.pull.is_some() {
-            (html, url, String::new())
-        } else {
-            (html, String::new(), url)
-        }
+        if issue.pull.is_some() { (html, url, String::new()) } else { (html, String::new(), url) }
     }
 
     pub(super) fn comment_json(&self, entry: &Entry) -> Value {
@@ -395,10 +349,7 @@ impl State {
             "updated_at": rfc3339(hook.updated), "created_at": rfc3339(hook.created),
         });
         if self.flavour == Flavour::Forgejo {
-            merge(
-                &mut out,
-                json!({"url": hook.url, "content_type": content_type, "metadata": null}),
-            );
+            merge(&mut out, json!({"url": hook.url, "content_type": content_type, "metadata": null}));
         }
         out
     }

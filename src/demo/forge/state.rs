@@ -121,10 +121,7 @@ impl Label {
         if !self.exclusive {
             return None;
         }
-        self.name
-            .rsplit_once('/')
-            .map(|(scope, _)| scope)
-            .filter(|s| !s.is_empty())
+        self.name.rsplit_once('/').map(|(scope, _)| scope).filter(|s| !s.is_empty())
     }
 }
 
@@ -303,9 +300,7 @@ pub(super) fn rfc3339(second: i64) -> String {
 impl State {
     pub(super) fn account_by_login(&self, login: &str) -> Option<&Account> {
         let lower = login.to_lowercase();
-        self.accounts
-            .values()
-            .find(|a| a.login.to_lowercase() == lower)
+        self.accounts.values().find(|a| a.login.to_lowercase() == lower)
     }
 
     /// `Ghost` where the account is gone.
@@ -315,9 +310,7 @@ impl State {
 
     pub(super) fn repo_by_name(&self, owner: Id, name: &str) -> Option<&Repository> {
         let lower = name.to_lowercase();
-        self.repos
-            .values()
-            .find(|r| r.owner == owner && r.name.to_lowercase() == lower)
+        self.repos.values().find(|r| r.owner == owner && r.name.to_lowercase() == lower)
     }
 
     pub(super) fn full_name(&self, repo: &Repository) -> String {
@@ -325,31 +318,24 @@ impl State {
     }
 
     pub(super) fn is_site_admin(&self, account: Option<Id>) -> bool {
-        account
-            .and_then(|id| self.accounts.get(&id))
-            .is_some_and(|a| a.is_admin)
+        account.and_then(|id| self.accounts.get(&id)).is_some_and(|a| a.is_admin)
     }
 
     pub(super) fn owns_org(&self, org: Id, account: Id) -> bool {
         self.is_site_admin(Some(account))
-            || self.teams.values().any(|t| {
-                t.org == org && t.permission == Access::Owner && t.members.contains(&account)
-            })
+            || self
+                .teams
+                .values()
+                .any(|t| t.org == org && t.permission == Access::Owner && t.members.contains(&account))
     }
 
     pub(super) fn in_org(&self, org: Id, account: Id) -> bool {
-        self.teams
-            .values()
-            .any(|t| t.org == org && t.members.contains(&account))
+        self.teams.values().any(|t| t.org == org && t.members.contains(&account))
     }
 
     /// What somebody may really do.
     pub(super) fn access(&self, repo: &Repository, account: Option<Id>) -> Access {
-        let public = if repo.private {
-            Access::None
-        } else {
-            Access::Read
-        };
+        let public = if repo.private { Access::None } else { Access::Read };
         let Some(account) = account else {
             return public;
         };
@@ -367,11 +353,7 @@ impl State {
             .map(|t| t.permission)
             .max()
             .unwrap_or(Access::None);
-        let invited = repo
-            .collaborators
-            .get(&account)
-            .copied()
-            .unwrap_or(Access::None);
+        let invited = repo.collaborators.get(&account).copied().unwrap_or(Access::None);
         public.max(by_team).max(invited)
     }
 
@@ -382,49 +364,24 @@ impl State {
         if self.flavour == Flavour::Forgejo || real >= Access::Admin {
             return real;
         }
-        let public = if repo.private {
-            Access::None
-        } else {
-            Access::Read
-        };
-        public.max(
-            repo.collaborators
-                .get(&account)
-                .copied()
-                .unwrap_or(Access::None),
-        )
+        let public = if repo.private { Access::None } else { Access::Read };
+        public.max(repo.collaborators.get(&account).copied().unwrap_or(Access::None))
     }
 
     pub(super) fn issue_by_number(&self, repo: Id, number: i64) -> Option<&Issue> {
-        self.issues
-            .values()
-            .find(|i| i.repo == repo && i.number == number)
+        self.issues.values().find(|i| i.repo == repo && i.number == number)
     }
 
     pub(super) fn comment_count(&self, issue: Id) -> usize {
-        self.entries
-            .values()
-            .filter(|e| e.issue == issue && matches!(e.kind, EntryKind::Comment { .. }))
-            .count()
+        self.entries.values().filter(|e| e.issue == issue && matches!(e.kind, EntryKind::Comment { .. })).count()
     }
 
     /// Appends to an issue's timeline and returns the new entry's id.
     pub(super) fn record(&mut self, issue: Id, author: Id, kind: EntryKind) -> Id {
         let id = next(&mut self.seq.entry);
         let at = now();
-        self.entries.insert(
-            id,
-            Entry {
-                id,
-                issue,
-                author,
-                created: at,
-                updated: at,
-                reactions: vec![],
-                assets: vec![],
-                kind,
-            },
-        );
+        self.entries
+            .insert(id, Entry { id, issue, author, created: at, updated: at, reactions: vec![], assets: vec![], kind });
         if let Some(issue) = self.issues.get_mut(&issue) {
             issue.updated = issue.updated.max(at);
         }
@@ -443,18 +400,12 @@ impl State {
     pub(super) fn remove_repo(&mut self, repo: Id) {
         self.repos.remove(&repo);
         self.former_repos.retain(|_, target| *target != repo);
-        let issues: BTreeSet<Id> = self
-            .issues
-            .values()
-            .filter(|i| i.repo == repo)
-            .map(|i| i.id)
-            .collect();
+        let issues: BTreeSet<Id> = self.issues.values().filter(|i| i.repo == repo).map(|i| i.id).collect();
         self.entries.retain(|_, e| !issues.contains(&e.issue));
         self.issues.retain(|id, _| !issues.contains(id));
         self.labels.retain(|_, l| l.repo != repo);
         self.milestones.retain(|_, m| m.repo != repo);
-        self.hooks
-            .retain(|_, h| h.owner != HookOwner::Repository(repo));
+        self.hooks.retain(|_, h| h.owner != HookOwner::Repository(repo));
         for team in self.teams.values_mut() {
             team.repositories.remove(&repo);
         }

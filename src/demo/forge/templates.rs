@@ -24,13 +24,7 @@ const PLACES: [&str; 8] = [
 ];
 
 pub(super) async fn list(call: &Call<'_>, repo: Id) -> Answer {
-    let branch = call
-        .forge
-        .state()
-        .repos
-        .get(&repo)
-        .map(|r| r.default_branch.clone())
-        .unwrap_or_default();
+    let branch = call.forge.state().repos.get(&repo).map(|r| r.default_branch.clone()).unwrap_or_default();
     let git = &call.forge.git;
     let Some(commit) = git.branch(repo, &branch).await else {
         return Ok(Reply::json(200, &json!([])));
@@ -66,16 +60,8 @@ pub(super) async fn list(call: &Call<'_>, repo: Id) -> Answer {
 
 fn words(value: &Value) -> Vec<String> {
     match value {
-        Value::Array(all) => all
-            .iter()
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect(),
-        Value::String(text) => text
-            .split(',')
-            .map(|w| w.trim().to_owned())
-            .filter(|w| !w.is_empty())
-            .collect(),
+        Value::Array(all) => all.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        Value::String(text) => text.split(',').map(|w| w.trim().to_owned()).filter(|w| !w.is_empty()).collect(),
         _ => vec![],
     }
 }
@@ -85,11 +71,7 @@ fn listed(head: &Value, content: &str, body: Value, path: &str, flavour: Flavour
     if text("name").is_empty() || text("about").is_empty() && text("description").is_empty() {
         return None;
     }
-    let about = if text("about").is_empty() {
-        text("description")
-    } else {
-        text("about")
-    };
+    let about = if text("about").is_empty() { text("description") } else { text("about") };
     let reference = text("ref");
     let mut out = json!({
         "name": text("name"), "title": text("title"), "about": about, "labels": words(&head["labels"]),
@@ -97,11 +79,7 @@ fn listed(head: &Value, content: &str, body: Value, path: &str, flavour: Flavour
     });
     if flavour == Flavour::Gitea {
         let assignees = words(&head["assignees"]);
-        let assignees = if assignees.is_empty() {
-            Value::Null
-        } else {
-            json!(assignees)
-        };
+        let assignees = if assignees.is_empty() { Value::Null } else { json!(assignees) };
         super::shapes::merge(&mut out, json!({"assignees": assignees}));
     }
     Some(out)
@@ -112,9 +90,7 @@ fn form(text: &str, path: &str, flavour: Flavour) -> Option<Value> {
     let mut fields = Vec::new();
     for (at, field) in read["body"].as_array()?.iter().enumerate() {
         let kind = field["type"].as_str()?;
-        let id = field["id"]
-            .as_str()
-            .map_or_else(|| at.to_string(), str::to_owned);
+        let id = field["id"].as_str().map_or_else(|| at.to_string(), str::to_owned);
         let visible = match &field["visible"] {
             Value::Array(all) => Value::Array(all.clone()),
             _ if kind == "markdown" => json!(["form"]),
@@ -146,11 +122,7 @@ fn read_yaml(text: &str) -> Option<Value> {
     let lines: Vec<Line<'_>> = text
         .lines()
         .filter(|l| *l != "---")
-        .map(|raw| Line {
-            indent: raw.len() - raw.trim_start_matches(' ').len(),
-            text: raw.trim(),
-            raw,
-        })
+        .map(|raw| Line { indent: raw.len() - raw.trim_start_matches(' ').len(), text: raw.trim(), raw })
         .collect();
     let mut at = 0;
     let value = block(&lines, &mut at, 0, 0)?;
@@ -159,10 +131,7 @@ fn read_yaml(text: &str) -> Option<Value> {
 }
 
 fn skip_blank(lines: &[Line<'_>], at: &mut usize) {
-    while lines
-        .get(*at)
-        .is_some_and(|l| l.text.is_empty() || l.text.starts_with('#'))
-    {
+    while lines.get(*at).is_some_and(|l| l.text.is_empty() || l.text.starts_with('#')) {
         *at += 1;
     }
 }
@@ -193,9 +162,8 @@ fn block(lines: &[Line<'_>], at: &mut usize, least: usize, depth: usize) -> Opti
         let mut items = Vec::new();
         loop {
             skip_blank(lines, at);
-            let Some(line) = lines
-                .get(*at)
-                .filter(|l| l.indent == indent && (l.text == "-" || l.text.starts_with("- ")))
+            let Some(line) =
+                lines.get(*at).filter(|l| l.indent == indent && (l.text == "-" || l.text.starts_with("- ")))
             else {
                 break;
             };
@@ -217,26 +185,13 @@ fn block(lines: &[Line<'_>], at: &mut usize, least: usize, depth: usize) -> Opti
     }
     let mut map = Map::new();
     keys(lines, at, indent, depth, &mut map)?;
-    if map.is_empty() {
-        None
-    } else {
-        Some(Value::Object(map))
-    }
+    if map.is_empty() { None } else { Some(Value::Object(map)) }
 }
 
-fn keys(
-    lines: &[Line<'_>],
-    at: &mut usize,
-    indent: usize,
-    depth: usize,
-    map: &mut Map<String, Value>,
-) -> Option<()> {
+fn keys(lines: &[Line<'_>], at: &mut usize, indent: usize, depth: usize, map: &mut Map<String, Value>) -> Option<()> {
     loop {
         skip_blank(lines, at);
-        let Some(line) = lines
-            .get(*at)
-            .filter(|l| l.indent == indent && !l.text.starts_with("- "))
-        else {
+        let Some(line) = lines.get(*at).filter(|l| l.indent == indent && !l.text.starts_with("- ")) else {
             return Some(());
         };
         let (name, value) = key(line.text)?;
@@ -246,34 +201,19 @@ fn keys(
 }
 
 /// The value of a key: on its line, below it, or a block text.
-fn entry(
-    value: &str,
-    lines: &[Line<'_>],
-    at: &mut usize,
-    indent: usize,
-    depth: usize,
-) -> Option<Value> {
+fn entry(value: &str, lines: &[Line<'_>], at: &mut usize, indent: usize, depth: usize) -> Option<Value> {
     if value.is_empty() || value.starts_with('#') {
         skip_blank(lines, at);
         // A list may stand at the key's own indent.
-        let list = lines
-            .get(*at)
-            .is_some_and(|l| l.indent == indent && l.text.starts_with("- "));
+        let list = lines.get(*at).is_some_and(|l| l.indent == indent && l.text.starts_with("- "));
         return block(lines, at, if list { indent } else { indent + 1 }, depth + 1);
     }
     if !value.starts_with(['|', '>']) {
         return scalar(value);
     }
     let mut texts: Vec<&str> = Vec::new();
-    let inner = lines
-        .get(*at..)?
-        .iter()
-        .find(|l| !l.text.is_empty())
-        .map_or(0, |l| l.indent);
-    while let Some(line) = lines
-        .get(*at)
-        .filter(|l| l.text.is_empty() || l.indent > indent)
-    {
+    let inner = lines.get(*at..)?.iter().find(|l| !l.text.is_empty()).map_or(0, |l| l.indent);
+    while let Some(line) = lines.get(*at).filter(|l| l.text.is_empty() || l.indent > indent) {
         texts.push(line.raw.get(inner..).unwrap_or_default());
         *at += 1;
     }
@@ -288,12 +228,7 @@ fn entry(
 fn scalar(text: &str) -> Option<Value> {
     if let Some(inner) = text.strip_prefix('[') {
         let inner = inner.strip_suffix(']')?;
-        return inner
-            .split(',')
-            .map(str::trim)
-            .filter(|p| !p.is_empty())
-            .map(scalar)
-            .collect();
+        return inner.split(',').map(str::trim).filter(|p| !p.is_empty()).map(scalar).collect();
     }
     if text.starts_with('"') {
         return serde_json::from_str(text).ok();
@@ -309,8 +244,6 @@ fn scalar(text: &str) -> Option<Value> {
         "true" => Value::Bool(true),
         "false" => Value::Bool(false),
         "null" | "~" => Value::Null,
-        _ => plain
-            .parse::<i64>()
-            .map_or_else(|_| Value::String(plain.to_owned()), Value::from),
+        _ => plain.parse::<i64>().map_or_else(|_| Value::String(plain.to_owned()), Value::from),
     })
 }

@@ -1,0 +1,327 @@
+//! `cell_start`: from an accepted command to the agent's `exec`, everything
+//! on record.
+
+use crate::report::{Figure, Limit, Report, median, milliseconds};
+use crate::Place;
+use anyhow::Context as _;
+use lazarus::backend::{Backend, Plan, ProcessBackend};
+use lazarus::cell::{
+    Actor, AgentRun, Approval, At, AutoRevive, BackendKind, Cell, CellId, Effect, Input, Isolation, Network, Policy,
+    Spec, decide, evolve,
+};
+use lazarus::keeper::{StartAgent, View};
+use lazarus::mission::ApprovedText;
+use lazarus::sandbox::LandlockPaths;
+use lazarus::store::{EffectRow, EffectState, NewEntry, Store, Tx};
+use lazarus::workspace::{Home, Roots};
+use serde_json::json;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+const WARM: usize = 10;
+const ROUNDS: usize = 100;
+const DOCKER_ROUNDS: usize = 5;
+const AGENT: &str = "true";
+
+pub fn spec() -> Spec {
+    Spec {
+        agents: vec![AGENT.to_owned()],
+        backend: BackendKind::Process,
+        isolation: Isolation::Level2,
+        network: Network::None,
+        hosts: vec![],
+        ttl: 14_400_000,
+        model: None,
+        task: None,
+        auto_revive: AutoRevive::No,
+    }
+}
+
+pub fn policy() -> Policy {
+    Policy {
+        ttl_max: 86_400_000,
+        invitation_ttl: 900_000,
+        closed_grace: 1_800_000,
+        archive_retention: 2_592_000_000,
+        guests: false,
+        substitutes: false,
+        max_retries: 3,
+        participants_max: 32,
+    }
+}
+
+pub fn new_cell() -> CellId {
+    let mut bytes = [0; 10];
+    getrandom::fill(&mut bytes).unwrap();
+    CellId::from_random(bytes)
+}
+
+fn director() -> Actor {
+    Actor::Person { id: 3, login: "director".to_owned() }
+}
+
+fn now() -> At {
+    At(jiff::Timestamp::now().as_millisecond())
+}
+
+/// Decides and stores as the engine does: ledger, registry, effects.
+fn apply(tx: &Tx<'_>, known: Option<Cell>, id: &CellId, input: &Input, actor: &Actor) -> Cell {
+    let at = now();
+    let (events, effects) = decide(known.as_ref(), input, actor, at).unwrap();
+    let mut cell = known;
+    for event in &events {
+        tx.append(&NewEntry {
+            at: at.0,
+            mission: "1#1".to_owned(),
+            cell: id.to_string(),
+            actor: serde_json::to_string(actor).unwrap(),
+            action: event.action().to_owned(),
+            data: serde_json::to_string(event).unwrap(),
+        })
+        .unwrap();
+        cell = evolve(cell, event, at);
+    }
+    let cell = cell.unwrap();
+    tx.put_cell(&cell, at.0).unwrap();
+    for (index, effect) in effects.iter().enumerate() {
+        tx.queue(&effect_row(id, index, effect), at.0).unwrap();
+    }
+    cell
+}
+
+fn effect_row(cell: &CellId, index: usize, effect: &Effect) -> EffectRow {
+    EffectRow {
+        seq: 0,
+        id: format!("{cell}-{index}"),
+        lane: format!("cell:{cell}"),
+        mission: "1#1".to_owned(),
+        cell: Some(cell.to_string()),
+        kind: "cell".to_owned(),
+        data: serde_json::to_string(effect).unwrap(),
+        attempts: 0,
+        not_before: 0,
+    }
+}
+
+/// A cell that was approved and started, as its row would be.
+pub fn approve(tx: &Tx<'_>, id: &CellId, text: &ApprovedText, spec: Spec) -> Cell {
+    let propose = Input::Propose { id: id.clone(), mission: "1#1".to_owned(), spec, policy: policy() };
+    let cell = apply(tx, None, id, &propose, &director());
+    let approval = Approval { text: text.hash.clone(), by: vec![director()] };
+    apply(tx, Some(cell), id, &Input::Approve { approval }, &director())
+}
+
+struct Bench {
+    store: Store,
+    backend: ProcessBackend,
+    roots: Roots,
+    text: ApprovedText,
+}
+
+/// How long the parts of one start took, in milliseconds from its beginning.
+struct Took {
+    accepted: f64,
+    cell: f64,
+    exec: f64,
+    recorded: f64,
+}
+
+impl Bench {
+    async fn one(&self) -> anyhow::Result<Took> {
+        let id = new_cell();
+        let home = self.roots.home(&id);
+        // The home is made beforehand, as the clone is, and given to the cell.
+        home.make(&[AGENT.to_owned()])?;
+        std::fs::create_dir(home.path.join("project"))?;
+        let uid = self.backend.agents_uid(1).await;
+        if let Some(uid) = uid {
+            home.give_to(uid)?;
+        }
+        let took = self.timed(&id, &home).await;
+        let ended = self.backend.stop(self.plan(&id, &home), None).await;
+        self.roots.scrub(&id)?;
+        ended?;
+        took
+    }
+
+    fn plan(&self, id: &CellId, home: &Home) -> Plan {
+        Plan {
+            cell: id.clone(),
+            home: home.path.clone(),
+            slot: 1,
+            isolation: Isolation::Level1,
+            network: Network::None,
+            read_paths: vec![],
+            open_files: 1024,
+            file_size: 4 << 30,
+            processes: 512,
+        }
+    }
+
+    async fn timed(&self, id: &CellId, home: &Home) -> anyhow::Result<Took> {
+        let (cell_id, text) = (id.clone(), self.text.clone());
+        let start = Instant::now();
+        // What the command comes to, in the ledger and the registry.
+        let cell = self.store.transact(move |tx| Ok(approve(tx, &cell_id, &text, spec()))).await?;
+        let claimed = self.store.transact(|tx| tx.claim(now().0, 16)).await?;
+        let name = id.to_string();
+        let row = self.store.read(move |tx| tx.cell(&name)).await?.context("the cell is not in the registry")?;
+        let accepted = milliseconds(start);
+        home.write_record("mission.md", format!("# {}\n\n{}\n", self.text.title, self.text.body).as_bytes())?;
+        let record = json!({"cell_id": cell.id, "mission": cell.mission, "agents": cell.spec.agents, "slot": row.slot});
+        home.write_record("cell.json", format!("{record:#}\n").as_bytes())?;
+        let running = self.backend.start(self.plan(id, home)).await?;
+        let in_cell = milliseconds(start);
+        let prompt = home.write_prompt(AGENT, 1, &self.text, &[])?;
+        let walled = running.isolation >= Some(Isolation::Level2);
+        let place = |inside: &str| if walled { PathBuf::from("/cell").join(inside) } else { home.path.join(inside) };
+        let mut write = vec![place("shared"), place("home").join(AGENT), place("project")];
+        write.extend(
+            ["/tmp", "/dev/shm", "/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/pts", "/dev/ptmx"].map(PathBuf::from),
+        );
+        let order = StartAgent {
+            agent: AGENT.to_owned(),
+            run: 1,
+            argv: vec!["/bin/true".to_owned()],
+            env: vec![
+                ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
+                ("HOME".to_owned(), place("home").join(AGENT).display().to_string()),
+                ("LAZARUS_PROMPT".to_owned(), place(".lazarus").join(prompt).display().to_string()),
+            ],
+            stdin: None,
+            cwd: place("project"),
+            view: View::Work,
+            paths: LandlockPaths { read: vec![PathBuf::from("/")], write },
+        };
+        self.backend.start_agent(id.clone(), order).await?;
+        let exec = milliseconds(start);
+        // That it runs, in the ledger and the registry.
+        let runs = vec![AgentRun { agent: AGENT.to_owned(), number: 1 }];
+        let (effects, facts) = (claimed, json!({"running": running}).to_string());
+        let input = json!({"input": "started", "cell": id, "runs": runs}).to_string();
+        let key = format!("effect:{id}:0");
+        let receive = key.clone();
+        self.store
+            .transact(move |tx| {
+                for effect in &effects {
+                    tx.settle(&effect.id, EffectState::Done, None)?;
+                }
+                tx.receive(&receive, "1#1", &input, now().0).map(|_| ())
+            })
+            .await?;
+        let cell_id = id.clone();
+        self.store
+            .transact(move |tx| {
+                for row in tx.waiting_inputs(32)? {
+                    tx.put_facts(cell_id.as_str(), &facts)?;
+                    apply(tx, Some(cell.clone()), &cell_id, &Input::Started { runs: runs.clone() }, &Actor::System);
+                    tx.handled(row.seq, None)?;
+                }
+                Ok(())
+            })
+            .await?;
+        Ok(Took { accepted, cell: in_cell, exec, recorded: milliseconds(start) })
+    }
+}
+
+const BWRAP: [&str; 9] = ["--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "/bin/true"];
+
+/// Spawn to exit, in milliseconds.
+fn run(command: &mut Command) -> anyhow::Result<f64> {
+    let start = Instant::now();
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    let took = milliseconds(start);
+    anyhow::ensure!(status.success(), "it ended with {status}");
+    Ok(took)
+}
+
+fn bwrap() -> anyhow::Result<f64> {
+    run(Command::new("bwrap").args(BWRAP))
+}
+
+pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
+    println!("cell_start: {ROUNDS} starts, each beside its anchor");
+    let place = Place::new("start")?;
+    let at = |name: &str| place.0.join(name);
+    let roots = Roots {
+        cells: at("cells"),
+        graveyard: at("graveyard"),
+        archive: at("archive"),
+        run: at("run"),
+        mirrors: at("mirrors"),
+    };
+    roots.make()?;
+    let (send, mut facts) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move { while facts.recv().await.is_some() {} });
+    let bench = Bench {
+        store: Store::open(&at("registry.sqlite"))?,
+        backend: ProcessBackend::new(roots.run.clone(), send)?,
+        roots,
+        text: ApprovedText::new("[mission] tidy the parser", &"Make it faster, and say what you did.\n".repeat(20)),
+    };
+    let text = bench.text.clone();
+    bench.store.transact(move |tx| tx.put_text(&text)).await?;
+    let level = bench.backend.probe().await?;
+    let mut ours: Vec<Took> = vec![];
+    let mut theirs = vec![];
+    let mut not_run = None;
+    for round in 0..WARM + ROUNDS {
+        if not_run.is_none() {
+            match tokio::task::spawn_blocking(bwrap).await? {
+                Ok(took) if round >= WARM => theirs.push(took),
+                Ok(_) => {}
+                Err(error) => not_run = Some(error.to_string()),
+            }
+        }
+        let took = bench.one().await?;
+        if round >= WARM {
+            ours.push(took);
+        }
+    }
+    let part = |pick: fn(&Took) -> f64| median(&ours.iter().map(pick).collect::<Vec<_>>());
+    if !level.level_2() {
+        report.note("cell_start: this host gives no level_2, so the cells had fewer walls than the anchor's");
+    }
+    let anchor = match &not_run {
+        None => ("bwrap --unshare-all".to_owned(), Some(median(&theirs))),
+        Some(why) => (format!("bwrap, not run: {why}"), None),
+    };
+    report.add(Figure {
+        name: "cell_start",
+        value: part(|t| t.recorded),
+        unit: "ms",
+        anchor: Some(anchor),
+        limit: Limit::RatioAtMost(1.5),
+    });
+    report.note(format!(
+        "cell_start, in parts: command on record {:.2} ms, keeper ready {:.2} ms, exec {:.2} ms, start on record {:.2} ms",
+        part(|t| t.accepted),
+        part(|t| t.cell),
+        part(|t| t.exec),
+        part(|t| t.recorded)
+    ));
+    report.note(tokio::task::spawn_blocking(docker).await?);
+    Ok(())
+}
+
+/// `docker run`, where there is an engine and an image; nothing is fetched.
+fn docker() -> String {
+    let output = |args: &[&str]| {
+        Command::new("docker").args(args).stdin(Stdio::null()).stderr(Stdio::null()).output().ok().filter(|o| o.status.success())
+    };
+    if output(&["info"]).is_none() {
+        return "docker run, not run: there is no engine here".to_owned();
+    }
+    let images = output(&["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]).map(|o| o.stdout).unwrap_or_default();
+    let images = String::from_utf8_lossy(&images).into_owned();
+    let small = images.lines().find(|i| ["alpine", "busybox", "debian", "ubuntu"].iter().any(|s| i.starts_with(s)));
+    let Some(image) = small else { return "docker run, not run: no small image is here".to_owned() };
+    let runs: anyhow::Result<Vec<f64>> = (0..DOCKER_ROUNDS)
+        .map(|_| run(Command::new("docker").args(["run", "--rm", "--network", "none", image, "/bin/true"])))
+        .collect();
+    match runs {
+        Ok(runs) => format!("docker run of {image}, spawn to exit: {:.0} ms", median(&runs)),
+        Err(error) => format!("docker run, not run: {error}"),
+    }
+}

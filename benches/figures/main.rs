@@ -1,0 +1,115 @@
+//! The figures of `docs/figures.md`, ours and their anchors side by side in one
+//! run: `make bench`, or `make bench ONLY="cell_start status"` for some alone.
+//!
+//! Everything runs on loopback and below the target directory. The daemon is
+//! the real binary as a process; a small forge that answers at once is in this
+//! one. Cells and processes that were started are ended, also after a failure.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
+
+mod cell_start;
+mod daemon;
+mod forge;
+mod idle_cell;
+mod ingest;
+mod report;
+mod status;
+
+use anyhow::Context as _;
+use report::Report;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+// As in the binary: what is compared with it must not differ in this.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The binary that is measured.
+const LAZARUS: &str = env!("CARGO_BIN_EXE_lazarus");
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let rest = arguments.get(1..).unwrap_or_default();
+    match arguments.first().map(String::as_str) {
+        // What `ProcessBackend` asks of the program that it is in.
+        Some("cell-launch") => {
+            return ExitCode::from(lazarus::keeper::launch(Path::new(&rest[0])) as u8);
+        }
+        Some("cell-probe") => {
+            lazarus::cli::print_probe();
+            return ExitCode::SUCCESS;
+        }
+        Some("anchor-door") => return ended(ingest::anchor_door()),
+        Some("load") => return ended(ingest::load(rest)),
+        _ => {}
+    }
+    if !arguments.iter().any(|a| a == "--bench") {
+        // `cargo test --all-targets` runs this too; it is not a test.
+        println!("the figures are measured by `make bench`");
+        return ExitCode::SUCCESS;
+    }
+    let only: Vec<&str> = arguments.iter().map(String::as_str).filter(|a| !a.starts_with("--")).collect();
+    ended(measure(&only))
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("figures: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// As many threads as the daemon has.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(16).enable_all().build()?)
+}
+
+/// A fresh directory below the target directory, removed at the end.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> anyhow::Result<Self> {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("figures-{}-{name}", std::process::id()));
+        std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
+            .create(&path)
+            .with_context(|| format!("making {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn measure(only: &[&str]) -> anyhow::Result<()> {
+    let names = [
+        "cell_start", "command_to_comment_p50", "command_to_comment_p99", "ingest", "idle_cell", "daemon_memory",
+        "adopt", "status",
+    ];
+    if let Some(unknown) = only.iter().find(|o| !names.iter().any(|n| n.starts_with(**o))) {
+        anyhow::bail!("`{unknown}` is no figure; there are {}", names.join(", "));
+    }
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|o| name.starts_with(o));
+    let mut report = Report::default();
+    if wanted("cell_start") {
+        runtime()?.block_on(cell_start::measure(&mut report)).context("cell_start")?;
+    }
+    if wanted("command_to_comment_p50") || wanted("daemon_memory") || wanted("adopt") {
+        runtime()?.block_on(daemon::measure(&mut report)).context("command_to_comment, daemon_memory, adopt")?;
+    }
+    if wanted("ingest") {
+        runtime()?.block_on(ingest::measure(&mut report)).context("ingest")?;
+    }
+    if wanted("idle_cell") {
+        idle_cell::measure(&mut report).context("idle_cell")?;
+    }
+    if wanted("status") {
+        runtime()?.block_on(status::measure(&mut report)).context("status")?;
+    }
+    report.finish()
+}

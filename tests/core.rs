@@ -1,0 +1,25 @@
+//! The pure core, driven through random histories: the lifecycle and roles of
+//! one cell, approvals and councils, and that none of it can reach outside.
+//!
+//! `tests/core/history.rs` makes the histories; the other files say what must
+//! hold in each of them. A history that once failed is kept in
+//! `proptest-regressions/` and is tried first ever after.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs
+)]
+
+#[path = "core/council.rs"]
+mod council;
+#[path = "core/documents.rs"]
+mod documents;
+#[path = "core/history.rs"]
+mod history;
+#[path = "core/lifecycle.rs"]
+mod lifecycle;
+#[path = "core/purity.rs"]
+mod purity;
+#[path = "core/smallest.rs"]
+mod smallest;
