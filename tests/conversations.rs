@@ -17,10 +17,14 @@ mod command_line;
 mod crash;
 #[path = "conversations/door.rs"]
 mod door;
+#[path = "conversations/lifecycle.rs"]
+mod lifecycle;
 #[path = "conversations/lossy.rs"]
 mod lossy;
 #[path = "conversations/main_job.rs"]
 mod main_job;
+#[path = "conversations/moods.rs"]
+mod moods;
 #[path = "conversations/people_and_forge.rs"]
 mod people_and_forge;
 #[path = "conversations/publication.rs"]

@@ -221,11 +221,33 @@ async fn threat_30_a_ledger_that_was_tampered_with_is_found_out() {
         );
         drop(connection);
         if changed.is_ok_and(|rows| rows == 1) {
+            for show in [&["ledger", "show"][..], &["ledger", "show", "--json"]] {
+                let shown = world.cli(show);
+                assert!(!shown.all().contains("panicked"), "a changed `{column}` makes it panic:\n{}", shown.all());
+            }
             let output = world.cli(&["ledger", "verify"]);
             assert!(!output.status.success(), "a changed `{column}` was not seen:\n{}", output.all());
             let first_bad: i64 = middle + 1;
             assert!(output.all().contains(&first_bad.to_string()), "entry {first_bad} is not named:\n{}", output.all());
         }
+        restore();
+    }
+    for (column, value) in [
+        ("hash", "''"),
+        ("hash", "'\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}'"),
+        ("previous", "''"),
+        ("at", "9223372036854775807"),
+        ("actor", "'\u{1b}[2J'"),
+    ] {
+        let connection = open();
+        connection
+            .execute_batch(&format!("UPDATE ledger SET \"{column}\" = {value} WHERE \"{key}\" = {middle}"))
+            .unwrap();
+        drop(connection);
+        let shown = world.cli(&["ledger", "show"]);
+        assert!(!shown.all().contains("panicked"), "{column} = {value} makes it panic:\n{}", shown.all());
+        assert!(!shown.all().contains('\u{1b}'), "a terminal escape is printed");
+        assert!(!world.cli(&["ledger", "verify"]).status.success(), "{column} = {value} was not seen");
         restore();
     }
     // Removed, moved.

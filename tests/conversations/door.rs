@@ -188,17 +188,14 @@ async fn threat_04_monstrous_deliveries_take_bounded_time_and_others_go_on() {
     let status = request.header("Content-Encoding", "gzip").send().await.unwrap().status().as_u16();
     assert!((400..500).contains(&status), "gzip: {status}");
 
-    // Fifty clients that send a byte and then think.
+    // Clients that send a byte and then think, within the head or within the body.
     let address = world.installation().listen;
     let mut slow = Vec::new();
-    for _ in 0..50 {
+    for number in 0..400 {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        tokio::io::AsyncWriteExt::write_all(
-            &mut stream,
-            b"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n{",
-        )
-        .await
-        .unwrap();
+        let head = "POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n";
+        let text = if number % 2 == 0 { head.to_owned() } else { format!("{head}\r\n{{") };
+        tokio::io::AsyncWriteExt::write_all(&mut stream, text.as_bytes()).await.unwrap();
         slow.push(stream);
     }
     let started = Instant::now();

@@ -60,13 +60,15 @@ pub struct WorldOptions {
     /// Name the director in the configuration and leave the repository's
     /// administrators out.
     pub configured_director: bool,
+    /// Further lines for `[policy]`.
+    pub policy: String,
     /// Further TOML for the configuration.
     pub config: String,
 }
 
 impl Default for WorldOptions {
     fn default() -> Self {
-        Self { start: true, reconcile: "60s", configured_director: false, config: String::new() }
+        Self { start: true, reconcile: "60s", configured_director: false, policy: String::new(), config: String::new() }
     }
 }
 
@@ -255,7 +257,7 @@ impl World {
              [webhook]\nlisten = \"{listen}\"\npublic_url = \"http://{listen}\"\nsecret_file = \"webhook.secret\"\n\
              [paths]\ndata = {data:?}\n\
              [[repositories]]\nname = {repo:?}\n{directors}\n\
-             [policy]\n{isolation}\n\
+             [policy]\n{isolation}\n{policy}\n\
              [reconcile]\ninterval = {reconcile:?}\n\
              [agents.sleeper]\ndescription = \"Sleeps until it is ended\"\nargv = [\"sleep\", \"3600\"]\nprompt = \"stdin\"\n\
              [agents.crasher]\ndescription = \"Ends badly at once\"\nargv = [\"sh\", \"-c\", \"exit 3\"]\nprompt = \"stdin\"\n\
@@ -268,6 +270,7 @@ impl World {
             data = self.data().to_string_lossy(),
             repo = self.repository(),
             isolation = isolation_line(),
+            policy = options.policy,
             reconcile = options.reconcile,
             looker = LOOKER,
             more = options.config,
