@@ -4,12 +4,7 @@
 //! `tests/core/history.rs` makes the histories; the other files say what must
 //! hold in each of them. A history that once failed is kept in
 //! `proptest-regressions/` and is tried first ever after.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    missing_docs
-)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 #[path = "core/council.rs"]
 mod council;

@@ -1,8 +1,8 @@
 //! `cell_start`: from an accepted command to the agent's `exec`, everything
 //! on record.
 
-use crate::report::{Figure, Limit, Report, median, milliseconds};
 use crate::Place;
+use crate::report::{Figure, Limit, Report, median, milliseconds};
 use anyhow::Context as _;
 use lazarus::backend::{Backend, Plan, ProcessBackend};
 use lazarus::cell::{
@@ -177,7 +177,8 @@ impl Bench {
         let place = |inside: &str| if walled { PathBuf::from("/cell").join(inside) } else { home.path.join(inside) };
         let mut write = vec![place("shared"), place("home").join(AGENT), place("project")];
         write.extend(
-            ["/tmp", "/dev/shm", "/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/pts", "/dev/ptmx"].map(PathBuf::from),
+            ["/tmp", "/dev/shm", "/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/pts", "/dev/ptmx"]
+                .map(PathBuf::from),
         );
         let order = StartAgent {
             agent: AGENT.to_owned(),
@@ -307,7 +308,13 @@ pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
 /// `docker run`, where there is an engine and an image; nothing is fetched.
 fn docker() -> String {
     let output = |args: &[&str]| {
-        Command::new("docker").args(args).stdin(Stdio::null()).stderr(Stdio::null()).output().ok().filter(|o| o.status.success())
+        Command::new("docker")
+            .args(args)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output()
+            .ok()
+            .filter(|o| o.status.success())
     };
     if output(&["info"]).is_none() {
         return "docker run, not run: there is no engine here".to_owned();

@@ -36,7 +36,8 @@ impl Installation {
     pub fn new(place: &Path, forge: &str) -> anyhow::Result<Self> {
         let listen = free_address()?;
         for (name, value) in [("forge.token", "a token of the benchmarks"), ("webhook.secret", SECRET)] {
-            let mut file = std::fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(place.join(name))?;
+            let mut file =
+                std::fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(place.join(name))?;
             writeln!(file, "{value}")?;
         }
         // A host that gives no level_2 (a container) still has figures.
@@ -242,8 +243,7 @@ pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
     let forge = QuickForge::start(&place.0).await?;
     let installation = Installation::new(&place.0, &forge.url)?;
     let mut daemon = Daemon::start(&installation)?;
-    let mut world =
-        World { installation, forge, deliveries: Deliveries::new()?, http: client()?, comments: 0 };
+    let mut world = World { installation, forge, deliveries: Deliveries::new()?, http: client()?, comments: 0 };
     daemon.ready(&world.http, world.installation.listen).await?;
     let empty = kilobytes(daemon.pid(), "status", "VmRSS:")?;
 
@@ -308,7 +308,13 @@ pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
         inside.extend(count("milliseconds=").map(|n| n as f64));
         daemon.ready(&world.http, world.installation.listen).await?;
     }
-    report.add(Figure { name: "adopt", value: median(&adopted), unit: "ms", anchor: None, limit: Limit::Value(1000.0) });
+    report.add(Figure {
+        name: "adopt",
+        value: median(&adopted),
+        unit: "ms",
+        anchor: None,
+        limit: Limit::Value(1000.0),
+    });
     report.note(format!("adopt: {:.0} ms of it by the daemon's own count", median(&inside)));
     let resident = kilobytes(daemon.pid(), "status", "VmRSS:")?;
     report.note(format!("daemon_memory after adoption alone: {:.1} MB", resident / 1024.0));

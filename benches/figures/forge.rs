@@ -159,7 +159,9 @@ async fn answer(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, bod
             let _ = shared.posted.send(Posted { issue: number(n), body: text.clone(), at });
             (StatusCode::CREATED, axum::Json(comment(id, number(n), (BOT, "lazarus"), &text))).into_response()
         }
-        ("PATCH", ["repos", "acme", "widget", "issues", "comments", id]) => ok(comment(number(id), 1, (BOT, "lazarus"), "")),
+        ("PATCH", ["repos", "acme", "widget", "issues", "comments", id]) => {
+            ok(comment(number(id), 1, (BOT, "lazarus"), ""))
+        }
         ("POST", ["repos", "acme", "widget", "issues", .., "reactions"]) => {
             (StatusCode::CREATED, axum::Json(json!({"user": user(BOT, "lazarus"), "content": "eyes"}))).into_response()
         }

@@ -121,7 +121,8 @@ pub fn load(arguments: &[String]) -> anyhow::Result<()> {
             connected.push((stream, share));
         }
         let begun = Instant::now();
-        let tasks: Vec<_> = connected.into_iter().map(|(stream, share)| tokio::spawn(send_all(stream, share))).collect();
+        let tasks: Vec<_> =
+            connected.into_iter().map(|(stream, share)| tokio::spawn(send_all(stream, share))).collect();
         for task in tasks {
             task.await??;
         }
@@ -144,11 +145,7 @@ async fn send_all(mut stream: TcpStream, share: Vec<Vec<u8>>) -> anyhow::Result<
                 break;
             }
         }
-        anyhow::ensure!(
-            answer.starts_with(b"HTTP/1.1 204"),
-            "answered: {}",
-            String::from_utf8_lossy(&answer[..held])
-        );
+        anyhow::ensure!(answer.starts_with(b"HTTP/1.1 204"), "answered: {}", String::from_utf8_lossy(&answer[..held]));
     }
     Ok(())
 }

@@ -88,8 +88,14 @@ impl Drop for Place {
 
 fn measure(only: &[&str]) -> anyhow::Result<()> {
     let names = [
-        "cell_start", "command_to_comment_p50", "command_to_comment_p99", "ingest", "idle_cell", "daemon_memory",
-        "adopt", "status",
+        "cell_start",
+        "command_to_comment_p50",
+        "command_to_comment_p99",
+        "ingest",
+        "idle_cell",
+        "daemon_memory",
+        "adopt",
+        "status",
     ];
     if let Some(unknown) = only.iter().find(|o| !names.iter().any(|n| n.starts_with(**o))) {
         anyhow::bail!("`{unknown}` is no figure; there are {}", names.join(", "));

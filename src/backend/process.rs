@@ -103,7 +103,8 @@ impl ProcessBackend {
         if best == Isolation::Level1 && uid_0 && report.landlock.is_none() {
             return Err(BackendError::Isolation {
                 asked,
-                why: "agents would run as user 0 with nothing around them; run Lazarus as an ordinary user here".to_owned(),
+                why: "agents would run as user 0 with nothing around them; run Lazarus as an ordinary user here"
+                    .to_owned(),
             });
         }
         if asked > best {

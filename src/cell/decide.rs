@@ -302,7 +302,9 @@ pub enum Refusal {
         number: u32,
     },
     /// The approval does not hold any more.
-    #[error("the text was changed after it was approved; a director's `/summon`, or `/approve` of the new proposal, starts a new cell")]
+    #[error(
+        "the text was changed after it was approved; a director's `/summon`, or `/approve` of the new proposal, starts a new cell"
+    )]
     ApprovalVoid,
     /// It was never approved.
     #[error("this cell was never approved; a director's `/summon`, or `/approve` of a new proposal, starts one")]
@@ -451,10 +453,9 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
             match participant.open_invitation() {
                 None => Err(Refusal::AlreadyIn { identity: identity.clone(), role: participant.role }),
                 Some(until) if until <= now => Err(Refusal::NotInvited(identity.clone())),
-                Some(_) => Ok((
-                    vec![Event::Accepted { identity: participant.identity.clone(), forge_id: *forge_id }],
-                    vec![],
-                )),
+                Some(_) => {
+                    Ok((vec![Event::Accepted { identity: participant.identity.clone(), forge_id: *forge_id }], vec![]))
+                }
             }
         }
         Input::Started { runs } => {

@@ -307,7 +307,12 @@ fn try_run(cli: Cli) -> anyhow::Result<bool> {
     // What only prints ends with whoever reads it.
     if matches!(
         cli.verb,
-        Verb::Status { .. } | Verb::Logs { .. } | Verb::Ledger(_) | Verb::Config(_) | Verb::Completions { .. } | Verb::Manual
+        Verb::Status { .. }
+            | Verb::Logs { .. }
+            | Verb::Ledger(_)
+            | Verb::Config(_)
+            | Verb::Completions { .. }
+            | Verb::Manual
     ) {
         crate::sandbox::default_broken_pipe();
     }

@@ -344,7 +344,9 @@ impl<'a> Desk<'a> {
         let dead: Vec<String> = cell
             .workers()
             .filter_map(|p| match &p.run {
-                cell::RunState::Ended { exit, .. } if !exit.success => Some(format!("`{}` ({exit})", p.identity.name())),
+                cell::RunState::Ended { exit, .. } if !exit.success => {
+                    Some(format!("`{}` ({exit})", p.identity.name()))
+                }
                 _ => None,
             })
             .collect();

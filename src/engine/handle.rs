@@ -256,7 +256,12 @@ fn commented(
         person: comment.author.clone(),
         written_at: comment.created_at.as_millisecond(),
         logins: logins_in(&parsed.lines),
-        voters: desk.mission.ballot.iter().flat_map(|b| b.votes.iter().filter(|v| v.id > 0).map(|v| (v.id, v.login.clone()))).collect(),
+        voters: desk
+            .mission
+            .ballot
+            .iter()
+            .flat_map(|b| b.votes.iter().filter(|v| v.id > 0).map(|v| (v.id, v.login.clone())))
+            .collect(),
         lines: parsed.lines,
         stated_write,
     };
@@ -550,7 +555,8 @@ impl Desk<'_> {
         let change = what_changed(&before, text, 40);
         let mut voided = vec![];
         for cell in self.tx.cells_of(&self.id)?.into_iter().map(|row| row.cell) {
-            if cell.approval.is_none() || cell.approval_void || matches!(cell.state, State::Archived | State::Destroyed) {
+            if cell.approval.is_none() || cell.approval_void || matches!(cell.state, State::Archived | State::Destroyed)
+            {
                 continue;
             }
             let _ = self.apply(&cell.id, &CellInput::Void, &Actor::System)?;

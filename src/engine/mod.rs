@@ -514,10 +514,10 @@ impl Engine {
             self.running.fetch_add(1, Ordering::SeqCst);
             let engine = Arc::clone(self);
             tokio::spawn(async move {
-                let attempt = std::panic::AssertUnwindSafe(run::run(&engine, &row))
-                    .catch_unwind()
-                    .await
-                    .unwrap_or_else(|_| Attempt::Again { why: "it failed inside; see the log".to_owned(), after: None });
+                let attempt =
+                    std::panic::AssertUnwindSafe(run::run(&engine, &row)).catch_unwind().await.unwrap_or_else(|_| {
+                        Attempt::Again { why: "it failed inside; see the log".to_owned(), after: None }
+                    });
                 engine.finish(&row, attempt).await;
                 engine.running.fetch_sub(1, Ordering::SeqCst);
                 engine.cells_running.fetch_sub(of_cell, Ordering::SeqCst);

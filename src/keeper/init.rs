@@ -3,8 +3,8 @@
 use super::agent::{self, Started};
 use super::{AgentState, Event, ExitRecord, LaunchSpec, Order};
 use crate::sandbox::{
-    Filter, Sockets, StepError, become_user, build_root, compile_filter, loopback_up, no_new_privileges, not_dumpable, pivot,
-    private, set_hostname, subreaper,
+    Filter, Sockets, StepError, become_user, build_root, compile_filter, loopback_up, no_new_privileges, not_dumpable,
+    pivot, private, set_hostname, subreaper,
 };
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};

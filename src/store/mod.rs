@@ -212,7 +212,11 @@ impl Store {
         // the files beside it the same rights.
         let mut own = File::options();
         std::os::unix::fs::OpenOptionsExt::mode(own.create(true).truncate(false).write(true), 0o600);
-        own.open(path).map_err(|source| StoreError::Io { tried: "making", path: path.display().to_string(), source })?;
+        own.open(path).map_err(|source| StoreError::Io {
+            tried: "making",
+            path: path.display().to_string(),
+            source,
+        })?;
         let conn = connect(path, false)?;
         schema::migrate(&conn, path)?;
         let (jobs, queue) = mpsc::unbounded_channel();

@@ -15,21 +15,10 @@ const PROPOSER: i64 = 4;
 const BEGIN: At = At(1_700_000_000_000);
 
 /// The first two texts are one, as the forge may give it.
-const BODIES: [&str; 4] = [
-    "Do the work.\n",
-    "Do the work.\r\n",
-    "Do other work.",
-    "Do the work. And this.",
-];
+const BODIES: [&str; 4] = ["Do the work.\n", "Do the work.\r\n", "Do other work.", "Do the work. And this."];
 /// Two of these are one account that was renamed; two differ in case.
-const PEOPLE: [(i64, &str); 6] = [
-    (7, "ada"),
-    (8, "bob"),
-    (9, "eve"),
-    (PROPOSER, "reader"),
-    (7, "countess"),
-    (8, "BOB"),
-];
+const PEOPLE: [(i64, &str); 6] =
+    [(7, "ada"), (8, "bob"), (9, "eve"), (PROPOSER, "reader"), (7, "countess"), (8, "BOB")];
 
 #[derive(Debug, Clone)]
 enum Act {
@@ -38,12 +27,7 @@ enum Act {
     /// The accounts of the council's members are found.
     Found,
     /// Somebody approves what they read: the newest text, or an older one.
-    Vote {
-        who: usize,
-        read: Option<usize>,
-        gap: i64,
-        heard_after: i64,
-    },
+    Vote { who: usize, read: Option<usize>, gap: i64, heard_after: i64 },
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -65,11 +49,8 @@ fn any_time() -> impl Strategy<Value = i64> {
 const MINUTES: i64 = 3 * 60 * SECOND;
 
 fn rule() -> impl Strategy<Value = Option<CouncilRule>> {
-    let members = prop::sample::select(vec![
-        vec![],
-        vec!["ada", "bob", "eve"],
-        vec!["Ada", "bob", "reader", "countess"],
-    ]);
+    let members =
+        prop::sample::select(vec![vec![], vec!["ada", "bob", "eve"], vec!["Ada", "bob", "reader", "countess"]]);
     prop::option::weighted(
         0.8,
         (1usize..=3, members).prop_map(|(votes, members)| CouncilRule {
@@ -105,6 +86,7 @@ fn mission(text: &ApprovedText, council: Option<CouncilRule>) -> Mission {
         deleted: false,
         text: text.hash.clone(),
         seen_at: 0,
+        first_polled: None,
         edited_at: None,
         text_before: None,
         is_proposal: true,
@@ -124,16 +106,7 @@ fn text(body: usize) -> ApprovedText {
 
 /// Whom these names meant when the council was looked up.
 fn accounts(names: &[String]) -> Vec<i64> {
-    names
-        .iter()
-        .map(|n| {
-            PEOPLE
-                .iter()
-                .find(|(_, p)| p.eq_ignore_ascii_case(n))
-                .unwrap()
-                .0
-        })
-        .collect()
+    names.iter().map(|n| PEOPLE.iter().find(|(_, p)| p.eq_ignore_ascii_case(n)).unwrap().0).collect()
 }
 
 /// One vote that was cast, and what it came to.
@@ -158,20 +131,11 @@ struct Round {
 /// Plays the acts. With `new_ballots` an edit puts a new ballot before the
 /// directors, as the engine does with a proposal that can be read; without, the
 /// old one stays, as if the edit had been heard and not yet considered.
-fn play(
-    rule: Option<&CouncilRule>,
-    acts: &[Act],
-    proposer_may: bool,
-    new_ballots: bool,
-) -> Vec<Round> {
+fn play(rule: Option<&CouncilRule>, acts: &[Act], proposer_may: bool, new_ballots: bool) -> Vec<Round> {
     let mut now = BEGIN;
     let mut current = text(0);
     let mut mission = mission(&current, rule.cloned());
-    let mut rounds = vec![Round {
-        text: current.clone(),
-        edited_at: None,
-        casts: vec![],
-    }];
+    let mut rounds = vec![Round { text: current.clone(), edited_at: None, casts: vec![] }];
     for act in acts {
         match act {
             Act::Edit { body, gap } => {
@@ -186,44 +150,19 @@ fn play(
                 if new_ballots {
                     mission.ballot = Some(ballot(&current, rule.cloned()));
                 }
-                rounds.push(Round {
-                    text: current.clone(),
-                    edited_at: Some(now),
-                    casts: vec![],
-                });
+                rounds.push(Round { text: current.clone(), edited_at: Some(now), casts: vec![] });
             }
             Act::Found => {
                 let named = rule.map_or(&[][..], |r| &r.members);
                 mission.ballot.as_mut().unwrap().members = Some(accounts(named));
             }
-            Act::Vote {
-                who,
-                read,
-                gap,
-                heard_after,
-            } => {
+            Act::Vote { who, read, gap, heard_after } => {
                 let given_at = now.plus(*gap);
                 now = given_at.plus(*heard_after);
                 let (id, login) = PEOPLE[*who];
                 let read = read.map_or_else(|| current.clone(), text);
-                let verdict = vote(
-                    &mut mission,
-                    &read,
-                    (id, login),
-                    given_at,
-                    now,
-                    SETTLE,
-                    WINDOW,
-                    proposer_may,
-                );
-                rounds.last_mut().unwrap().casts.push(Cast {
-                    id,
-                    login,
-                    given_at,
-                    now,
-                    read,
-                    verdict,
-                });
+                let verdict = vote(&mut mission, &read, (id, login), given_at, now, SETTLE, WINDOW, proposer_may);
+                rounds.last_mut().unwrap().casts.push(Cast { id, login, given_at, now, read, verdict });
             }
         }
     }
@@ -232,14 +171,10 @@ fn play(
 
 /// Who approved, and everything cast up to and with that vote.
 fn approvals(round: &Round) -> impl Iterator<Item = (&Cast, &[(i64, String)], &[Cast])> {
-    round
-        .casts
-        .iter()
-        .enumerate()
-        .filter_map(|(n, cast)| match &cast.verdict {
-            Verdict::Approved { by } => Some((cast, by.as_slice(), &round.casts[..=n])),
-            _ => None,
-        })
+    round.casts.iter().enumerate().filter_map(|(n, cast)| match &cast.verdict {
+        Verdict::Approved { by } => Some((cast, by.as_slice(), &round.casts[..=n])),
+        _ => None,
+    })
 }
 
 /// How many distinct people's votes count at that moment, reckoned in another
@@ -248,23 +183,14 @@ fn counting(casts: &[Cast], now: At) -> BTreeSet<i64> {
     // The vote that counts is a person's first; a later one while it stands changes nothing.
     let mut since: BTreeMap<i64, At> = BTreeMap::new();
     for cast in casts {
-        if matches!(
-            cast.verdict,
-            Verdict::Counted { .. } | Verdict::Approved { .. }
-        ) {
-            let held = since
-                .get(&cast.id)
-                .is_some_and(|at| cast.now.0 - at.0 <= WINDOW);
+        if matches!(cast.verdict, Verdict::Counted { .. } | Verdict::Approved { .. }) {
+            let held = since.get(&cast.id).is_some_and(|at| cast.now.0 - at.0 <= WINDOW);
             if !held {
                 since.insert(cast.id, cast.now);
             }
         }
     }
-    since
-        .into_iter()
-        .filter(|(_, at)| now.0 - at.0 <= WINDOW)
-        .map(|(id, _)| id)
-        .collect()
+    since.into_iter().filter(|(_, at)| now.0 - at.0 <= WINDOW).map(|(id, _)| id).collect()
 }
 
 proptest! {

@@ -24,11 +24,7 @@ fn the_roles_may_do_what_the_contract_says() {
     for role in Role::ALL {
         let _ = write!(table, "\n{:<12}", role.word());
         for (permission, _) in columns {
-            let _ = write!(
-                table,
-                "{:<9}",
-                if role.may(permission) { "yes" } else { "no" }
-            );
+            let _ = write!(table, "{:<9}", if role.may(permission) { "yes" } else { "no" });
         }
     }
     let table: Vec<&str> = table.lines().map(str::trim_end).collect();
@@ -80,12 +76,7 @@ fn page() -> String {
     for state in State::ALL {
         let (mut moves, mut stays) = (vec![], vec![]);
         for row in TABLE.iter().filter(|row| row.from == state) {
-            let to: Vec<&str> = row
-                .to
-                .iter()
-                .filter(|to| **to != state)
-                .map(|to| to.word())
-                .collect();
+            let to: Vec<&str> = row.to.iter().filter(|to| **to != state).map(|to| to.word()).collect();
             if to.is_empty() {
                 stays.push(row.trigger.word().to_owned());
             } else {
@@ -93,18 +84,9 @@ fn page() -> String {
             }
         }
         let or_none = |words: Vec<String>, with: &str| {
-            if words.is_empty() {
-                "–".to_owned()
-            } else {
-                words.join(with)
-            }
+            if words.is_empty() { "–".to_owned() } else { words.join(with) }
         };
-        let _ = writeln!(
-            page,
-            "| `{state}` | {} | {} |",
-            or_none(moves, "<br>"),
-            or_none(stays, ", ")
-        );
+        let _ = writeln!(page, "| `{state}` | {} | {} |", or_none(moves, "<br>"), or_none(stays, ", "));
     }
     page
 }
@@ -129,9 +111,6 @@ fn the_picture_names_every_state() {
     let picture = mermaid();
     assert!(picture.starts_with("stateDiagram-v2\n"));
     for state in State::ALL {
-        assert!(
-            picture.contains(state.word()),
-            "{state} is not in the picture"
-        );
+        assert!(picture.contains(state.word()), "{state} is not in the picture");
     }
 }

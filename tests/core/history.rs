@@ -6,9 +6,9 @@
 //! something after proptest has made it shorter.
 
 use lazarus::cell::{
-    Actor, AgentRun, Approval, At, AutoRevive, BackendKind, Cell, CellId, DeadlineKind, Effect,
-    Event, Exit, Identity, Input, Isolation, Network, Outcome, ParticipantState, Policy, Refusal,
-    Role, RunState, Spec, State, Trigger, decide, evolve, next_deadline,
+    Actor, AgentRun, Approval, At, AutoRevive, BackendKind, Cell, CellId, DeadlineKind, Effect, Event, Exit, Identity,
+    Input, Isolation, Network, Outcome, ParticipantState, Policy, Refusal, Role, RunState, Spec, State, Trigger,
+    decide, evolve, next_deadline,
 };
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -79,32 +79,12 @@ pub fn beginning() -> impl Strategy<Value = Beginning> {
         12 => 1usize..=3,
     ];
     let revive = prop_oneof![Just(AutoRevive::Yes), prop::sample::select(AutoRevive::ALL),];
-    (
-        agents,
-        revive,
-        1..=8i64,
-        prop_oneof![Just(0u32), 0..=3u32],
-        3usize..=6,
-        any::<(bool, bool)>(),
+    (agents, revive, 1..=8i64, prop_oneof![Just(0u32), 0..=3u32], 3usize..=6, any::<(bool, bool)>()).prop_map(
+        |(agents, auto_revive, hours, max_retries, participants_max, (guests, substitutes))| Beginning {
+            spec: Spec { auto_revive, ttl: hours * HOUR, ..spec(agents) },
+            policy: Policy { guests, substitutes, max_retries, participants_max, ..policy() },
+        },
     )
-        .prop_map(
-            |(agents, auto_revive, hours, max_retries, participants_max, (guests, substitutes))| {
-                Beginning {
-                    spec: Spec {
-                        auto_revive,
-                        ttl: hours * HOUR,
-                        ..spec(agents)
-                    },
-                    policy: Policy {
-                        guests,
-                        substitutes,
-                        max_retries,
-                        participants_max,
-                        ..policy()
-                    },
-                }
-            },
-        )
 }
 
 /// A plain specification for that many agents.
@@ -138,20 +118,11 @@ pub fn policy() -> Policy {
 
 pub const AGENTS: [&str; 5] = ["scribe", "hermes", "claude", "codex", "goose"];
 // The first two are one account; the last has the first one's number and a new name.
-const PEOPLE: [(&str, i64); 5] = [
-    ("ada", 7),
-    ("Ada", 7),
-    ("bob", 8),
-    ("eve", 9),
-    ("ada-the-second", 7),
-];
+const PEOPLE: [(&str, i64); 5] = [("ada", 7), ("Ada", 7), ("bob", 8), ("eve", 9), ("ada-the-second", 7)];
 
 pub fn person(n: usize) -> Actor {
     let (login, id) = PEOPLE[n % PEOPLE.len()];
-    Actor::Person {
-        id,
-        login: login.to_owned(),
-    }
+    Actor::Person { id, login: login.to_owned() }
 }
 
 pub fn agent(name: &str) -> Identity {
@@ -163,19 +134,11 @@ pub fn human(login: &str) -> Identity {
 }
 
 pub fn run(agent: &str, number: u32) -> AgentRun {
-    AgentRun {
-        agent: agent.to_owned(),
-        number,
-    }
+    AgentRun { agent: agent.to_owned(), number }
 }
 
 pub fn exit(good: bool) -> Exit {
-    Exit {
-        code: Some(i32::from(!good)),
-        signal: None,
-        success: good,
-        note: None,
-    }
+    Exit { code: Some(i32::from(!good)), signal: None, success: good, note: None }
 }
 
 pub fn cell_id() -> CellId {
@@ -220,13 +183,7 @@ impl Moment {
 impl fmt::Debug for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = self.now.0 - BEGIN.0;
-        write!(
-            f,
-            "+{at} ms: {:?}: {} → {}",
-            self.input,
-            self.from(),
-            self.to()
-        )?;
+        write!(f, "+{at} ms: {:?}: {} → {}", self.input, self.from(), self.to())?;
         match &self.decision {
             Ok((_, effects)) if effects.is_empty() => Ok(()),
             Ok((_, effects)) => write!(f, ", {effects:?}"),
@@ -237,9 +194,7 @@ impl fmt::Debug for Moment {
 
 fn runs_of(effect: &Effect) -> Vec<AgentRun> {
     match effect {
-        Effect::Prepare { runs } | Effect::Restore { runs } | Effect::StartAgents { runs, .. } => {
-            runs.clone()
-        }
+        Effect::Prepare { runs } | Effect::Restore { runs } | Effect::StartAgents { runs, .. } => runs.clone(),
         _ => vec![],
     }
 }
@@ -261,10 +216,7 @@ impl fmt::Debug for History {
 impl History {
     /// A cell that is proposed.
     pub fn of(beginning: &Beginning) -> Self {
-        let mut history = Self {
-            now: BEGIN,
-            ..Self::default()
-        };
+        let mut history = Self { now: BEGIN, ..Self::default() };
         let propose = Input::Propose {
             id: cell_id(),
             mission: "acme/widget#1".to_owned(),
@@ -306,14 +258,7 @@ impl History {
                 self.cell = evolve(self.cell.take(), event, self.now);
             }
         }
-        self.moments.push(Moment {
-            now: self.now,
-            actor,
-            input,
-            before,
-            decision,
-            after: self.cell.clone(),
-        });
+        self.moments.push(Moment { now: self.now, actor, input, before, decision, after: self.cell.clone() });
         self.moments.last().unwrap()
     }
 
@@ -341,12 +286,7 @@ impl History {
 
     /// The runs that were ordered last, which the backend reports as started.
     pub fn ordered(&self) -> Vec<AgentRun> {
-        self.moments
-            .iter()
-            .rev()
-            .map(Moment::starts)
-            .find(|runs| !runs.is_empty())
-            .unwrap_or_default()
+        self.moments.iter().rev().map(Moment::starts).find(|runs| !runs.is_empty()).unwrap_or_default()
     }
 }
 
@@ -387,11 +327,7 @@ pub fn trigger(input: &Input) -> Option<Trigger> {
 
 /// What this step stands for in a cell that is as it is.
 fn choose(cell: &Cell, step: &Step) -> (Input, Actor) {
-    let mut fitting = if step.nonsense {
-        vec![]
-    } else {
-        plausible(cell, step)
-    };
+    let mut fitting = if step.nonsense { vec![] } else { plausible(cell, step) };
     if fitting.is_empty() {
         fitting = everything(cell, step);
     }
@@ -405,9 +341,7 @@ fn choose(cell: &Cell, step: &Step) -> (Input, Actor) {
         | Input::CheckpointFailed { .. }
         | Input::Ended
         | Input::Deadline { .. } => Actor::System,
-        _ if step.odd => Actor::Operator {
-            name: "root".to_owned(),
-        },
+        _ if step.odd => Actor::Operator { name: "root".to_owned() },
         _ => person(usize::from(step.detail)),
     };
     (input, actor)
@@ -418,21 +352,10 @@ fn choose(cell: &Cell, step: &Step) -> (Input, Actor) {
 fn plausible(cell: &Cell, step: &Step) -> Vec<Input> {
     let given = Given { cell, step };
     match cell.state {
-        State::Proposed => vec![
-            given.approve(),
-            given.approve(),
-            given.approve(),
-            given.approve(),
-            given.revise(),
-            given.drop(),
-        ],
-        State::Invited => vec![
-            given.invite(),
-            given.invite(),
-            given.accept(),
-            given.revoke(),
-            given.drop(),
-        ],
+        State::Proposed => {
+            vec![given.approve(), given.approve(), given.approve(), given.approve(), given.revise(), given.drop()]
+        }
+        State::Invited => vec![given.invite(), given.invite(), given.accept(), given.revoke(), given.drop()],
         State::Preparing => vec![
             given.started(),
             given.started(),
@@ -506,13 +429,7 @@ fn plausible(cell: &Cell, step: &Step) -> Vec<Input> {
             given.close(),
             Input::Void,
         ],
-        State::Closing => vec![
-            Input::Ended,
-            Input::Ended,
-            given.ended_run(),
-            given.started(),
-            Given::start_failed(),
-        ],
+        State::Closing => vec![Input::Ended, Input::Ended, given.ended_run(), given.started(), Given::start_failed()],
         State::Closed => vec![
             Input::Resurrect,
             Input::Resurrect,
@@ -522,11 +439,7 @@ fn plausible(cell: &Cell, step: &Step) -> Vec<Input> {
             Input::Ended,
             Input::Void,
         ],
-        State::Archived => vec![
-            Given::deadline(DeadlineKind::Retention),
-            Given::destroy(),
-            Input::Resurrect,
-        ],
+        State::Archived => vec![Given::deadline(DeadlineKind::Retention), Given::destroy(), Input::Resurrect],
         State::Destroyed => vec![],
     }
 }
@@ -535,12 +448,7 @@ fn plausible(cell: &Cell, step: &Step) -> Vec<Input> {
 fn everything(cell: &Cell, step: &Step) -> Vec<Input> {
     let given = Given { cell, step };
     vec![
-        Input::Propose {
-            id: cell_id(),
-            mission: "acme/other#2".to_owned(),
-            spec: spec(1),
-            policy: policy(),
-        },
+        Input::Propose { id: cell_id(), mission: "acme/other#2".to_owned(), spec: spec(1), policy: policy() },
         given.revise(),
         given.approve(),
         given.drop(),
@@ -555,9 +463,7 @@ fn everything(cell: &Cell, step: &Step) -> Vec<Input> {
         given.work(),
         Input::Pause,
         Input::Resume,
-        Input::Checkpoint {
-            note: Some("by hand".to_owned()),
-        },
+        Input::Checkpoint { note: Some("by hand".to_owned()) },
         Given::checkpoint_taken(),
         Given::checkpoint_failed(),
         given.revive(),
@@ -590,43 +496,24 @@ impl Given<'_> {
     fn approve(&self) -> Input {
         let voters = 1 + self.detail() % 2;
         let by = if self.step.odd && self.detail().is_multiple_of(3) {
-            vec![Actor::Operator {
-                name: "root".to_owned(),
-            }]
+            vec![Actor::Operator { name: "root".to_owned() }]
         } else {
-            (0..voters)
-                .map(|n| person(self.detail() / 2 + 2 * n))
-                .collect()
+            (0..voters).map(|n| person(self.detail() / 2 + 2 * n)).collect()
         };
-        Input::Approve {
-            approval: Approval {
-                text: "0".repeat(64),
-                by,
-            },
-        }
+        Input::Approve { approval: Approval { text: "0".repeat(64), by } }
     }
 
     fn revise(&self) -> Input {
-        Input::Revise {
-            spec: spec(1 + self.detail() % 3),
-        }
+        Input::Revise { spec: spec(1 + self.detail() % 3) }
     }
 
     fn drop(&self) -> Input {
-        Input::Drop {
-            outcome: self.of(&[Outcome::Rejected, Outcome::Abandoned]),
-            reason: "no".to_owned(),
-        }
+        Input::Drop { outcome: self.of(&[Outcome::Rejected, Outcome::Abandoned]), reason: "no".to_owned() }
     }
 
     /// One who is there already, in two cases of three.
     fn identity(&self) -> (Identity, Option<i64>) {
-        let there: Vec<_> = self
-            .cell
-            .participants
-            .iter()
-            .map(|p| (p.identity.clone(), p.forge_id))
-            .collect();
+        let there: Vec<_> = self.cell.participants.iter().map(|p| (p.identity.clone(), p.forge_id)).collect();
         if there.is_empty() || self.detail().is_multiple_of(3) {
             self.anybody()
         } else {
@@ -647,35 +534,21 @@ impl Given<'_> {
     }
 
     fn invite(&self) -> Input {
-        let (identity, forge_id) = if self.step.odd {
-            self.identity()
-        } else {
-            self.anybody()
-        };
+        let (identity, forge_id) = if self.step.odd { self.identity() } else { self.anybody() };
         // Agents are mostly asked to work, and people to be anything.
         let role = match &identity {
             Identity::Agent(_) if !self.step.which.is_multiple_of(4) => Role::Executor,
             _ => Role::ALL[usize::from(self.step.which / 16) % Role::ALL.len()],
         };
-        Input::Invite {
-            identity,
-            forge_id,
-            role,
-        }
+        Input::Invite { identity, forge_id, role }
     }
 
     fn revoke(&self) -> Input {
-        Input::Revoke {
-            identity: self.identity().0,
-        }
+        Input::Revoke { identity: self.identity().0 }
     }
 
     fn accept(&self) -> Input {
-        let invited = self
-            .cell
-            .participants
-            .iter()
-            .find(|p| matches!(p.state, ParticipantState::Invited { .. }));
+        let invited = self.cell.participants.iter().find(|p| matches!(p.state, ParticipantState::Invited { .. }));
         let (identity, forge_id) = match invited {
             Some(p) if !self.step.odd => (p.identity.clone(), p.forge_id),
             _ => self.identity(),
@@ -690,21 +563,13 @@ impl Given<'_> {
             RunState::Running { number } | RunState::Ended { number, .. } => Some(*number),
             RunState::Waiting => None,
         };
-        self.cell
-            .participants
-            .iter()
-            .filter_map(|p| Some(run(p.identity.name(), number(&p.run)?)))
-            .collect()
+        self.cell.participants.iter().filter_map(|p| Some(run(p.identity.name(), number(&p.run)?))).collect()
     }
 
     /// One of the runs, at work if there is one; an old one where it is odd.
     fn one_run(&self) -> AgentRun {
         let running: Vec<AgentRun> = self.cell.running().map(|(a, n)| run(a, n)).collect();
-        let runs = if running.is_empty() {
-            self.newest()
-        } else {
-            running
-        };
+        let runs = if running.is_empty() { self.newest() } else { running };
         if runs.is_empty() {
             return run(AGENTS[0], 1);
         }
@@ -726,22 +591,15 @@ impl Given<'_> {
     }
 
     fn start_failed() -> Input {
-        Input::StartFailed {
-            reason: "no namespaces here".to_owned(),
-        }
+        Input::StartFailed { reason: "no namespaces here".to_owned() }
     }
 
     fn ended_run(&self) -> Input {
-        Input::AgentEnded {
-            run: self.one_run(),
-            exit: exit(!self.step.odd),
-        }
+        Input::AgentEnded { run: self.one_run(), exit: exit(!self.step.odd) }
     }
 
     fn silence(&self) -> Input {
-        Input::Silence {
-            run: self.one_run(),
-        }
+        Input::Silence { run: self.one_run() }
     }
 
     /// One of the cell's agents, now and then one that is not there; none
@@ -756,28 +614,19 @@ impl Given<'_> {
     }
 
     fn work(&self) -> Input {
-        Input::Work {
-            agent: self.named(),
-            text: "look again".to_owned(),
-        }
+        Input::Work { agent: self.named(), text: "look again".to_owned() }
     }
 
     fn checkpoint_taken() -> Input {
-        Input::CheckpointTaken {
-            hash: "1".repeat(64),
-        }
+        Input::CheckpointTaken { hash: "1".repeat(64) }
     }
 
     fn checkpoint_failed() -> Input {
-        Input::CheckpointFailed {
-            reason: "disk full".to_owned(),
-        }
+        Input::CheckpointFailed { reason: "disk full".to_owned() }
     }
 
     fn revive(&self) -> Input {
-        Input::Revive {
-            agent: self.named(),
-        }
+        Input::Revive { agent: self.named() }
     }
 
     fn extend(&self) -> Input {

@@ -1,11 +1,9 @@
 //! What holds in every history of a cell (contract §3 to §6, §10).
 
-use crate::history::{
-    Beginning, HOUR, History, MINUTE, Moment, Step, beginning, settings, steps, trigger,
-};
+use crate::history::{Beginning, HOUR, History, MINUTE, Moment, Step, beginning, settings, steps, trigger};
 use lazarus::cell::{
-    Actor, AgentRun, Cell, DeadlineKind, Effect, Event, Identity, Input, ParticipantState, Refusal,
-    Role, RunState, State, TABLE, commands_in, decide, next_deadline, replay, targets,
+    Actor, AgentRun, Cell, DeadlineKind, Effect, Event, Identity, Input, ParticipantState, Refusal, Role, RunState,
+    State, TABLE, commands_in, decide, next_deadline, replay, targets,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -15,17 +13,11 @@ use std::collections::BTreeSet;
 type Held = Result<(), TestCaseError>;
 
 /// Whether one moment holds, said with the whole history where it does not.
-fn each(
-    beginning: &Beginning,
-    steps: &[Step],
-    held: impl Fn(&Moment) -> Result<(), String>,
-) -> Held {
+fn each(beginning: &Beginning, steps: &[Step], held: impl Fn(&Moment) -> Result<(), String>) -> Held {
     let history = History::through(beginning, steps);
     for moment in &history.moments {
         if let Err(why) = held(moment) {
-            return Err(TestCaseError::fail(format!(
-                "{why}\n{moment:?}\nin {history:#?}"
-            )));
+            return Err(TestCaseError::fail(format!("{why}\n{moment:?}\nin {history:#?}")));
         }
     }
     Ok(())
@@ -35,46 +27,8 @@ fn must(holds: bool, why: &str) -> Result<(), String> {
     if holds { Ok(()) } else { Err(why.to_owned()) }
 }
 
-/// Defects that are known and not mended: each has its smallest history in
-/// `smallest.rs`, ignored there until then. Delete a line here with its defect.
-mod known {
-    use super::*;
-
-    /// 27: nobody is left who could start, and nothing ends the cell.
-    pub fn nobody_starts(cell: &Cell) -> bool {
-        cell.state == State::Preparing && cell.workers().next().is_none()
-    }
-
-    /// 28: a resurrected cell gets a whole new time to live.
-    pub fn was_resurrected(history: &History) -> bool {
-        history
-            .moments
-            .iter()
-            .any(|m| m.events().contains(&Event::Resurrected))
-    }
-
-    /// 29 and 30: downed by silence, or by one who was revoked since.
-    pub fn nobody_is_dead(cell: &Cell) -> bool {
-        !cell
-            .workers()
-            .any(|p| matches!(&p.run, RunState::Ended { exit, .. } if !exit.success))
-    }
-
-    /// 31: a bot can be invited as a director.
-    pub fn bot(identity: &Identity) -> bool {
-        matches!(identity, Identity::Bot(_))
-    }
-
-    /// 36: what is possible in `destroyed` is left open.
-    pub fn unfinished_sentence(state: State) -> bool {
-        state == State::Destroyed
-    }
-}
-
 fn present(cell: &Cell) -> impl Iterator<Item = &lazarus::cell::Participant> {
-    cell.participants
-        .iter()
-        .filter(|p| p.state != ParticipantState::Gone)
+    cell.participants.iter().filter(|p| p.state != ParticipantState::Gone)
 }
 
 proptest! {
@@ -140,7 +94,9 @@ proptest! {
                 let Some(now) = after.participant(&one.identity) else { continue };
                 must(
                     now.role == one.role
-                        || (one.role == Role::Director && matches!(m.input, Input::Invite { .. })),
+                        || (one.role == Role::Director
+                            && one.offered.is_some_and(|(role, _)| role == now.role)
+                            && matches!(m.input, Input::Accept { .. })),
                     "a role changed",
                 )?;
             }
@@ -156,7 +112,7 @@ proptest! {
                 must(cell.policy.guests || one.role != Role::Guest, "a guest, and policy has none")?;
                 must(cell.policy.substitutes || one.role != Role::Substitute, "a substitute, and policy has none")?;
                 must(
-                    one.role != Role::Director || matches!(one.identity, Identity::Human(_)) || known::bot(&one.identity),
+                    one.role != Role::Director || matches!(one.identity, Identity::Human(_)),
                     "a director who is no person",
                 )?;
             }
@@ -164,6 +120,7 @@ proptest! {
             must(
                 !invited
                     || !matches!(m.input, Input::Invite { .. })
+                    || m.before.as_ref().is_some_and(|b| present(b).count() == present(cell).count())
                     || present(cell).count() <= cell.policy.participants_max,
                 "more take part than policy allows",
             )
@@ -232,7 +189,7 @@ proptest! {
                 for command in commands_in(*state) {
                     must(words.contains(command), "it does not name what is possible")?;
                 }
-                must(!words.trim_end().ends_with(':') || known::unfinished_sentence(*state), "it leaves open what is possible")?;
+                must(!words.trim_end().ends_with(':'), "it leaves open what is possible")?;
             }
             Ok(())
         })?;
@@ -342,7 +299,6 @@ proptest! {
 
     #[test]
     fn the_time_to_live_never_goes_beyond_the_most_that_policy_allows(beginning in beginning(), steps in steps(60)) {
-        prop_assume!(!known::was_resurrected(&History::through(&beginning, &steps)));
         each(&beginning, &steps, |m| {
             let cell = m.after.as_ref().ok_or("no cell")?;
             if let (Some(start), Some(end)) = (cell.started_at, cell.expires_at) {
@@ -413,7 +369,6 @@ proptest! {
         for _ in 0..30 {
             match history.state() {
                 State::Destroyed | State::Proposed | State::Invited => return Ok(()),
-                State::Preparing if known::nobody_starts(history.cell()) => return Ok(()),
                 State::Preparing => {
                     let runs = history.ordered();
                     history.give(Input::Started { runs }, Actor::System);
@@ -448,7 +403,7 @@ proptest! {
         for m in &history.moments {
             let Some(cell) = m.after.as_ref().filter(|c| c.state == State::Downed) else { continue };
             let may = !cell.approval_void && cell.revivals < cell.policy.max_retries;
-            if may && cell.workers().next().is_some() && !known::nobody_is_dead(cell) {
+            if may && cell.workers().next().is_some() {
                 let revived = decide(Some(cell), &Input::Revive { agent: None }, &m.actor, m.now);
                 prop_assert!(revived.is_ok(), "{revived:?}: {m:?}\nin {history:#?}");
             }
@@ -460,10 +415,7 @@ proptest! {
 fn each_row_stands_once_in_the_table_and_leads_somewhere() {
     let mut seen = Vec::new();
     for row in TABLE {
-        assert!(
-            !seen.contains(&(row.from, row.trigger)),
-            "{row:?} stands there twice"
-        );
+        assert!(!seen.contains(&(row.from, row.trigger)), "{row:?} stands there twice");
         assert!(!row.to.is_empty(), "{row:?} leads nowhere");
         seen.push((row.from, row.trigger));
     }
@@ -473,17 +425,10 @@ fn each_row_stands_once_in_the_table_and_leads_somewhere() {
 fn a_director_can_destroy_a_cell_in_every_state_but_destroyed() {
     for state in State::ALL {
         let to = targets(state, lazarus::cell::Trigger::Destroy);
-        let wanted: &[State] = if state == State::Destroyed {
-            &[]
-        } else {
-            &[State::Destroyed]
-        };
+        let wanted: &[State] = if state == State::Destroyed { &[] } else { &[State::Destroyed] };
         assert_eq!(to, wanted, "from {state}");
     }
-    assert!(
-        TABLE.iter().all(|row| row.from != State::Destroyed),
-        "destroyed is terminal"
-    );
+    assert!(TABLE.iter().all(|row| row.from != State::Destroyed), "destroyed is terminal");
 }
 
 #[test]
@@ -530,22 +475,11 @@ fn the_random_histories_come_through_every_row_of_the_table() {
         .map(|(row, to)| format!("{} {:?} {to}", row.from, row.trigger))
         .filter(|row| !went.contains(row))
         .collect();
-    let missed: Vec<_> = missed
-        .iter()
-        .filter(|row| !SELDOM.contains(&row.as_str()))
-        .collect();
+    let missed: Vec<_> = missed.iter().filter(|row| !SELDOM.contains(&row.as_str())).collect();
     assert!(missed.is_empty(), "rows that no history took: {missed:?}");
     assert_eq!(
         refusals.into_iter().collect::<Vec<_>>(),
-        [
-            "AlreadyIn",
-            "ApprovalVoid",
-            "NotApproved",
-            "NotInThisState",
-            "NotInvited",
-            "Policy",
-            "StaleRun"
-        ]
+        ["AlreadyIn", "ApprovalVoid", "NotApproved", "NotInThisState", "NotInvited", "Policy", "StaleRun"]
     );
 }
 

@@ -16,14 +16,8 @@ const OUTSIDE: [(&str, &str); 49] = [
     ("std::thread", "threads"),
     ("std::sync", "state that is shared"),
     ("std::cell", "state that is hidden"),
-    (
-        "std::collections::HashMap",
-        "chance, by the order of its keys",
-    ),
-    (
-        "std::collections::HashSet",
-        "chance, by the order of its keys",
-    ),
+    ("std::collections::HashMap", "chance, by the order of its keys"),
+    ("std::collections::HashSet", "chance, by the order of its keys"),
     ("std::random", "chance"),
     ("std::ptr", "memory"),
     ("SystemTime", "a clock"),
@@ -64,18 +58,8 @@ const OUTSIDE: [(&str, &str); 49] = [
 ];
 
 /// The crates that the core may name, and the rooms of this one.
-const ALLOWED: [&str; 10] = [
-    "std",
-    "crate",
-    "super",
-    "self",
-    "serde",
-    "thiserror",
-    "sha2",
-    "hex",
-    "pulldown_cmark",
-    "strsim",
-];
+const ALLOWED: [&str; 10] =
+    ["std", "crate", "super", "self", "serde", "thiserror", "sha2", "hex", "pulldown_cmark", "strsim"];
 
 fn sources(room: &str) -> Vec<PathBuf> {
     let mut rooms = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(room)];
@@ -119,11 +103,7 @@ fn code(source: &str) -> String {
                 // A character such as '"'; a lifetime has no second quote.
                 let mut ahead = rest.clone();
                 let first = ahead.next();
-                let second = if first == Some('\\') {
-                    ahead.nth(1)
-                } else {
-                    ahead.next()
-                };
+                let second = if first == Some('\\') { ahead.nth(1) } else { ahead.next() };
                 if second == Some('\'') {
                     rest = ahead;
                 }
@@ -132,9 +112,8 @@ fn code(source: &str) -> String {
         }
     }
     // An address is a number, and its type can be asked nothing.
-    let code = ["IpAddr", "Ipv4Addr", "Ipv6Addr"]
-        .iter()
-        .fold(code, |code, t| code.replace(&format!("std::net::{t}"), t));
+    let code =
+        ["IpAddr", "Ipv4Addr", "Ipv6Addr"].iter().fold(code, |code, t| code.replace(&format!("std::net::{t}"), t));
     // Groups as one path a name: `use std::{fs, time::Instant}`.
     let code = code.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut out = code.clone();
@@ -198,10 +177,7 @@ fn reaches(source: &str, siblings: &[String]) -> Vec<String> {
         let first = path.split("::").next().unwrap_or(path).trim();
         let own = first.chars().next().is_some_and(char::is_uppercase);
         if !own && !ALLOWED.contains(&first) && !siblings.iter().any(|s| s == first) {
-            reached.push(format!(
-                "`{first}`, which is not among {}",
-                ALLOWED.join(", ")
-            ));
+            reached.push(format!("`{first}`, which is not among {}", ALLOWED.join(", ")));
         }
     }
     reached
@@ -212,18 +188,10 @@ fn the_core_reaches_no_clock_file_socket_database_or_runtime() {
     let mut read = 0;
     for room in ["cell", "mission"] {
         let files = sources(room);
-        let siblings: Vec<String> = files
-            .iter()
-            .filter_map(|f| Some(f.file_stem()?.to_str()?.to_owned()))
-            .collect();
+        let siblings: Vec<String> = files.iter().filter_map(|f| Some(f.file_stem()?.to_str()?.to_owned())).collect();
         for path in &files {
             let reached = reaches(&std::fs::read_to_string(path).unwrap(), &siblings);
-            assert!(
-                reached.is_empty(),
-                "{} reaches {}",
-                path.display(),
-                reached.join("; ")
-            );
+            assert!(reached.is_empty(), "{} reaches {}", path.display(), reached.join("; "));
             read += 1;
         }
     }
@@ -235,11 +203,7 @@ fn the_core_reaches_no_clock_file_socket_database_or_runtime() {
 fn the_cell_does_not_know_the_mission() {
     for path in sources("cell") {
         let code = code(&std::fs::read_to_string(&path).unwrap());
-        assert!(
-            !code.contains("crate::mission"),
-            "{} names the mission",
-            path.display()
-        );
+        assert!(!code.contains("crate::mission"), "{} names the mission", path.display());
     }
 }
 
@@ -270,10 +234,6 @@ fn an_import_in_any_form_is_found() {
         "fn f(a: &str) -> bool { a.parse::<std::net::IpAddr>().is_ok() }",
         "fn f(x: E) { match x { E::Pause => allow(x), E::Cause => {} } }",
     ] {
-        assert_eq!(
-            reaches(good, &["decide".to_owned()]),
-            Vec::<String>::new(),
-            "in {good}"
-        );
+        assert_eq!(reaches(good, &["decide".to_owned()]), Vec::<String>::new(), "in {good}");
     }
 }

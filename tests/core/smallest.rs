@@ -1,12 +1,8 @@
 //! The smallest histories of what the properties and reading found, one a
 //! test, so that each can be read and stays found.
 
-use crate::history::{
-    Beginning, HOUR, History, MINUTE, agent, exit, human, person, policy, run, spec,
-};
-use lazarus::cell::{
-    Actor, Approval, AutoRevive, DeadlineKind, Input, Outcome, Policy, Refusal, Role, Spec, State,
-};
+use crate::history::{Beginning, HOUR, History, MINUTE, agent, exit, human, person, policy, run, spec};
+use lazarus::cell::{Actor, Approval, AutoRevive, DeadlineKind, Input, Outcome, Policy, Refusal, Role, Spec, State};
 
 /// A cell that runs these many agents, approved by ada (#7).
 fn active(agents: usize, auto_revive: AutoRevive) -> History {
@@ -18,40 +14,22 @@ fn active(agents: usize, auto_revive: AutoRevive) -> History {
 }
 
 fn preparing(agents: usize, auto_revive: AutoRevive) -> History {
-    let mut history = History::of(&Beginning {
-        spec: Spec {
-            auto_revive,
-            ..spec(agents)
-        },
-        policy: policy(),
-    });
-    history.must(Input::Approve {
-        approval: approval(),
-    });
+    let mut history = History::of(&Beginning { spec: Spec { auto_revive, ..spec(agents) }, policy: policy() });
+    history.must(Input::Approve { approval: approval() });
     assert_eq!(history.state(), State::Preparing);
     history
 }
 
 fn approval() -> Approval {
-    Approval {
-        text: "0".repeat(64),
-        by: vec![person(0)],
-    }
+    Approval { text: "0".repeat(64), by: vec![person(0)] }
 }
 
 fn invite(identity: lazarus::cell::Identity, forge_id: Option<i64>, role: Role) -> Input {
-    Input::Invite {
-        identity,
-        forge_id,
-        role,
-    }
+    Input::Invite { identity, forge_id, role }
 }
 
 fn close() -> Input {
-    Input::Close {
-        outcome: Outcome::Completed,
-        reason: None,
-    }
+    Input::Close { outcome: Outcome::Completed, reason: None }
 }
 
 /// Once its only agent is revoked nobody can report a start: nothing, not even
@@ -59,15 +37,8 @@ fn close() -> Input {
 #[test]
 fn a_cell_whose_last_agent_is_revoked_while_it_starts_does_not_wait_for_ever() {
     let mut history = preparing(1, AutoRevive::No);
-    history.must(Input::Revoke {
-        identity: agent("scribe"),
-    });
-    history.give(
-        Input::Started {
-            runs: vec![run("scribe", 1)],
-        },
-        Actor::System,
-    );
+    history.must(Input::Revoke { identity: agent("scribe") });
+    history.give(Input::Started { runs: vec![run("scribe", 1)] }, Actor::System);
     assert_ne!(history.state(), State::Preparing, "{history:#?}");
 }
 
@@ -89,18 +60,13 @@ fn a_resurrected_cell_does_not_live_longer_than_policy_allows_in_all() {
         history.must(Input::Started { runs });
     }
     let cell = history.cell();
-    assert!(
-        cell.expires_at.unwrap() <= start.plus(cell.policy.ttl_max),
-        "{history:#?}"
-    );
+    assert!(cell.expires_at.unwrap() <= start.plus(cell.policy.ttl_max), "{history:#?}");
 }
 
 #[test]
 fn a_cell_that_fell_silent_can_be_revived() {
     let mut history = active(1, AutoRevive::No);
-    history.must(Input::Silence {
-        run: run("scribe", 1),
-    });
+    history.must(Input::Silence { run: run("scribe", 1) });
     assert_eq!(history.state(), State::Downed);
     history.must(Input::Revive { agent: None });
     assert_eq!(history.state(), State::Active);
@@ -109,9 +75,7 @@ fn a_cell_that_fell_silent_can_be_revived() {
 #[test]
 fn a_cell_that_fell_silent_is_revived_by_itself_where_the_proposal_says_so() {
     let mut history = active(1, AutoRevive::Yes);
-    history.must(Input::Silence {
-        run: run("scribe", 1),
-    });
+    history.must(Input::Silence { run: run("scribe", 1) });
     assert_eq!(history.state(), State::Active, "{history:#?}");
 }
 
@@ -119,14 +83,9 @@ fn a_cell_that_fell_silent_is_revived_by_itself_where_the_proposal_says_so() {
 #[test]
 fn a_downed_cell_whose_dead_agent_is_revoked_goes_on_with_the_others() {
     let mut history = active(2, AutoRevive::No);
-    history.must(Input::AgentEnded {
-        run: run("scribe", 1),
-        exit: exit(false),
-    });
+    history.must(Input::AgentEnded { run: run("scribe", 1), exit: exit(false) });
     assert_eq!(history.state(), State::Downed);
-    history.must(Input::Revoke {
-        identity: agent("scribe"),
-    });
+    history.must(Input::Revoke { identity: agent("scribe") });
     assert_eq!(history.state(), State::Active, "{history:#?}");
 }
 
@@ -136,14 +95,8 @@ fn a_downed_cell_whose_dead_agent_is_revoked_goes_on_with_the_others() {
 fn a_director_can_step_down_to_observer() {
     let mut history = active(1, AutoRevive::No);
     history.must(invite(human("ada"), Some(7), Role::Observer));
-    history.must(Input::Accept {
-        identity: human("ada"),
-        forge_id: Some(7),
-    });
-    assert_eq!(
-        history.cell().participant(&human("ada")).unwrap().role,
-        Role::Observer
-    );
+    history.must(Input::Accept { identity: human("ada"), forge_id: Some(7) });
+    assert_eq!(history.cell().participant(&human("ada")).unwrap().role, Role::Observer);
 }
 
 /// The invitation takes the director's place before anybody accepted it; when it
@@ -153,28 +106,15 @@ fn a_director_whose_second_invitation_runs_out_is_still_a_director() {
     let mut history = active(1, AutoRevive::No);
     history.must(invite(human("ada"), Some(7), Role::Executor));
     history.now = history.now.plus(policy().invitation_ttl);
-    history.must(Input::Deadline {
-        kind: DeadlineKind::Invitation,
-    });
+    history.must(Input::Deadline { kind: DeadlineKind::Invitation });
     let ada = history.cell().participant(&human("ada"));
-    assert!(
-        ada.is_some_and(|p| p.role == Role::Director),
-        "{ada:?} in {history:#?}"
-    );
+    assert!(ada.is_some_and(|p| p.role == Role::Director), "{ada:?} in {history:#?}");
 }
 
 #[test]
 fn a_director_can_be_invited_to_execute_in_a_full_cell() {
-    let mut history = History::of(&Beginning {
-        spec: spec(1),
-        policy: Policy {
-            participants_max: 2,
-            ..policy()
-        },
-    });
-    history.must(Input::Approve {
-        approval: approval(),
-    });
+    let mut history = History::of(&Beginning { spec: spec(1), policy: Policy { participants_max: 2, ..policy() } });
+    history.must(Input::Approve { approval: approval() });
     history.must(invite(human("ada"), Some(7), Role::Executor));
 }
 
@@ -190,14 +130,8 @@ fn a_bot_cannot_be_a_director() {
 #[test]
 fn threat_09_an_account_under_a_new_name_does_not_join_again() {
     let mut history = active(1, AutoRevive::No);
-    let m = history.give(
-        invite(human("countess"), Some(7), Role::Observer),
-        person(0),
-    );
-    assert!(
-        matches!(m.decision, Err(Refusal::AlreadyIn { .. })),
-        "{m:?}"
-    );
+    let m = history.give(invite(human("countess"), Some(7), Role::Observer), person(0));
+    assert!(matches!(m.decision, Err(Refusal::AlreadyIn { .. })), "{m:?}");
 }
 
 /// Threat 13, edited and reverted: an edit after the end is not known to the
@@ -223,35 +157,21 @@ fn a_refusal_in_a_destroyed_cell_does_not_end_in_the_middle_of_a_sentence() {
 /// What was never approved was not "changed after it was approved".
 #[test]
 fn a_rejected_cell_is_not_said_to_have_been_changed_after_approval() {
-    let mut history = History::of(&Beginning {
-        spec: spec(1),
-        policy: policy(),
-    });
-    history.must(Input::Drop {
-        outcome: Outcome::Rejected,
-        reason: "no".to_owned(),
-    });
+    let mut history = History::of(&Beginning { spec: spec(1), policy: policy() });
+    history.must(Input::Drop { outcome: Outcome::Rejected, reason: "no".to_owned() });
     let m = history.give(Input::Resurrect, person(0));
     let words = m.decision.as_ref().unwrap_err().to_string();
-    assert!(
-        !words.contains("changed after it was approved"),
-        "{words:?}"
-    );
+    assert!(!words.contains("changed after it was approved"), "{words:?}");
 }
 
 #[test]
 fn a_quick_agent_that_died_before_all_ran_downs_the_cell_once_it_runs() {
     let mut history = preparing(2, AutoRevive::No);
-    history.must(Input::AgentEnded {
-        run: run("scribe", 1),
-        exit: exit(false),
-    });
+    history.must(Input::AgentEnded { run: run("scribe", 1), exit: exit(false) });
     let runs = history.ordered();
     history.must(Input::Started { runs });
     assert_eq!(history.state(), State::Downed);
-    history.must(Input::Revive {
-        agent: Some("scribe".to_owned()),
-    });
+    history.must(Input::Revive { agent: Some("scribe".to_owned()) });
     assert_eq!(history.ordered(), [run("scribe", 3)]);
 }
 
@@ -261,16 +181,9 @@ fn a_quick_agent_that_died_before_all_ran_downs_the_cell_once_it_runs() {
 fn a_cell_in_which_a_dead_agent_is_left_is_down_again_when_the_last_that_runs_is_revoked() {
     let mut history = active(2, AutoRevive::No);
     for (name, number) in [("scribe", 1), ("hermes", 2)] {
-        history.must(Input::AgentEnded {
-            run: run(name, number),
-            exit: exit(false),
-        });
+        history.must(Input::AgentEnded { run: run(name, number), exit: exit(false) });
     }
-    history.must(Input::Revive {
-        agent: Some("scribe".to_owned()),
-    });
-    history.must(Input::Revoke {
-        identity: agent("scribe"),
-    });
+    history.must(Input::Revive { agent: Some("scribe".to_owned()) });
+    history.must(Input::Revoke { identity: agent("scribe") });
     assert_eq!(history.state(), State::Downed);
 }
