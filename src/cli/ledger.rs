@@ -57,13 +57,15 @@ pub fn run(config: &Config, verb: LedgerVerb, json: bool) -> anyhow::Result<bool
                 let who: String =
                     serde_json::from_str::<crate::cell::Actor>(&entry.actor).map_or(entry.actor, |a| a.to_string());
                 let cell = if entry.cell.is_empty() { "-".to_owned() } else { entry.cell };
-                println!(
+                let line = format!(
                     "{:>6}  {at}  {:<8}  {cell}  {:<20}  {who}  {}",
                     entry.seq,
                     entry.mission,
                     entry.action,
                     entry.hash.chars().take(12).collect::<String>()
                 );
+                // Whoever changed an entry must not steer the operator's terminal.
+                println!("{}", line.replace(char::is_control, "\u{fffd}"));
             }
             Ok(true)
         }

@@ -8,23 +8,30 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use secrecy::SecretString;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
-/// How long a client may take to send a whole delivery.
-const READ_TIMEOUT: Duration = Duration::from_secs(20);
-/// Deliveries that are read at once; more wait at the socket.
-const AT_ONCE: usize = 64;
+/// How long a client may take for its headers, and for its body: the forge
+/// itself gives up after 5 s in all.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of bodies that are held at once, over all connections, in KiB. Counted
+/// as they arrive, so that slow clients hold nothing.
+const BUFFERED_KIB: u32 = 128 * 1024;
+/// Connections at once; more wait at the socket.
+const CONNECTIONS: usize = 1024;
 
 /// What the handlers share.
 #[derive(Clone)]
 pub struct Door {
     engine: Arc<Engine>,
     secrets: Arc<Vec<SecretString>>,
-    reading: Arc<tokio::sync::Semaphore>,
+    buffered: Arc<tokio::sync::Semaphore>,
     body_max: usize,
 }
 
@@ -32,7 +39,12 @@ impl Door {
     /// A door for deliveries signed with one of `secrets`.
     pub fn new(engine: Arc<Engine>, secrets: Vec<SecretString>) -> Self {
         let body_max = usize::try_from(engine.context.config.webhook.max_body_bytes).unwrap_or(usize::MAX);
-        Self { engine, secrets: Arc::new(secrets), reading: Arc::new(tokio::sync::Semaphore::new(AT_ONCE)), body_max }
+        Self {
+            engine,
+            secrets: Arc::new(secrets),
+            buffered: Arc::new(tokio::sync::Semaphore::new(BUFFERED_KIB as usize)),
+            body_max,
+        }
     }
 
     /// The routes.
@@ -47,20 +59,7 @@ impl Door {
     }
 }
 
-/// Listens and serves until `stop` is done.
-///
-/// # Errors
-/// Where the address cannot be had.
-pub async fn serve(
-    address: SocketAddr,
-    door: Door,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
-    serve_on(listener, door, stop).await
-}
-
-/// The same on a listener that is there already.
+/// Serves on a listener until `stop` is done.
 ///
 /// # Errors
 /// Where accepting fails for good.
@@ -69,7 +68,35 @@ pub async fn serve_on(
     door: Door,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, door.router()).with_graceful_shutdown(stop).await
+    let router = door.router();
+    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(READ_TIMEOUT).max_buf_size(64 * 1024);
+    tokio::pin!(stop);
+    loop {
+        let stream = tokio::select! {
+            () = &mut stop => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of descriptors, mostly: others are closed in a moment.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            let _ = connection.await;
+            drop(place);
+        });
+    }
+    let _ = tokio::time::timeout(READ_TIMEOUT, graceful.shutdown()).await;
+    Ok(())
 }
 
 /// Ready: everything that is needed to act is known, and the store takes writes.

@@ -2,8 +2,8 @@
 
 use crate::history::{Beginning, HOUR, History, MINUTE, Moment, Step, beginning, settings, steps, trigger};
 use lazarus::cell::{
-    Actor, AgentRun, Cell, DeadlineKind, Effect, Event, Identity, Input, ParticipantState, Refusal, Role, RunState,
-    State, TABLE, commands_in, decide, next_deadline, replay, targets,
+    Actor, AgentRun, Cell, DeadlineKind, Effect, Event, Identity, Input, ParticipantState, Refusal, Role, State, TABLE,
+    commands_in, decide, next_deadline, replay, targets,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
