@@ -5,7 +5,15 @@
 //! the real binary as a process; a small forge that answers at once is in this
 //! one. Cells and processes that were started are ended, also after a failure.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    clippy::unused_self,
+    missing_docs
+)]
+#![allow(clippy::unnecessary_debug_formatting, clippy::map_unwrap_or, clippy::redundant_closure_for_method_calls)]
 
 mod cell_start;
 mod daemon;
