@@ -1,7 +1,7 @@
 # `make demo` shows the main job; `make test` is what CI runs.
 CARGO ?= cargo
 
-.PHONY: demo build test live bench lint
+.PHONY: demo build test tools live bench fmt lint
 
 build:
 	$(CARGO) build --release
@@ -9,14 +9,16 @@ build:
 demo: build
 	./target/release/lazarus demo
 
-# As root, what the tests run is installed; else they say what is missing.
-test:
-	@if ! command -v git >/dev/null; then if [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install -qy git; else echo "make test needs git 2.30 or newer"; exit 2; fi; fi
-	$(CARGO) test --lib --bins --tests
+# All tests, from a clean checkout. No benches: the figures are `make bench`.
+test: tools
+	$(CARGO) test --locked --no-fail-fast --lib --bins --tests
 
-lint:
-	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets -- -D warnings
+# What the tests need beside Rust and a C compiler. As root it is installed.
+tools:
+	@command -v git >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get -qq update >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install git >/dev/null; \
+	  else echo "the tests need git 2.30 or newer: install it"; exit 2; fi; }
 
 # The conversations against a real Gitea or Forgejo server:
 #   make live FORGE_URL=http://127.0.0.1:3000 FORGE_ADMIN_TOKEN=…
@@ -30,3 +32,10 @@ live:
 # alone: make bench ONLY="cell_start status".
 bench:
 	$(CARGO) bench --bench figures -- $(ONLY)
+
+fmt:
+	$(CARGO) fmt
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
