@@ -8,8 +8,7 @@ fn main() -> std::process::ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_deref().and_then(|a| a.to_str()) {
         Some("cell-launch") => {
-            let Some(run_dir) = arguments.next() else { return std::process::ExitCode::from(2) };
-            let status = lazarus::keeper::launch(std::path::Path::new(&run_dir));
+            let status = lazarus::keeper::launch();
             std::process::ExitCode::from(status as u8)
         }
         Some("cell-probe") => {

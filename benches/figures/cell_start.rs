@@ -162,8 +162,10 @@ impl Bench {
         let (cell_id, text) = (id.clone(), self.text.clone());
         let start = Instant::now();
         // What the command comes to, in the ledger and the registry.
-        let cell = self.store.transact(move |tx| Ok(approve(tx, &cell_id, &text, spec()))).await?;
-        let claimed = self.store.transact(|tx| tx.claim(now().0, 16, 16)).await?;
+        let (cell, claimed) = self
+            .store
+            .transact(move |tx| Ok((approve(tx, &cell_id, &text, spec()), tx.claim(now().0, 16, 16)?)))
+            .await?;
         let name = id.to_string();
         let row = self.store.read(move |tx| tx.cell(&name)).await?.context("the cell is not in the registry")?;
         let accepted = milliseconds(start);
@@ -200,19 +202,13 @@ impl Bench {
         let runs = vec![AgentRun { agent: AGENT.to_owned(), number: 1 }];
         let (effects, facts) = (claimed, json!({"running": running}).to_string());
         let input = json!({"input": "started", "cell": id, "runs": runs}).to_string();
-        let key = format!("effect:{id}:0");
-        let receive = key.clone();
+        let (receive, cell_id) = (format!("effect:{id}:0"), id.clone());
         self.store
             .transact(move |tx| {
                 for effect in &effects {
                     tx.settle(&effect.id, EffectState::Done, None)?;
                 }
-                tx.receive(&receive, "1#1", &input, now().0).map(|_| ())
-            })
-            .await?;
-        let cell_id = id.clone();
-        self.store
-            .transact(move |tx| {
+                tx.receive(&receive, "1#1", &input, now().0)?;
                 for row in tx.waiting_inputs(32)? {
                     tx.put_facts(cell_id.as_str(), &facts)?;
                     apply(tx, Some(cell.clone()), &cell_id, &Input::Started { runs: runs.clone() }, &Actor::System);

@@ -6,12 +6,12 @@ use crate::report::{Figure, Limit, Report, median};
 use crate::{LAZARUS, Place};
 use anyhow::Context as _;
 use lazarus::cell::CellId;
-use lazarus::keeper::{LaunchSpec, Ready};
+use lazarus::keeper::{LaunchSpec, Ready, Walls};
 use lazarus::sandbox::Limits;
 use lazarus::workspace::Home;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -39,26 +39,27 @@ fn launch(place: &Path, cell: &CellId, slot: u32, namespaces: bool) -> anyhow::R
     let root = rustix::process::geteuid().is_root();
     let id_base = root.then_some(1_900_000_000 + 2 * slot);
     if let Some(base) = id_base {
-        std::os::unix::fs::chown(&run, Some(base), Some(base))?;
+        std::os::unix::fs::chown(run.join("keeper"), Some(base), Some(base))?;
     }
     let spec = LaunchSpec {
         cell: cell.to_string(),
         home: home.path,
+        run_dir: run,
         program: LAZARUS.into(),
-        namespaces,
-        host_network: !namespaces,
         id_base,
         read_paths: vec![],
         limits: Limits { open_files: 1024, file_size: 4 << 30, processes: None },
     };
-    std::fs::write(run.join("launch.json"), serde_json::to_vec(&spec)?)?;
     let mut launcher = Command::new(LAZARUS)
         .arg("cell-launch")
-        .arg(&run)
+        .arg(place)
         .env_clear()
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
+    let walls = Walls { namespaces, host_network: !namespaces };
+    let order = format!("{}\n{}\n", serde_json::to_string(&walls)?, serde_json::to_string(&spec)?);
+    launcher.stdin.take().context("the launcher has no input")?.write_all(order.as_bytes())?;
     let stdout = launcher.stdout.take().context("the launcher has no output")?;
     let mut keeper = None;
     let mut listening = false;
@@ -99,7 +100,7 @@ pub fn measure(report: &mut Report) -> anyhow::Result<()> {
             let home = Home { path: place.0.join("cells").join(cell.as_str()) };
             home.make()?;
             std::fs::create_dir_all(home.path.join("project"))?;
-            std::fs::create_dir_all(place.0.join("run").join(cell.as_str()))?;
+            std::fs::create_dir_all(place.0.join("run").join(cell.as_str()).join("keeper"))?;
         }
         std::thread::sleep(Duration::from_secs(1));
         let before = memory()?;

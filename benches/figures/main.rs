@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     match arguments.first().map(String::as_str) {
         // What `ProcessBackend` asks of the program that it is in.
         Some("cell-launch") => {
-            return ExitCode::from(lazarus::keeper::launch(Path::new(&rest[0])) as u8);
+            return ExitCode::from(lazarus::keeper::launch() as u8);
         }
         Some("cell-probe") => {
             lazarus::cli::print_probe();

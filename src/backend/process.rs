@@ -2,17 +2,17 @@
 
 use super::{Adopted, Backend, BackendError, Fact, Harvest, Plan, Running};
 use crate::cell::{BackendKind, CellId, Exit, Isolation, Network};
-use crate::keeper::{AgentState, Event, ExitRecord, LaunchSpec, Order, Ready, StartAgent, View};
+use crate::keeper::{AgentState, Event, ExitRecord, LaunchSpec, Order, Ready, StartAgent, View, Walls};
 use crate::sandbox::{FIRST_ID, HostReport, LandlockPaths, Limits};
 use crate::workspace::Home;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::collections::HashMap;
-use std::io::{self, BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
@@ -40,6 +40,66 @@ pub struct ProcessBackend {
     facts: mpsc::UnboundedSender<Fact>,
     keepers: Arc<Mutex<HashMap<CellId, Arc<Keeper>>>>,
     report: tokio::sync::OnceCell<HostReport>,
+    /// A launcher that waits to be told what to launch.
+    spare: Arc<Mutex<Option<Launcher>>>,
+    /// Keepers that this process has to reap. Until then their pids are theirs.
+    children: Arc<Mutex<HashMap<CellId, i32>>>,
+}
+
+/// A launcher's process. It ends by itself when its input does.
+struct Launcher {
+    process: Child,
+    walls: Walls,
+}
+
+impl Launcher {
+    /// Starts one and has it make those walls.
+    fn spawn(program: &Path, run_root: &Path, walls: Walls) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        command.arg("cell-launch").arg(run_root).env_clear();
+        let process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut launcher = Self { process, walls };
+        if let Some(input) = &mut launcher.process.stdin {
+            input.write_all(&line_of(&walls))?;
+        }
+        Ok(launcher)
+    }
+
+    /// Says what to launch and waits for the keeper's first words. Returns its
+    /// pid; nothing where this launcher is not there any more.
+    fn launch(mut self, spec: &LaunchSpec) -> Option<Result<i32, BackendError>> {
+        self.process.stdin.take()?.write_all(&line_of(spec)).ok()?;
+        let mut said = None;
+        let mut keeper = None;
+        for line in BufReader::new(self.process.stdout.take()?).lines().take(2) {
+            match serde_json::from_str::<Ready>(&line.ok()?) {
+                Ok(Ready::Launched { pid }) => {
+                    keeper = Some(pid);
+                    said = Some(Err(BackendError::Start("the keeper ended before it could listen".to_owned())));
+                }
+                Ok(Ready::Listening { .. }) => said = keeper.map(Ok),
+                Ok(Ready::Failed { why }) => said = Some(Err(BackendError::Start(why))),
+                Err(_) => {}
+            }
+        }
+        if let (Some(Err(_)), Some(pid)) = (&said, keeper) {
+            reap(pid);
+        }
+        said
+    }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+fn line_of(message: &impl serde::Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(message).unwrap_or_default();
+    line.push(b'\n');
+    line
 }
 
 impl ProcessBackend {
@@ -50,7 +110,15 @@ impl ProcessBackend {
     /// Where this program's own file cannot be found.
     pub fn new(run_root: PathBuf, facts: mpsc::UnboundedSender<Fact>) -> Result<Self, BackendError> {
         let program = std::env::current_exe().map_err(BackendError::io("finding this program's file"))?;
-        Ok(Self { run_root, program, facts, keepers: Arc::default(), report: tokio::sync::OnceCell::new() })
+        Ok(Self {
+            run_root,
+            program,
+            facts,
+            keepers: Arc::default(),
+            report: tokio::sync::OnceCell::new(),
+            spare: Arc::default(),
+            children: Arc::default(),
+        })
     }
 
     fn run_dir(&self, cell: &CellId) -> PathBuf {
@@ -129,12 +197,12 @@ impl ProcessBackend {
         let namespaces = level == Isolation::Level2;
         let id_base = self.report().await?.root.then_some((i64::from(FIRST_ID) + plan.slot * IDS_A_CELL) as u32);
         let run_dir = self.run_dir(&plan.cell);
+        let walls = Walls { namespaces, host_network: plan.network == Network::Host };
         let spec = LaunchSpec {
             cell: plan.cell.to_string(),
             home: plan.home.clone(),
+            run_dir: run_dir.clone(),
             program: self.program.clone(),
-            namespaces,
-            host_network: plan.network == Network::Host,
             id_base,
             read_paths: plan.read_paths.clone(),
             limits: Limits {
@@ -144,13 +212,16 @@ impl ProcessBackend {
                 processes: (namespaces || id_base.is_some()).then_some(plan.processes),
             },
         };
-        let (home, dir) = (plan.home.clone(), run_dir.clone());
-        let program = self.program.clone();
-        let pid = tokio::task::spawn_blocking(move || prepare_and_launch(&program, &home, &dir, &spec))
+        let (program, run_root) = (self.program.clone(), self.run_root.clone());
+        let spare = take(&self.spare).filter(|spare| spare.walls == walls);
+        let pid = tokio::task::spawn_blocking(move || prepare_and_launch(&program, &run_root, spare, walls, &spec))
             .await
             .map_err(|_| BackendError::Gone)??;
-        let (_, applied, _) = self.connect(&plan.cell, &run_dir, None).await?;
-        let mut running = Running { isolation: Some(level), applied, missing: vec![], pid };
+        self.children.lock().unwrap_or_else(PoisonError::into_inner).insert(plan.cell.clone(), pid);
+        let connected = self.connect(&plan.cell, &run_dir, None).await;
+        self.keep_a_spare(walls);
+        let (_, applied, _) = connected?;
+        let mut running = Running { isolation: Some(level), applied, missing: vec![], pid: Some(pid) };
         if !namespaces {
             running.missing = missing;
             running
@@ -163,6 +234,18 @@ impl ProcessBackend {
             keeper.running = running.clone();
         }
         Ok(running)
+    }
+
+    /// Has a launcher ready for the next cell.
+    fn keep_a_spare(&self, walls: Walls) {
+        let (spare, program, run_root) = (Arc::clone(&self.spare), self.program.clone(), self.run_root.clone());
+        tokio::task::spawn_blocking(move || {
+            let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
+            if spare.is_none() {
+                // Where it cannot be had now, the next cell will say so.
+                *spare = Launcher::spawn(&program, &run_root, walls).ok();
+            }
+        });
     }
 
     /// Connects to a keeper and listens to it from here on.
@@ -205,14 +288,13 @@ impl ProcessBackend {
             report(&self.facts, cell, state);
         }
         let (facts, cell, run_dir) = (self.facts.clone(), cell.clone(), run_dir.to_owned());
-        let keepers = Arc::clone(&self.keepers);
+        let (keepers, children) = (Arc::clone(&self.keepers), Arc::clone(&self.children));
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     order = to_send.recv() => {
                         let Some(order) = order else { break };
-                        let mut line = serde_json::to_vec(&order).unwrap_or_default();
-                        line.push(b'\n');
+                        let mut line = line_of(&order);
                         let sent = write.write_all(&line).await;
                         zeroize::Zeroize::zeroize(&mut line);
                         if sent.is_err() {
@@ -238,7 +320,14 @@ impl ProcessBackend {
             }
             // The keeper is gone, or about to be: what it left says how.
             let dir = run_dir.clone();
-            let _ = tokio::task::spawn_blocking(move || wait_for_end(&dir)).await;
+            let child = children.lock().unwrap_or_else(PoisonError::into_inner).remove(&cell);
+            let _ = tokio::task::spawn_blocking(move || {
+                wait_for_end(&dir);
+                if let Some(child) = child {
+                    reap(child);
+                }
+            })
+            .await;
             let last = states.borrow().clone().unwrap_or_default();
             for state in settle_by_record(&run_dir, last) {
                 report(&facts, &cell, &state);
@@ -347,77 +436,45 @@ fn report(facts: &mpsc::UnboundedSender<Fact>, cell: &CellId, state: &AgentState
     let _ = facts.send(Fact::AgentEnded { cell: cell.clone(), agent: state.agent.clone(), run: state.run, exit });
 }
 
-/// Makes the run directory, starts the launcher and waits for the keeper's
-/// first words. Returns the keeper's pid, where this process launched it.
+/// Makes the run directory, tells a launcher and waits for the keeper's first
+/// words. Returns the keeper's pid: a child of this process.
 fn prepare_and_launch(
     program: &Path,
-    home: &Path,
-    run_dir: &Path,
+    run_root: &Path,
+    spare: Option<Launcher>,
+    walls: Walls,
     spec: &LaunchSpec,
-) -> Result<Option<i32>, BackendError> {
-    std::fs::create_dir_all(run_dir).map_err(BackendError::io(format!("making {}", run_dir.display())))?;
-    std::fs::set_permissions(run_dir, std::fs::Permissions::from_mode(0o700))
-        .map_err(BackendError::io("closing the run directory to others"))?;
-    Home { path: home.to_owned() }
+) -> Result<i32, BackendError> {
+    let run_dir = &spec.run_dir;
+    let own = run_dir.join("keeper");
+    let make = |path: &Path| {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(BackendError::io(format!("making {}", path.display())))
+    };
+    make(run_dir)?;
+    make(&own)?;
+    Home { path: spec.home.clone() }
         .make_agent(HARVESTER, spec.id_base.map(|b| b + 1))
         .map_err(|e| BackendError::Start(e.to_string()))?;
-    std::fs::create_dir_all(run_dir.join("keeper")).map_err(BackendError::io("making the keeper's directory"))?;
-    let _ = std::fs::remove_file(run_dir.join("keeper/exit.json"));
+    let _ = std::fs::remove_file(own.join("exit.json"));
     if let Some(base) = spec.id_base {
-        chown(run_dir.join("keeper"), Some(base), Some(base))
-            .map_err(BackendError::io("giving the run directory to the keeper"))?;
-        if !spec.namespaces {
+        chown(&own, Some(base), Some(base)).map_err(BackendError::io("giving the run directory to the keeper"))?;
+        if !walls.namespaces {
             // Without a root of its own the cell has to walk there by itself.
-            for directory in home.ancestors().take(2) {
+            for directory in spec.home.ancestors().take(2) {
                 let _ = std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o711));
             }
         }
     }
-    let text = serde_json::to_vec(spec).map_err(|e| BackendError::Start(e.to_string()))?;
-    std::fs::write(run_dir.join("launch.json"), text).map_err(BackendError::io("writing launch.json"))?;
-    let log = std::fs::File::options()
-        .create(true)
-        .append(true)
-        .open(run_dir.join("launcher.log"))
-        .map_err(BackendError::io("opening launcher.log"))?;
-    let mut launcher = Command::new(program)
-        .arg("cell-launch")
-        .arg(run_dir)
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
+    // A launcher that waited may have ended meanwhile; a new one has not.
+    if let Some(said) = spare.and_then(|launcher| launcher.launch(spec)) {
+        return said;
+    }
+    let launcher = Launcher::spawn(program, run_root, walls)
         .map_err(BackendError::io(format!("running {}", program.display())))?;
-    let mut pid = None;
-    let mut outcome =
-        Err(BackendError::Start("the launcher said nothing; see launcher.log in the run directory".to_owned()));
-    if let Some(stdout) = launcher.stdout.take() {
-        for line in BufReader::new(stdout).lines().take(2) {
-            let Ok(line) = line else { break };
-            match serde_json::from_str::<Ready>(&line) {
-                Ok(Ready::Launched { pid: launched }) => pid = Some(launched),
-                Ok(Ready::Listening { .. }) => outcome = Ok(()),
-                Ok(Ready::Failed { why }) => outcome = Err(BackendError::Start(why)),
-                Err(_) => {}
-            }
-        }
-    }
-    let _ = launcher.wait();
-    if outcome.is_err()
-        && let Some(pid) = pid
-    {
-        reap(pid);
-    }
-    outcome.map(|()| pid)
-}
-
-/// Reaps a keeper that is a child of ours; elsewhere init does.
-fn reap(pid: i32) {
-    use rustix::process::{Pid, WaitOptions, waitpid};
-    if let Some(pid) = Pid::from_raw(pid) {
-        let _ = waitpid(Some(pid), WaitOptions::empty());
-    }
+    launcher.launch(spec).unwrap_or_else(|| {
+        Err(BackendError::Start(format!("the launcher said nothing; see launcher.log in {}", run_dir.display())))
+    })
 }
 
 /// Waits until the keeper of a run directory is gone: it holds a lock as long
@@ -426,11 +483,18 @@ fn wait_for_end(run_dir: &Path) {
     if let Ok(lock) = std::fs::File::open(run_dir.join("lock")) {
         let _ = rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockShared);
     }
-    if let Ok(text) = std::fs::read_to_string(run_dir.join("keeper.pid"))
-        && let Ok(pid) = text.trim().parse()
-    {
-        reap(pid);
+}
+
+/// Collects a child of this process that ended.
+fn reap(pid: i32) {
+    use rustix::process::{Pid, WaitOptions, waitpid};
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = waitpid(Some(pid), WaitOptions::empty());
     }
+}
+
+fn take<T: Default>(shared: &Mutex<T>) -> T {
+    std::mem::take(&mut *shared.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Whether a keeper lives there.
@@ -549,6 +613,13 @@ impl Backend for ProcessBackend {
                 let dir = run_dir.clone();
                 let waited = tokio::task::spawn_blocking(move || wait_for_end(&dir));
                 let _ = tokio::time::timeout(Duration::from_secs(20), waited).await;
+            }
+            // One that never listened has nobody else to collect it.
+            let child = self.children.lock().unwrap_or_else(PoisonError::into_inner).remove(cell);
+            if let Some(child) = child
+                && !keeper_lives(&run_dir)
+            {
+                let _ = tokio::task::spawn_blocking(move || reap(child)).await;
             }
             if keeper_lives(&run_dir) {
                 return Err(BackendError::Start("the cell's keeper does not end, not even by SIGKILL".to_owned()));

@@ -423,17 +423,19 @@ impl Engine {
     async fn work(self: Arc<Self>) {
         let mut marked = std::time::Instant::now();
         loop {
-            let decided = match self.decide_some().await {
-                Ok(decided) => decided,
+            match self.decide_and_claim().await {
+                Ok((decided, claimed)) => {
+                    for row in claimed {
+                        self.start_effect(row);
+                    }
+                    if decided > 0 {
+                        continue;
+                    }
+                }
                 Err(error) => {
                     tracing::error!(%error, "nothing could be decided; trying again");
                     tokio::time::sleep(Duration::from_millis(500)).await;
-                    0
                 }
-            };
-            self.start_effects().await;
-            if decided > 0 {
-                continue;
             }
             if marked.elapsed() > Duration::from_secs(60) {
                 marked = std::time::Instant::now();
@@ -460,10 +462,17 @@ impl Engine {
         }
     }
 
-    async fn decide_some(self: &Arc<Self>) -> Result<usize, StoreError> {
+    /// One transaction: what waits is decided, and what is due then is claimed.
+    /// Where there is nothing of either, nothing is written.
+    async fn decide_and_claim(self: &Arc<Self>) -> Result<(usize, Vec<EffectRow>), StoreError> {
         let now = self.clock.now();
         let context = Arc::clone(&self.context);
         let ready = self.is_ready();
+        let workers = self.context.config.engine.effect_workers as usize;
+        // Cells have places of their own: a reaction never waits behind a clone.
+        let cells = self.cells_running.load(Ordering::SeqCst);
+        let free = workers.saturating_sub(self.running.load(Ordering::SeqCst) - cells) as i64;
+        let free_cells = workers.saturating_sub(cells) as i64;
         self.store
             .transact(move |tx| {
                 for (cell, mission, at, kind) in tx.due_cells(now.0)? {
@@ -473,57 +482,27 @@ impl Engine {
                 }
                 // Until it is known who we are, our own words could be taken
                 // for somebody's: inputs wait.
-                if !ready {
-                    return Ok(0);
-                }
-                let rows = tx.waiting_inputs(BATCH)?;
-                let count = rows.len();
-                for row in rows {
-                    decide_one(tx, &context, now, &row)?;
-                }
-                Ok(count)
+                let decided = if ready { decide_waiting(tx, &context, now)? } else { 0 };
+                Ok((decided, tx.claim(now.0, free, free_cells)?))
             })
             .await
     }
 
-    async fn start_effects(self: &Arc<Self>) {
-        let workers = self.context.config.engine.effect_workers as usize;
-        // Cells have places of their own: a reaction never waits behind a clone.
-        let cells = self.cells_running.load(Ordering::SeqCst);
-        let free = workers.saturating_sub(self.running.load(Ordering::SeqCst) - cells) as i64;
-        let free_cells = workers.saturating_sub(cells) as i64;
-        if free == 0 && free_cells == 0 {
-            return;
-        }
-        let now = self.clock.now().0;
-        // Looked for beside the writer first: mostly there is nothing to claim.
-        let due = self.store.read(move |tx| Ok(tx.next_effect_at()?.is_some_and(|at| at <= now))).await;
-        if !due.unwrap_or(true) {
-            return;
-        }
-        let claimed = match self.store.transact(move |tx| tx.claim(now, free, free_cells)).await {
-            Ok(claimed) => claimed,
-            Err(error) => {
-                tracing::error!(%error, "effects could not be claimed");
-                return;
-            }
-        };
-        for row in claimed {
-            let of_cell = usize::from(row.kind == "cell");
-            self.cells_running.fetch_add(of_cell, Ordering::SeqCst);
-            self.running.fetch_add(1, Ordering::SeqCst);
-            let engine = Arc::clone(self);
-            tokio::spawn(async move {
-                let attempt =
-                    std::panic::AssertUnwindSafe(run::run(&engine, &row)).catch_unwind().await.unwrap_or_else(|_| {
-                        Attempt::Again { why: "it failed inside; see the log".to_owned(), after: None }
-                    });
-                engine.finish(&row, attempt).await;
-                engine.running.fetch_sub(1, Ordering::SeqCst);
-                engine.cells_running.fetch_sub(of_cell, Ordering::SeqCst);
-                engine.work.notify_one();
-            });
-        }
+    fn start_effect(self: &Arc<Self>, row: EffectRow) {
+        let of_cell = usize::from(row.kind == "cell");
+        self.cells_running.fetch_add(of_cell, Ordering::SeqCst);
+        self.running.fetch_add(1, Ordering::SeqCst);
+        let engine = Arc::clone(self);
+        tokio::spawn(async move {
+            let attempt = std::panic::AssertUnwindSafe(run::run(&engine, &row))
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|_| Attempt::Again { why: "it failed inside; see the log".to_owned(), after: None });
+            engine.finish(&row, attempt).await;
+            engine.running.fetch_sub(1, Ordering::SeqCst);
+            engine.cells_running.fetch_sub(of_cell, Ordering::SeqCst);
+            engine.work.notify_one();
+        });
     }
 
     async fn finish(&self, row: &EffectRow, attempt: Attempt) {
@@ -569,14 +548,21 @@ impl Engine {
         };
         let lane = row.mission.clone();
         let texts: Vec<String> = inputs.iter().filter_map(|i| serde_json::to_string(i).ok()).collect();
+        let ready = self.is_ready();
         loop {
             let (id, lane, texts, error) = (id.clone(), lane.clone(), texts.clone(), error.clone());
+            let (context, at) = (Arc::clone(&self.context), self.clock.now());
             let stored = self
                 .store
                 .transact(move |tx| {
                     tx.settle(&id, state, error.as_deref())?;
                     for (index, text) in texts.iter().enumerate() {
                         tx.receive(&format!("effect:{id}:{index}"), &lane, text, now)?;
+                    }
+                    if ready && !texts.is_empty() {
+                        // Decided at once, in its turn. What cannot be decided
+                        // now is tried again by the loop; the end stands.
+                        let _ = tx.within(|tx| decide_waiting(tx, &context, at));
                     }
                     Ok(())
                 })
@@ -699,6 +685,15 @@ impl Engine {
 
 /// Decides one input. What fails inside is noted and does not stop the rest;
 /// what fails outside (the disk) stops everything, and nothing is lost.
+/// Decides what waits, in the order in which it came: at most a batch.
+fn decide_waiting(tx: &Tx<'_>, context: &Context, now: crate::cell::At) -> Result<usize, StoreError> {
+    let rows = tx.waiting_inputs(BATCH)?;
+    for row in &rows {
+        decide_one(tx, context, now, row)?;
+    }
+    Ok(rows.len())
+}
+
 fn decide_one(
     tx: &Tx<'_>,
     context: &Context,

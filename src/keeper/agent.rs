@@ -1,10 +1,10 @@
 //! Starting one agent inside the cell: its own init, and its program.
 
-use super::{LaunchSpec, StartAgent, View};
+use super::{LaunchSpec, StartAgent, View, Walls};
 use crate::sandbox::{
-    Filter, StepError, apply_filter, attach, become_user, clone_process, close_from, detach, drop_capabilities,
-    drop_capability_bounds, hide_proc, mount_proc, mount_tmpfs, no_new_privileges, not_dumpable, pick, private,
-    read_only, restrict_landlock, set_limits,
+    Filter, StepError, apply_filter, attach, become_user, clone_process, close_from, drop_capabilities,
+    drop_capability_bounds, hide, hide_proc, mount_proc, mount_tmpfs, no_new_privileges, not_dumpable, pick, read_only,
+    restrict_landlock, set_limits,
 };
 use std::ffi::CString;
 use std::fs::File;
@@ -31,7 +31,13 @@ fn io_step(step: &str) -> impl FnOnce(io::Error) -> StepError {
 }
 
 /// Starts an agent: returns once its program's `exec` succeeded.
-pub fn start(spec: &LaunchSpec, start: &StartAgent, run_dir: &File, filter: &Filter) -> Result<Started, StepError> {
+pub fn start(
+    spec: &LaunchSpec,
+    walls: Walls,
+    start: &StartAgent,
+    run_dir: &File,
+    filter: &Filter,
+) -> Result<Started, StepError> {
     use rustix::fs::{Mode, OFlags, openat};
     let log: OwnedFd = openat(
         run_dir,
@@ -44,12 +50,12 @@ pub fn start(spec: &LaunchSpec, start: &StartAgent, run_dir: &File, filter: &Fil
     // second closes by itself when `exec` succeeds.
     let (report, report_end) = io::pipe().map_err(io_step("making a pipe"))?;
     let (mut trouble, trouble_end) = io::pipe().map_err(io_step("making a pipe"))?;
-    let flags = if spec.namespaces { libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC } else { 0 };
+    let flags = if walls.namespaces { libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC } else { 0 };
     let pid = clone_process(flags)?;
     if pid == 0 {
         drop((report, trouble));
         let mut trouble_end = trouble_end;
-        let status = match agent_init(spec, start, filter, &log, report_end, &mut trouble_end) {
+        let status = match agent_init(spec, walls, start, filter, &log, report_end, &mut trouble_end) {
             Ok(status) => status,
             Err(error) => {
                 let _ = write!(trouble_end, "-{error}");
@@ -80,6 +86,7 @@ pub fn start(spec: &LaunchSpec, start: &StartAgent, run_dir: &File, filter: &Fil
 /// leaves behind. Its end is the end of everything in its PID namespace.
 fn agent_init(
     spec: &LaunchSpec,
+    walls: Walls,
     start: &StartAgent,
     filter: &Filter,
     log: &OwnedFd,
@@ -98,7 +105,7 @@ fn agent_init(
         libc::setsid();
     }
     not_dumpable()?;
-    if spec.namespaces {
+    if walls.namespaces {
         own_view(start)?;
     } else {
         end_with_parent();
@@ -107,7 +114,7 @@ fn agent_init(
     let pid = clone_process(0)?;
     if pid == 0 {
         drop(report);
-        let result = become_agent(spec, start, filter, log, trouble);
+        let result = become_agent(spec, walls, start, filter, log, trouble);
         if let Err(error) = result {
             let _ = write!(trouble, "-{error}");
         }
@@ -136,7 +143,7 @@ fn agent_init(
             break;
         }
     }
-    if !spec.namespaces {
+    if !walls.namespaces {
         // What the program left behind goes with it; orphans of it are the
         // keeper's by now and end with the cell.
         for pid in descendants() {
@@ -173,11 +180,12 @@ fn end_with_parent() {
 /// The agent's own mounts: its home and no other, its own `/tmp`, shared
 /// memory and process view, and everything that it may not write read-only.
 fn own_view(start: &StartAgent) -> Result<(), StepError> {
-    private()?;
+    // What is mounted here is seen by nobody else: the keeper made every mount
+    // of the cell private.
     let home = Path::new("/cell/home").join(&start.agent);
     let tree = pick(&Path::new("/.homes").join(&start.agent))?;
     attach(&tree, &home, true, false)?;
-    detach(Path::new("/.homes"))?;
+    hide(Path::new("/.homes"))?;
     mount_tmpfs(Path::new("/tmp"), "1777", 256 << 20)?;
     mount_tmpfs(Path::new("/dev/shm"), "1777", 64 << 20)?;
     mount_proc(Path::new("/proc"))?;
@@ -192,6 +200,7 @@ fn own_view(start: &StartAgent) -> Result<(), StepError> {
 /// From here on there is no way back: user, limits, Landlock, filter, program.
 fn become_agent(
     spec: &LaunchSpec,
+    walls: Walls,
     start: &StartAgent,
     filter: &Filter,
     log: &OwnedFd,
@@ -210,10 +219,10 @@ fn become_agent(
     // The bounding set can only be emptied while there is the right to do so.
     drop_capability_bounds();
     if let Some(base) = spec.id_base {
-        let id = if spec.namespaces { AGENT_ID } else { base + 1 };
+        let id = if walls.namespaces { AGENT_ID } else { base + 1 };
         become_user(id, id)?;
     }
-    if !spec.namespaces {
+    if !walls.namespaces {
         end_with_parent();
     }
     std::env::set_current_dir(&start.cwd).map_err(io_step(&format!("entering {}", start.cwd.display())))?;
@@ -233,7 +242,7 @@ fn become_agent(
             let _ = writeln!(trouble, "Landlock ({how})");
         }
         // Namespaces without Landlock would be less than `level_2` promises.
-        None if spec.namespaces => {
+        None if walls.namespaces => {
             return Err(StepError {
                 step: "restricting by Landlock".to_owned(),
                 source: io::Error::other("the kernel does not offer it"),

@@ -1,7 +1,7 @@
 //! The keeper itself: the cell's first process.
 
 use super::agent::{self, Started};
-use super::{AgentState, Event, ExitRecord, LaunchSpec, Order};
+use super::{AgentState, Event, ExitRecord, LaunchSpec, Order, Walls};
 use crate::sandbox::{
     Filter, Sockets, StepError, become_user, build_root, compile_filter, loopback_up, no_new_privileges, not_dumpable,
     pivot, private, set_hostname, subreaper,
@@ -39,9 +39,46 @@ struct Client {
     reader: BufReader<UnixStream>,
 }
 
+/// What a keeper has done before it hears of its cell.
+pub struct Prepared {
+    walls: Walls,
+    applied: Vec<String>,
+    filter: Filter,
+}
+
+impl Prepared {
+    /// Takes the steps that are the same for every cell.
+    pub fn new(walls: Walls) -> Result<Self, StepError> {
+        let mut applied = vec![];
+        let network = match walls {
+            Walls { namespaces: true, host_network: false } => "a network namespace with loopback alone",
+            Walls { host_network: true, .. } => "the host's network, as policy says",
+            _ => "no sockets at all, as there is no network namespace to keep them in",
+        };
+        if walls.namespaces {
+            set_hostname()?;
+            if !walls.host_network {
+                loopback_up()?;
+            }
+            applied.push("user, mount, PID, IPC, UTS and cgroup namespaces; a root of its own".to_owned());
+        } else {
+            subreaper()?;
+        }
+        applied.push(network.to_owned());
+        let filter = compile_filter(match walls {
+            Walls { namespaces: true, .. } => Sockets::All,
+            Walls { host_network: true, .. } => Sockets::Internet,
+            _ => Sockets::None,
+        })?;
+        applied.push("a system call allow-list for agents".to_owned());
+        Ok(Self { walls, applied, filter })
+    }
+}
+
 /// The keeper of one cell.
 pub struct Keeper {
     spec: LaunchSpec,
+    walls: Walls,
     opened: Opened,
     applied: Vec<String>,
     filter: Filter,
@@ -53,50 +90,30 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Takes every step into the cell, in order.
-    pub fn settle_in(spec: LaunchSpec, opened: Opened) -> Result<Self, StepError> {
-        let mut applied = vec![];
+    /// Takes every other step into the cell, in order.
+    pub fn settle_in(prepared: Prepared, spec: LaunchSpec, opened: Opened) -> Result<Self, StepError> {
+        let Prepared { walls, mut applied, filter } = prepared;
         not_dumpable()?;
-        applied.push("non-dumpable first process".to_owned());
-        if spec.namespaces {
+        if walls.namespaces {
             private()?;
-            let mut binds: Vec<(PathBuf, PathBuf, bool)> = vec![
+            let binds: [(PathBuf, PathBuf, bool); 5] = [
                 (spec.home.join(".lazarus"), "/cell/.lazarus".into(), false),
                 (spec.home.join("project"), "/cell/project".into(), true),
                 (spec.home.join("shared"), "/cell/shared".into(), true),
                 // Agents see their own home alone; see `agent`.
                 (spec.home.join("home"), "/.homes".into(), true),
+                (spec.program.clone(), "/run/lazarus/lazarus".into(), false),
             ];
-            binds.push((spec.program.clone(), "/run/lazarus/lazarus".into(), false));
             let id_base = spec.id_base;
             let root =
                 build_root(&binds, &spec.read_paths, || if id_base.is_some() { become_user(0, 0) } else { Ok(()) })?;
+            // To become a user may have made it dumpable again.
+            not_dumpable()?;
             pivot(&root)?;
-            set_hostname()?;
-            applied.push("user, mount, PID, IPC, UTS and cgroup namespaces; a root of its own".to_owned());
-            if spec.host_network {
-                applied.push("the host's network, as policy says".to_owned());
-            } else {
-                loopback_up()?;
-                applied.push("a network namespace with loopback alone".to_owned());
-            }
-        } else {
-            subreaper()?;
         }
-        let sockets = match (spec.namespaces, spec.host_network) {
-            (true, _) => Sockets::All,
-            (false, true) => Sockets::Internet,
-            (false, false) => Sockets::None,
-        };
-        let filter = compile_filter(sockets)?;
-        if sockets == Sockets::None {
-            applied.push("no sockets at all, as there is no network namespace to keep them in".to_owned());
-        } else if !spec.namespaces {
-            applied.push("the host's network, as policy says".to_owned());
-        }
+        applied.push("non-dumpable first process".to_owned());
         no_new_privileges()?;
         applied.push("no_new_privs, no capabilities; limits of open files, processes and file size".to_owned());
-        applied.push("a system call allow-list for agents".to_owned());
         let signals = signal_descriptor()?;
         opened
             .control
@@ -104,6 +121,7 @@ impl Keeper {
             .map_err(|source| StepError { step: "listening on the control socket".to_owned(), source })?;
         Ok(Self {
             spec,
+            walls,
             opened,
             applied,
             filter,
@@ -193,7 +211,7 @@ impl Keeper {
 
     /// Signals every process of the cell but this one.
     fn signal_all(&self, signal: libc::c_int) {
-        if self.spec.namespaces {
+        if self.walls.namespaces {
             // Only as the first process of a PID namespace does -1 mean the
             // cell; anywhere else it would be the host.
             // SAFETY: integers alone.
@@ -258,7 +276,7 @@ impl Keeper {
             let mut client = Client { stream, reader: BufReader::new(reader) };
             let hello = Event::Hello {
                 cell: self.spec.cell.clone(),
-                namespaces: self.spec.namespaces,
+                namespaces: self.walls.namespaces,
                 applied: self.applied.clone(),
                 agents: self.agents.iter().map(|a| a.state.clone()).collect(),
             };
@@ -344,7 +362,7 @@ impl Keeper {
         let result = if self.stopping.is_some() {
             Err(StepError { step: "starting an agent".to_owned(), source: io::Error::other("the cell is ending") })
         } else {
-            agent::start(&self.spec, start, &self.opened.run_dir, &self.filter)
+            agent::start(&self.spec, self.walls, start, &self.opened.run_dir, &self.filter)
         };
         let (event, pid, report) = match result {
             Ok(Started { pid, report, applied }) => {

@@ -1,23 +1,43 @@
-//! The launcher: `lazarus cell-launch RUN_DIR`.
+//! The launcher: `lazarus cell-launch RUN_ROOT`, told on its standard input
+//! first which walls to make, then which cell to launch in them. The daemon
+//! keeps one waiting between the two, so that a cell's start does not have to
+//! wait for a program to be loaded and namespaces to be made. Where the daemon
+//! ends, so does the input, and with it the launcher and what it prepared.
 
-use super::init::{Keeper, Opened};
-use super::{LaunchSpec, Ready};
+use super::init::{Keeper, Opened, Prepared};
+use super::{LaunchSpec, Ready, Walls};
 use crate::sandbox::{StepError, clone_process, write_id_maps};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufRead, BufReader, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+
+/// Longest line that is read, in bytes.
+const LINE_MAX: u64 = 1 << 20;
+
+/// What the launcher hands on to the keeper once its ids are there.
+#[derive(Serialize, Deserialize)]
+struct Go {
+    /// The keeper's pid on the host, which it cannot see itself.
+    pid: i32,
+    spec: LaunchSpec,
+}
 
 /// Runs the launcher, and in its child the keeper. Returns the exit status.
 /// Has to be called before anything starts a thread.
-pub fn launch(run_dir: &Path) -> i32 {
-    match try_launch(run_dir) {
+pub fn launch() -> i32 {
+    match try_launch() {
         Ok(()) => 0,
-        Err(error) => {
-            say(&Ready::Failed { why: error.to_string() });
-            1
-        }
+        Err(error) => fail(&error),
     }
+}
+
+fn fail(error: &StepError) -> i32 {
+    say(&Ready::Failed { why: error.to_string() });
+    1
 }
 
 fn say(ready: &Ready) {
@@ -26,78 +46,119 @@ fn say(ready: &Ready) {
     let _ = io::stdout().write_all(line.as_bytes()).and_then(|()| io::stdout().flush());
 }
 
-#[allow(clippy::exit, reason = "the keeper is a process of its own; nothing of the launcher's may run after it")]
-fn try_launch(run_dir: &Path) -> Result<(), StepError> {
-    let io_step = |step: &str| {
-        let step = format!("{step} in {}", run_dir.display());
-        move |source: io::Error| StepError { step, source }
-    };
-    let text = std::fs::read(run_dir.join("launch.json")).map_err(io_step("reading launch.json"))?;
-    let spec: LaunchSpec =
-        serde_json::from_slice(&text).map_err(|e| io_step("reading launch.json")(io::Error::other(e.to_string())))?;
-    // Relative names keep within the 108 bytes that a socket's path may have.
-    std::env::set_current_dir(run_dir).map_err(io_step("entering"))?;
-    // Held by the keeper for as long as it lives: nobody starts a second one,
-    // and whoever can take it knows that the first is gone.
-    let lock =
-        File::options().create(true).truncate(false).write(true).open("lock").map_err(io_step("opening the lock"))?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| StepError {
-        step: format!("taking the lock in {}", run_dir.display()),
-        source: io::Error::other("a keeper of this cell runs already"),
-    })?;
-    match std::fs::remove_file("control.sock") {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_step("removing the old control.sock")(e)),
-        _ => {}
+fn step(step: &str) -> impl FnOnce(io::Error) -> StepError {
+    let step = step.to_owned();
+    move |source| StepError { step, source }
+}
+
+/// One line, or nothing where the input ended: nobody needs us any more.
+fn read_line<T: DeserializeOwned>(input: &mut impl BufRead) -> Result<Option<T>, StepError> {
+    let mut line = vec![];
+    input.take(LINE_MAX).read_until(b'\n', &mut line).map_err(step("reading what to launch"))?;
+    if line.last() != Some(&b'\n') {
+        return Ok(None);
     }
-    let opened = Opened {
-        control: UnixListener::bind("control.sock").map_err(io_step("making control.sock"))?,
-        // Its own directory, in which it may write: what the daemon and this
-        // launcher write lies above it, out of its reach.
-        run_dir: File::open("keeper").map_err(io_step("opening the keeper's directory"))?,
-        _lock: lock,
-    };
+    serde_json::from_slice(&line)
+        .map(Some)
+        .map_err(|e| StepError { step: "reading what to launch".to_owned(), source: io::Error::other(e.to_string()) })
+}
+
+#[allow(clippy::exit, reason = "the keeper is a process of its own; nothing of the launcher's may run after it")]
+fn try_launch() -> Result<(), StepError> {
+    let mut input = io::stdin().lock();
+    let Some(walls) = read_line::<Walls>(&mut input)? else { return Ok(()) };
     // SAFETY: asks for numbers.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     let mut flags = libc::CLONE_PARENT;
-    if spec.namespaces {
+    if walls.namespaces {
         flags |= libc::CLONE_NEWUSER
             | libc::CLONE_NEWNS
             | libc::CLONE_NEWPID
             | libc::CLONE_NEWIPC
             | libc::CLONE_NEWUTS
             | libc::CLONE_NEWCGROUP;
-        if !spec.host_network {
+        if !walls.host_network {
             flags |= libc::CLONE_NEWNET;
         }
     }
-    let (mut go, release) = io::pipe().map_err(io_step("making a pipe"))?;
+    let (go, mut release) = io::pipe().map_err(step("making a pipe"))?;
     let pid = clone_process(flags)?;
     if pid == 0 {
-        drop(release);
-        let mut byte = [0u8; 1];
-        // Without the byte the launcher died before the maps were written.
-        if go.read(&mut byte).unwrap_or(0) != 1 {
-            std::process::exit(1);
-        }
-        drop(go);
-        let keeper = match Keeper::settle_in(spec, opened) {
-            Ok(keeper) => keeper,
-            Err(error) => {
-                say(&Ready::Failed { why: error.to_string() });
-                std::process::exit(1);
-            }
-        };
-        say(&Ready::Listening { applied: keeper.applied().to_vec() });
-        let status = keeper.run();
-        std::process::exit(status);
+        drop((release, input));
+        std::process::exit(keep(walls, go));
     }
-    if spec.namespaces {
+    drop(go);
+    let Some(spec) = read_line::<LaunchSpec>(&mut input)? else { return Ok(()) };
+    if walls.namespaces {
         write_id_maps(pid, spec.id_base, uid, gid)?;
     }
-    std::fs::write("keeper.pid", pid.to_string()).map_err(io_step("writing keeper.pid"))?;
     // Before the keeper can say anything: these are the first words.
     say(&Ready::Launched { pid });
-    let mut release = release;
-    release.write_all(b"+").map_err(io_step("releasing the keeper"))?;
-    Ok(())
+    let mut line = serde_json::to_vec(&Go { pid, spec }).unwrap_or_default();
+    line.push(b'\n');
+    release.write_all(&line).map_err(step("releasing the keeper"))
+}
+
+/// The keeper's whole life, as the launcher's child. Returns the exit status.
+fn keep(walls: Walls, go: io::PipeReader) -> i32 {
+    let settle = || -> Result<Option<Keeper>, StepError> {
+        let prepared = Prepared::new(walls)?;
+        // Without a whole line the launcher died, or nobody needs us.
+        let Some(Go { pid, spec }) = read_line(&mut BufReader::new(go))? else { return Ok(None) };
+        let opened = open(&spec, pid)?;
+        Keeper::settle_in(prepared, spec, opened).map(Some)
+    };
+    match settle() {
+        Ok(Some(keeper)) => {
+            say(&Ready::Listening { applied: keeper.applied().to_vec() });
+            keeper.run()
+        }
+        Ok(None) => 1,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Opens what only the host's user can open, in the run directory.
+fn open(spec: &LaunchSpec, pid: i32) -> Result<Opened, StepError> {
+    let run_dir = &spec.run_dir;
+    let io_step = |what: &str| {
+        let step = format!("{what} in {}", run_dir.display());
+        move |source: io::Error| StepError { step, source }
+    };
+    let made = |options: &mut std::fs::OpenOptions, name: &str| options.create(true).mode(0o600).open(name);
+    // Relative names keep within the 108 bytes that a socket's path may have.
+    std::env::set_current_dir(run_dir).map_err(io_step("entering"))?;
+    let log = made(File::options().append(true), "launcher.log").map_err(io_step("opening launcher.log"))?;
+    // SAFETY: both descriptors are open.
+    unsafe { libc::dup2(log.as_raw_fd(), 2) };
+    // What the daemon runs under (a service with `UMask=0077`, say) must not
+    // decide who can read what in the cell.
+    // SAFETY: integers alone.
+    unsafe { libc::umask(0o022) };
+    // As `ps` shows it; the kernel takes 15 bytes of it.
+    if let Ok(name) = std::ffi::CString::new(spec.cell.as_str()) {
+        // SAFETY: the string lives through the call.
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    }
+    // Held for as long as the keeper lives: nobody starts a second one, and
+    // whoever can take it knows that the first is gone.
+    let lock = made(File::options().truncate(false).write(true), "lock").map_err(io_step("opening the lock"))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| StepError {
+        step: format!("taking the lock in {}", run_dir.display()),
+        source: io::Error::other("a keeper of this cell runs already"),
+    })?;
+    made(File::options().truncate(true).write(true), "keeper.pid")
+        .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
+        .map_err(io_step("writing keeper.pid"))?;
+    match std::fs::remove_file("control.sock") {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_step("removing the old control.sock")(e)),
+        _ => {}
+    }
+    Ok(Opened {
+        control: UnixListener::bind("control.sock").map_err(io_step("making control.sock"))?,
+        // Its own directory, in which it may write: what the daemon wrote and
+        // what was written here lies above it, out of its reach.
+        run_dir: File::open("keeper").map_err(io_step("opening the keeper's directory"))?,
+        _lock: lock,
+    })
 }

@@ -1,13 +1,14 @@
 //! The keeper: the small program, one a cell, that owns the cell's processes
 //! and outlives the daemon.
 //!
-//! How a cell starts: the daemon runs `lazarus cell-launch RUN_DIR` (a plain
-//! `posix_spawn`, so it does not matter how large the daemon is). The
-//! [`launch`]er, single-threaded, opens what only the host's user can open,
-//! makes the namespaces with `CLONE_PARENT`, so that the keeper is the
-//! daemon's waitable child, writes the id maps and ends. The keeper, the first
-//! process of the cell's PID namespace, builds the cell's root, drops the
-//! host's, and then listens on its control socket. Each agent gets a PID,
+//! How a cell starts: the daemon runs `lazarus cell-launch RUN_ROOT` (a plain
+//! `posix_spawn`, so it does not matter how large the daemon is) and keeps one
+//! such process waiting. The [`launch`]er, single-threaded, makes the namespaces
+//! with `CLONE_PARENT`, so that the keeper is the daemon's waitable child; when
+//! it hears of a cell it writes the id maps and ends. The keeper, the first
+//! process of the cell's PID namespace, opens what only the host's user can
+//! open, builds the cell's root, drops the host's, and then listens on its
+//! control socket. Each agent gets a PID,
 //! mount and IPC namespace inside of that, so agents of one cell see neither
 //! each other's processes nor homes.
 //!
@@ -26,4 +27,4 @@ mod launch;
 mod protocol;
 
 pub use launch::launch;
-pub use protocol::{AgentState, Event, ExitRecord, LaunchSpec, Order, Ready, StartAgent, View};
+pub use protocol::{AgentState, Event, ExitRecord, LaunchSpec, Order, Ready, StartAgent, View, Walls};

@@ -4,8 +4,18 @@ use crate::sandbox::{LandlockPaths, Limits};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Everything the launcher has to know, in `launch.json` of the run directory.
-/// It holds no secret: those travel over the control socket at an agent's start.
+/// Which walls a launcher is to make, before it is known for which cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Walls {
+    /// Whether to make namespaces (`level_2`) or not (`level_1`).
+    pub namespaces: bool,
+    /// Whether the cell stays in the host's network.
+    pub host_network: bool,
+}
+
+/// Everything else that the launcher has to know, as one line on its standard input. It
+/// holds no secret: those travel over the control socket at an agent's start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchSpec {
@@ -13,12 +23,10 @@ pub struct LaunchSpec {
     pub cell: String,
     /// Its home on the host.
     pub home: PathBuf,
+    /// Its run directory on the host, made by the daemon.
+    pub run_dir: PathBuf,
     /// This program's file, shown to agents as `/run/lazarus/lazarus`.
     pub program: PathBuf,
-    /// Whether to make namespaces (`level_2`) or not (`level_1`).
-    pub namespaces: bool,
-    /// Whether the cell stays in the host's network.
-    pub host_network: bool,
     /// As root: the first of the two ids that the cell gets.
     pub id_base: Option<u32>,
     /// Paths of the system to show read-only, besides the usual.

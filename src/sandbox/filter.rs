@@ -9,7 +9,7 @@
 use super::steps::StepError;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition as Condition,
-    SeccompFilter, SeccompRule, TargetArch,
+    SeccompFilter, SeccompRule, TargetArch, sock_filter,
 };
 use std::collections::BTreeMap;
 use std::io;
@@ -106,9 +106,7 @@ pub fn compile(sockets: Sockets) -> Result<Filter, StepError> {
             rules.remove(&libc::SYS_socket);
         }
     }
-    let allow = SeccompFilter::new(rules, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow, arch)
-        .and_then(TryInto::try_into)
-        .map_err(wrong)?;
+    let allow = allow_list(rules, arch).map_err(wrong)?;
     // clone3 has its flags behind a pointer that no filter can read: with
     // ENOSYS programs fall back to clone.
     let unknown = SeccompFilter::new(
@@ -120,6 +118,71 @@ pub fn compile(sockets: Sockets) -> Result<Filter, StepError> {
     .and_then(TryInto::try_into)
     .map_err(wrong)?;
     Ok(Filter { allow, unknown })
+}
+
+/// What seccompiler puts before its comparisons: the architecture is checked
+/// (three instructions), then the call's number is loaded.
+const PRELUDE: usize = 4;
+
+/// The allow-list as a binary search over ranges of numbers, with seccompiler's
+/// own comparisons for calls that depend on their arguments. When a filter is
+/// loaded the kernel translates all of it and runs it for every number there
+/// is: a plain list of 300 took 0.8 ms of a cell's start.
+fn allow_list(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    arch: TargetArch,
+) -> Result<BpfProgram, seccompiler::BackendError> {
+    let deny = SeccompAction::Errno(libc::EPERM as u32);
+    let answer = |action: SeccompAction| {
+        vec![sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: u32::from(action) }]
+    };
+    let mut prelude = vec![];
+    // Each range from its first number up to the next one's.
+    let mut ranges: Vec<(i64, BpfProgram)> = vec![(0, answer(deny.clone()))];
+    let mut next = 0;
+    let mut start = |at: i64, body: BpfProgram| match ranges.last_mut() {
+        Some((last, known)) if *last == at => *known = body,
+        Some((_, known)) if known.len() == 1 && body.len() == 1 && known[0].k == body[0].k => {}
+        _ => ranges.push((at, body)),
+    };
+    for (number, conditions) in rules {
+        if number != next {
+            start(next, answer(deny.clone()));
+        }
+        if conditions.is_empty() {
+            start(number, answer(SeccompAction::Allow));
+        } else {
+            let one = BTreeMap::from([(number, conditions)]);
+            let program: BpfProgram = SeccompFilter::new(one, deny.clone(), SeccompAction::Allow, arch)?.try_into()?;
+            prelude = program[..PRELUDE].to_vec();
+            start(number, program[PRELUDE..].to_vec());
+        }
+        next = number + 1;
+    }
+    start(next, answer(deny));
+    prelude.extend(search(&ranges));
+    Ok(prelude)
+}
+
+/// Goes to the range that holds the loaded number: by halves.
+fn search(ranges: &[(i64, BpfProgram)]) -> BpfProgram {
+    match ranges {
+        [] => vec![],
+        [(_, body)] => body.clone(),
+        _ => {
+            let (lower, upper) = ranges.split_at(ranges.len() / 2);
+            let below = search(lower);
+            let jump = |code: u32, jt, jf, k| sock_filter { code: code as u16, jt, jf, k };
+            let mut program = vec![
+                // Not below the upper half: over the lower one, however long.
+                jump(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, 1, upper[0].0 as u32),
+                jump(libc::BPF_JMP | libc::BPF_JA, 0, 0, below.len() as u32),
+            ];
+            program.extend(below);
+            program.extend(search(upper));
+            program
+        }
+    }
 }
 
 /// Applies the filter to this process and all that it starts, for good.
@@ -411,4 +474,59 @@ fn allowed() -> Vec<i64> {
         SYS_vfork,
     ]);
     list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel's interpreter would say, for the instructions that a
+    /// filter of seccompiler has.
+    fn run(program: &[sock_filter], number: u32, arguments: [u64; 6]) -> u32 {
+        let arch = TargetArch::try_from(std::env::consts::ARCH).unwrap();
+        let audit = if arch == TargetArch::x86_64 { 0xC000_003E } else { 0xC000_00B7_u32 };
+        let mut data = vec![];
+        data.extend(number.to_ne_bytes());
+        data.extend(audit.to_ne_bytes());
+        data.extend(0u64.to_ne_bytes());
+        data.extend(arguments.iter().flat_map(|a| a.to_ne_bytes()));
+        let (mut at, mut accumulator) = (0, 0u32);
+        loop {
+            let step = &program[at];
+            at += 1;
+            let (class, k) = (u32::from(step.code), step.k);
+            let branch = |yes: bool| usize::from(if yes { step.jt } else { step.jf });
+            match class {
+                0x20 => accumulator = u32::from_ne_bytes(data[k as usize..k as usize + 4].try_into().unwrap()),
+                0x54 => accumulator &= k,
+                0x05 => at += k as usize,
+                0x15 => at += branch(accumulator == k),
+                0x25 => at += branch(accumulator > k),
+                0x35 => at += branch(accumulator >= k),
+                0x06 => return k,
+                other => panic!("instruction {other:#x} is not among those of a filter"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_search_answers_for_every_number_what_the_plain_list_answers() {
+        let arch = TargetArch::try_from(std::env::consts::ARCH).unwrap();
+        let masked = || vec![rule(0, Len::Qword, Op::MaskedEq(CLONE_NEW), 0).unwrap()];
+        let one_of = || vec![rule(0, Len::Dword, Op::Eq, 1).unwrap(), rule(0, Len::Dword, Op::Eq, 2).unwrap()];
+        let mut rules: BTreeMap<i64, Vec<SeccompRule>> = allowed().into_iter().map(|n| (n, vec![])).collect();
+        rules.extend([(libc::SYS_clone, masked()), (libc::SYS_socket, one_of())]);
+        let deny = SeccompAction::Errno(libc::EPERM as u32);
+        let plain: BpfProgram =
+            SeccompFilter::new(rules.clone(), deny, SeccompAction::Allow, arch).unwrap().try_into().unwrap();
+        let searched = allow_list(rules, arch).unwrap();
+        // The last is a number of the x32 ABI, which no filter may let through.
+        for number in (0..1000).chain([u32::MAX, 0x4000_0000 + libc::SYS_write as u32]) {
+            for first in [0, 1, 2, 3, CLONE_NEW, u64::MAX] {
+                let arguments = [first, 0, 0, 0, 0, 0];
+                assert_eq!(run(&plain, number, arguments), run(&searched, number, arguments), "{number}, {first:#x}");
+            }
+        }
+        assert_ne!(run(&searched, libc::SYS_write as u32, [0; 6]), run(&searched, libc::SYS_mount as u32, [0; 6]));
+    }
 }

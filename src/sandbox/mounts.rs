@@ -98,11 +98,6 @@ pub fn read_only(path: &Path, recursive: bool) -> Result<(), StepError> {
     set_attributes(libc::AT_FDCWD, path, recursive, ATTR_RDONLY | ATTR_NOSUID)
 }
 
-/// Takes the mount at `path` away.
-pub fn detach(path: &Path) -> Result<(), StepError> {
-    unmount(path, UnmountFlags::DETACH).map_err(StepError::of(format!("taking {} away", path.display())))
-}
-
 /// A small file system of the cell's own.
 pub fn mount_tmpfs(target: &Path, mode: &str, bytes: u64) -> Result<(), StepError> {
     let options = format!("mode={mode},size={bytes},nr_inodes={}", (bytes / 4096).clamp(256, 200_000));
@@ -138,21 +133,29 @@ pub fn hide_proc() -> Result<(), StepError> {
     for directory in ["acpi", "scsi", "bus", "irq", "asound"] {
         let path = Path::new("/proc").join(directory);
         if path.is_dir() {
-            mount_tmpfs(&path, "555", 4096)?;
-            read_only(&path, false)?;
+            hide(&path)?;
         }
     }
     let sys = Path::new("/proc/sys");
-    attach_over(sys, sys)?;
-    read_only(sys, false)
+    attach_over(sys, sys)
+}
+
+/// Covers a directory with an empty one that cannot be written. What was there
+/// cannot be reached any more: nobody in the cell can take a mount away. (To
+/// take it away ourselves would make us wait for every processor.)
+pub fn hide(directory: &Path) -> Result<(), StepError> {
+    attach_over(Path::new(EMPTY), directory)
 }
 
 fn attach_over(source: &Path, target: &Path) -> Result<(), StepError> {
     let tree = pick(source)?;
+    set_attributes(tree.fd.as_raw_fd(), Path::new(""), false, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)?;
     move_mount(tree.fd.as_fd(), "", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(StepError::of(format!("covering {}", target.display())))
 }
 
+/// An empty directory of the cell, with which others are covered.
+const EMPTY: &str = "/run/empty";
 /// What a cell sees of the system, read-only, where the host has it. `/etc`
 /// is not among them: the cell gets one of its own.
 const SYSTEM: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt"];
@@ -230,7 +233,7 @@ pub fn build_root(
         std::fs::create_dir_all(inside(Path::new(path)))
             .map_err(|source| StepError { step: format!("making {path} in the cell"), source })
     };
-    for directory in ["/tmp", "/run", "/var", "/proc", "/dev/shm", "/dev/pts", "/etc", "/cell/home"] {
+    for directory in ["/tmp", EMPTY, "/var", "/proc", "/dev/shm", "/dev/pts", "/etc", "/cell/home"] {
         make(directory)?;
     }
     let link = |target: &Path, place: &Path| {

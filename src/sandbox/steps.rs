@@ -116,7 +116,9 @@ pub fn drop_capability_bounds() {
     for capability in 0..64 {
         // SAFETY: prctl with integers; EINVAL ends the list of known ones,
         // EPERM (not privileged) means there is nothing to drop from.
-        let _ = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
+            return;
+        }
     }
 }
 

@@ -131,8 +131,10 @@ fn move_directory(from: &Path, to: &Path) -> Result<(), HomeError> {
     }
 }
 
+/// Makes a directory with that mode, whatever umask this process has.
 pub(super) fn make_directory(path: &Path, mode: u32) -> Result<(), HomeError> {
-    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(on("making", path))
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(on("making", path))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(on("making", path))
 }
 
 /// A cell's home (contract §9).
@@ -174,7 +176,12 @@ impl Home {
                 give(&self.path.join(directory), uid)?;
             }
         }
-        self.write_record("commit", commit.as_bytes()).map(|_| ())
+        // What says that it is made must not outlive, in a machine that loses
+        // its power, what was made.
+        let all = File::open(&self.path).map_err(on("opening", &self.path))?;
+        rustix::fs::syncfs(&all).map_err(|e| on("writing to the disk", &self.path)(e.into()))?;
+        let marker = self.write_record("commit", commit.as_bytes())?;
+        File::open(&marker).and_then(|file| file.sync_all()).map_err(on("writing", &marker))
     }
 
     /// Makes one agent's own home, unless it is there. No agent can write the
@@ -205,6 +212,8 @@ impl Home {
     }
 
     /// Writes a file that agents can read and not write, whole or not at all.
+    /// It is written anew from the registry whenever it is needed, so it does not
+    /// wait for the disk.
     ///
     /// # Errors
     /// Where it cannot be written.
@@ -214,7 +223,6 @@ impl Home {
         let write = || -> io::Result<()> {
             let mut file = File::create(&new)?;
             file.write_all(text)?;
-            file.sync_all()?;
             std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o644))?;
             std::fs::rename(&new, &path)
         };
