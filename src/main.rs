@@ -1,9 +1,6 @@
 //! The binary: everything is in the library. What has to run before there is
 //! any thread (the cell's launcher, the probe) is recognised first.
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> std::process::ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_deref().and_then(|a| a.to_str()) {

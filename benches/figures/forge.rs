@@ -159,6 +159,10 @@ async fn answer(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, bod
             let _ = shared.posted.send(Posted { issue: number(n), body: text.clone(), at });
             (StatusCode::CREATED, axum::Json(comment(id, number(n), (BOT, "lazarus"), &text))).into_response()
         }
+        // Still there, and unedited: all that is looked at.
+        ("GET", ["repos", "acme", "widget", "issues", "comments", id]) => {
+            ok(comment(number(id), 1, (DIRECTOR, "director"), ""))
+        }
         ("PATCH", ["repos", "acme", "widget", "issues", "comments", id]) => {
             ok(comment(number(id), 1, (BOT, "lazarus"), ""))
         }

@@ -28,10 +28,6 @@ use report::Report;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-// As in the binary: what is compared with it must not differ in this.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The binary that is measured.
 const LAZARUS: &str = env!("CARGO_BIN_EXE_lazarus");
 

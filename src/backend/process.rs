@@ -263,7 +263,8 @@ impl ProcessBackend {
         let stream = UnixStream::connect(&short).await.map_err(BackendError::io("connecting to the cell's keeper"))?;
         drop(directory);
         let (read, mut write) = stream.into_split();
-        let mut lines = tokio::io::BufReader::new(read).lines();
+        // Hundreds of these wait for rare, short lines.
+        let mut lines = tokio::io::BufReader::with_capacity(512, read).lines();
         let first = tokio::time::timeout(Duration::from_secs(10), lines.next_line())
             .await
             .map_err(|_| BackendError::Gone)?

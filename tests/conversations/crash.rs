@@ -55,9 +55,9 @@ async fn threat_27_a_keeper_that_is_killed_downs_its_cell_and_leaves_nothing() {
         }
         let status = world.cli(&["status", &cell, "--json"]).json();
         let keeper = status["cells"][0]["pid"].as_i64().expect("the keeper's pid");
-        let named = processes::naming(&world.needle(), &[]).into_iter().any(|process| {
-            i64::from(process.pid) == keeper && process.command.contains("cell-launch")
-        });
+        let named = processes::naming(&world.needle(), &[])
+            .into_iter()
+            .any(|process| i64::from(process.pid) == keeper && process.command.contains("cell-launch"));
         let name = std::fs::read_to_string(format!("/proc/{keeper}/comm")).unwrap();
         assert!(named && cell.starts_with(name.trim()), "{keeper} ({name}) is not the keeper of {cell}");
         processes::kill(i32::try_from(keeper).unwrap());
