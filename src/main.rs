@@ -13,8 +13,8 @@ fn main() -> std::process::ExitCode {
             std::process::ExitCode::SUCCESS
         }
         Some("cell-harvest") => {
-            let base = arguments.next().unwrap_or_default();
-            lazarus::cli::print_harvest(&base.to_string_lossy());
+            let wanted = arguments.next().unwrap_or_default();
+            lazarus::cli::print_harvest(&wanted.to_string_lossy());
             std::process::ExitCode::SUCCESS
         }
         _ => lazarus::cli::main(),

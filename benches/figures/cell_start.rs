@@ -151,6 +151,7 @@ impl Bench {
             slot: 1,
             isolation: Isolation::Level1,
             network: Network::None,
+            objects: None,
             read_paths: vec![],
             open_files: 1024,
             file_size: 4 << 30,
@@ -246,6 +247,7 @@ pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
         archive: at("archive"),
         run: at("run"),
         mirrors: at("mirrors"),
+        work: at("work"),
     };
     roots.make()?;
     let (send, mut facts) = tokio::sync::mpsc::unbounded_channel();

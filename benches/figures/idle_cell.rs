@@ -47,6 +47,7 @@ fn launch(place: &Path, cell: &CellId, slot: u32, namespaces: bool) -> anyhow::R
         run_dir: run,
         program: LAZARUS.into(),
         id_base,
+        objects: None,
         read_paths: vec![],
         limits: Limits { open_files: 1024, file_size: 4 << 30, processes: None },
     };

@@ -9,6 +9,7 @@ pub(crate) use process::host_read_paths;
 use crate::cell::{BackendKind, CellId, Exit, Isolation, Network};
 use crate::keeper::StartAgent;
 use crate::sandbox::HostReport;
+use crate::workspace::HandedOut;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -60,6 +61,8 @@ pub struct Plan {
     pub isolation: Isolation,
     /// What it may reach.
     pub network: Network,
+    /// The objects that its clone borrows, on the host.
+    pub objects: Option<PathBuf>,
     /// Paths of the system to show besides the usual.
     pub read_paths: Vec<PathBuf>,
     /// Open files a process.
@@ -108,6 +111,17 @@ pub enum Adopted {
     Over(Vec<(String, u32)>),
 }
 
+/// What work is wanted out of a cell at its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkWanted {
+    /// The commit that its clone was made from.
+    pub base: String,
+    /// Largest pack, in bytes.
+    pub pack_max: u64,
+    /// Whether what was not committed becomes a commit.
+    pub commit_rest: bool,
+}
+
 /// What was harvested at the end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -122,6 +136,14 @@ pub struct Harvest {
     pub file_count: u64,
     /// Files that were changed and not committed.
     pub uncommitted: u64,
+    /// Whether those became a commit, the last.
+    pub rest: bool,
+    /// The commit that is to be published, where there is anything.
+    pub tip: Option<String>,
+    /// Other branches with work of their own: name, commit.
+    pub branches: Vec<(String, String)>,
+    /// What else people should know of it, in words.
+    pub notes: Vec<String>,
     /// Why it is not known, if so.
     pub unknown: Option<String>,
 }
@@ -141,8 +163,13 @@ pub trait Backend: Send + Sync {
     fn stop_agent(&self, cell: CellId, agent: String) -> BoxFuture<'_, Result<(), BackendError>>;
     /// Freezes or thaws every process.
     fn freeze(&self, cell: CellId, frozen: bool) -> BoxFuture<'_, Result<(), BackendError>>;
-    /// Ends every process, proves it, and reads what was done since `base`.
-    fn stop(&self, plan: Plan, base: Option<String>) -> BoxFuture<'_, Result<Harvest, BackendError>>;
+    /// Ends every process and proves it. Where work is wanted, it is handed out
+    /// before, into the returned directory, which agents may have written.
+    fn stop(
+        &self,
+        plan: Plan,
+        wanted: Option<WorkWanted>,
+    ) -> BoxFuture<'_, Result<Option<(HandedOut, PathBuf)>, BackendError>>;
     /// Looks for a cell that ought to run.
     fn adopt(&self, cell: CellId) -> BoxFuture<'_, Result<Adopted, BackendError>>;
     /// The last lines of an agent's log.

@@ -1,10 +1,10 @@
 //! Cells as processes of this host, each under its keeper.
 
-use super::{Adopted, Backend, BackendError, Fact, Harvest, Plan, Running};
+use super::{Adopted, Backend, BackendError, Fact, Plan, Running, WorkWanted};
 use crate::cell::{BackendKind, CellId, Exit, Isolation, Network};
 use crate::keeper::{AgentState, Event, ExitRecord, LaunchSpec, Order, Ready, StartAgent, View, Walls};
 use crate::sandbox::{FIRST_ID, HostReport, LandlockPaths, Limits};
-use crate::workspace::Home;
+use crate::workspace::{HandedOut, Home, Wanted};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::collections::HashMap;
@@ -25,6 +25,8 @@ const IDS_A_CELL: i64 = 2;
 const HARVESTER: &str = "_harvest";
 /// How long agents may take to end by themselves.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long the work may take to be handed out.
+const HAND_OUT_MAX: Duration = Duration::from_secs(300);
 
 /// What is known of a keeper that lives.
 struct Keeper {
@@ -204,6 +206,7 @@ impl ProcessBackend {
             run_dir: run_dir.clone(),
             program: self.program.clone(),
             id_base,
+            objects: plan.objects.clone(),
             read_paths: plan.read_paths.clone(),
             limits: Limits {
                 open_files: plan.open_files,
@@ -354,19 +357,27 @@ impl ProcessBackend {
         }
     }
 
-    /// Reads what was done, by running git inside the cell's own walls: the
+    /// Has the work handed out, by running git inside the cell's own walls: the
     /// clone is the agents' and may be made to run anything.
-    async fn harvest(&self, cell: &CellId, home: &Path, base: &str) -> Harvest {
-        let unknown = |why: String| Harvest { unknown: Some(why), ..Harvest::default() };
-        let Some(keeper) = self.keeper(cell) else { return unknown("the cell's keeper is gone".to_owned()) };
+    async fn hand_out(&self, plan: &Plan, wanted: WorkWanted) -> HandedOut {
+        let unknown = |why: String| HandedOut { unknown: Some(why), ..HandedOut::default() };
+        let Some(keeper) = self.keeper(&plan.cell) else { return unknown("the cell's keeper is gone".to_owned()) };
         let namespaces = keeper.running.isolation.is_none_or(|l| l == Isolation::Level2);
+        let home = &plan.home;
         let place = |inside: &str| if namespaces { PathBuf::from("/cell").join(inside) } else { home.join(inside) };
-        let log = self.run_dir(cell).join("keeper").join(format!("{HARVESTER}.log"));
+        let own = place("home").join(HARVESTER);
+        let log = self.run_dir(&plan.cell).join("keeper").join(format!("{HARVESTER}.log"));
         let program = if namespaces { PathBuf::from("/run/lazarus/lazarus") } else { self.program.clone() };
+        let order =
+            Wanted { base: wanted.base, pack_max: wanted.pack_max, commit_rest: wanted.commit_rest, into: own.clone() };
         let start = StartAgent {
             agent: HARVESTER.to_owned(),
             run: u32::MAX,
-            argv: vec![program.display().to_string(), "cell-harvest".to_owned(), base.to_owned()],
+            argv: vec![
+                program.display().to_string(),
+                "cell-harvest".to_owned(),
+                serde_json::to_string(&order).unwrap_or_default(),
+            ],
             env: vec![
                 ("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned()),
                 ("HOME".to_owned(), "/nonexistent".to_owned()),
@@ -377,15 +388,14 @@ impl ProcessBackend {
             view: View::Observe,
             paths: LandlockPaths {
                 read: if namespaces { vec!["/".into()] } else { host_read_paths(&self.program, &[place("project")]) },
-                write: vec![PathBuf::from("/dev/null")],
+                write: vec![PathBuf::from("/dev/null"), own],
             },
         };
         if keeper.orders.send(Order::Start(start)).is_err() {
             return unknown("the cell's keeper is gone".to_owned());
         }
-        let limit = Duration::from_secs(60);
         let ended = |agents: &[AgentState]| agents.iter().any(|a| a.agent == HARVESTER && !a.running);
-        if let Err(error) = self.wait_for(&keeper, limit, ended).await {
+        if let Err(error) = self.wait_for(&keeper, HAND_OUT_MAX, ended).await {
             return unknown(error.to_string());
         }
         let text = tokio::fs::read(&log).await.unwrap_or_default();
@@ -580,7 +590,11 @@ impl Backend for ProcessBackend {
         .boxed()
     }
 
-    fn stop(&self, plan: Plan, base: Option<String>) -> BoxFuture<'_, Result<Harvest, BackendError>> {
+    fn stop(
+        &self,
+        plan: Plan,
+        wanted: Option<WorkWanted>,
+    ) -> BoxFuture<'_, Result<Option<(HandedOut, PathBuf)>, BackendError>> {
         async move {
             let cell = &plan.cell;
             let run_dir = self.run_dir(cell);
@@ -597,13 +611,13 @@ impl Backend for ProcessBackend {
                 }
                 let _ = self.wait_for(&keeper, Duration::from_secs(10), quiet).await;
             }
-            let mut harvest = Harvest::default();
-            if let Some(base) = base.filter(|_| plan.home.join("project").is_dir()) {
+            let mut handed = None;
+            if let Some(wanted) = wanted.filter(|_| plan.home.join("project").is_dir()) {
                 if self.keeper(cell).is_none() {
                     // It died: its work is still there to be read.
                     let _ = self.launch(&plan).await;
                 }
-                harvest = self.harvest(cell, &plan.home, &base).await;
+                handed = Some((self.hand_out(&plan, wanted).await, plan.home.join("home").join(HARVESTER)));
             }
             if let Some(keeper) = self.keeper(cell) {
                 let _ = keeper.orders.send(Order::Stop { grace_ms: 0 });
@@ -625,7 +639,7 @@ impl Backend for ProcessBackend {
             if keeper_lives(&run_dir) {
                 return Err(BackendError::Start("the cell's keeper does not end, not even by SIGKILL".to_owned()));
             }
-            Ok(harvest)
+            Ok(handed)
         }
         .boxed()
     }

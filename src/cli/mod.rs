@@ -165,6 +165,11 @@ enum Verb {
         /// Why.
         reason: Vec<String>,
     },
+    /// Push a closed cell's work again, where the forge refused it.
+    Publish {
+        /// The cell.
+        cell: String,
+    },
     /// Bring a closed cell back within its grace period.
     Resurrect {
         /// The cell.
@@ -244,10 +249,15 @@ pub fn print_probe() {
     println!("{}", serde_json::to_string(&report).unwrap_or_default());
 }
 
-/// Reads what was done in the clone at the working directory since `base` and
-/// prints it as JSON, one line. Runs inside a cell.
-pub fn print_harvest(base: &str) {
-    println!("{}", serde_json::to_string(&crate::workspace::read_work(base)).unwrap_or_default());
+/// Hands out what was done in the clone at the working directory and prints what
+/// it was as JSON, one line. Runs inside a cell.
+pub fn print_harvest(wanted: &str) {
+    use crate::workspace::{HandedOut, hand_out};
+    let out = match serde_json::from_str(wanted) {
+        Ok(wanted) => hand_out(&wanted),
+        Err(error) => HandedOut { unknown: Some(format!("reading what is wanted: {error}")), ..HandedOut::default() },
+    };
+    println!("{}", serde_json::to_string(&out).unwrap_or_default());
 }
 
 /// Runs the command line.
@@ -379,6 +389,7 @@ fn try_run(cli: Cli) -> anyhow::Result<bool> {
             }
             operate(Target::Cell(cell.clone()), format!("close {outcome} {cell} {}", reason.join(" ")))
         }
+        Verb::Publish { cell } => operate(Target::Cell(cell.clone()), format!("publish work {cell}")),
         Verb::Resurrect { cell } => operate(Target::Cell(cell.clone()), format!("resurrect {cell}")),
         Verb::Destroy { cell } => operate(Target::Cell(cell.clone()), format!("destroy {cell}")),
         Verb::Status { target, all } => status::run(&config, target.as_deref(), all, json),

@@ -277,6 +277,21 @@ pub struct Limits {
     pub log: u64,
 }
 
+/// How work leaves a cell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Harvest {
+    /// Whether what was not committed becomes a commit of its own.
+    pub commit_uncommitted: bool,
+    /// Largest pack of work that is taken in, bytes.
+    pub pack_max: u64,
+    /// Largest file in it, bytes.
+    pub file_max: u64,
+    /// Most files touched.
+    pub files_max: u32,
+    /// File with an SSH key with which commits of the host's are signed.
+    pub signing_key: Option<PathBuf>,
+}
+
 /// How the forge is polled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reconcile {
@@ -310,6 +325,8 @@ pub struct Config {
     pub policy: Policy,
     /// What one cell may use.
     pub limits: Limits,
+    /// How work leaves a cell.
+    pub harvest: Harvest,
     /// How the forge is polled.
     pub reconcile: Reconcile,
     /// The engine.
@@ -578,6 +595,16 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
     };
     section.finish();
 
+    let mut section = root.section("harvest");
+    let harvest = Harvest {
+        commit_uncommitted: section.get("commit_uncommitted", true),
+        pack_max: section.size("pack_max", 512 * MIB, MIB, TIB),
+        file_max: section.size("file_max", 100 * MIB, KIB, TIB),
+        files_max: section.number("files_max", 20_000, 1, 100_000),
+        signing_key: section.path("signing_key"),
+    };
+    section.finish();
+
     let mut section = root.section("reconcile");
     let reconcile = Reconcile {
         interval: section.duration("interval", MINUTE, SECOND, DAY),
@@ -612,6 +639,7 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
         repositories,
         policy,
         limits,
+        harvest,
         reconcile,
         engine,
         templates,

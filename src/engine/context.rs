@@ -87,6 +87,11 @@ impl Context {
         crate::publication::redaction::redact(&self.secrets.redact(text).0).0
     }
 
+    /// A title for a pull request out of an issue's.
+    pub fn plain_title(&self, title: &str) -> String {
+        crate::publication::plain_title(title, &self.secrets)
+    }
+
     /// Writes a comment. A user's template that fails is replaced by the
     /// built-in one: a mission must not wait for a template.
     pub fn render(&self, publication: &Publication, effect: &str, cell: Option<&str>) -> Published {

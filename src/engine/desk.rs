@@ -6,11 +6,11 @@
 //! the desk itself decides nothing but who is asked and what is said.
 
 use super::context::Context;
-use super::input::{Effect, Facts, Outcome, Until};
+use super::input::{Effect, Facts, Outcome, PublishedWork, Until};
 use crate::cell::{self, Actor, At, Cell, CellId, Event, Identity, Input as CellInput, Refusal, State};
 use crate::gitea::event::{IssueSnapshot, RepoRef};
 use crate::mission::{ApprovedText, Mission, duration_words};
-use crate::publication::{Answer, CloseLog, Publication, SpawnLog, StatusRow, StatusTable, Warning};
+use crate::publication::{Answer, CloseLog, Publication, PullRequest, SpawnLog, StatusRow, StatusTable, Warning};
 use crate::store::{EffectRow, Head, NewEntry, Result, StoreError, Tx};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -329,10 +329,95 @@ impl<'a> Desk<'a> {
             facts.closed_by = None;
         }
         if cell.state == State::Closed && cell.approval.is_some() {
-            self.publish(&Publication::CloseLog(self.close_log(cell, &facts)?), Some(&cell.id))?;
+            // The log says where the work went, so it waits for that.
+            facts.publishing = self.publish_work(cell, &facts)?;
+            if !facts.publishing {
+                self.publish(&Publication::CloseLog(self.close_log(cell, &facts)?), Some(&cell.id))?;
+            }
         }
         if cell.state == State::Downed {
             self.ask_about_the_dead(cell)?;
+        }
+        self.settle_waiting(cell, &mut facts, false)?;
+        self.put_facts(&cell.id, &facts)
+    }
+
+    /// Has the work of a cell pushed and proposed, where there is any.
+    pub fn publish_work(&mut self, cell: &Cell, facts: &Facts) -> Result<bool> {
+        let Some(harvest) = facts.harvest.as_ref().filter(|h| h.tip.is_some() || !h.branches.is_empty()) else {
+            return Ok(false);
+        };
+        let branch = format!("lazarus/{}-{}", self.mission.number, cell.id);
+        let others =
+            harvest.branches.iter().enumerate().map(|(index, (name, commit))| {
+                (format!("{branch}-{}-{}", index + 1, branch_word(name)), commit.clone())
+            });
+        let approval = cell.approval.as_ref();
+        let pull = PullRequest {
+            cell: cell.id.to_string(),
+            issue: self.mission.number,
+            approved_by: approval.iter().flat_map(|a| a.by.iter().map(name_of)).collect(),
+            participants: cell
+                .participants
+                .iter()
+                .filter(|p| p.role.works() && p.run != cell::RunState::Waiting)
+                .map(|p| format!("{} ({})", p.identity, p.role))
+                .collect(),
+            text: approval.map(|a| a.text.clone()).unwrap_or_default(),
+            base: facts.commit.clone().unwrap_or_default(),
+            commits: harvest.commits.clone(),
+            commit_count: harvest.commit_count,
+            file_count: harvest.file_count,
+            rest: harvest.rest,
+            notes: harvest.notes.clone(),
+            head: self.tx.head()?.to_string(),
+        };
+        let asked = approval.map(|a| self.tx.text(&a.text)).transpose()?.flatten().unwrap_or(self.text()?);
+        let title = self.context.plain_title(&asked.title);
+        let id = self.next_effect_id();
+        let published = self.context.render(&Publication::PullRequest(pull), &id, Some(cell.id.as_str()));
+        if !published.removed.is_empty() {
+            self.record(
+                &Actor::System,
+                Some(&cell.id),
+                "gate_removed",
+                &json!({"effect": id, "removed": published.removed}),
+            )?;
+        }
+        let effect = Effect::Push {
+            repo: self.repo.clone(),
+            branch: branch.clone(),
+            tip: harvest.tip.clone(),
+            others: others.collect(),
+            base: facts.branch.clone().unwrap_or_default(),
+            title,
+            body: published.body,
+        };
+        self.queue_as(&id, format!("cell:{}", cell.id), &effect, Some(&cell.id), 0)?;
+        self.record(&Actor::System, Some(&cell.id), "publishing", &json!({"branch": branch, "tip": harvest.tip}))?;
+        Ok(true)
+    }
+
+    /// The work of a cell left, or was refused.
+    pub fn work_published(&mut self, cell: &Cell, published: &PublishedWork) -> Result<()> {
+        let mut facts = self.facts(&cell.id)?;
+        let data = serde_json::to_value(published).unwrap_or_default();
+        self.record(&Actor::System, Some(&cell.id), "work_published", &data)?;
+        facts.published = Some(published.clone());
+        if std::mem::take(&mut facts.publishing) {
+            self.publish(&Publication::CloseLog(self.close_log(cell, &facts)?), Some(&cell.id))?;
+        } else {
+            let (done, text) = match (&published.refused, &published.branch, &published.pull) {
+                (Some(why), _, _) => (false, format!("The work of `{}` is not published: {why}", cell.id)),
+                (None, branch, pull) => {
+                    let branch = branch.as_ref().or(published.others.first()).cloned().unwrap_or_default();
+                    let pull = pull.as_ref().map_or_else(String::new, |(number, _)| format!(", pull request {number}"));
+                    (true, format!("The work of `{}` is on branch `{branch}`{pull}.", cell.id))
+                }
+            };
+            let answer = Answer { items: vec![(done, text)], ..Answer::default() };
+            let publication = if done { Publication::Answer(answer) } else { Publication::Refusal(answer) };
+            self.publish(&publication, Some(&cell.id))?;
         }
         self.settle_waiting(cell, &mut facts, false)?;
         self.put_facts(&cell.id, &facts)
@@ -369,18 +454,25 @@ impl<'a> Desk<'a> {
             let over = matches!(cell.state, State::Closed | State::Archived | State::Destroyed);
             let reached = match until {
                 Until::Active => over || (cell.started_at.is_some() && cell.state != State::Preparing),
-                Until::Closed => over,
+                Until::Closed => over && !facts.publishing,
+                Until::Published => facts.published.is_some() && !facts.publishing,
                 Until::Scrubbed => scrubbed,
             };
             if reached {
                 let mut outcome = self.cell_outcome(cell, facts);
+                let refused = facts.published.as_ref().and_then(|p| p.refused.clone());
                 outcome.success = match until {
                     Until::Active => !over,
+                    Until::Published => refused.is_none(),
                     _ => true,
                 };
-                outcome.message = match &cell.reason {
-                    Some(reason) if over => format!("cell {} is {}: {reason}", cell.id, cell.state),
-                    _ => format!("cell {} is {}", cell.id, cell.state),
+                outcome.message = if until == Until::Published {
+                    refused.unwrap_or_else(|| format!("the work of cell {} is published", cell.id))
+                } else {
+                    match &cell.reason {
+                        Some(reason) if over => format!("cell {} is {}: {reason}", cell.id, cell.state),
+                        _ => format!("cell {} is {}", cell.id, cell.state),
+                    }
                 };
                 self.settle_operation(&operation, &outcome)?;
             } else {
@@ -407,6 +499,11 @@ impl<'a> Desk<'a> {
         more.insert("backend".into(), json!(cell.spec.backend));
         more.insert("state".into(), json!(cell.state));
         more.insert("pid".into(), json!(facts.running.as_ref().and_then(|r| r.pid)));
+        if let Some(published) = &facts.published {
+            more.insert("branch".into(), json!(published.branch));
+            more.insert("pull_request".into(), json!(published.pull.as_ref().map(|(_, address)| address)));
+            more.insert("refused".into(), json!(published.refused));
+        }
         if let Some(running) = &facts.running {
             more.insert("probe".into(), json!(running));
         }
@@ -443,6 +540,7 @@ impl<'a> Desk<'a> {
 
     fn close_log(&self, cell: &Cell, facts: &Facts) -> Result<CloseLog> {
         let harvest = facts.harvest.clone().unwrap_or_default();
+        let published = facts.published.clone().unwrap_or_default();
         let started = cell.started_at;
         Ok(CloseLog {
             cell: cell.id.to_string(),
@@ -455,6 +553,8 @@ impl<'a> Desk<'a> {
             files: harvest.files,
             file_count: harvest.file_count,
             uncommitted: harvest.uncommitted,
+            rest: harvest.rest,
+            notes: harvest.notes,
             unknown: harvest.unknown,
             exits: cell
                 .participants
@@ -464,7 +564,11 @@ impl<'a> Desk<'a> {
                     _ => None,
                 })
                 .collect(),
-            published: vec![],
+            branch: published.branch,
+            renamed: published.renamed,
+            others: published.others,
+            pull: published.pull.map(|(number, _)| number),
+            refused: published.refused,
             head: self.tx.head()?.to_string(),
             grace_until: started.map(|_| time_words(self.now.plus(cell.policy.closed_grace))),
         })
@@ -487,6 +591,12 @@ impl<'a> Desk<'a> {
 /// Reads what is kept beside a cell.
 pub fn facts_of(text: &str) -> Facts {
     serde_json::from_str(text).unwrap_or_default()
+}
+
+/// A branch's name as a part of another: letters, digits and `-`.
+fn branch_word(name: &str) -> String {
+    let word: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
+    word.trim_matches('-').to_owned()
 }
 
 fn how_it_stands(participant: &cell::Participant) -> &'static str {

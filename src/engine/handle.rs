@@ -9,8 +9,8 @@ use crate::cell::{
 };
 use crate::gitea::event::{CommentAction, CommentSnapshot, ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
 use crate::mission::{
-    ApprovedText, Ballot, Command, Level, Line, SummonOptions, Verdict, duration_words, grammar, is_proposal,
-    parse_comment, parse_proposal, vote, what_changed,
+    ApprovedText, Ballot, Command, Level, Line, Publishable, SummonOptions, Verdict, duration_words, grammar,
+    is_proposal, parse_comment, parse_proposal, vote, what_changed,
 };
 use crate::publication::{Answer, Publication, TextChange};
 use crate::store::{Result, Tx};
@@ -85,6 +85,7 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
             let Some(mut desk) = Desk::of_cell(tx, context, now, key, &cell)? else { return Ok(()) };
             let mut facts = desk.facts(&cell)?;
             facts.harvest = Some(harvest.clone());
+            facts.published = None;
             desk.put_facts(&cell, &facts)?;
             desk.record(
                 &Actor::System,
@@ -92,11 +93,18 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
                 "harvested",
                 &json!({
                     "commits": harvest.commit_count, "files": harvest.file_count, "uncommitted": harvest.uncommitted,
-                    "unknown": harvest.unknown,
+                    "unknown": harvest.unknown, "tip": harvest.tip, "branches": harvest.branches,
                 }),
             )?;
             let _ = desk.apply(&cell, &CellInput::Ended, &Actor::System)?;
             desk.show()?;
+            desk.close()
+        }
+        Input::Pushed { cell, published } => {
+            let Some(mut desk) = Desk::of_cell(tx, context, now, key, &cell)? else { return Ok(()) };
+            if let Some(row) = desk.cell(&cell)? {
+                desk.work_published(&row, &published)?;
+            }
             desk.close()
         }
         Input::Scrubbed { cell } => {
@@ -932,8 +940,40 @@ impl Desk<'_> {
             Command::Substitute { .. } => not_yet("substitute"),
             Command::Handoff { .. } => not_yet("handoff"),
             Command::Vote { .. } => not_yet("vote"),
+            Command::Publish { .. } if !director => only_directors("publish"),
+            Command::Publish { what: Publishable::Work, cell } => self.publish_again(cell.as_ref())?,
             Command::Publish { .. } => not_yet("publish"),
         })
+    }
+
+    /// Tries to publish a closed cell's work again.
+    fn publish_again(&mut self, named: Option<&CellId>) -> Result<Done> {
+        let mut cells = vec![];
+        for row in self.tx.cells_of(&self.id)? {
+            let facts = super::desk::facts_of(&row.facts);
+            let has_work = facts.harvest.as_ref().is_some_and(|h| h.tip.is_some() || !h.branches.is_empty());
+            let missing = facts.published.as_ref().is_some_and(|p| p.refused.is_some());
+            let wanted = named.is_none_or(|id| *id == row.cell.id);
+            if wanted && has_work && missing && row.cell.state != State::Destroyed {
+                cells.push((row.cell, facts));
+            }
+        }
+        match cells.as_slice() {
+            [(cell, facts)] => {
+                let (cell, facts) = (cell.clone(), facts.clone());
+                self.publish_work(&cell, &facts)?;
+                let id = cell.id.clone();
+                let mut facts = facts;
+                facts.published = None;
+                self.put_facts(&id, &facts)?;
+                Ok(Done::ok("").on(&id).until(Until::Published))
+            }
+            [] => Ok(Done::no("there is no closed cell here whose work the forge refused")),
+            many => {
+                let names: Vec<String> = many.iter().map(|(c, _)| format!("`{}`", c.id)).collect();
+                Ok(Done::no(format!("name one: {}", names.join(", "))))
+            }
+        }
     }
 
     fn invite(&mut self, asked: &Asked, identity: &str, role: Role, cell: Option<&CellId>) -> Result<Done> {
@@ -1237,8 +1277,8 @@ fn operated(
         let mut facts = desk.facts(&row.cell.id)?;
         let there = match until {
             Until::Active => row.cell.state == State::Active,
-            Until::Closed => !row.cell.state.is_live(),
-            Until::Scrubbed => false,
+            Until::Closed => !row.cell.state.is_live() && !facts.publishing,
+            Until::Published | Until::Scrubbed => false,
         };
         if !there {
             facts.waiting.push((operation.to_owned(), until));

@@ -87,6 +87,13 @@ pub enum Input {
         /// What was done.
         harvest: Harvest,
     },
+    /// A cell's work left, or the forge refused it.
+    Pushed {
+        /// The cell.
+        cell: CellId,
+        /// Where it went.
+        published: PublishedWork,
+    },
     /// Nothing of a cell is on disk any more.
     Scrubbed {
         /// The cell.
@@ -240,6 +247,23 @@ pub enum Effect {
         /// What.
         order: CellEffect,
     },
+    /// Push a cell's work and ask for it to be pulled.
+    Push {
+        /// Where.
+        repo: RepoRef,
+        /// The name of the branch.
+        branch: String,
+        /// What goes on it.
+        tip: Option<String>,
+        /// Other branches: name, commit.
+        others: Vec<(String, String)>,
+        /// The branch that it is for.
+        base: String,
+        /// The pull request's title.
+        title: String,
+        /// Its text.
+        body: String,
+    },
     /// Append to a record in the cell that agents can read.
     Record {
         /// The file's name below `.lazarus`.
@@ -271,6 +295,7 @@ impl Effect {
             Self::ResolveCouncil { .. } => "resolve_council",
             Self::ReadTimeline { .. } => "read_timeline",
             Self::Cell { .. } => "cell",
+            Self::Push { .. } => "push",
             Self::Record { .. } => "record",
             Self::Deduplicate { .. } => "deduplicate",
         }
@@ -289,10 +314,30 @@ pub struct Facts {
     pub branch: Option<String>,
     /// What was done, once it was read.
     pub harvest: Option<Harvest>,
+    /// Where its work went, once it was tried.
+    pub published: Option<PublishedWork>,
+    /// Whether the close log waits for that.
+    pub publishing: bool,
     /// Who closed it.
     pub closed_by: Option<String>,
     /// Operators' commands that wait for the cell to come so far.
     pub waiting: Vec<(String, Until)>,
+}
+
+/// Where a cell's work went.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PublishedWork {
+    /// The branch, where one was pushed.
+    pub branch: Option<String>,
+    /// Whether the first choice of a name was somebody else's.
+    pub renamed: bool,
+    /// Other branches.
+    pub others: Vec<String>,
+    /// The pull request: number, address.
+    pub pull: Option<(i64, String)>,
+    /// Why something of it is missing, in the forge's words.
+    pub refused: Option<String>,
 }
 
 /// What an operator's command waits for.
@@ -301,8 +346,10 @@ pub struct Facts {
 pub enum Until {
     /// The cell runs, or will not.
     Active,
-    /// The cell is closed.
+    /// The cell is closed and its work has left, or was refused.
     Closed,
+    /// Its work has left.
+    Published,
     /// Nothing of the cell is on disk any more.
     Scrubbed,
 }

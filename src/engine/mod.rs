@@ -9,6 +9,7 @@ mod handle;
 mod input;
 mod reconcile;
 mod run;
+mod work;
 
 pub use clock::{Clock, Mark};
 pub use context::{Context, Known, KnownRepo};
@@ -101,6 +102,7 @@ impl Engine {
             archive: config.paths.archive.clone(),
             run: config.paths.data.join("run"),
             mirrors: config.paths.data.join("mirrors"),
+            work: config.paths.data.join("work"),
         };
         std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
             .create(&config.paths.data)
@@ -489,7 +491,7 @@ impl Engine {
     }
 
     fn start_effect(self: &Arc<Self>, row: EffectRow) {
-        let of_cell = usize::from(row.kind == "cell");
+        let of_cell = usize::from(row.kind == "cell" || row.kind == "push");
         self.cells_running.fetch_add(of_cell, Ordering::SeqCst);
         self.running.fetch_add(1, Ordering::SeqCst);
         let engine = Arc::clone(self);

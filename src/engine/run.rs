@@ -3,6 +3,7 @@
 use super::authority::level_of;
 use super::context::Context;
 use super::input::{Effect, Facts, Input, LabelEvent};
+use super::work::{Order, push, repository_of};
 use super::{Engine, desk};
 use crate::agents::InvocationContext;
 use crate::backend::{Backend as _, BackendError, Plan, host_read_paths};
@@ -14,7 +15,7 @@ use crate::mission::ApprovedText;
 use crate::publication::parse_marker;
 use crate::sandbox::LandlockPaths;
 use crate::store::{EffectRow, StoreError};
-use crate::workspace::{CloneError, Home, HomeError, clone_project, scrub};
+use crate::workspace::{GitError, Home, HomeError, clone_project, mirror_of, scrub, unpin};
 use futures::StreamExt as _;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -73,7 +74,7 @@ impl From<HomeError> for Attempt {
     }
 }
 
-type Ran = Result<Input, Attempt>;
+pub(super) type Ran = Result<Input, Attempt>;
 
 /// Runs one effect.
 pub async fn run(engine: &Engine, row: &EffectRow) -> Attempt {
@@ -104,6 +105,11 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
         engine.forge.as_ref().ok_or_else(|| Attempt::Again { why: "there is no forge".to_owned(), after: None })?;
     let context = &engine.context;
     match effect {
+        Effect::Push { repo, branch, tip, others, base, title, body } => {
+            let cell = row.cell.as_deref().and_then(|c| CellId::parse(c).ok());
+            let cell = cell.ok_or_else(|| Attempt::Never { why: "it names no cell".to_owned(), input: None })?;
+            push(engine, forge, row, cell, Order { repo, branch, tip, others, base, title, body }).await
+        }
         Effect::React { repo, comment, content } => {
             forge.repo_ref(&repo).comment(comment).react(&content).await?;
             Ok(Input::Nothing)
@@ -350,6 +356,7 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
                 return Ok(Input::Nothing);
             }
             let text_of = approved_text(engine, &stored.cell).await?;
+            let mission = mission_words(engine, &stored.cell.mission).await?;
             let plan = plan(engine, &stored.cell, stored.slot, &home);
             if let Err(error) = backend.start(plan).await {
                 if let Attempt::Again { why, after } = again_or_never(&error) {
@@ -364,7 +371,8 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
             let current = |run: &&AgentRun| stored.cell.running().any(|(a, n)| a == run.agent && n == run.number);
             for run in runs.iter().filter(current) {
                 let told: Vec<&str> = text.iter().map(String::as_str).collect();
-                let result = start_agent(engine, &stored.cell, stored.slot, &facts, run, &home, &text_of, &told).await;
+                let result =
+                    start_agent(engine, &stored.cell, stored.slot, &facts, run, &home, &text_of, &told, &mission).await;
                 if let Err(why) = result {
                     engine.agent_did_not_start(&id, run, &why);
                 }
@@ -396,7 +404,9 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
             let base = facts.commit.clone().or_else(|| home.is_made());
             // Never given up: until nothing runs, the cell is not closed.
             let again = |e: BackendError| Attempt::Again { why: e.to_string(), after: None };
-            let harvest = backend.stop(plan, base).await.map_err(again)?;
+            let handed = backend.stop(plan, engine.work_wanted(base.clone())).await.map_err(again)?;
+            let mission = mission_words(engine, &stored.cell.mission).await?;
+            let harvest = engine.receive_work(&stored.cell, mission, base.unwrap_or_default(), handed).await?;
             if home.path.exists() {
                 engine.roots.bury(&id)?;
             }
@@ -413,15 +423,26 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
             let plan = plan(engine, &stored.cell, stored.slot, &home);
             let again = |e: BackendError| Attempt::Again { why: e.to_string(), after: None };
             backend.stop(plan, None).await.map_err(again)?;
-            let roots = engine.roots.clone();
-            let cell = id.clone();
-            blocking(move || roots.scrub(&cell)).await??;
+            let (roots, cell) = (engine.roots.clone(), id.clone());
+            let mirror = mirror_of(&roots.mirrors, repository_of(&stored.cell.mission));
+            blocking(move || roots.scrub(&cell).map(|()| unpin(&mirror, cell.as_str()))).await??.map_err(git_again)?;
             Ok(Input::Scrubbed { cell: id })
         }
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Attempt> {
+fn git_again(error: GitError) -> Attempt {
+    Attempt::Again { why: error.to_string(), after: None }
+}
+
+/// A mission as people and trailers name it: `owner/repo#12`.
+async fn mission_words(engine: &Engine, id: &str) -> Result<String, Attempt> {
+    let id = id.to_owned();
+    let mission = engine.store.read(move |tx| tx.mission(&id)).await?;
+    Ok(mission.map_or_else(String::new, |m| format!("{}/{}#{}", m.owner, m.repo, m.number)))
+}
+
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Attempt> {
     tokio::task::spawn_blocking(work).await.map_err(|e| Attempt::Again { why: e.to_string(), after: None })
 }
 
@@ -449,6 +470,8 @@ fn plan(engine: &Engine, cell: &Cell, slot: i64, home: &Home) -> Plan {
         slot,
         isolation: cell.spec.isolation,
         network: cell.spec.network,
+        objects: Some(mirror_of(&engine.roots.mirrors, repository_of(&cell.mission)).join("objects"))
+            .filter(|o| o.is_dir()),
         read_paths,
         open_files: u64::from(limits.open_files),
         file_size: limits.disk,
@@ -527,10 +550,11 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &
         }
         Err(error) => return Err(Attempt::Again { why: error.to_string(), after: None }),
     };
+    let words = format!("{}#{}", repository.reference().full_name(), mission.number);
     let facts = Facts { commit: Some(commit.clone()), running: Some(running.clone()), ..Facts::default() };
     for run in runs {
         let told: Vec<&str> = cell.spec.task.iter().map(String::as_str).collect();
-        if let Err(why) = start_agent(engine, cell, slot, &facts, run, home, &text, &told).await {
+        if let Err(why) = start_agent(engine, cell, slot, &facts, run, home, &text, &told, &words).await {
             return failed(format!("agent {} could not be started: {why}", run.agent), None);
         }
     }
@@ -554,16 +578,19 @@ async fn make_home(
     home.make()?;
     let reference = repository.reference();
     let url = format!("{}/{}.git", engine.context.config.forge.url.trim_end_matches('/'), reference.full_name());
-    let (mirrors, target, token) = (engine.roots.mirrors.clone(), home.path.join("project"), engine.token.clone());
-    let branch = repository.default_branch.clone();
+    let (place, target, token) =
+        (mirror_of(&engine.roots.mirrors, reference.id), home.path.join("project"), engine.token.clone());
+    let (branch, name) = (repository.default_branch.clone(), cell.id.to_string());
+    // Where a cell has no root of its own, it cannot be shown the mirror.
+    let borrow = engine.backend.probe().await.is_ok_and(|host| host.level_2());
     let mirror = engine.mirror(reference.id);
     let cloned = {
         let _one_at_a_time = mirror.lock().await;
-        blocking(move || clone_project(&mirrors, reference.id, &url, &token, &branch, &target)).await?
+        blocking(move || clone_project(&place, &name, &url, &token, &branch, &target, borrow)).await?
     };
     let cloned = match cloned {
         Ok(cloned) => cloned,
-        Err(error @ CloneError::NoGit(_)) => return Ok(Err(error.to_string())),
+        Err(error @ GitError::NoGit(_)) => return Ok(Err(error.to_string())),
         // The forge may be down for a moment; after some tries it is not that.
         Err(error) if row.attempts >= 4 => return Ok(Err(engine.context.redact(&error.to_string()))),
         Err(error) => return Err(Attempt::Again { why: engine.context.redact(&error.to_string()), after: None }),
@@ -590,6 +617,7 @@ async fn start_agent(
     home: &Home,
     text: &ApprovedText,
     told: &[&str],
+    mission: &str,
 ) -> Result<(), String> {
     let profile = engine.context.profiles.get(&run.agent).ok_or("there is no such agent profile any more")?;
     home.make_agent(&run.agent, engine.backend.agents_uid(slot).await).map_err(|e| e.to_string())?;
@@ -616,6 +644,7 @@ async fn start_agent(
     let identity = format!("agent:{}", run.agent);
     for (name, value) in [
         ("LAZARUS_CELL", cell.id.as_str()),
+        ("LAZARUS_MISSION", mission),
         ("CELL_HOME", &place("").display().to_string()),
         ("LAZARUS_MESSAGES", &place(".lazarus/messages").join(format!("{}.jsonl", run.agent)).display().to_string()),
         ("GIT_AUTHOR_NAME", &identity),

@@ -6,6 +6,7 @@ use crate::sandbox::{
     Filter, Sockets, StepError, become_user, build_root, compile_filter, loopback_up, no_new_privileges, not_dumpable,
     pivot, private, set_hostname, subreaper,
 };
+use crate::workspace::OBJECTS_IN_CELL;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
@@ -96,7 +97,7 @@ impl Keeper {
         not_dumpable()?;
         if walls.namespaces {
             private()?;
-            let binds: [(PathBuf, PathBuf, bool); 5] = [
+            let mut binds: Vec<(PathBuf, PathBuf, bool)> = vec![
                 (spec.home.join(".lazarus"), "/cell/.lazarus".into(), false),
                 (spec.home.join("project"), "/cell/project".into(), true),
                 (spec.home.join("shared"), "/cell/shared".into(), true),
@@ -104,6 +105,9 @@ impl Keeper {
                 (spec.home.join("home"), "/.homes".into(), true),
                 (spec.program.clone(), "/run/lazarus/lazarus".into(), false),
             ];
+            if let Some(objects) = &spec.objects {
+                binds.push((objects.clone(), OBJECTS_IN_CELL.into(), false));
+            }
             let id_base = spec.id_base;
             let root =
                 build_root(&binds, &spec.read_paths, || if id_base.is_some() { become_user(0, 0) } else { Ok(()) })?;

@@ -29,6 +29,8 @@ pub struct LaunchSpec {
     pub program: PathBuf,
     /// As root: the first of the two ids that the cell gets.
     pub id_base: Option<u32>,
+    /// The objects that the clone borrows, shown read-only.
+    pub objects: Option<PathBuf>,
     /// Paths of the system to show read-only, besides the usual.
     pub read_paths: Vec<PathBuf>,
     /// Limits on each agent.

@@ -41,10 +41,27 @@ pub enum Command {
     Handoff { task: String, from: String, to: String },
     Decide { text: String },
     Vote { yes: bool, on: Option<String> },
-    Publish { what: String },
+    Publish { what: Publishable, cell: Option<CellId> },
     Close { outcome: Outcome, reason: Option<String>, cell: Option<CellId> },
     Resurrect { cell: Option<CellId> },
     Destroy { cell: CellId },
+}
+
+/// What leaves a cell only if a director says so (contract §8), and its work,
+/// where the forge refused it before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Publishable {
+    /// The commits: branch and pull request.
+    Work,
+    /// The shared notes, if they are marked `PUBLISH`.
+    Notes,
+    /// The record of decisions.
+    Decisions,
+    /// A checkpoint.
+    Checkpoint,
+    /// A file of `shared/artifacts`, by name.
+    Artifact(String),
 }
 
 /// The keys of `/summon` and `/team`.
@@ -112,7 +129,12 @@ const GRAMMAR: &[CommandKind] = &[
     c("handoff", "/handoff TASK from A to B", "director", "hands a task over"),
     c("decide", "/decide TEXT", "director; council", "records a decision"),
     c("vote", "/vote yes|no [on ID]", "director; council", "votes on a decision"),
-    c("publish", "/publish notes|decisions|checkpoint|artifact NAME", "director", "lets something optional out"),
+    c(
+        "publish",
+        "/publish notes|decisions|checkpoint|artifact NAME|work [CELL]",
+        "director",
+        "lets something optional out, or tries the work again",
+    ),
     c("close", "/close [completed|failed|abandoned] [CELL] [reason]", "director", "ends the cell"),
     c("resurrect", "/resurrect [CELL]", "director", "brings a closed cell back within its grace period"),
     c("destroy", "/destroy CELL", "director", "scrubs a cell"),
@@ -491,13 +513,25 @@ fn read_arguments(kind: &CommandKind, rest: &str) -> Result<Command, String> {
             };
             nothing_more(Command::Vote { yes, on }, words)
         }
-        "publish" => match words.next() {
-            Some("notes" | "decisions" | "checkpoint" | "artifact") => Ok(Command::Publish { what: rest.to_owned() }),
-            other => Err(format!(
-                "`{}` cannot be published; allowed are notes, decisions, checkpoint, artifact NAME",
-                shown(other.unwrap_or_default())
-            )),
-        },
+        "publish" => {
+            let what = match words.next() {
+                Some("work") => Publishable::Work,
+                Some("notes") => Publishable::Notes,
+                Some("decisions") => Publishable::Decisions,
+                Some("checkpoint") => Publishable::Checkpoint,
+                Some("artifact") => {
+                    Publishable::Artifact(words.next().ok_or("NAME after `artifact` is missing")?.to_owned())
+                }
+                other => {
+                    return Err(format!(
+                        "`{}` cannot be published; allowed are notes, decisions, checkpoint, artifact NAME, work",
+                        shown(other.unwrap_or_default())
+                    ));
+                }
+            };
+            let cell = cell(words.next())?;
+            nothing_more(Command::Publish { what, cell }, words)
+        }
         "close" => {
             let mut rest = rest;
             let next = |rest: &mut &str| -> Option<String> {

@@ -22,6 +22,8 @@ pub enum Publication {
     Question(Answer),
     /// Something that people should know.
     Warning(Warning),
+    /// The text of a pull request: no comment, but it leaves like one.
+    PullRequest(PullRequest),
 }
 
 impl Publication {
@@ -35,6 +37,7 @@ impl Publication {
             Self::Refusal(_) => "refusal",
             Self::Question(_) => "question",
             Self::Warning(_) => "warning",
+            Self::PullRequest(_) => "pull-request",
         }
     }
 }
@@ -99,16 +102,57 @@ pub struct CloseLog {
     pub file_count: u64,
     /// Changed and not committed.
     pub uncommitted: u64,
+    /// Whether the last commit is of those.
+    pub rest: bool,
+    /// What else people should know of the work.
+    pub notes: Vec<String>,
     /// Why the work is not known.
     pub unknown: Option<String>,
     /// Agent, end.
     pub exits: Vec<(String, String)>,
-    /// What was published.
-    pub published: Vec<String>,
+    /// The branch that the work is on.
+    pub branch: Option<String>,
+    /// Whether somebody else's work was on the first choice of a name.
+    pub renamed: bool,
+    /// Other branches.
+    pub others: Vec<String>,
+    /// The pull request's number.
+    pub pull: Option<i64>,
+    /// Why something of these is missing, in the forge's words.
+    pub refused: Option<String>,
     /// The ledger's head.
     pub head: String,
     /// Until when it can be resurrected, if at all.
     pub grace_until: Option<String>,
+}
+
+/// What a pull request says (contract §8).
+#[derive(Debug, Clone, Default)]
+pub struct PullRequest {
+    /// The cell.
+    pub cell: String,
+    /// The issue's number.
+    pub issue: i64,
+    /// Who approved.
+    pub approved_by: Vec<String>,
+    /// Identity and role of who worked.
+    pub participants: Vec<String>,
+    /// Hash of the approved text.
+    pub text: String,
+    /// The commit that was cloned.
+    pub base: String,
+    /// Hash, author, subject.
+    pub commits: Vec<(String, String, String)>,
+    /// How many, if more than are listed.
+    pub commit_count: u64,
+    /// How many files were touched.
+    pub file_count: u64,
+    /// Whether the last commit is of what nobody committed.
+    pub rest: bool,
+    /// What a reviewer should look at.
+    pub notes: Vec<String>,
+    /// The ledger's head.
+    pub head: String,
 }
 
 /// One cell of a status table.
@@ -195,7 +239,8 @@ impl RenderError {
     }
 }
 
-const BUILT_IN: [(&str, &str); 6] = [
+const BUILT_IN: [(&str, &str); 7] = [
+    ("pull-request.md", include_str!("../../templates/comments/pull-request.md")),
     ("spawn-log.md", include_str!("../../templates/comments/spawn-log.md")),
     ("close-log.md", include_str!("../../templates/comments/close-log.md")),
     ("status.md", include_str!("../../templates/comments/status.md")),
@@ -247,7 +292,14 @@ impl Templates {
         secrets: &Secrets,
     ) -> Result<Published, RenderError> {
         let mut clean = Cleaner { secrets, removed: Removed::default() };
+        // The one issue or pull request that is meant to be linked.
+        let references: Vec<String> = match publication {
+            Publication::CloseLog(log) => log.pull.iter().map(|n| format!("#{n}")).collect(),
+            Publication::PullRequest(pull) => vec![format!("#{}", pull.issue)],
+            _ => vec![],
+        };
         let (name, values, mentions) = match publication {
+            Publication::PullRequest(pull) => ("pull-request.md", clean.pull_request(pull), vec![]),
             Publication::SpawnLog(log) => ("spawn-log.md", clean.spawn_log(log), vec![]),
             Publication::CloseLog(log) => ("close-log.md", clean.close_log(log), vec![]),
             Publication::Status(table) => ("status.md", context! { table => clean.table(table) }, vec![]),
@@ -265,7 +317,7 @@ impl Templates {
         };
         let rendered =
             self.environment.get_template(name).and_then(|t| t.render(values)).map_err(RenderError::of(name))?;
-        let allowed = Allowed { mentions: &mentions, references: &[] };
+        let allowed = Allowed { mentions: &mentions, references: &references };
         let (mut body, removed) = gate::comment(rendered.trim(), allowed, secrets);
         let mut total = clean.removed;
         total += removed;
@@ -359,18 +411,44 @@ impl Cleaner<'_> {
             reason => log.reason.as_deref().map(|r| self.line(r)),
             closed_by => self.line(&log.closed_by),
             duration => log.duration.clone(),
-            commits => log.commits.iter().map(|(h, a, s)| {
-                (h.chars().filter(char::is_ascii_hexdigit).take(12).collect::<String>(), self.line(a), self.line(s))
-            }).collect::<Vec<_>>(),
+            commits => self.commits(&log.commits),
             commit_count => log.commit_count,
             files => log.files.iter().map(|(a, r, p)| (*a, *r, self.line(p))).collect::<Vec<_>>(),
             file_count => log.file_count,
             uncommitted => log.uncommitted,
+            rest => log.rest,
+            notes => self.lines(&log.notes),
             unknown => log.unknown.as_deref().map(|u| self.line(u)),
             exits => log.exits.iter().map(|(a, e)| (self.line(a), self.line(e))).collect::<Vec<_>>(),
-            published => self.lines(&log.published),
+            branch => log.branch.as_deref().map(code),
+            renamed => log.renamed,
+            others => log.others.iter().map(|o| code(o)).collect::<Vec<_>>(),
+            pull => log.pull.map(|n| format!("#{n}")),
+            refused => log.refused.as_deref().map(|r| self.line(r)),
             head => log.head.clone(),
             grace_until => log.grace_until.clone(),
+        }
+    }
+
+    fn commits(&mut self, commits: &[(String, String, String)]) -> Vec<(String, String, String)> {
+        let hash = |h: &str| h.chars().filter(char::is_ascii_hexdigit).take(12).collect::<String>();
+        commits.iter().map(|(h, a, s)| (hash(h), self.line(a), self.line(s))).collect()
+    }
+
+    fn pull_request(&mut self, pull: &PullRequest) -> minijinja::Value {
+        context! {
+            cell => pull.cell.clone(),
+            issue => format!("#{}", pull.issue),
+            approved_by => self.lines(&pull.approved_by),
+            participants => self.lines(&pull.participants),
+            text => pull.text.clone(),
+            base => pull.base.chars().take(12).collect::<String>(),
+            commits => self.commits(&pull.commits),
+            commit_count => pull.commit_count,
+            file_count => pull.file_count,
+            rest => pull.rest,
+            notes => self.lines(&pull.notes),
+            head => pull.head.clone(),
         }
     }
 
@@ -398,6 +476,21 @@ impl Cleaner<'_> {
     }
 }
 
+/// A name of ours within backquotes.
+fn code(name: &str) -> String {
+    name.replace(['`', '\n'], "")
+}
+
+/// A title for a pull request out of an issue's: the forge reads titles for
+/// mentions and for words that close issues, so that letters, digits and a few
+/// signs that mean nothing to it are all that is left. At most 120 characters.
+pub fn plain_title(title: &str, secrets: &Secrets) -> String {
+    let (title, _) = secrets.redact(title);
+    let plain: String =
+        title.chars().map(|c| if c.is_alphanumeric() || "-_.,()'+".contains(c) { c } else { ' ' }).collect();
+    plain.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(120).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -411,6 +504,17 @@ mod tests {
                 commits: vec![("abc".into(), "a".into(), "closes #1 @ada".into())],
                 ..CloseLog::default()
             }),
+            Publication::CloseLog(CloseLog {
+                branch: Some("lazarus/3-laz-x".into()),
+                pull: Some(7),
+                refused: Some("no".into()),
+                ..CloseLog::default()
+            }),
+            Publication::PullRequest(PullRequest {
+                issue: 3,
+                commits: vec![("abc".into(), "a".into(), "closes #1 @ada".into())],
+                ..PullRequest::default()
+            }),
             Publication::Status(StatusTable { cells: vec![StatusRow::default()], waiting: None }),
             Publication::Answer(Answer { items: vec![(true, "done `x`".into())], ..Answer::default() }),
             Publication::Warning(Warning {
@@ -423,6 +527,13 @@ mod tests {
             assert_eq!(marker.as_deref(), Some(publication.kind()), "{}", out.body);
             assert!(!out.body.contains("#1 @ada"), "{}", out.body);
         }
+    }
+
+    #[test]
+    fn a_pull_requests_title_closes_nothing_and_calls_nobody() {
+        let title =
+            plain_title("closes #1, fixes acme/widget!2 @ada `x` https://git.test/a/b/issues/4", &Secrets::none());
+        assert_eq!(title, "closes 1, fixes acme widget 2 ada x https git.test a b issues 4");
     }
 
     fn parse_last(body: &str) -> Option<String> {

@@ -105,7 +105,7 @@ impl Tx<'_> {
     /// at most `cells` that are about cells.
     pub fn claim(&self, now: i64, limit: i64, cells: i64) -> Result<Vec<EffectRow>> {
         let mut statement = self.conn.prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM effects e WHERE state = 'ready' AND not_before <= ?1 AND (kind = 'cell') = ?3 AND NOT EXISTS \
+            "SELECT {COLUMNS} FROM effects e WHERE state = 'ready' AND not_before <= ?1 AND (kind IN ('cell', 'push')) = ?3 AND NOT EXISTS \
              (SELECT 1 FROM effects o WHERE o.lane = e.lane AND o.seq < e.seq AND o.state IN ('ready', 'running')) \
              ORDER BY seq LIMIT ?2"
         ))?;

@@ -1,57 +1,17 @@
 //! Cloning a project into a cell.
 //!
-//! A bare mirror of each project stays on the host; cells get their clone from
-//! it. Git on the host's side runs with an environment of its own, without
-//! hooks, and gets the bot's token through a socket: it is in no address, no
-//! argument, no environment and no file.
+//! A bare mirror of each project stays on the host, kept fresh. Cells borrow its
+//! objects: a clone is little more than its work tree.
 
+use super::git::{CredentialSocket, GitError, git, run};
 use super::home::make_directory;
-use secrecy::{ExposeSecret as _, SecretString};
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use secrecy::SecretString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-/// Longest time for one git command.
-const GIT_TIMEOUT: Duration = Duration::from_secs(600);
-
-/// Why there is no clone.
-#[derive(Debug, thiserror::Error)]
-pub enum CloneError {
-    /// git is not there.
-    #[error("git cannot be run ({0}); install git 2.30 or newer")]
-    NoGit(std::io::Error),
-    /// git refused.
-    #[error("git {what} failed: {words}")]
-    Git {
-        /// What was tried.
-        what: &'static str,
-        /// Its words, without anything secret.
-        words: String,
-    },
-    /// It took too long.
-    #[error("git {what} took longer than {} s", GIT_TIMEOUT.as_secs())]
-    Timeout {
-        /// What was tried.
-        what: &'static str,
-    },
-    /// A file could not be used.
-    #[error("{tried}: {source}")]
-    Io {
-        /// What was tried.
-        tried: String,
-        /// The system's answer.
-        source: std::io::Error,
-    },
-}
-
-impl CloneError {
-    fn io(tried: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
-        let tried = tried.into();
-        move |source| Self::Io { tried, source }
-    }
-}
+/// Where a walled cell sees the objects of its project's mirror, read-only.
+pub const OBJECTS_IN_CELL: &str = "/run/lazarus/objects";
+/// Packs of a mirror above which they are put together.
+const PACKS_MAX: usize = 40;
 
 /// A clone that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,207 +22,129 @@ pub struct Cloned {
     pub branch: String,
 }
 
-/// The git program with nothing of the host's about it.
-fn git(directory: Option<&Path>) -> Command {
-    let mut command = Command::new("git");
-    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
-    for (name, value) in [
-        ("HOME", "/nonexistent"),
-        ("GIT_CONFIG_NOSYSTEM", "1"),
-        ("GIT_CONFIG_GLOBAL", "/dev/null"),
-        ("GIT_TERMINAL_PROMPT", "0"),
-        ("GIT_ASKPASS", "/bin/false"),
-        ("LC_ALL", "C"),
-        ("GIT_HTTP_LOW_SPEED_LIMIT", "1000"),
-        ("GIT_HTTP_LOW_SPEED_TIME", "60"),
-    ] {
-        command.env(name, value);
-    }
-    for setting in [
-        "core.hooksPath=/dev/null",
-        "core.fsmonitor=false",
-        "credential.helper=",
-        "protocol.allow=never",
-        "protocol.http.allow=always",
-        "protocol.https.allow=always",
-        "http.followRedirects=false",
-        "gc.auto=0",
-        "maintenance.auto=false",
-        "safe.directory=*",
-        "advice.detachedHead=false",
-        "init.defaultBranch=main",
-    ] {
-        command.arg("-c").arg(setting);
-    }
-    if let Some(directory) = directory {
-        command.arg("-C").arg(directory);
-    }
-    // Its helpers are ended with it: they hold the same pipes.
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn run(what: &'static str, command: &mut Command) -> Result<String, CloneError> {
-    let mut child = command.spawn().map_err(CloneError::NoGit)?;
-    let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
-    let read = |stream: Option<&mut (dyn std::io::Read + Send)>| {
-        let mut text = vec![];
-        if let Some(stream) = stream {
-            let _ = (&mut *stream).take(1 << 20).read_to_end(&mut text);
-            let _ = std::io::copy(stream, &mut std::io::sink());
-        }
-        String::from_utf8_lossy(&text).into_owned()
-    };
-    let started = Instant::now();
-    std::thread::scope(|scope| {
-        let words = scope.spawn(|| read(err.as_mut().map(|e| e as &mut (dyn std::io::Read + Send))));
-        let answer = scope.spawn(|| read(out.as_mut().map(|o| o as &mut (dyn std::io::Read + Send))));
-        let status = loop {
-            if let Some(status) = child.try_wait().map_err(CloneError::io(format!("waiting for git {what}")))? {
-                break status;
-            }
-            if started.elapsed() > GIT_TIMEOUT {
-                if let Some(group) = rustix::process::Pid::from_raw(child.id() as i32) {
-                    let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-                }
-                let _ = child.wait();
-                return Err(CloneError::Timeout { what });
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        };
-        let answer = answer.join().unwrap_or_default();
-        let words = words.join().unwrap_or_default();
-        if status.success() {
-            Ok(answer)
-        } else {
-            let words: String = words.trim().chars().rev().take(500).collect::<Vec<_>>().into_iter().rev().collect();
-            Err(CloneError::Git { what, words: crate::publication::redaction::redact(&words).0 })
-        }
-    })
+/// Where the mirror of a project lies.
+pub fn mirror_of(mirrors: &Path, repo_id: i64) -> PathBuf {
+    mirrors.join(format!("{repo_id}.git"))
 }
 
 /// Brings the mirror up to date and clones it to `target`, which no agent has
-/// seen: git of the host's side never runs in a tree that they can write.
+/// seen.
+///
+/// Where `borrow` is set the clone has no objects: it looks for them at
+/// [`OBJECTS_IN_CELL`], where the cell sees the mirror's. They stay there for as
+/// long as the mirror has a reference for the cell; see [`unpin`].
 ///
 /// # Errors
 /// Where git cannot be run, or the forge does not give the project.
 pub fn clone_project(
-    mirrors: &Path,
-    repo_id: i64,
+    mirror: &Path,
+    cell: &str,
     url: &str,
     token: &SecretString,
     branch: &str,
     target: &Path,
-) -> Result<Cloned, CloneError> {
-    {
-        super::scrub(target).map_err(CloneError::io(format!("removing {}", target.display())))?;
-        let mirror = mirrors.join(format!("{repo_id}.git"));
-        refresh(&mirror, url, token)?;
-        // Cloned beside its place and moved there, so that half a clone is
-        // never taken for one.
-        let new = target.with_extension("new");
-        super::scrub(&new).map_err(CloneError::io(format!("removing {}", new.display())))?;
-        run(
-            "clone",
-            git(None)
-                .args(["-c", "protocol.file.allow=always", "clone", "--quiet", "--no-hardlinks", "--single-branch"])
-                .args(["--no-recurse-submodules", "--template=", "--branch"])
-                .arg(branch)
-                .arg("--")
-                .arg(&mirror)
-                .arg(&new),
-        )?;
-        // Neither the mirror's path nor any remote is the cell's business.
-        run("remote", git(Some(&new)).args(["remote", "remove", "origin"]))?;
-        std::fs::rename(&new, target).map_err(CloneError::io(format!("moving the clone to {}", target.display())))?;
+    borrow: bool,
+) -> Result<Cloned, GitError> {
+    super::scrub(target).map_err(GitError::io(format!("removing {}", target.display())))?;
+    refresh(mirror, url, token)?;
+    let commit = run(
+        "rev-parse",
+        git(Some(mirror)).args(["rev-parse", "--verify", &format!("refs/heads/{branch}^{{commit}}")]),
+    )?;
+    let commit = commit.trim().to_owned();
+    run("update-ref", git(Some(mirror)).args(["update-ref", &pin(cell), &commit]))?;
+    // Cloned beside its place and moved there, so that half a clone is
+    // never taken for one.
+    let new = target.with_extension("new");
+    super::scrub(&new).map_err(GitError::io(format!("removing {}", new.display())))?;
+    run(
+        "clone",
+        git(None)
+            .args(["-c", "protocol.file.allow=always", "clone", "--quiet", "--single-branch", "--no-tags"])
+            .arg(if borrow { "--shared" } else { "--no-hardlinks" })
+            .args(["--no-recurse-submodules", "--template=", "--branch"])
+            .arg(branch)
+            .arg("--")
+            .arg(mirror)
+            .arg(&new),
+    )?;
+    // Neither the mirror's path nor any remote is the cell's business.
+    run("remote", git(Some(&new)).args(["remote", "remove", "origin"]))?;
+    let dot_git = new.join(".git");
+    if borrow {
+        std::fs::write(dot_git.join("objects/info/alternates"), format!("{OBJECTS_IN_CELL}\n"))
+            .map_err(GitError::io("pointing the clone to the mirror's objects"))?;
     }
-    let commit = run("rev-parse", git(Some(target)).args(["rev-parse", "--verify", "HEAD"]))?;
-    Ok(Cloned { commit: commit.trim().to_owned(), branch: branch.to_owned() })
+    write_hook(&dot_git).map_err(GitError::io("writing the clone's hook"))?;
+    std::fs::rename(&new, target).map_err(GitError::io(format!("moving the clone to {}", target.display())))?;
+    Ok(Cloned { commit, branch: branch.to_owned() })
 }
 
-fn refresh(mirror: &Path, url: &str, token: &SecretString) -> Result<(), CloneError> {
+/// Says in every commit which mission and cell it is of. A convenience of the
+/// agents' clone: nothing on the host's side runs it, or believes it.
+fn write_hook(dot_git: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+    let hooks = dot_git.join("hooks");
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&hooks)?;
+    let mut hook = std::fs::File::options().create_new(true).write(true).mode(0o755).open(hooks.join("commit-msg"))?;
+    std::io::Write::write_all(
+        &mut hook,
+        b"#!/bin/sh\n\
+          exec git interpret-trailers --in-place --if-exists doNothing \\\n  \
+          --trailer \"Lazarus-Mission: $LAZARUS_MISSION\" --trailer \"Lazarus-Cell: $LAZARUS_CELL\" \"$1\"\n",
+    )
+}
+
+/// The reference that keeps what a cell was made from.
+pub(super) fn pin(cell: &str) -> String {
+    format!("refs/lazarus/cells/{cell}")
+}
+
+/// Lets the mirror forget what a cell was made from.
+///
+/// # Errors
+/// Where git cannot be run.
+pub fn unpin(mirror: &Path, cell: &str) -> Result<(), GitError> {
+    if mirror.join("HEAD").exists() {
+        run("update-ref", git(Some(mirror)).args(["update-ref", "-d", &pin(cell)]))?;
+    }
+    Ok(())
+}
+
+fn refresh(mirror: &Path, url: &str, token: &SecretString) -> Result<(), GitError> {
     if !mirror.join("HEAD").exists() {
-        make_directory(mirror, 0o700).map_err(|e| CloneError::io(e.tried)(e.source))?;
-        run("init", git(None).args(["init", "--quiet", "--bare", "--template="]).arg(mirror))?;
+        make_directory(mirror, 0o700).map_err(|e| GitError::io(e.tried)(e.source))?;
+        // Cells read the objects as users of their own; what closes the mirror
+        // to others is the directory above.
+        run("init", git(None).args(["init", "--quiet", "--bare", "--shared=0644", "--template="]).arg(mirror))?;
     }
     let socket = CredentialSocket::open(token)?;
     run(
         "fetch",
         git(Some(mirror))
-            .arg("-c")
-            .arg(format!("credential.helper={}", socket.helper()))
+            .args(["-c", &socket.setting(), "-c", "fetch.fsckObjects=true"])
+            // Old projects have old faults; what is dangerous stays refused.
+            .args(LENIENT.iter().flat_map(|fault| ["-c".to_owned(), format!("fetch.fsck.{fault}=ignore")]))
             .args(["fetch", "--quiet", "--prune", "--no-tags", "--force", "--no-write-fetch-head"])
             .arg("--")
             .arg(url)
             .arg("+refs/heads/*:refs/heads/*"),
     )?;
+    let packs = std::fs::read_dir(mirror.join("objects/pack")).map_or(0, Iterator::count) / 2;
+    if packs > PACKS_MAX {
+        // Everything that a reference names stays: the branches, and what live
+        // cells and kept work were made from.
+        run("repack", git(Some(mirror)).args(["repack", "-a", "-d", "--quiet"]))?;
+    }
     Ok(())
 }
 
-/// Hands the token to git's credential helper, which is this program: it
-/// connects and reads. Lives for one command.
-struct CredentialSocket {
-    path: PathBuf,
-    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
-    server: Option<std::thread::JoinHandle<()>>,
-}
-
-impl CredentialSocket {
-    fn open(token: &SecretString) -> Result<Self, CloneError> {
-        let mut random = [0u8; 8];
-        getrandom::fill(&mut random)
-            .map_err(|e| CloneError::io("making a name")(std::io::Error::other(e.to_string())))?;
-        // A socket's path has at most 107 bytes, so not below the data
-        // directory; in one of its own that nobody else can enter.
-        let directory = std::env::temp_dir().join(format!("lazarus-{}", hex::encode(random)));
-        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
-            .create(&directory)
-            .map_err(CloneError::io(format!("making {}", directory.display())))?;
-        let path = directory.join("token");
-        let listener = UnixListener::bind(&path).map_err(CloneError::io(format!("making {}", path.display())))?;
-        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let stopped = std::sync::Arc::clone(&stop);
-        let token = token.clone();
-        let server = std::thread::spawn(move || {
-            while let Ok((mut stream, _)) = listener.accept() {
-                if stopped.load(std::sync::atomic::Ordering::SeqCst) {
-                    return;
-                }
-                let _ = stream.write_all(format!("username=lazarus\npassword={}\n", token.expose_secret()).as_bytes());
-            }
-        });
-        Ok(Self { path, stop, server: Some(server) })
-    }
-
-    fn helper(&self) -> String {
-        let program = std::env::current_exe().unwrap_or_else(|_| "lazarus".into());
-        // git gives this to a shell: both paths in single quotes.
-        let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
-        format!("!{} git-credential {}", quoted(&program), quoted(&self.path))
-    }
-}
-
-impl Drop for CredentialSocket {
-    fn drop(&mut self) {
-        self.stop.store(true, std::sync::atomic::Ordering::SeqCst);
-        let _ = UnixStream::connect(&self.path);
-        let _ = std::fs::remove_file(&self.path);
-        let _ = self.path.parent().map(std::fs::remove_dir);
-        if let Some(server) = self.server.take() {
-            let _ = server.join();
-        }
-    }
-}
-
-/// The other end: `lazarus git-credential SOCKET get`, run by git.
-///
-/// # Errors
-/// Where the socket is not there.
-pub fn credential_helper(socket: &Path, verb: &str) -> std::io::Result<String> {
-    let mut text = String::new();
-    if verb == "get" {
-        UnixStream::connect(socket)?.read_to_string(&mut text)?;
-    }
-    Ok(text)
-}
+/// Faults that are in the history of well-known projects and harm nobody.
+const LENIENT: [&str; 6] = [
+    "zeroPaddedFilemode",
+    "missingSpaceBeforeDate",
+    "badTimezone",
+    "badDateOverflow",
+    "missingSpaceBeforeEmail",
+    "missingNameBeforeEmail",
+];

@@ -1,76 +1,207 @@
-//! Reading what was done in a cell's clone.
+//! Handing out what was done in a cell's clone.
 //!
-//! This runs inside the cell (`lazarus cell-harvest BASE`), because the clone
-//! is the agents' and its configuration can make git run anything. What it
-//! says is therefore the cell's own word, and is treated as untrusted text.
+//! This runs inside the cell (`lazarus cell-harvest`), because the clone is the
+//! agents' and its configuration can make git run anything. What comes out is a
+//! pack and a line of JSON: the cell's own word, checked by the host's side
+//! before anything of it is believed; see [`super::WorkRepository`].
 
-use crate::backend::Harvest;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Most commits that are listed.
-const COMMITS_LISTED: usize = 50;
-/// Most files that are listed.
-const FILES_LISTED: usize = 100;
+/// The pack's name in the harvester's own home.
+pub const PACK: &str = "work.pack";
+/// Most branches besides the one that is checked out.
+const BRANCHES_MAX: usize = 20;
 
-fn git(arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new("git")
-        .args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "safe.directory=*"])
-        .args(["-c", "log.showSignature=false", "-c", "core.quotePath=true", "--no-pager", "--no-optional-locks"])
-        .args(arguments)
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| format!("git cannot be run in the cell: {e}"))?;
+/// What the host's side wants handed out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// The commit that the clone was made from.
+    pub base: String,
+    /// Largest pack, in bytes.
+    pub pack_max: u64,
+    /// Whether what was not committed becomes a commit.
+    pub commit_rest: bool,
+    /// A directory that the harvest may write, as it sees it.
+    pub into: PathBuf,
+}
+
+/// What was handed out, in the cell's words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HandedOut {
+    /// The commit that is checked out, or the one made of what was not
+    /// committed on top of it. Nothing where nothing was done.
+    pub tip: Option<String>,
+    /// Whether `tip` is of what was not committed.
+    pub rest: bool,
+    /// Changes that were not committed.
+    pub uncommitted: u64,
+    /// Other branches with work that `tip` does not have: name, commit.
+    pub branches: Vec<(String, String)>,
+    /// What was left out, in words.
+    pub left_out: Vec<String>,
+    /// Why nothing could be handed out.
+    pub unknown: Option<String>,
+}
+
+/// Writes the pack and says what is in it.
+pub fn hand_out(wanted: &Wanted) -> HandedOut {
+    let mut out = HandedOut::default();
+    if let Err(why) = try_hand_out(wanted, &mut out) {
+        out = HandedOut { unknown: Some(why), uncommitted: out.uncommitted, ..HandedOut::default() };
+    }
+    out
+}
+
+struct Git {
+    /// Objects that are made here go into a directory of the harvest's own: the
+    /// clone is read-only.
+    objects: PathBuf,
+    index: PathBuf,
+    clone_objects: PathBuf,
+}
+
+impl Git {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("git");
+        command
+            .args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "safe.directory=*"])
+            .args(["-c", "log.showSignature=false", "-c", "commit.gpgSign=false", "-c", "gc.auto=0"])
+            .args(["--no-pager", "--no-optional-locks"])
+            .args(arguments)
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_OBJECT_DIRECTORY", &self.objects)
+            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", &self.clone_objects)
+            .stdin(Stdio::null());
+        for (name, value) in [("NAME", "lazarus"), ("EMAIL", "lazarus@agents.lazarus.invalid")] {
+            command.env(format!("GIT_AUTHOR_{name}"), value).env(format!("GIT_COMMITTER_{name}"), value);
+        }
+        command
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Result<String, String> {
+        finish(&mut self.command(arguments))
+    }
+
+    fn ask_with_index(&self, arguments: &[&str]) -> Result<String, String> {
+        finish(self.command(arguments).env("GIT_INDEX_FILE", &self.index))
+    }
+}
+
+fn finish(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|e| format!("git cannot be run in the cell: {e}"))?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
         return Err(words.trim().chars().take(300).collect());
     }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
-/// What was done since `base`, a commit.
-pub fn read_work(base: &str) -> Harvest {
-    match try_read(base) {
-        Ok(harvest) => harvest,
-        Err(why) => Harvest { unknown: Some(why), ..Harvest::default() },
-    }
-}
-
-fn try_read(base: &str) -> Result<Harvest, String> {
+fn try_hand_out(wanted: &Wanted, out: &mut HandedOut) -> Result<(), String> {
+    let base = &wanted.base;
     if base.is_empty() || !base.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err("the commit to start from is not known".to_owned());
     }
-    let range = format!("{base}..HEAD");
-    let count = git(&["rev-list", "--count", &range])?.trim().parse().unwrap_or(0);
-    let listed = format!("--max-count={COMMITS_LISTED}");
-    let log = git(&["log", "--no-show-signature", "--no-color", &listed, "--format=%H%x00%an%x00%s", &range])?;
-    let commits = log
-        .lines()
-        .filter_map(|line| {
-            let mut parts = line.splitn(3, '\0').map(|p| p.chars().take(200).collect::<String>());
-            Some((parts.next()?, parts.next()?, parts.next()?))
-        })
-        .collect();
-    let numbers =
-        git(&["diff", "--no-ext-diff", "--no-textconv", "--no-color", "--numstat", "--no-renames", base, "HEAD"])?;
-    let files: Vec<(u64, u64, String)> = numbers
-        .lines()
-        .filter_map(|line| {
-            let mut parts = line.splitn(3, '\t');
-            // Binary files have `-` for both numbers.
-            let added = parts.next()?.parse().unwrap_or(0);
-            let removed = parts.next()?.parse().unwrap_or(0);
-            Some((added, removed, parts.next()?.chars().take(300).collect()))
-        })
-        .collect();
-    let status = git(&["status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=all"])?;
-    Ok(Harvest {
-        commits,
-        commit_count: count,
-        file_count: files.len() as u64,
-        files: files.into_iter().take(FILES_LISTED).collect(),
-        uncommitted: status.lines().count() as u64,
-        unknown: None,
-    })
+    let (objects, pack) = (wanted.into.join("objects"), wanted.into.join(PACK));
+    // A harvest may be read twice.
+    let _ = std::fs::remove_file(&pack);
+    std::fs::create_dir_all(&objects).map_err(|e| format!("making {}: {e}", objects.display()))?;
+    let clone_objects = std::env::current_dir().map_err(|e| e.to_string())?.join(".git/objects");
+    let git = Git { objects, index: wanted.into.join("index"), clone_objects };
+
+    git.ask(&["cat-file", "-e", &format!("{base}^{{commit}}")])
+        .map_err(|why| format!("the commit that it was cloned at is not in the clone any more ({why})"))?;
+    let head = git
+        .ask(&["rev-parse", "--verify", "HEAD^{commit}"])
+        .map_err(|why| format!("there is no commit checked out ({why})"))?;
+    let mut tip = head.clone();
+    let changed = git.ask(&["status", "--porcelain", "--untracked-files=all", "--ignore-submodules=all"])?;
+    out.uncommitted = changed.lines().count() as u64;
+    if out.uncommitted > 0 && wanted.commit_rest {
+        let rest = commit_rest(&git, &head, out)?;
+        out.rest = rest.is_some();
+        tip = rest.unwrap_or(tip);
+    }
+    let new = |commits: &[&str]| -> Result<u64, String> {
+        let mut arguments = vec!["rev-list", "--count"];
+        arguments.extend(commits);
+        Ok(git.ask(&arguments)?.parse().unwrap_or(0))
+    };
+    let heads = git.ask(&["for-each-ref", "--format=%(objectname) %(refname:short)", "refs/heads"])?;
+    for line in heads.lines() {
+        let Some((commit, name)) = line.split_once(' ') else { continue };
+        if new(&[commit, &format!("^{base}"), &format!("^{tip}")])? == 0 {
+            continue;
+        }
+        if out.branches.len() == BRANCHES_MAX {
+            out.left_out.push(format!("branches after the first {BRANCHES_MAX}"));
+            break;
+        }
+        out.branches.push((name.to_owned(), commit.to_owned()));
+    }
+    out.tip = (new(&[&tip, &format!("^{base}")])? > 0).then_some(tip);
+    let mut wants: Vec<&str> = out.tip.iter().map(String::as_str).collect();
+    wants.extend(out.branches.iter().map(|(_, commit)| commit.as_str()));
+    if wants.is_empty() {
+        return Ok(());
+    }
+    write_pack(&git, &format!("{}\n^{base}\n", wants.join("\n")), &pack, wanted.pack_max)
+}
+
+/// Makes a commit of everything that was not committed, on top of `head`.
+fn commit_rest(git: &Git, head: &str, out: &mut HandedOut) -> Result<Option<String>, String> {
+    let _ = std::fs::remove_file(&git.index);
+    let own = git.ask(&["rev-parse", "--git-path", "index"])?;
+    if Path::new(&own).exists() {
+        std::fs::copy(&own, &git.index).map_err(|e| format!("copying the index: {e}"))?;
+    }
+    git.ask_with_index(&["add", "--all", "--ignore-errors", "."])?;
+    let nested = git.ask_with_index(&["diff", "--cached", "--raw", "--no-renames", head])?;
+    let nested = nested.lines().filter(|l| l.split(' ').nth(1) == Some("160000")).count();
+    if nested > 0 {
+        out.left_out.push(format!("the files of {nested} repositories within the project"));
+    }
+    let tree = git.ask_with_index(&["write-tree"])?;
+    if tree == git.ask(&["rev-parse", &format!("{head}^{{tree}}")])? {
+        return Ok(None);
+    }
+    git.ask(&["commit-tree", &tree, "-p", head, "-m", "Uncommitted work"]).map(Some)
+}
+
+/// Packs what `revisions` name, and gives up above `most` bytes.
+fn write_pack(git: &Git, revisions: &str, to: &Path, most: u64) -> Result<(), String> {
+    let tried = |e: io::Error| format!("packing the work: {e}");
+    let mut child = git
+        .command(&["pack-objects", "--revs", "--stdout", "-q", "--delta-base-offset", "--threads=1"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(tried)?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(revisions.as_bytes()).map_err(tried)?;
+    }
+    let mut file = File::options().create_new(true).write(true).open(to).map_err(tried)?;
+    let mut packed = child.stdout.take().map(|out| out.take(most + 1));
+    let size = packed.as_mut().map_or(Ok(0), |packed| io::copy(packed, &mut file)).map_err(tried)?;
+    if size > most {
+        let _ = child.kill();
+        let _ = child.wait();
+        let _ = std::fs::remove_file(to);
+        return Err(format!("the work is larger than `harvest.pack_max` allows ({most} bytes)"));
+    }
+    drop(packed);
+    let output = child.wait_with_output().map_err(tried)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!(
+        "packing the work: {}",
+        String::from_utf8_lossy(&output.stderr).trim().chars().take(300).collect::<String>()
+    ))
 }

@@ -39,6 +39,8 @@ pub struct Roots {
     pub run: PathBuf,
     /// Bare mirrors of projects.
     pub mirrors: PathBuf,
+    /// The work that was taken out of cells: a bare repository for each.
+    pub work: PathBuf,
 }
 
 impl Roots {
@@ -47,7 +49,7 @@ impl Roots {
     /// # Errors
     /// Where one cannot be made.
     pub fn make(&self) -> Result<(), HomeError> {
-        for root in [&self.cells, &self.graveyard, &self.archive, &self.run, &self.mirrors] {
+        for root in [&self.cells, &self.graveyard, &self.archive, &self.run, &self.mirrors, &self.work] {
             make_directory(root, 0o700)?;
         }
         Ok(())
@@ -61,6 +63,11 @@ impl Roots {
     /// A cell's run directory.
     pub fn run_dir(&self, cell: &CellId) -> PathBuf {
         self.run.join(cell.as_str())
+    }
+
+    /// The repository that holds a cell's work, once it was taken out.
+    pub fn work_of(&self, cell: &CellId) -> PathBuf {
+        self.work.join(format!("{cell}.git"))
     }
 
     /// Moves a cell's home to the graveyard. Done already: nothing happens.
@@ -109,7 +116,12 @@ impl Roots {
     /// # Errors
     /// Where something cannot be removed.
     pub fn scrub(&self, cell: &CellId) -> Result<(), HomeError> {
-        let mut places = vec![self.cells.join(cell.as_str()), self.graveyard.join(cell.as_str()), self.run_dir(cell)];
+        let mut places = vec![
+            self.cells.join(cell.as_str()),
+            self.graveyard.join(cell.as_str()),
+            self.run_dir(cell),
+            self.work_of(cell),
+        ];
         if let Ok(dates) = std::fs::read_dir(&self.archive) {
             places.extend(dates.flatten().map(|d| d.path().join(cell.as_str())));
         }

@@ -6,11 +6,15 @@
 //! descriptor, so nothing that a cell left behind can lead it elsewhere.
 
 mod clone;
+mod git;
 mod harvest;
 mod home;
 mod scrub;
+mod work;
 
-pub use clone::{CloneError, Cloned, clone_project, credential_helper};
-pub use harvest::read_work;
+pub use clone::{Cloned, OBJECTS_IN_CELL, clone_project, mirror_of, unpin};
+pub use git::{GitError, credential_helper};
+pub use harvest::{HandedOut, Wanted, hand_out};
 pub use home::{Home, HomeError, Roots};
 pub use scrub::scrub;
+pub use work::{OwnCommit, PushError, Pushed, WorkLimits, WorkRepository};

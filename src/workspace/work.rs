@@ -1,0 +1,343 @@
+//! The work of a cell on the host's side: taken in, checked, pushed.
+//!
+//! Each cell that did something gets a bare repository of its own, which borrows
+//! the mirror's objects. Nothing in it was written by an agent but the objects of
+//! one pack, and those were checked by git before they were let in. It is kept
+//! until the cell is destroyed, so that a refused push can be tried again.
+
+use super::clone::pin;
+use super::git::{CredentialSocket, GitError, git, run, run_with_input};
+use super::harvest::{HandedOut, PACK};
+use super::home::make_directory;
+use crate::backend::Harvest;
+use secrecy::SecretString;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Most commits that are listed.
+const COMMITS_LISTED: usize = 50;
+/// Most files that are listed.
+const FILES_LISTED: usize = 100;
+/// Branches that are tried where somebody else's work is on the first.
+const NAMES_MAX: usize = 9;
+/// The reference of what is published.
+const TIP: &str = "refs/heads/work";
+
+/// How much work is taken in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkLimits {
+    /// Bytes of the pack.
+    pub pack: u64,
+    /// Bytes of one file.
+    pub file: u64,
+    /// Files touched.
+    pub files: u64,
+}
+
+/// Where a push went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// The branch.
+    pub branch: String,
+    /// Whether the first choice of a name was somebody else's.
+    pub renamed: bool,
+}
+
+/// Why nothing was pushed.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// The forge refused, for good.
+    #[error("{0}")]
+    Refused(String),
+    /// It may work later.
+    #[error(transparent)]
+    Later(GitError),
+}
+
+/// What the host's own commit says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnCommit {
+    /// The mission, as the trailer names it.
+    pub mission: String,
+    /// The cell.
+    pub cell: String,
+    /// A file with an SSH key to sign with.
+    pub signing_key: Option<PathBuf>,
+}
+
+/// A cell's work.
+#[derive(Debug, Clone)]
+pub struct WorkRepository {
+    path: PathBuf,
+    mirror: PathBuf,
+}
+
+impl WorkRepository {
+    /// The repository at `path`, which borrows from `mirror`.
+    pub fn new(path: PathBuf, mirror: PathBuf) -> Self {
+        Self { path, mirror }
+    }
+
+    fn git(&self) -> std::process::Command {
+        let mut command = git(Some(&self.path));
+        // A file that is larger is never read whole, whatever it unpacks to.
+        command.args(["-c", "core.bigFileThreshold=16m", "-c", "core.quotePath=true", "-c", "log.showSignature=false"]);
+        command
+    }
+
+    fn ask(&self, what: &'static str, arguments: &[&str]) -> Result<String, GitError> {
+        run(what, self.git().args(arguments)).map(|answer| answer.trim_end().to_owned())
+    }
+
+    /// Takes in what a cell handed out into `directory`, of which every byte is
+    /// the agents'. What is wrong with it is said in the harvest.
+    ///
+    /// # Errors
+    /// Where git cannot be run or a file of ours cannot be used.
+    pub fn take_in(
+        &self,
+        directory: &Path,
+        base: &str,
+        handed: &HandedOut,
+        limits: &WorkLimits,
+        own: &OwnCommit,
+    ) -> Result<Harvest, GitError> {
+        let mut harvest = Harvest { uncommitted: handed.uncommitted, ..Harvest::default() };
+        harvest.notes = handed.left_out.iter().map(|l| format!("left out: {l}")).collect();
+        if let Some(why) = &handed.unknown {
+            harvest.unknown = Some(why.clone());
+            return Ok(harvest);
+        }
+        if handed.tip.is_none() && handed.branches.is_empty() {
+            return Ok(harvest);
+        }
+        match self.check(directory, base, handed, limits, own, &mut harvest) {
+            // Its own commits are wrong; that is for people to hear.
+            Err(error @ GitError::Git { .. }) => {
+                harvest = Harvest {
+                    unknown: Some(error.to_string()),
+                    uncommitted: harvest.uncommitted,
+                    ..Harvest::default()
+                };
+            }
+            other => other?,
+        }
+        Ok(harvest)
+    }
+
+    fn check(
+        &self,
+        directory: &Path,
+        base: &str,
+        handed: &HandedOut,
+        limits: &WorkLimits,
+        own: &OwnCommit,
+        harvest: &mut Harvest,
+    ) -> Result<(), GitError> {
+        let refuse = |why: String| GitError::Git { what: "taking the work in", words: why };
+        let pack = open_pack(directory).map_err(GitError::io("opening what the cell handed out"))?;
+        if pack.metadata().map_or(u64::MAX, |m| m.len()) > limits.pack {
+            return Err(refuse(format!("it is larger than `harvest.pack_max` allows ({} bytes)", limits.pack)));
+        }
+        self.make()?;
+        run("update-ref", git(Some(&self.mirror)).args(["update-ref", &pin(&own.cell), base]))?;
+        run_with_input(
+            "index-pack",
+            self.git().args(["index-pack", "--stdin", "--strict"]).arg(format!("--max-input-size={}", limits.pack)),
+            pack,
+        )?;
+        let is_commit = |id: &str| id.len() >= 40 && id.bytes().all(|b| b.is_ascii_hexdigit());
+        let others = handed.branches.iter().filter(|(_, commit)| is_commit(commit));
+        let mut tip = match &handed.tip {
+            Some(tip) if is_commit(tip) => tip.clone(),
+            Some(_) => return Err(refuse("the cell named no commit".to_owned())),
+            None => base.to_owned(),
+        };
+        let all: Vec<String> = std::iter::once(tip.clone()).chain(others.clone().map(|(_, c)| c.clone())).collect();
+        // Everything that the commits name is there, and no file is too large.
+        let mut walk = vec!["rev-list", "--objects", "--quiet"];
+        walk.extend(all.iter().map(String::as_str));
+        let without = format!("^{base}");
+        walk.push(&without);
+        self.ask("rev-list", &walk)?;
+        let filter = format!("--filter=blob:limit={}", limits.file + 1);
+        let mut walk = vec!["rev-list", "--objects", "--filter-print-omitted", &filter];
+        walk.extend(all.iter().map(String::as_str));
+        walk.push(&without);
+        let omitted = self.ask("rev-list", &walk)?.lines().filter(|l| l.starts_with('~')).count();
+        if omitted > 0 {
+            return Err(refuse(format!(
+                "{omitted} files are larger than `harvest.file_max` allows ({} bytes)",
+                limits.file
+            )));
+        }
+        if handed.rest {
+            tip = self.own_commit(&tip, own)?;
+        }
+        let numbers = self.ask(
+            "diff",
+            &["diff", "--no-ext-diff", "--no-textconv", "--no-color", "--numstat", "--no-renames", base, &tip],
+        )?;
+        harvest.file_count = numbers.lines().count() as u64;
+        if harvest.file_count > limits.files {
+            return Err(refuse(format!(
+                "{} files were touched; `harvest.files_max` allows {}",
+                harvest.file_count, limits.files
+            )));
+        }
+        harvest.files = numbers.lines().filter_map(numbered_file).take(FILES_LISTED).collect();
+        harvest.commit_count = self.ask("rev-list", &["rev-list", "--count", &tip, &without])?.parse().unwrap_or(0);
+        let listed = format!("--max-count={COMMITS_LISTED}");
+        let log = self.ask("log", &["log", "--no-color", &listed, "--format=%H%x00%an%x00%s", &tip, &without])?;
+        harvest.commits = log
+            .lines()
+            .filter_map(|line| {
+                let mut parts = line.splitn(3, '\0').map(|p| p.chars().take(200).collect::<String>());
+                Some((parts.next()?, parts.next()?, parts.next()?))
+            })
+            .collect();
+        let symlinks = self.ask("diff", &["diff", "--no-renames", "--raw", "--diff-filter=AMT", base, &tip])?;
+        let symlinks = symlinks.lines().filter(|l| l.split(' ').nth(1) == Some("120000")).count();
+        if symlinks > 0 {
+            harvest.notes.push(format!("{symlinks} symbolic links were added or changed: look where they lead"));
+        }
+        for (index, (name, commit)) in others.enumerate() {
+            self.ask("update-ref", &["update-ref", &format!("refs/heads/other-{index}"), commit])?;
+            harvest.branches.push((name.chars().take(100).collect(), commit.clone()));
+        }
+        if harvest.commit_count > 0 {
+            self.ask("update-ref", &["update-ref", TIP, &tip])?;
+            harvest.tip = Some(tip);
+        }
+        harvest.rest = handed.rest;
+        Ok(())
+    }
+
+    fn make(&self) -> Result<(), GitError> {
+        if self.path.join("HEAD").exists() {
+            return Ok(());
+        }
+        make_directory(&self.path, 0o700).map_err(|e| GitError::io(e.tried)(e.source))?;
+        run("init", git(None).args(["init", "--quiet", "--bare", "--template="]).arg(&self.path))?;
+        let alternates = self.path.join("objects/info");
+        make_directory(&alternates, 0o700).map_err(|e| GitError::io(e.tried)(e.source))?;
+        let objects = self.mirror.join("objects");
+        std::fs::write(alternates.join("alternates"), format!("{}\n", objects.display()))
+            .map_err(GitError::io("pointing the work to the mirror's objects"))
+    }
+
+    /// The same tree and parent as the cell's last commit, which is of what
+    /// was not committed there, as a commit of ours.
+    fn own_commit(&self, theirs: &str, own: &OwnCommit) -> Result<String, GitError> {
+        let parent = self.ask("rev-parse", &["rev-parse", "--verify", &format!("{theirs}^1")])?;
+        let message = format!(
+            "Uncommitted work of cell {cell}\n\nIt was there when the cell was closed; nobody committed it.\n\n\
+             Lazarus-Mission: {mission}\nLazarus-Cell: {cell}\nLazarus-Uncommitted: true\n",
+            cell = own.cell,
+            mission = own.mission,
+        );
+        let mut command = self.git();
+        if let Some(key) = &own.signing_key {
+            command.args(["-c", "gpg.format=ssh", "-c"]).arg(format!("user.signingKey={}", key.display()));
+        }
+        command.args(["commit-tree", &format!("{theirs}^{{tree}}"), "-p", &parent, "-m", &message]);
+        if own.signing_key.is_some() {
+            command.arg("-S");
+        }
+        // The time of the cell's commit, so that twice gives the same.
+        let when = self.ask("log", &["log", "-1", "--format=%ct +0000", theirs])?;
+        for who in ["AUTHOR", "COMMITTER"] {
+            command
+                .env(format!("GIT_{who}_NAME"), "lazarus")
+                .env(format!("GIT_{who}_EMAIL"), "lazarus@agents.lazarus.invalid")
+                .env(format!("GIT_{who}_DATE"), &when);
+        }
+        run("commit-tree", &mut command).map(|commit| commit.trim().to_owned())
+    }
+
+    /// Pushes `commit` to the branch `name` of the project, or to a name with
+    /// a suffix where somebody else's work is on that. Nothing is ever forced;
+    /// done already, nothing happens.
+    ///
+    /// # Errors
+    /// [`PushError::Refused`] with the forge's words, where trying again would
+    /// change nothing.
+    pub fn push(&self, url: &str, token: &SecretString, commit: &str, name: &str) -> Result<Pushed, PushError> {
+        let sort = |error: GitError| match error {
+            GitError::Git { words, .. } if !GitError::is_transient_words(&words) => PushError::Refused(words),
+            error => PushError::Later(error),
+        };
+        let socket = CredentialSocket::open(token).map_err(PushError::Later)?;
+        let setting = socket.setting();
+        let remote = run(
+            "ls-remote",
+            self.git().args(["-c", &setting, "ls-remote", "--heads", "--"]).arg(url).arg(format!("refs/heads/{name}*")),
+        )
+        .map_err(sort)?;
+        let there = |branch: &str| {
+            remote.lines().find_map(|line| {
+                let (commit, reference) = line.split_once('\t')?;
+                (reference.strip_prefix("refs/heads/") == Some(branch)).then(|| commit.to_owned())
+            })
+        };
+        for number in 1..=NAMES_MAX {
+            let branch = if number == 1 { name.to_owned() } else { format!("{name}-{number}") };
+            let known = there(&branch);
+            let pushed = Pushed { branch: branch.clone(), renamed: number > 1 };
+            match &known {
+                Some(known) if known == commit => return Ok(pushed),
+                Some(known) if !self.is_ancestor(known, commit) => continue,
+                _ => {}
+            }
+            // Only if it is still what was seen: nobody's work is pushed over.
+            let lease = format!("--force-with-lease=refs/heads/{branch}:{}", known.unwrap_or_default());
+            run(
+                "push",
+                self.git()
+                    .args([
+                        "-c",
+                        &setting,
+                        "-c",
+                        "push.followTags=false",
+                        "push",
+                        "--quiet",
+                        "--no-verify",
+                        &lease,
+                        "--",
+                    ])
+                    .arg(url)
+                    .arg(format!("{commit}:refs/heads/{branch}")),
+            )
+            .map_err(sort)?;
+            return Ok(pushed);
+        }
+        Err(PushError::Refused(format!("there is other work on `{name}` and on {} names after it", NAMES_MAX - 1)))
+    }
+
+    fn is_ancestor(&self, older: &str, newer: &str) -> bool {
+        self.ask("merge-base", &["merge-base", "--is-ancestor", older, newer]).is_ok()
+    }
+}
+
+/// `added TAB removed TAB path`; binary files have `-` for both numbers.
+fn numbered_file(line: &str) -> Option<(u64, u64, String)> {
+    let mut parts = line.splitn(3, '\t');
+    let mut number = || parts.next().map(|n| n.parse().unwrap_or(0));
+    let (added, removed) = (number()?, number()?);
+    Some((added, removed, parts.next()?.chars().take(300).collect()))
+}
+
+/// Opens the pack in a directory that agents may have written: no link is
+/// followed, and nothing but a plain file is opened.
+fn open_pack(directory: &Path) -> io::Result<File> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // The parent is the home's, which agents cannot write.
+    let directory = openat(CWD, directory, flags | OFlags::DIRECTORY, Mode::empty())?;
+    let pack = File::from(openat(&directory, PACK, flags | OFlags::NONBLOCK, Mode::empty())?);
+    if !pack.metadata()?.is_file() {
+        return Err(io::Error::other("it is no plain file"));
+    }
+    Ok(pack)
+}
