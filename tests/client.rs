@@ -509,6 +509,31 @@ async fn lists_are_read_to_their_last_page_with_page_and_limit_given() {
 }
 
 #[tokio::test]
+async fn a_page_that_is_too_large_is_asked_for_in_smaller_ones_and_a_monster_is_passed_over() {
+    let server = MockServer::start().await;
+    // The thirtieth is more than is read of one answer; of the others, fifty are.
+    let words = |id: i64| "x".repeat(if id == 30 { 200_000 } else { 3_000 });
+    let all: Vec<Value> = (1..=60).map(|id| comment(id, &words(id))).collect();
+    Mock::given(method("GET"))
+        .and(path("/api/v1/repos/acme/widget/issues/comments"))
+        .respond_with(move |request: &Request| {
+            let of =
+                |name: &str| request.url.query_pairs().find(|(n, _)| n == name).unwrap().1.parse::<usize>().unwrap();
+            let (page, limit) = (of("page"), of("limit"));
+            let some: Vec<&Value> = all.iter().skip((page - 1) * limit).take(limit).collect();
+            ResponseTemplate::new(200).set_body_json(some).insert_header("x-total-count", "60")
+        })
+        .mount(&server)
+        .await;
+    let forge = forge_with(&server.uri(), |options| options.max_response_bytes = 100_000);
+    let read: Vec<(i64, CommentSnapshot)> =
+        forge.repo("acme", "widget").comments_since(None).try_collect().await.unwrap();
+    let ids: Vec<i64> = read.iter().map(|(_, comment)| comment.id).collect();
+    let others: Vec<i64> = (1..=60).filter(|id| *id != 30).collect();
+    assert_eq!(ids, others);
+}
+
+#[tokio::test]
 async fn the_timeline_goes_on_until_a_page_is_empty_whatever_the_count_says() {
     let server = MockServer::start().await;
     for page in 1..=3_i64 {

@@ -78,7 +78,9 @@ pub fn run(config: &Config, verb: LedgerVerb, json: bool) -> anyhow::Result<bool
                 }
                 wanted.extend(found);
             }
-            let mut asked = "the forge was not asked".to_owned();
+            let mut asked =
+                "the forge was not asked, so a tail that was cut, or an old copy put back, is not seen".to_owned();
+            let mut unasked = false;
             if !offline && heads.is_empty() {
                 match super::runtime()?.block_on(heads_on_forge(config)) {
                     Ok(found) => {
@@ -86,13 +88,17 @@ pub fn run(config: &Config, verb: LedgerVerb, json: bool) -> anyhow::Result<bool
                         wanted.extend(found);
                     }
                     Err(error) => {
-                        asked = format!("the forge could not be asked ({error}), so a cut tail would not be seen");
+                        unasked = true;
+                        asked = format!(
+                            "but the heads on the forge could not be looked for, so that a tail that was cut would not be \
+                             seen: {error}; try again, give a head with --head, or say --offline"
+                        );
                     }
                 }
             }
             let result = store::look(registry, |tx| store::verify(tx, &wanted))?;
             let (good, message) = match &result {
-                Ok(head) => (true, format!("the ledger is whole: {} entries, head {head}; {asked}", head.seq)),
+                Ok(head) => (!unasked, format!("the ledger is whole: {} entries, head {head}; {asked}", head.seq)),
                 Err(fault) => (false, fault.to_string()),
             };
             if json {

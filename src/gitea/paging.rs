@@ -9,8 +9,10 @@ use serde::de::DeserializeOwned;
 use super::error::ForgeError;
 use super::transport::{Answer, Ask};
 
-/// Items asked for on a page: the most that a forge gives by default.
-pub(super) const PAGE_SIZE: usize = 50;
+/// Items asked for on a page: the most that a forge gives by default. Where an
+/// answer is larger than can be read, the next of these; each divides the one
+/// before, so that a page begins where the last one ended.
+const PAGE_SIZES: [u64; 4] = [50, 25, 5, 1];
 
 /// Pages after which a list is taken for endless.
 const PAGES_MAX: usize = 20_000;
@@ -40,20 +42,34 @@ where
 {
     let glue = if path.contains('?') { '&' } else { '?' };
     Box::pin(async_stream::try_stream! {
-        let mut seen: u64 = 0;
+        let mut at: u64 = 0;
+        let mut sizes = PAGE_SIZES.iter().copied().peekable();
         let mut previous = Vec::new();
-        for page in 1..=PAGES_MAX {
-            let answer = send(Ask::get(format!("{path}{glue}page={page}&limit={PAGE_SIZE}"))).await?;
+        for _ in 0..PAGES_MAX {
+            let size = *sizes.peek().unwrap_or(&1);
+            let answer = match send(Ask::get(format!("{path}{glue}page={}&limit={size}", at / size + 1))).await {
+                Err(error @ ForgeError::TooLarge { .. }) => {
+                    if size > 1 {
+                        sizes.next();
+                    } else {
+                        tracing::warn!(%error, "one item of a list is too large to be read: passed over");
+                        at += 1;
+                    }
+                    continue;
+                }
+                other => other?,
+            };
             let items: Vec<T> = answer.list()?;
             // A server (or proxy) that does not know `page` would be read
             // for ever.
-            if page > 1 && !items.is_empty() && answer.body == previous {
+            if at > 0 && !items.is_empty() && answer.body == previous {
                 Err(answer.garbage("the same page came twice"))?;
             }
             let whole = answer.total();
-            seen += items.len() as u64;
-            let last = items.is_empty()
-                || (total == Total::OfTheList && whole.is_some_and(|whole| seen >= whole));
+            at += items.len() as u64;
+            let last = items.is_empty() || (total == Total::OfTheList && whole.is_some_and(|whole| at >= whole));
+            // Only a full page is followed by another at this place.
+            at = at.next_multiple_of(size);
             previous = answer.body;
             for item in items {
                 yield item;

@@ -70,6 +70,11 @@ async fn the_verbs_work_while_the_daemon_does_not_run() {
     assert_done(&world.cli(&["status", "--json"]));
     assert_done(&world.cli(&["status", &cell, "--json"]));
     assert!(world.cli(&["ledger", "verify"]).status.success());
+    let deaf = ["ledger", "verify", "--set", "forge.url=http://127.0.0.1:9"];
+    let output = world.cli(&deaf);
+    assert!(!output.status.success(), "the heads on the forge were not seen: {}", output.all());
+    assert!(output.all().contains("--offline"), "{}", output.all());
+    assert!(world.cli(&[&deaf[..], &["--offline"]].concat()).status.success(), "the chain alone was asked for");
     world.daemon().start().await;
     let spawned = world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await;
     assert_eq!(spawned.cell(), cell);
