@@ -29,3 +29,5 @@ mod moods;
 mod people_and_forge;
 #[path = "conversations/publication.rs"]
 mod publication;
+#[path = "conversations/work.rs"]
+mod work;
