@@ -17,6 +17,8 @@ mod command_line;
 mod crash;
 #[path = "conversations/door.rs"]
 mod door;
+#[path = "conversations/hostile_work.rs"]
+mod hostile_work;
 #[path = "conversations/lifecycle.rs"]
 mod lifecycle;
 #[path = "conversations/lossy.rs"]
