@@ -107,6 +107,15 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
             }
             desk.close()
         }
+        Input::FilePublished { cell, what, by, left, refused } => {
+            let Some(mut desk) = Desk::of_cell(tx, context, now, key, &cell)? else { return Ok(()) };
+            desk.record(&by, Some(&cell), "file_published", &json!({"what": what, "left": left, "refused": refused}))?;
+            if let Some(why) = refused {
+                let items = vec![(false, format!("Nothing of `{cell}` was published: {why}"))];
+                desk.publish(&Publication::Refusal(Answer { items, ..Answer::default() }), Some(&cell))?;
+            }
+            desk.close()
+        }
         Input::Scrubbed { cell } => {
             let Some(desk) = Desk::of_cell(tx, context, now, key, &cell)? else { return Ok(()) };
             desk.record(&Actor::System, Some(&cell), "scrubbed", &json!({}))?;
@@ -942,8 +951,39 @@ impl Desk<'_> {
             Command::Vote { .. } => not_yet("vote"),
             Command::Publish { .. } if !director => only_directors("publish"),
             Command::Publish { what: Publishable::Work, cell } => self.publish_again(cell.as_ref())?,
-            Command::Publish { .. } => not_yet("publish"),
+            Command::Publish { what: Publishable::Checkpoint, .. } => not_yet("publish checkpoint"),
+            Command::Publish { what, cell } => self.publish_file(what, cell.as_ref(), actor)?,
         })
+    }
+
+    /// Lets something optional out of a cell that is still on disk.
+    fn publish_file(&mut self, what: &Publishable, named: Option<&CellId>, actor: &Actor) -> Result<Done> {
+        let mut cells: Vec<CellId> = vec![];
+        for row in self.tx.cells_of(&self.id)? {
+            let there = row.cell.started_at.is_some() && !matches!(row.cell.state, State::Archived | State::Destroyed);
+            if there && named.is_none_or(|id| *id == row.cell.id) {
+                cells.push(row.cell.id);
+            }
+        }
+        match cells.as_slice() {
+            [id] => {
+                let id = id.clone();
+                self.record(actor, Some(&id), "publish_asked", &json!({"what": what}))?;
+                let effect = Effect::PublishFile {
+                    repo: self.repo.clone(),
+                    number: self.mission.number,
+                    what: what.clone(),
+                    by: actor.clone(),
+                };
+                self.queue(format!("cell:{id}"), &effect, Some(&id), 0)?;
+                Ok(Done::ok("").on(&id))
+            }
+            [] => Ok(Done::no("there is no such cell of this mission whose files are still there")),
+            many => {
+                let names: Vec<String> = many.iter().map(|c| format!("`{c}`")).collect();
+                Ok(Done::no(format!("name one: {}", names.join(", "))))
+            }
+        }
     }
 
     /// Tries to publish a closed cell's work again.

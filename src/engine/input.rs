@@ -1,9 +1,9 @@
 //! What comes in, and what is to be done: the rows of inbox and effects queue.
 
 use crate::backend::{Harvest, Running};
-use crate::cell::{AgentRun, CellId, DeadlineKind, Effect as CellEffect, Exit};
+use crate::cell::{Actor, AgentRun, CellId, DeadlineKind, Effect as CellEffect, Exit};
 use crate::gitea::event::{ForgeEvent, IssueSnapshot, Person, RepoRef};
-use crate::mission::{Command, Level, Line};
+use crate::mission::{Command, Level, Line, Publishable};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -93,6 +93,19 @@ pub enum Input {
         cell: CellId,
         /// Where it went.
         published: PublishedWork,
+    },
+    /// Something optional left a cell, or may not.
+    FilePublished {
+        /// The cell.
+        cell: CellId,
+        /// What was asked.
+        what: Publishable,
+        /// Who asked.
+        by: Actor,
+        /// The name that it left under, and the SHA-256 of what left.
+        left: Option<(String, String)>,
+        /// Why it did not.
+        refused: Option<String>,
     },
     /// Nothing of a cell is on disk any more.
     Scrubbed {
@@ -264,6 +277,17 @@ pub enum Effect {
         /// Its text.
         body: String,
     },
+    /// Let something optional out, as a file on a comment.
+    PublishFile {
+        /// Where.
+        repo: RepoRef,
+        /// On which issue.
+        number: i64,
+        /// What.
+        what: Publishable,
+        /// Who asked.
+        by: Actor,
+    },
     /// Append to a record in the cell that agents can read.
     Record {
         /// The file's name below `.lazarus`.
@@ -296,6 +320,7 @@ impl Effect {
             Self::ReadTimeline { .. } => "read_timeline",
             Self::Cell { .. } => "cell",
             Self::Push { .. } => "push",
+            Self::PublishFile { .. } => "publish_file",
             Self::Record { .. } => "record",
             Self::Deduplicate { .. } => "deduplicate",
         }

@@ -3,7 +3,7 @@
 use super::authority::level_of;
 use super::context::Context;
 use super::input::{Effect, Facts, Input, LabelEvent};
-use super::work::{Order, push, repository_of};
+use super::work::{Order, publish_file, push, repository_of};
 use super::{Engine, desk};
 use crate::agents::InvocationContext;
 use crate::backend::{Backend as _, BackendError, Plan, host_read_paths};
@@ -109,6 +109,9 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
             let cell = row.cell.as_deref().and_then(|c| CellId::parse(c).ok());
             let cell = cell.ok_or_else(|| Attempt::Never { why: "it names no cell".to_owned(), input: None })?;
             push(engine, forge, row, cell, Order { repo, branch, tip, others, base, title, body }).await
+        }
+        Effect::PublishFile { repo, number, what, by } => {
+            publish_file(engine, forge, row, &repo, number, what, by).await
         }
         Effect::React { repo, comment, content } => {
             forge.repo_ref(&repo).comment(comment).react(&content).await?;
@@ -272,7 +275,7 @@ async fn own_comments(forge: &Forge, repo: &RepoRef, number: i64, bot: i64, effe
 }
 
 /// Posts a comment, unless an earlier attempt did.
-async fn post(
+pub(super) async fn post(
     engine: &Engine,
     forge: &Forge,
     row: &EffectRow,

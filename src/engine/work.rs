@@ -1,14 +1,18 @@
 //! The work leaves the cell: taken in at the end, then pushed and proposed.
 
 use super::Engine;
+use super::desk::name_of;
 use super::input::{Input, PublishedWork};
-use super::run::{Attempt, Ran, blocking};
+use super::run::{Attempt, Ran, blocking, post};
 use crate::backend::{Harvest, WorkWanted};
-use crate::cell::{Cell, CellId};
+use crate::cell::{Actor, Cell, CellId};
 use crate::gitea::event::RepoRef;
 use crate::gitea::{Forge, ForgeError, NewPull};
+use crate::mission::Publishable;
+use crate::publication::{Answer, Publication};
 use crate::store::EffectRow;
-use crate::workspace::{HandedOut, OwnCommit, PushError, WorkLimits, WorkRepository, mirror_of};
+use crate::workspace::{HandedOut, Home, OwnCommit, PushError, WorkLimits, WorkRepository, mirror_of};
+use sha2::{Digest as _, Sha256};
 use std::path::PathBuf;
 
 /// Attempts at a push or a pull request after which the close log says why there
@@ -130,4 +134,109 @@ pub async fn push(engine: &Engine, forge: &Forge, row: &EffectRow, cell: CellId,
         Err(error) => published.refused = Some(engine.context.redact(&error.to_string())),
     }
     said(published)
+}
+
+/// Largest file that is let out, in bytes.
+const FILE_MAX: u64 = 10 << 20;
+/// Endings that a forge takes for attachments, unless it was told otherwise.
+const ENDINGS: [&str; 10] = ["md", "txt", "json", "csv", "log", "patch", "zip", "gz", "tgz", "pdf"];
+
+/// Lets something optional out of a cell, as a file on a comment of its own.
+pub async fn publish_file(
+    engine: &Engine,
+    forge: &Forge,
+    row: &EffectRow,
+    repo: &RepoRef,
+    number: i64,
+    what: Publishable,
+    by: Actor,
+) -> Ran {
+    let cell = row.cell.as_deref().and_then(|c| CellId::parse(c).ok());
+    let cell = cell.ok_or_else(|| Attempt::Never { why: "it names no cell".to_owned(), input: None })?;
+    let home = engine.roots.home(&cell);
+    let home = if home.path.exists() { home } else { Home { path: engine.roots.graveyard.join(cell.as_str()) } };
+    let asked = what.clone();
+    let read = blocking(move || read_publishable(&home, &asked)).await?;
+    let (name, bytes, words) = match read.and_then(|(name, bytes)| engine.pass_file(&name, bytes)) {
+        Ok(file) => file,
+        Err(why) => {
+            let refused = Some(engine.context.redact(&why));
+            return Ok(Input::FilePublished { cell, what, by, left: None, refused });
+        }
+    };
+    let text = format!("Published by `{}`: `{name}` of cell `{cell}`, attached.{words}", name_of(&by));
+    let answer = Answer { items: vec![(true, text)], ..Answer::default() };
+    let body = engine.context.render(&Publication::Answer(answer), &row.id, Some(cell.as_str())).body;
+    let posted = post(engine, forge, row, repo, number, &body).await?;
+    let comment = forge.repo_ref(repo).comment(posted);
+    let left = Some((name.clone(), hex::encode(Sha256::digest(&bytes))));
+    // An attempt before this one may have come so far.
+    if row.attempts == 0 || !comment.attachments().await?.iter().any(|a| a.name == name) {
+        match comment.attach(&name, bytes).await {
+            Ok(_) => {}
+            Err(error) if error.is_transient() || error.may_have_happened() => return Err(error.into()),
+            Err(error) => {
+                let refused = Some(engine.context.redact(&error.to_string()));
+                return Ok(Input::FilePublished { cell, what, by, left: None, refused });
+            }
+        }
+    }
+    engine.note_comment(row, "answer", posted).await?;
+    Ok(Input::FilePublished { cell, what, by, left, refused: None })
+}
+
+fn read_publishable(home: &Home, what: &Publishable) -> Result<(String, Vec<u8>), String> {
+    let read = |parts: &[&str]| home.read_plain(parts, FILE_MAX).map_err(|e| e.to_string());
+    match what {
+        Publishable::Notes => {
+            let notes = match read(&["shared", "notes.md"])? {
+                Some(notes) => notes,
+                None => read(&["shared", "scratchpad.md"])?.ok_or("there are no shared notes")?,
+            };
+            // Drafts stay: what may leave says so in its first line.
+            let notes = String::from_utf8_lossy(&notes).into_owned();
+            match notes.trim_start().split_once('\n') {
+                Some((first, rest)) if first.trim() == "PUBLISH" => {
+                    Ok(("notes.md".to_owned(), rest.as_bytes().to_vec()))
+                }
+                _ => Err("the shared notes are not marked: their first line has to be `PUBLISH`".to_owned()),
+            }
+        }
+        Publishable::Decisions => read(&[".lazarus", "decisions.jsonl"])?
+            .map(|bytes| ("decisions.jsonl.txt".to_owned(), bytes))
+            .ok_or_else(|| "nothing was decided on record (`/decide`)".to_owned()),
+        Publishable::Artifact(name) => {
+            let good = !name.starts_with('.') && name.len() <= 100 && !name.contains(['/', '\0']);
+            if !good {
+                return Err("NAME is a file of `shared/artifacts`, without `/` and with no leading dot".to_owned());
+            }
+            read(&["shared", "artifacts", name])?
+                .map(|bytes| (name.clone(), bytes))
+                .ok_or_else(|| "there is no such file in `shared/artifacts`".to_owned())
+        }
+        Publishable::Checkpoint | Publishable::Work => Err("this cannot leave as a file".to_owned()),
+    }
+}
+
+impl Engine {
+    /// The gate for files: known secrets and what looks like one are taken out
+    /// of text; what is no text leaves as it is and is said to be so. The name
+    /// gets an ending that forges take.
+    fn pass_file(&self, name: &str, bytes: Vec<u8>) -> Result<(String, Vec<u8>, &'static str), String> {
+        let plain: String =
+            name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+        let ending = plain.rsplit_once('.').map(|(_, e)| e.to_ascii_lowercase()).unwrap_or_default();
+        let taken = ENDINGS.contains(&ending.as_str());
+        match String::from_utf8(bytes) {
+            Ok(text) => {
+                let clean = self.context.redact(&text);
+                let words = if clean == text { "" } else { " What looked like a secret was taken out of it." };
+                Ok((if taken { plain } else { format!("{plain}.txt") }, clean.into_bytes(), words))
+            }
+            Err(error) if taken => {
+                Ok((plain, error.into_bytes(), " It is no text, so nobody looked for secrets in it."))
+            }
+            Err(_) => Err(format!("forges take no such file; pack it as one that ends in {}", ENDINGS.join(", "))),
+        }
+    }
 }

@@ -182,6 +182,11 @@ impl CommentApi {
         self.repo.send(&Ask::get(self.path("/reactions"))).await?.list()
     }
 
+    /// The files that hang on it.
+    pub async fn attachments(&self) -> Result<Vec<Attachment>, ForgeError> {
+        self.repo.send(&Ask::get(self.path("/assets"))).await?.list()
+    }
+
     /// Hangs a file on it. The forge takes some endings only (`.gz`, `.md`,
     /// `.txt`, `.json`, … but not `.zst` or `.jsonl`: [`ForgeError::Invalid`]).
     /// Not repeated by itself.

@@ -242,6 +242,38 @@ impl Home {
         Ok(path)
     }
 
+    /// Reads a file below the home that agents may have made: no link is
+    /// followed on the way, and nothing but a plain file of at most `most` bytes
+    /// is read. Nothing where it is not there.
+    ///
+    /// # Errors
+    /// Where it is something else, too large, or cannot be read.
+    pub fn read_plain(&self, parts: &[&str], most: u64) -> Result<Option<Vec<u8>>, HomeError> {
+        use io::Read as _;
+        use rustix::fs::{Mode, OFlags, openat};
+        let path = parts.iter().fold(self.path.clone(), |path, part| path.join(part));
+        let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let mut at = rustix::fd::OwnedFd::from(File::open(&self.path).map_err(on("opening", &self.path))?);
+        for part in parts {
+            at = match openat(&at, *part, flags, Mode::empty()) {
+                Ok(next) => next,
+                Err(rustix::io::Errno::NOENT) => return Ok(None),
+                Err(error) => return Err(on("opening", &path)(error.into())),
+            };
+        }
+        let file = File::from(at);
+        let meta = file.metadata().map_err(on("looking at", &path))?;
+        if !meta.is_file() {
+            return Err(on("reading", &path)(io::Error::other("it is no plain file")));
+        }
+        let mut bytes = vec![];
+        file.take(most + 1).read_to_end(&mut bytes).map_err(on("reading", &path))?;
+        if bytes.len() as u64 > most {
+            return Err(on("reading", &path)(io::Error::other(format!("it is larger than {most} bytes"))));
+        }
+        Ok(Some(bytes))
+    }
+
     /// Appends a line to a file that agents can read and not write.
     ///
     /// # Errors

@@ -274,3 +274,70 @@ async fn an_agent_finds_no_way_to_push() {
     assert_eq!(branches(&world).await, [branch, "main".to_owned()]);
     world.finish().await;
 }
+
+/// The files that hang on the bot's comments, with their texts.
+async fn attached(world: &World, issue: i64) -> Vec<(String, String)> {
+    let mut found = vec![];
+    for comment in world.bot_comments(issue).await {
+        let path = format!("/repos/{}/issues/comments/{}/assets", world.repository(), comment.id);
+        for file in world.admin("GET", &path, None, &[200]).await.as_array().unwrap() {
+            let address = file["browser_download_url"].as_str().unwrap();
+            let text = world.client().get(address).send().await.unwrap().text().await.unwrap();
+            found.push((file["name"].as_str().unwrap().to_owned(), text));
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_optional_leaves_only_if_a_director_says_so_and_it_is_marked() {
+    let script = "cd /cell/shared 2>/dev/null || cd ../shared; printf '# Draft\\n' > notes.md; \
+                  printf 'token: ghp_0123456789abcdefghijklmnopqrstuvwxyz\\nall well\\n' > artifacts/report; \
+                  ln -s /etc/passwd artifacts/link; printf '\\377\\376' > artifacts/binary.bin";
+    let world = world_of("optional", script, "").await;
+    let (issue, cell) = summoned(&world).await;
+    let refused = async |command: &str, words: &str| {
+        let known = world.comments_of(issue, Kind::Refusal).await.len();
+        world.director().comment(issue, command).await;
+        world
+            .wait_until(&format!("a refusal of {command}"), issue, async || {
+                let all = world.comments_of(issue, Kind::Refusal).await;
+                (all.len() > known)
+                    .then(|| assert!(all.last().unwrap().body.contains(words), "{}", all.last().unwrap().body))
+            })
+            .await;
+    };
+    let by_reader = world.reader().comment(issue, "/publish artifact report").await;
+    world.wait_for_reaction(issue, by_reader, "confused").await;
+    refused("/publish notes", "not marked").await;
+    refused("/publish artifact link", "Nothing of").await;
+    refused("/publish artifact ../notes.md", "without").await;
+    refused("/publish artifact binary.bin", "pack it as").await;
+    refused("/publish decisions", "nothing was decided").await;
+    assert!(attached(&world, issue).await.is_empty());
+
+    let home = world.data().join("cells").join(&cell);
+    std::fs::write(home.join("shared/notes.md"), "PUBLISH\n# Done\n").unwrap();
+    world.director().comment(issue, "/decide oil it every year").await;
+    world
+        .wait_for_comment(issue, Kind::Answer, |answer| answer.says(&["recorded"]) || answer.says(&["decision"]))
+        .await;
+    for (command, name) in
+        [("notes", "notes.md"), ("artifact report", "report.txt"), ("decisions", "decisions.jsonl.txt")]
+    {
+        world.director().comment(issue, &format!("/publish {command} {cell}")).await;
+        world
+            .wait_until(name, issue, async || {
+                attached(&world, issue).await.iter().any(|(n, _)| n == name).then_some(())
+            })
+            .await;
+    }
+    let files = attached(&world, issue).await;
+    let text = |name: &str| files.iter().find(|(n, _)| n == name).unwrap().1.clone();
+    assert_eq!(text("notes.md"), "# Done\n");
+    assert!(text("report.txt").contains("all well") && !text("report.txt").contains("ghp_"), "{}", text("report.txt"));
+    assert!(text("decisions.jsonl.txt").contains("oil it every year"));
+    world.director().comment(issue, "/close").await;
+    world.wait_for_comment(issue, Kind::CloseLog, |_| true).await;
+    world.finish().await;
+}
