@@ -17,6 +17,7 @@ fn main() -> std::process::ExitCode {
             lazarus::cli::print_harvest(&wanted.to_string_lossy());
             std::process::ExitCode::SUCCESS
         }
+        Some("cell-worktree") => lazarus::workspace::in_worktree(arguments),
         _ => lazarus::cli::main(),
     }
 }

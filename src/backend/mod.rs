@@ -120,6 +120,8 @@ pub struct WorkWanted {
     pub pack_max: u64,
     /// Whether what was not committed becomes a commit.
     pub commit_rest: bool,
+    /// Lines for the end of commits that are made of the work.
+    pub trailers: String,
 }
 
 /// What was harvested at the end.

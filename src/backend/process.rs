@@ -368,8 +368,13 @@ impl ProcessBackend {
         let own = place("home").join(HARVESTER);
         let log = self.run_dir(&plan.cell).join("keeper").join(format!("{HARVESTER}.log"));
         let program = if namespaces { PathBuf::from("/run/lazarus/lazarus") } else { self.program.clone() };
-        let order =
-            Wanted { base: wanted.base, pack_max: wanted.pack_max, commit_rest: wanted.commit_rest, into: own.clone() };
+        let order = Wanted {
+            base: wanted.base,
+            pack_max: wanted.pack_max,
+            commit_rest: wanted.commit_rest,
+            trailers: wanted.trailers,
+            into: own.clone(),
+        };
         let start = StartAgent {
             agent: HARVESTER.to_owned(),
             run: u32::MAX,
@@ -387,7 +392,11 @@ impl ProcessBackend {
             cwd: place("project"),
             view: View::Observe,
             paths: LandlockPaths {
-                read: if namespaces { vec!["/".into()] } else { host_read_paths(&self.program, &[place("project")]) },
+                read: if namespaces {
+                    vec!["/".into()]
+                } else {
+                    host_read_paths(&self.program, &[place("project"), place("work")])
+                },
                 write: vec![PathBuf::from("/dev/null"), own],
             },
         };

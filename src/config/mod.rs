@@ -240,6 +240,8 @@ pub struct Policy {
     pub guests: bool,
     /// Whether substitutes may be.
     pub substitutes: bool,
+    /// Whether each agent of a cell has a work tree and a branch of its own.
+    pub worktrees: bool,
     /// Whether a proposer's own vote counts in a council.
     pub proposer_may_vote: bool,
     /// How long a council may vote.
@@ -672,6 +674,7 @@ fn policy(mut section: Section<'_>, report: &Report) -> Policy {
         archive_retention: section.duration("archive_retention", 30 * DAY, Duration::ZERO, longest),
         guests: section.get("guests", false),
         substitutes: section.get("substitutes", false),
+        worktrees: section.get("worktrees", false),
         proposer_may_vote: section.get("proposer_may_vote", false),
         council_window: section.duration("council_window", DAY, MINUTE, 30 * DAY),
         approval_settle: section.duration("approval_settle", 30 * SECOND, Duration::ZERO, HOUR),

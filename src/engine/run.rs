@@ -407,8 +407,9 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
             let base = facts.commit.clone().or_else(|| home.is_made());
             // Never given up: until nothing runs, the cell is not closed.
             let again = |e: BackendError| Attempt::Again { why: e.to_string(), after: None };
-            let handed = backend.stop(plan, engine.work_wanted(base.clone())).await.map_err(again)?;
             let mission = mission_words(engine, &stored.cell.mission).await?;
+            let wanted = engine.work_wanted(&id, &mission, base.clone());
+            let handed = backend.stop(plan, wanted).await.map_err(again)?;
             let harvest = engine.receive_work(&stored.cell, mission, base.unwrap_or_default(), handed).await?;
             if home.path.exists() {
                 engine.roots.bury(&id)?;
@@ -669,7 +670,12 @@ async fn start_agent(
         .map_or(Role::Executor, |p| p.role);
     let view = if role.works() { View::Work } else { View::Observe };
     if view == View::Work {
-        write.push(place("project"));
+        write.extend([place("project"), place("work")]);
+        if engine.context.config.policy.worktrees {
+            // It makes its own work tree, with its own rights, and goes on there.
+            let own = [program_in_cell(engine, walled), "cell-worktree".into(), place("work").join(&run.agent)];
+            argv.splice(0..0, own.map(|part| part.display().to_string()));
+        }
     } else {
         write.retain(|p| *p != place("shared"));
     }
@@ -682,15 +688,15 @@ async fn start_agent(
     } else {
         let program = engine.program.clone();
         // Without a root of its own there is no `/run/lazarus` to find it in.
-        if argv.first().is_some_and(|a| a == "lazarus") {
-            argv[0] = program.display().to_string();
+        for word in argv.iter_mut().filter(|word| *word == "lazarus").take(1) {
+            *word = program.display().to_string();
         }
         let tmp = own_home.join("tmp");
         env.push(("TMPDIR".to_owned(), tmp.display().to_string()));
         // Landlock denies the host's, and to git a denied file is an error
         // where a missing one is not.
         env.push(("GIT_CONFIG_NOSYSTEM".to_owned(), "1".to_owned()));
-        let own = [place(".lazarus"), place("project"), place("shared")];
+        let own = [place(".lazarus"), place("project"), place("work"), place("shared")];
         read = host_read_paths(&program, &own);
         read.extend(profile.read_paths.clone());
         read.push(PathBuf::from("/proc"));
@@ -707,6 +713,11 @@ async fn start_agent(
         paths: LandlockPaths { read, write },
     };
     engine.backend.start_agent(cell.id.clone(), start).await.map_err(|e| e.to_string())
+}
+
+/// Where a cell finds this program.
+fn program_in_cell(engine: &Engine, walled: bool) -> PathBuf {
+    if walled { PathBuf::from("/run/lazarus/lazarus") } else { engine.program.clone() }
 }
 
 /// Configuration for agents that a repository carries: said, never loaded by

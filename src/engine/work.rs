@@ -27,9 +27,14 @@ pub fn repository_of(mission: &str) -> i64 {
 
 impl Engine {
     /// What is wanted out of a cell that was cloned at `base`.
-    pub(super) fn work_wanted(&self, base: Option<String>) -> Option<WorkWanted> {
+    pub(super) fn work_wanted(&self, cell: &CellId, mission: &str, base: Option<String>) -> Option<WorkWanted> {
         let harvest = &self.context.config.harvest;
-        base.map(|base| WorkWanted { base, pack_max: harvest.pack_max, commit_rest: harvest.commit_uncommitted })
+        base.map(|base| WorkWanted {
+            base,
+            pack_max: harvest.pack_max,
+            commit_rest: harvest.commit_uncommitted,
+            trailers: format!("Lazarus-Mission: {mission}\nLazarus-Cell: {cell}\n"),
+        })
     }
 
     fn work_of(&self, cell: &CellId, mission: &str) -> WorkRepository {

@@ -192,6 +192,7 @@ fn own_view(start: &StartAgent) -> Result<(), StepError> {
     hide_proc()?;
     if start.view == View::Observe {
         read_only(Path::new("/cell/project"), true)?;
+        read_only(Path::new("/cell/work"), true)?;
         read_only(Path::new("/cell/shared"), true)?;
     }
     read_only(Path::new("/"), false)

@@ -100,6 +100,7 @@ impl Keeper {
             let mut binds: Vec<(PathBuf, PathBuf, bool)> = vec![
                 (spec.home.join(".lazarus"), "/cell/.lazarus".into(), false),
                 (spec.home.join("project"), "/cell/project".into(), true),
+                (spec.home.join("work"), "/cell/work".into(), true),
                 (spec.home.join("shared"), "/cell/shared".into(), true),
                 // Agents see their own home alone; see `agent`.
                 (spec.home.join("home"), "/.homes".into(), true),

@@ -5,6 +5,7 @@
 //! pack and a line of JSON: the cell's own word, checked by the host's side
 //! before anything of it is believed; see [`super::WorkRepository`].
 
+use super::worktree::BRANCHES;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -25,6 +26,8 @@ pub struct Wanted {
     pub pack_max: u64,
     /// Whether what was not committed becomes a commit.
     pub commit_rest: bool,
+    /// Lines for the end of commits that are made here.
+    pub trailers: String,
     /// A directory that the harvest may write, as it sees it.
     pub into: PathBuf,
 }
@@ -57,12 +60,15 @@ pub fn hand_out(wanted: &Wanted) -> HandedOut {
     out
 }
 
+#[derive(Clone)]
 struct Git {
     /// Objects that are made here go into a directory of the harvest's own: the
     /// clone is read-only.
     objects: PathBuf,
     index: PathBuf,
     clone_objects: PathBuf,
+    /// The work tree.
+    tree: PathBuf,
 }
 
 impl Git {
@@ -72,6 +78,8 @@ impl Git {
             .args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "safe.directory=*"])
             .args(["-c", "log.showSignature=false", "-c", "commit.gpgSign=false", "-c", "gc.auto=0"])
             .args(["--no-pager", "--no-optional-locks"])
+            .arg("-C")
+            .arg(&self.tree)
             .args(arguments)
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -111,8 +119,8 @@ fn try_hand_out(wanted: &Wanted, out: &mut HandedOut) -> Result<(), String> {
     // A harvest may be read twice.
     let _ = std::fs::remove_file(&pack);
     std::fs::create_dir_all(&objects).map_err(|e| format!("making {}: {e}", objects.display()))?;
-    let clone_objects = std::env::current_dir().map_err(|e| e.to_string())?.join(".git/objects");
-    let git = Git { objects, index: wanted.into.join("index"), clone_objects };
+    let clone = std::env::current_dir().map_err(|e| e.to_string())?;
+    let git = Git { objects, index: wanted.into.join("index"), clone_objects: clone.join(".git/objects"), tree: clone };
 
     git.ask(&["cat-file", "-e", &format!("{base}^{{commit}}")])
         .map_err(|why| format!("the commit that it was cloned at is not in the clone any more ({why})"))?;
@@ -120,13 +128,11 @@ fn try_hand_out(wanted: &Wanted, out: &mut HandedOut) -> Result<(), String> {
         .ask(&["rev-parse", "--verify", "HEAD^{commit}"])
         .map_err(|why| format!("there is no commit checked out ({why})"))?;
     let mut tip = head.clone();
-    let changed = git.ask(&["status", "--porcelain", "--untracked-files=all", "--ignore-submodules=all"])?;
-    out.uncommitted = changed.lines().count() as u64;
-    if out.uncommitted > 0 && wanted.commit_rest {
-        let rest = commit_rest(&git, &head, out)?;
-        out.rest = rest.is_some();
-        tip = rest.unwrap_or(tip);
-    }
+    let rest = commit_rest(&git, &head, wanted, out)?;
+    out.rest = rest.is_some();
+    tip = rest.unwrap_or(tip);
+    let merged = agents_branches(&git, &git.tree, wanted, out)?;
+    tip = merge(&git, tip, &merged, wanted, out)?;
     let new = |commits: &[&str]| -> Result<u64, String> {
         let mut arguments = vec!["rev-list", "--count"];
         arguments.extend(commits);
@@ -135,6 +141,8 @@ fn try_hand_out(wanted: &Wanted, out: &mut HandedOut) -> Result<(), String> {
     let heads = git.ask(&["for-each-ref", "--format=%(objectname) %(refname:short)", "refs/heads"])?;
     for line in heads.lines() {
         let Some((commit, name)) = line.split_once(' ') else { continue };
+        // With what was not committed on it, where there is such.
+        let commit = merged.iter().find(|(branch, _)| branch == name).map_or(commit, |(_, commit)| commit);
         if new(&[commit, &format!("^{base}"), &format!("^{tip}")])? == 0 {
             continue;
         }
@@ -154,10 +162,16 @@ fn try_hand_out(wanted: &Wanted, out: &mut HandedOut) -> Result<(), String> {
 }
 
 /// Makes a commit of everything that was not committed, on top of `head`.
-fn commit_rest(git: &Git, head: &str, out: &mut HandedOut) -> Result<Option<String>, String> {
+fn commit_rest(git: &Git, head: &str, wanted: &Wanted, out: &mut HandedOut) -> Result<Option<String>, String> {
+    let changed = git.ask(&["status", "--porcelain", "--untracked-files=all", "--ignore-submodules=all"])?;
+    let changed = changed.lines().count() as u64;
+    out.uncommitted += changed;
+    if changed == 0 || !wanted.commit_rest {
+        return Ok(None);
+    }
     let _ = std::fs::remove_file(&git.index);
-    let own = git.ask(&["rev-parse", "--git-path", "index"])?;
-    if Path::new(&own).exists() {
+    let own = git.tree.join(git.ask(&["rev-parse", "--git-path", "index"])?);
+    if own.exists() {
         std::fs::copy(&own, &git.index).map_err(|e| format!("copying the index: {e}"))?;
     }
     git.ask_with_index(&["add", "--all", "--ignore-errors", "."])?;
@@ -170,7 +184,70 @@ fn commit_rest(git: &Git, head: &str, out: &mut HandedOut) -> Result<Option<Stri
     if tree == git.ask(&["rev-parse", &format!("{head}^{{tree}}")])? {
         return Ok(None);
     }
-    git.ask(&["commit-tree", &tree, "-p", head, "-m", "Uncommitted work"]).map(Some)
+    let message = format!("Uncommitted work\n\n{}Lazarus-Uncommitted: true\n", wanted.trailers);
+    git.ask(&["commit-tree", &tree, "-p", head, "-m", &message]).map(Some)
+}
+
+/// The branches of agents that have a work tree of their own, each with what was
+/// not committed there on top.
+fn agents_branches(
+    git: &Git,
+    clone: &Path,
+    wanted: &Wanted,
+    out: &mut HandedOut,
+) -> Result<Vec<(String, String)>, String> {
+    let mut found = vec![];
+    let work = clone.parent().unwrap_or(clone).join("work");
+    let mut names: Vec<_> = std::fs::read_dir(&work).into_iter().flatten().flatten().map(|e| e.file_name()).collect();
+    names.sort();
+    for name in names.iter().filter_map(|name| name.to_str()) {
+        let branch = format!("{BRANCHES}{name}");
+        let reference = format!("refs/heads/{branch}");
+        let Ok(commit) = git.ask(&["rev-parse", "-q", "--verify", &format!("{reference}^{{commit}}")]) else {
+            continue;
+        };
+        let own = Git { tree: work.join(name), ..git.clone() };
+        // Somewhere else by now: then what lies there is not of this branch.
+        if own.ask(&["symbolic-ref", "-q", "HEAD"]).ok().as_deref() != Some(&reference) {
+            found.push((branch, commit));
+            continue;
+        }
+        let rest = commit_rest(&own, &commit, wanted, out)?;
+        found.push((branch, rest.unwrap_or(commit)));
+    }
+    Ok(found)
+}
+
+/// Puts the agents' branches together on top of `tip`. One that does not fit
+/// stays a branch of its own, and that is said.
+fn merge(
+    git: &Git,
+    mut tip: String,
+    branches: &[(String, String)],
+    wanted: &Wanted,
+    out: &mut HandedOut,
+) -> Result<String, String> {
+    for (branch, commit) in branches {
+        let is_ancestor = |older: &str, newer: &str| git.ask(&["merge-base", "--is-ancestor", older, newer]).is_ok();
+        if is_ancestor(commit, &tip) {
+            continue;
+        }
+        if is_ancestor(&tip, commit) {
+            tip.clone_from(commit);
+            continue;
+        }
+        match git.ask(&["merge-tree", "--write-tree", &tip, commit]) {
+            Ok(tree) => {
+                let message = format!("Merge the work of {branch}\n\n{}", wanted.trailers);
+                tip = git.ask(&["commit-tree", tree.trim(), "-p", &tip, "-p", commit, "-m", &message])?;
+                out.rest = false;
+            }
+            Err(_) => {
+                out.left_out.push(format!("{branch}, which does not fit with the others: it is a branch of its own"))
+            }
+        }
+    }
+    Ok(tip)
 }
 
 /// Packs what `revisions` name, and gives up above `most` bytes.

@@ -101,7 +101,7 @@ impl Roots {
         if grave.exists() {
             let place = self.archive.join(date);
             make_directory(&place, 0o700)?;
-            for gone in ["project", "home"] {
+            for gone in ["project", "work", "home"] {
                 let path = grave.join(gone);
                 scrub(&path).map_err(on("removing", &path))?;
             }
@@ -169,7 +169,9 @@ impl Home {
     /// Where one cannot be made.
     pub fn make(&self) -> Result<(), HomeError> {
         make_directory(&self.path, 0o700)?;
-        for directory in [".lazarus", ".lazarus/prompts", ".lazarus/messages", "shared", "shared/artifacts", "home"] {
+        for directory in
+            [".lazarus", ".lazarus/prompts", ".lazarus/messages", "shared", "shared/artifacts", "home", "work"]
+        {
             make_directory(&self.path.join(directory), 0o755)?;
         }
         let pad = self.path.join("shared/scratchpad.md");
@@ -184,7 +186,7 @@ impl Home {
     /// Where something cannot be given or written.
     pub fn hand_over(&self, commit: &str, uid: Option<u32>) -> Result<(), HomeError> {
         if let Some(uid) = uid {
-            for directory in ["project", "shared"] {
+            for directory in ["project", "shared", "work"] {
                 give(&self.path.join(directory), uid)?;
             }
         }

@@ -11,6 +11,7 @@ mod harvest;
 mod home;
 mod scrub;
 mod work;
+mod worktree;
 
 pub use clone::{Cloned, OBJECTS_IN_CELL, clone_project, mirror_of, unpin};
 pub use git::{GitError, credential_helper};
@@ -18,3 +19,4 @@ pub use harvest::{HandedOut, Wanted, hand_out};
 pub use home::{Home, HomeError, Roots};
 pub use scrub::scrub;
 pub use work::{OwnCommit, PushError, Pushed, WorkLimits, WorkRepository};
+pub use worktree::in_worktree;

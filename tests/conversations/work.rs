@@ -341,3 +341,37 @@ async fn what_is_optional_leaves_only_if_a_director_says_so_and_it_is_marked() {
     world.wait_for_comment(issue, Kind::CloseLog, |_| true).await;
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_with_work_trees_of_their_own_are_merged_where_they_fit() {
+    let agent = |name: &str, script: &str| {
+        format!("[agents.{name}]\ndescription = \"Works\"\nargv = [\"sh\", \"-ec\", {script:?}]\nprompt = \"stdin\"\n")
+    };
+    let config = [
+        agent("ann", "echo ann > ann.txt; git add .; git commit -qm Ann; pwd > where.txt"),
+        agent(
+            "bob",
+            "echo bob > bob.txt; git add .; git commit -qm Bob; echo bob > same.txt; git add .; git commit -qm Same",
+        ),
+        agent("cat", "echo cat > same.txt; git add .; git commit -qm Cat"),
+    ]
+    .concat();
+    let policy = "worktrees = true\n".to_owned();
+    let world = World::with("worktrees", WorldOptions { config, policy, ..WorldOptions::default() }).await;
+    let issue = world.reader().open_issue("Together", "and apart").await;
+    world.director().comment(issue, "/team ann+bob+cat").await;
+    let cell = world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await.cell();
+    world.wait_for_state(issue, &cell, &["idle"]).await;
+    let log = closed(&world, issue, &cell).await;
+    let branch = branch_of(issue, &cell);
+    for (file, text) in [("ann.txt", "ann\n"), ("bob.txt", "bob\n"), ("same.txt", "bob\n")] {
+        assert_eq!(world.file_on(&branch, file).await.as_deref(), Some(text), "{file}\n{}", log.body);
+    }
+    let place = world.file_on(&branch, "where.txt").await.expect("what was not committed");
+    assert!(place.trim().ends_with("work/ann"), "{place}");
+    assert!(log.says(&["agent/cat", "does not fit"]), "{}", log.body);
+    let other = branches(&world).await.into_iter().find(|b| b.ends_with("agent-cat")).expect("a branch of its own");
+    assert_eq!(world.file_on(&other, "same.txt").await.as_deref(), Some("cat\n"));
+    assert_eq!(world.pulls().await.len(), 1);
+    world.finish().await;
+}
