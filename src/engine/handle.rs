@@ -41,6 +41,14 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
             }
             desk.close()
         }
+        Input::ProjectSeen { mission, missing } => {
+            let Some(mut desk) = Desk::open(tx, context, now, key, &mission)? else { return Ok(()) };
+            desk.warn(
+                format!("Not all of this project comes into a cell. It has {}.", missing.join("; it has ")),
+                None,
+            )?;
+            desk.close()
+        }
         Input::Labelled { repo, issue, events } => {
             let (mut desk, _) = Desk::for_issue(tx, context, now, key, &repo, &issue)?;
             desk.observe(&issue, IssueAction::Seen)?;
@@ -496,6 +504,7 @@ impl Desk<'_> {
                     let lane = format!("authority:{}", self.id);
                     self.queue(lane, &Effect::ResolveCouncil { cell: cell.clone(), logins }, Some(&cell), 0)?;
                 }
+                self.look_at_project()?;
                 self.mission.ballot = Some(Ballot {
                     cell,
                     text: text.hash,
@@ -956,6 +965,15 @@ impl Desk<'_> {
         })
     }
 
+    /// Has people told, once a mission, what of the project a cell would lack.
+    fn look_at_project(&mut self) -> Result<()> {
+        if self.mission.cells.len() <= 1 {
+            let effect = Effect::LookAtProject { repo: self.repo.clone() };
+            self.queue(format!("look:{}", self.id), &effect, None, 0)?;
+        }
+        Ok(())
+    }
+
     /// Lets something optional out of a cell that is still on disk.
     fn publish_file(&mut self, what: &Publishable, named: Option<&CellId>, actor: &Actor) -> Result<Done> {
         let mut cells: Vec<CellId> = vec![];
@@ -1184,6 +1202,7 @@ impl Desk<'_> {
             return Ok(Done::no(refusal.to_string()));
         }
         let text = self.mission.text.clone();
+        self.look_at_project()?;
         if director {
             return self.start(&cell, text, vec![asked.actor.clone()], &asked.actor);
         }

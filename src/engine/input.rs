@@ -38,6 +38,13 @@ pub enum Input {
         /// Logins that the forge does not know.
         unknown: Vec<String>,
     },
+    /// It is known what of a project a cell would not have.
+    ProjectSeen {
+        /// The mission.
+        mission: String,
+        /// In words of ours.
+        missing: Vec<String>,
+    },
     /// The timeline was read for approvals by label.
     Labelled {
         /// Where.
@@ -248,6 +255,11 @@ pub enum Effect {
         /// The logins.
         logins: Vec<String>,
     },
+    /// Look for what of a project a cell would not have.
+    LookAtProject {
+        /// Which.
+        repo: RepoRef,
+    },
     /// Read an issue's timeline for approvals by label.
     ReadTimeline {
         /// Where.
@@ -317,6 +329,7 @@ impl Effect {
             Self::RemoveApproval { .. } => "remove_approval",
             Self::Authorize { .. } => "authorize",
             Self::ResolveCouncil { .. } => "resolve_council",
+            Self::LookAtProject { .. } => "look_at_project",
             Self::ReadTimeline { .. } => "read_timeline",
             Self::Cell { .. } => "cell",
             Self::Push { .. } => "push",

@@ -202,6 +202,14 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
             }
             Ok(Input::Authorized { request, level, accounts, lost })
         }
+        Effect::LookAtProject { repo } => {
+            let missing = missing_in_cell(forge, &repo, row.attempts).await?;
+            Ok(if missing.is_empty() {
+                Input::Nothing
+            } else {
+                Input::ProjectSeen { mission: row.mission.clone(), missing }
+            })
+        }
         Effect::ResolveCouncil { cell, logins } => {
             let (mut members, mut unknown) = (vec![], vec![]);
             for login in logins {
@@ -713,6 +721,29 @@ async fn start_agent(
         paths: LandlockPaths { read, write },
     };
     engine.backend.start_agent(cell.id.clone(), start).await.map_err(|e| e.to_string())
+}
+
+/// What of a project does not come into a cell, by the files that say so.
+async fn missing_in_cell(forge: &Forge, repo: &RepoRef, attempts: i64) -> Result<Vec<String>, Attempt> {
+    let api = forge.repo_ref(repo);
+    let mut missing = vec![];
+    for (file, sign, words) in [
+        (
+            ".gitattributes",
+            "filter=lfs",
+            "files in Git LFS: a cell has their pointers alone, and what agents commit in their place is no LFS file",
+        ),
+        (".gitmodules", "[submodule", "submodules: a cell has empty directories for them"),
+    ] {
+        match api.file(file).await {
+            Ok(Some(found)) if String::from_utf8_lossy(&found.content).contains(sign) => missing.push(words.to_owned()),
+            // A directory of that name, say. It is a courtesy: nothing waits for it for long.
+            Ok(_) | Err(ForgeError::Garbage { .. }) => {}
+            Err(error) if attempts < 3 => return Err(error.into()),
+            Err(_) => {}
+        }
+    }
+    Ok(missing)
 }
 
 /// Where a cell finds this program.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{Comment, Kind, World, WorldOptions};
+use crate::world::{Comment, Kind, Proposal, World, WorldOptions};
 
 /// A world whose agent `worker` runs that script in the clone.
 async fn world_of(name: &str, script: &str, config: &str) -> World {
@@ -373,5 +373,42 @@ async fn agents_with_work_trees_of_their_own_are_merged_where_they_fit() {
     let other = branches(&world).await.into_iter().find(|b| b.ends_with("agent-cat")).expect("a branch of its own");
     assert_eq!(world.file_on(&other, "same.txt").await.as_deref(), Some("cat\n"));
     assert_eq!(world.pulls().await.len(), 1);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_of_a_project_does_not_come_into_a_cell_is_said_with_the_proposal() {
+    let world = World::new("not-all").await;
+    for (path, text) in [(".gitattributes", "*.bin filter=lfs diff=lfs"), (".gitmodules", "[submodule \"x\"]\n")] {
+        let content = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
+        let change = json!({"content": content, "message": "more"});
+        world.admin("POST", &format!("/repos/{}/contents/{path}", world.repository()), Some(change), &[201]).await;
+    }
+    let issue = world.reader().open_proposal(&Proposal::for_agents("scribe")).await;
+    world.wait_for_comment(issue, Kind::Warning, |w| w.says(&["LFS", "submodules"])).await;
+    world.assert_no_cell(issue).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_of_the_hosts_are_signed_where_there_is_a_key() {
+    let keys = tempfile::tempdir().unwrap();
+    let key = keys.path().join("key");
+    let made =
+        std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
+    if !made.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: there is no ssh-keygen here");
+        return;
+    }
+    let config = format!("[harvest]\nsigning_key = {:?}\n", key.display().to_string());
+    let world = world_of("signed", "echo rest > rest.txt", &config).await;
+    let (issue, cell) = summoned(&world).await;
+    closed(&world, issue, &cell).await;
+    let work = world.data().join("work").join(format!("{cell}.git"));
+    let raw =
+        std::process::Command::new("git").arg("-C").arg(&work).args(["cat-file", "commit", "work"]).output().unwrap();
+    let raw = String::from_utf8_lossy(&raw.stdout).into_owned();
+    assert!(raw.contains("-----BEGIN SSH SIGNATURE-----"), "{raw}");
+    assert_eq!(world.file_on(&branch_of(issue, &cell), "rest.txt").await.as_deref(), Some("rest\n"));
     world.finish().await;
 }
