@@ -22,6 +22,7 @@ mod idle_cell;
 mod ingest;
 mod report;
 mod status;
+mod work;
 
 use anyhow::Context as _;
 use report::Report;
@@ -41,6 +42,13 @@ fn main() -> ExitCode {
         }
         Some("cell-probe") => {
             lazarus::cli::print_probe();
+            return ExitCode::SUCCESS;
+        }
+        // What git on the host's side asks of it.
+        Some("git-credential") => {
+            let verb = rest.get(1).map_or("", String::as_str);
+            let answer = lazarus::workspace::credential_helper(Path::new(&rest[0]), verb);
+            print!("{}", answer.unwrap_or_default());
             return ExitCode::SUCCESS;
         }
         Some("anchor-door") => return ended(ingest::anchor_door()),
@@ -100,6 +108,8 @@ fn measure(only: &[&str]) -> anyhow::Result<()> {
         "daemon_memory",
         "adopt",
         "status",
+        "clone_1gb",
+        "harvest_1000",
     ];
     if let Some(unknown) = only.iter().find(|o| !names.iter().any(|n| n.starts_with(**o))) {
         anyhow::bail!("`{unknown}` is no figure; there are {}", names.join(", "));
@@ -120,6 +130,12 @@ fn measure(only: &[&str]) -> anyhow::Result<()> {
     }
     if wanted("status") {
         runtime()?.block_on(status::measure(&mut report)).context("status")?;
+    }
+    if wanted("clone_1gb") {
+        work::clone(&mut report).context("clone_1gb")?;
+    }
+    if wanted("harvest_1000") {
+        runtime()?.block_on(work::harvest(&mut report)).context("harvest_1000")?;
     }
     report.finish()
 }

@@ -15,7 +15,7 @@ use crate::mission::ApprovedText;
 use crate::publication::parse_marker;
 use crate::sandbox::LandlockPaths;
 use crate::store::{EffectRow, StoreError};
-use crate::workspace::{GitError, Home, HomeError, clone_project, mirror_of, scrub, unpin};
+use crate::workspace::{GitError, Home, HomeError, clone_project, mirror_of, refresh_mirror, scrub, unpin};
 use futures::StreamExt as _;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -598,7 +598,11 @@ async fn make_home(
     let mirror = engine.mirror(reference.id);
     let cloned = {
         let _one_at_a_time = mirror.lock().await;
-        blocking(move || clone_project(&place, &name, &url, &token, &branch, &target, borrow)).await?
+        blocking(move || {
+            refresh_mirror(&place, &url, &token)?;
+            clone_project(&place, &name, &branch, &target, borrow)
+        })
+        .await?
     };
     let cloned = match cloned {
         Ok(cloned) => cloned,

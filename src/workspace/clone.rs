@@ -27,26 +27,16 @@ pub fn mirror_of(mirrors: &Path, repo_id: i64) -> PathBuf {
     mirrors.join(format!("{repo_id}.git"))
 }
 
-/// Brings the mirror up to date and clones it to `target`, which no agent has
-/// seen.
+/// Clones a fresh mirror to `target`, which no agent has seen.
 ///
 /// Where `borrow` is set the clone has no objects: it looks for them at
 /// [`OBJECTS_IN_CELL`], where the cell sees the mirror's. They stay there for as
 /// long as the mirror has a reference for the cell; see [`unpin`].
 ///
 /// # Errors
-/// Where git cannot be run, or the forge does not give the project.
-pub fn clone_project(
-    mirror: &Path,
-    cell: &str,
-    url: &str,
-    token: &SecretString,
-    branch: &str,
-    target: &Path,
-    borrow: bool,
-) -> Result<Cloned, GitError> {
+/// Where git cannot be run, or there is no such branch.
+pub fn clone_project(mirror: &Path, cell: &str, branch: &str, target: &Path, borrow: bool) -> Result<Cloned, GitError> {
     super::scrub(target).map_err(GitError::io(format!("removing {}", target.display())))?;
-    refresh(mirror, url, token)?;
     let commit = run(
         "rev-parse",
         git(Some(mirror)).args(["rev-parse", "--verify", &format!("refs/heads/{branch}^{{commit}}")]),
@@ -111,7 +101,11 @@ pub fn unpin(mirror: &Path, cell: &str) -> Result<(), GitError> {
     Ok(())
 }
 
-fn refresh(mirror: &Path, url: &str, token: &SecretString) -> Result<(), GitError> {
+/// Brings the mirror of a project up to date, or makes it.
+///
+/// # Errors
+/// Where git cannot be run, or the forge does not give the project.
+pub fn refresh_mirror(mirror: &Path, url: &str, token: &SecretString) -> Result<(), GitError> {
     if !mirror.join("HEAD").exists() {
         make_directory(mirror, 0o700).map_err(|e| GitError::io(e.tried)(e.source))?;
         // Cells read the objects as users of their own; what closes the mirror

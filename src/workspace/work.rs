@@ -154,17 +154,11 @@ impl WorkRepository {
             Some(_) => return Err(refuse("the cell named no commit".to_owned())),
             None => base.to_owned(),
         };
-        let all: Vec<String> = std::iter::once(tip.clone()).chain(others.clone().map(|(_, c)| c.clone())).collect();
-        // Everything that the commits name is there, and no file is too large.
-        let mut walk = vec!["rev-list", "--objects", "--quiet"];
-        walk.extend(all.iter().map(String::as_str));
         let without = format!("^{base}");
-        walk.push(&without);
-        self.ask("rev-list", &walk)?;
         let filter = format!("--filter=blob:limit={}", limits.file + 1);
-        let mut walk = vec!["rev-list", "--objects", "--filter-print-omitted", &filter];
-        walk.extend(all.iter().map(String::as_str));
-        walk.push(&without);
+        // What they name is all there: `--strict` saw to that. Is it too large?
+        let mut walk = vec!["rev-list", "--objects", "--filter-print-omitted", &filter, &tip, &without];
+        walk.extend(others.clone().map(|(_, commit)| commit.as_str()));
         let omitted = self.ask("rev-list", &walk)?.lines().filter(|l| l.starts_with('~')).count();
         if omitted > 0 {
             return Err(refuse(format!(
@@ -175,30 +169,31 @@ impl WorkRepository {
         if handed.rest {
             tip = self.own_commit(&tip, own)?;
         }
-        let numbers = self.ask(
-            "diff",
-            &["diff", "--no-ext-diff", "--no-textconv", "--no-color", "--numstat", "--no-renames", base, &tip],
-        )?;
-        harvest.file_count = numbers.lines().count() as u64;
+        let mut diff =
+            vec!["diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--raw", "--numstat"];
+        diff.extend([base, &tip]);
+        let changes = self.ask("diff", &diff)?;
+        let (raw, numbers): (Vec<&str>, Vec<&str>) = changes.lines().partition(|line| line.starts_with(':'));
+        harvest.file_count = numbers.len() as u64;
         if harvest.file_count > limits.files {
             return Err(refuse(format!(
                 "{} files were touched; `harvest.files_max` allows {}",
                 harvest.file_count, limits.files
             )));
         }
-        harvest.files = numbers.lines().filter_map(numbered_file).take(FILES_LISTED).collect();
-        harvest.commit_count = self.ask("rev-list", &["rev-list", "--count", &tip, &without])?.parse().unwrap_or(0);
-        let listed = format!("--max-count={COMMITS_LISTED}");
-        let log = self.ask("log", &["log", "--no-color", &listed, "--format=%H%x00%an%x00%s", &tip, &without])?;
+        harvest.files = numbers.into_iter().filter_map(numbered_file).take(FILES_LISTED).collect();
+        let log = self.ask("log", &["log", "--no-color", "--format=%H%x00%an%x00%s", &tip, &without])?;
+        harvest.commit_count = log.lines().count() as u64;
         harvest.commits = log
             .lines()
+            .take(COMMITS_LISTED)
             .filter_map(|line| {
                 let mut parts = line.splitn(3, '\0').map(|p| p.chars().take(200).collect::<String>());
                 Some((parts.next()?, parts.next()?, parts.next()?))
             })
             .collect();
-        let symlinks = self.ask("diff", &["diff", "--no-renames", "--raw", "--diff-filter=AMT", base, &tip])?;
-        let symlinks = symlinks.lines().filter(|l| l.split(' ').nth(1) == Some("120000")).count();
+        // Added, or changed into one: what it points to is the reviewer's to judge.
+        let symlinks = raw.into_iter().filter(|l| l.split(' ').nth(1) == Some("120000")).count();
         if symlinks > 0 {
             harvest.notes.push(format!("{symlinks} symbolic links were added or changed: look where they lead"));
         }
@@ -270,6 +265,33 @@ impl WorkRepository {
         };
         let socket = CredentialSocket::open(token).map_err(PushError::Later)?;
         let setting = socket.setting();
+        let push = |branch: &str, known: &str| {
+            // Only if it is still what was seen: nobody's work is pushed over.
+            let lease = format!("--force-with-lease=refs/heads/{branch}:{known}");
+            run(
+                "push",
+                self.git()
+                    .args([
+                        "-c",
+                        &setting,
+                        "-c",
+                        "push.followTags=false",
+                        "push",
+                        "--quiet",
+                        "--no-verify",
+                        &lease,
+                        "--",
+                    ])
+                    .arg(url)
+                    .arg(format!("{commit}:refs/heads/{branch}")),
+            )
+        };
+        // Mostly there is no such branch yet, and one call is all.
+        match push(name, "") {
+            Ok(_) => return Ok(Pushed { branch: name.to_owned(), renamed: false }),
+            Err(GitError::Git { words, .. }) if words.contains("stale info") => {}
+            Err(error) => return Err(sort(error)),
+        }
         let remote = run(
             "ls-remote",
             self.git().args(["-c", &setting, "ls-remote", "--heads", "--"]).arg(url).arg(format!("refs/heads/{name}*")),
@@ -290,26 +312,7 @@ impl WorkRepository {
                 Some(known) if !self.is_ancestor(known, commit) => continue,
                 _ => {}
             }
-            // Only if it is still what was seen: nobody's work is pushed over.
-            let lease = format!("--force-with-lease=refs/heads/{branch}:{}", known.unwrap_or_default());
-            run(
-                "push",
-                self.git()
-                    .args([
-                        "-c",
-                        &setting,
-                        "-c",
-                        "push.followTags=false",
-                        "push",
-                        "--quiet",
-                        "--no-verify",
-                        &lease,
-                        "--",
-                    ])
-                    .arg(url)
-                    .arg(format!("{commit}:refs/heads/{branch}")),
-            )
-            .map_err(sort)?;
+            push(&branch, &known.unwrap_or_default()).map_err(sort)?;
             return Ok(pushed);
         }
         Err(PushError::Refused(format!("there is other work on `{name}` and on {} names after it", NAMES_MAX - 1)))
