@@ -102,12 +102,26 @@ fn directory() -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
+/// Writes a file of our own in a place where others may write too.
 fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
+    let _ = std::fs::remove_file(path);
     let mut options = std::fs::File::options();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)?.write_all(text.as_bytes())?;
+    Ok(())
+}
+
+fn end_cells(program: &Path, config: &Path) -> anyhow::Result<()> {
+    let lazarus = |arguments: &[&str]| -> anyhow::Result<std::process::Output> {
+        Ok(std::process::Command::new(program).arg("--config").arg(config).args(arguments).output()?)
+    };
+    let status: serde_json::Value = serde_json::from_slice(&lazarus(&["status", "--json"])?.stdout)?;
+    let cells = status.get("cells").and_then(serde_json::Value::as_array);
+    for cell in cells.into_iter().flatten().filter_map(|c| c.get("cell_id")?.as_str()) {
+        lazarus(&["close", cell, "--outcome", "abandoned", "the demo ended"])?;
+    }
     Ok(())
 }
 
@@ -191,8 +205,15 @@ async fn demo(args: &DemoArgs) -> anyhow::Result<()> {
             "  curl -s -H 'Content-Type: application/json' -H \"Authorization: token $(jq -r '.people[] | select(.[0]==\"ada\") | .[1]' {})\" -d '{{\"body\":\"/status\"}}' {url}/api/v1/repos/{repository}/issues/1/comments",
             place.display()
         );
-        let _ = tokio::signal::ctrl_c().await;
+        let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminated.recv() => {}
+        }
         let _ = std::fs::remove_file(&place);
+        // Cells outlive a daemon. A play's must not outlive the play.
+        let ended = tokio::task::spawn_blocking(move || end_cells(&program, &file)).await?;
+        ended.context("ending the cells that were left")?;
     }
     let _ = stop.send(());
     daemon.await??;
@@ -263,6 +284,12 @@ async fn main_job(
 
     play::title("ada closes the cell");
     ada.comment(repository, issue, "/close completed thank you").await?;
-    stage.until_kind("close-log").await?;
+    let log = stage.until_kind("close-log").await?;
+    let pull = log.split_once("Pull request: #").map(|(_, rest)| rest.chars().take_while(char::is_ascii_digit));
+    let pull = pull.and_then(|digits| digits.collect::<String>().parse().ok());
+    let pull = pull.with_context(|| format!("the close log names no pull request:\n{log}"))?;
+
+    play::title("and what scribe did is a branch of the project, and a pull request");
+    Stage::new(ada.clone(), repository, pull).show_issue().await?;
     Ok(cell)
 }
