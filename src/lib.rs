@@ -18,7 +18,7 @@
 //! | [`backend`] | how a cell runs; today the `process` kind |
 //! | [`keeper`] | the small program that owns one cell's processes |
 //! | [`sandbox`] | one isolation step a function, and the probe of what this host can do |
-//! | [`workspace`] | homes, clones, safe paths, scrub |
+//! | [`workspace`] | homes, clones, the way of work out of a cell, safe paths, scrub |
 //! | [`agents`] | agent profiles as data, the built-in `scribe` |
 //! | [`config`] | one TOML file, the environment, flags; every value knows where it came from |
 

@@ -216,7 +216,7 @@ impl ProcessBackend {
             },
         };
         let (program, run_root) = (self.program.clone(), self.run_root.clone());
-        let spare = take(&self.spare).filter(|spare| spare.walls == walls);
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take_if(|spare| spare.walls == walls);
         let pid = tokio::task::spawn_blocking(move || prepare_and_launch(&program, &run_root, spare, walls, &spec))
             .await
             .map_err(|_| BackendError::Gone)??;
@@ -511,10 +511,6 @@ fn reap(pid: i32) {
     if let Some(pid) = Pid::from_raw(pid) {
         let _ = waitpid(Some(pid), WaitOptions::empty());
     }
-}
-
-fn take<T: Default>(shared: &Mutex<T>) -> T {
-    std::mem::take(&mut *shared.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Whether a keeper lives there.

@@ -5,7 +5,7 @@ use super::desk::name_of;
 use super::input::{Input, PublishedWork};
 use super::run::{Attempt, Ran, blocking, post};
 use crate::backend::{Harvest, WorkWanted};
-use crate::cell::{Actor, Cell, CellId};
+use crate::cell::{Actor, Cell, CellId, State};
 use crate::gitea::event::RepoRef;
 use crate::gitea::{Forge, ForgeError, NewPull};
 use crate::mission::Publishable;
@@ -86,6 +86,11 @@ pub struct Order {
 pub async fn push(engine: &Engine, forge: &Forge, row: &EffectRow, cell: CellId, order: Order) -> Ran {
     let mut published = PublishedWork::default();
     let said = |published: PublishedWork| Ok(Input::Pushed { cell: cell.clone(), published });
+    let name = cell.to_string();
+    if engine.store.read(move |tx| tx.cell(&name)).await?.is_none_or(|row| row.cell.state == State::Destroyed) {
+        published.refused = Some("the cell was destroyed before its work was pushed".to_owned());
+        return said(published);
+    }
     // Names move; the number stays.
     let repository = match forge.repository_by_id(order.repo.id).await {
         Ok(Some(repository)) => repository,

@@ -114,7 +114,7 @@ impl WorkRepository {
         }
         match self.check(directory, base, handed, limits, own, &mut harvest) {
             // Its own commits are wrong; that is for people to hear.
-            Err(error @ GitError::Git { .. }) => {
+            Err(error @ (GitError::Git { .. } | GitError::Timeout { .. })) => {
                 harvest = Harvest {
                     unknown: Some(error.to_string()),
                     uncommitted: harvest.uncommitted,
