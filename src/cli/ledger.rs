@@ -123,8 +123,15 @@ async fn heads_on_forge(config: &Config) -> anyhow::Result<Vec<Head>> {
     let bot = forge.current_user().await?;
     let mut heads = vec![];
     for repository in &config.repositories {
+        // By its number, where it was served before: names move.
+        let pinned = store::look(&config.paths.registry, |tx| tx.pin("repository", &repository.name))?;
+        let moved = match pinned {
+            Some(id) => forge.repository_by_id(id).await?.map(|found| found.reference()),
+            None => None,
+        };
         let (owner, name) = repository.owner_and_name();
-        let mut comments = forge.repo(owner, name).comments_since(None);
+        let api = moved.map_or_else(|| forge.repo(owner, name), |reference| forge.repo_ref(&reference));
+        let mut comments = api.comments_since(None);
         while let Some(comment) = comments.next().await {
             let (_, comment) = comment?;
             // Only what the bot's account wrote counts.

@@ -262,7 +262,7 @@ pub fn print_harvest(wanted: &str) {
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
-    crate::sandbox::one_small_heap();
+    crate::sandbox::few_heaps();
     let cli = Cli::parse();
     match run(cli) {
         Ok(true) => ExitCode::SUCCESS,

@@ -17,6 +17,6 @@ pub use mounts::{Tree, attach, build_root, hide, hide_proc, mount_proc, mount_tm
 pub use probe::{FIRST_ID, HostReport, Missing, probe};
 pub use steps::{
     LandlockPaths, Limits, StepError, become_user, clone_process, close_from, default_broken_pipe, drop_capabilities,
-    drop_capability_bounds, loopback_up, no_new_privileges, not_dumpable, one_small_heap, restrict_landlock,
-    set_hostname, set_limits, subreaper, write_id_maps,
+    drop_capability_bounds, few_heaps, loopback_up, no_new_privileges, not_dumpable, restrict_landlock, set_hostname,
+    set_limits, subreaper, write_id_maps,
 };

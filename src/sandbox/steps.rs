@@ -94,16 +94,14 @@ pub fn default_broken_pipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
-/// Keeps this program's memory together: glibc otherwise gives each of its
-/// threads a heap of its own, and holds on to what a burst needed once. With
-/// 200 cells that was several MB of 30.
-pub fn one_small_heap() {
+/// Keeps this program's memory together: glibc otherwise gives up to eight heaps
+/// a processor to its threads, and each holds on to what a burst needed once.
+/// With 200 cells that was several MB of 30.
+pub fn few_heaps() {
     #[cfg(target_env = "gnu")]
     // SAFETY: integers alone, before there are threads.
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 2);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 256 << 10);
+        libc::mallopt(libc::M_ARENA_MAX, 4);
     }
 }
 

@@ -142,3 +142,35 @@ const LENIENT: [&str; 6] = [
     "missingSpaceBeforeEmail",
     "missingNameBeforeEmail",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(directory: &Path, arguments: &[&str]) -> Result<String, GitError> {
+        run("git", git(Some(directory)).args(["-c", "user.name=t", "-c", "user.email=t@t.invalid"]).args(arguments))
+            .map(|answer| answer.trim().to_owned())
+    }
+
+    #[test]
+    fn what_a_cell_was_made_from_stays_in_the_mirror_until_it_is_let_go() {
+        let place = tempfile::tempdir().unwrap();
+        let mirror = place.path().join("1.git");
+        run("init", git(None).args(["init", "--quiet", "--bare", "--shared=0644"]).arg(&mirror)).unwrap();
+        let tree = ask(&mirror, &["mktree"]).unwrap();
+        let commit = ask(&mirror, &["commit-tree", &tree, "-m", "first"]).unwrap();
+        ask(&mirror, &["update-ref", "refs/heads/main", &commit]).unwrap();
+        let target = place.path().join("project");
+        let cloned = clone_project(&mirror, "laz-x", "main", &target, true).unwrap();
+        assert_eq!(cloned.commit, commit);
+        assert!(std::fs::read_dir(target.join(".git/objects/pack")).unwrap().next().is_none(), "it has objects");
+
+        // The branch is gone from the forge, and the mirror is cleaned up.
+        ask(&mirror, &["update-ref", "-d", "refs/heads/main"]).unwrap();
+        ask(&mirror, &["gc", "--quiet", "--prune=now"]).unwrap();
+        ask(&mirror, &["cat-file", "-e", &commit]).unwrap();
+        unpin(&mirror, "laz-x").unwrap();
+        ask(&mirror, &["gc", "--quiet", "--prune=now"]).unwrap();
+        assert!(ask(&mirror, &["cat-file", "-e", &commit]).is_err());
+    }
+}
