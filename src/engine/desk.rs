@@ -373,7 +373,8 @@ impl<'a> Desk<'a> {
             head: self.tx.head()?.to_string(),
         };
         let asked = approval.map(|a| self.tx.text(&a.text)).transpose()?.flatten().unwrap_or(self.text()?);
-        let title = self.context.plain_title(&asked.title);
+        // The template's beginning says nothing to a reviewer.
+        let title = self.context.plain_title(asked.title.trim_start_matches("[mission]"));
         let id = self.next_effect_id();
         let published = self.context.render(&Publication::PullRequest(pull), &id, Some(cell.id.as_str()));
         if !published.removed.is_empty() {

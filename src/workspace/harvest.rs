@@ -243,7 +243,7 @@ fn merge(
                 out.rest = false;
             }
             Err(_) => {
-                out.left_out.push(format!("{branch}, which does not fit with the others: it is a branch of its own"))
+                out.left_out.push(format!("{branch}, which does not fit with the others: it is a branch of its own"));
             }
         }
     }

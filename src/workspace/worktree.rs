@@ -1,5 +1,7 @@
 //! A work tree of an agent's own, where policy gives each one.
 
+#![allow(clippy::print_stderr, reason = "it runs in the cell: this is the agent's log")]
+
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;

@@ -12,16 +12,14 @@ async fn closed_with(name: &str, config: &str, cases: &[Case]) -> Vec<Comment> {
     let base = std::env::temp_dir().join(format!("lazarus-mark-{}-{name}", std::process::id()));
     let _ = std::fs::remove_file(&base);
     let mark = base.to_string_lossy().into_owned();
-    let agents: String = cases
-        .iter()
-        .map(|(agent, script, _)| {
-            let script = script.replace("MARK", &mark);
-            format!(
-                "[agents.{agent}]\ndescription = \"Hostile\"\nargv = [\"sh\", \"-ec\", {script:?}]\nprompt = \"stdin\"\n"
-            )
-        })
-        .collect();
-    let options = WorldOptions { config: format!("{agents}{config}"), ..WorldOptions::default() };
+    let mut config = config.to_owned();
+    for (agent, script, _) in cases {
+        let script = script.replace("MARK", &mark);
+        config.push_str(&format!(
+            "[agents.{agent}]\ndescription = \"Hostile\"\nargv = [\"sh\", \"-ec\", {script:?}]\nprompt = \"stdin\"\n"
+        ));
+    }
+    let options = WorldOptions { config, ..WorldOptions::default() };
     let world = World::with(name, options).await;
     let mut logs = vec![];
     for (agent, _, words) in cases {

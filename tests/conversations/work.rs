@@ -358,7 +358,7 @@ async fn agents_with_work_trees_of_their_own_are_merged_where_they_fit() {
     ]
     .concat();
     let policy = "worktrees = true\n".to_owned();
-    let world = World::with("worktrees", WorldOptions { config, policy, ..WorldOptions::default() }).await;
+    let world = World::with("worktrees", WorldOptions { policy, config, ..WorldOptions::default() }).await;
     let issue = world.reader().open_issue("Together", "and apart").await;
     world.director().comment(issue, "/team ann+bob+cat").await;
     let cell = world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await.cell();
