@@ -48,7 +48,7 @@ async fn threat_22_configuration_that_runs_programs_runs_none_outside() {
             "mkdir -p .git/hooks; for h in applypatch-msg pre-applypatch post-applypatch pre-commit post-commit post-checkout \
              post-merge pre-push pre-receive update post-receive post-update push-to-checkout reference-transaction \
              post-index-change fsmonitor-watchman pre-auto-gc post-rewrite sendemail-validate; do \
-             printf '#!/bin/sh\\ntouch MARK\\n' > .git/hooks/$h; chmod +x .git/hooks/$h; done; \
+             printf '#!/bin/sh\\ntouch MARK 2>/dev/null\\nexit 0\\n' > .git/hooks/$h; chmod +x .git/hooks/$h; done; \
              mkdir h; cp .git/hooks/* h; git config core.hooksPath h; echo a > a; git add a h; git commit -qm a",
             &["1 commit"],
         ),
