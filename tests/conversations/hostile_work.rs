@@ -84,7 +84,7 @@ async fn threat_22_configuration_that_runs_programs_runs_none_outside() {
         ),
         (
             "elsewhere",
-            "git init -q --bare /tmp/other; mv .git real; ln -s real .git; echo a > a; mkdir -p real/info; printf real > real/info/exclude",
+            "mv .git real; ln -s real .git; echo a > a; mkdir -p real/info; printf real > real/info/exclude",
             &[],
         ),
     ];

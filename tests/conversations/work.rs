@@ -259,9 +259,10 @@ async fn threat_27_a_daemon_that_is_killed_while_it_publishes_makes_one_of_each(
 async fn an_agent_finds_no_way_to_push() {
     let script = "git remote -v > remotes.txt; git config --list > config.txt; env > env.txt; \
                   git push -q origin HEAD:refs/heads/by-agent 2>&1 | cat > push.txt; \
-                  touch /run/lazarus/objects/x 2>/dev/null && exit 9; rm -rf /run/lazarus/objects/pack 2>/dev/null && exit 9; \
+                  if [ -d /run/lazarus/objects ]; then touch /run/lazarus/objects/x 2>/dev/null && exit 9; \
+                  rm -r /run/lazarus/objects/pack 2>/dev/null && exit 9; fi; \
                   ( grep -rls token /run /etc /tmp /cell 2>/dev/null || true ) > found.txt; git add -A; git commit -qm Found";
-    let world = world_of("no-credential", script, "").await;
+    let world = world_of("no-push", script, "").await;
     let (issue, cell) = summoned(&world).await;
     closed(&world, issue, &cell).await;
     let branch = branch_of(issue, &cell);
