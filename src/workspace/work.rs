@@ -113,6 +113,10 @@ impl WorkRepository {
             return Ok(harvest);
         }
         match self.check(directory, base, handed, limits, own, &mut harvest) {
+            // What this machine lacks is no fault of the work: later, then.
+            Err(GitError::Git { words, .. }) if words.contains("No space left on device") => {
+                return Err(GitError::io("taking the work in")(io::Error::other(words)));
+            }
             // Its own commits are wrong; that is for people to hear.
             Err(error @ (GitError::Git { .. } | GitError::Timeout { .. })) => {
                 harvest = Harvest {
