@@ -3,10 +3,12 @@
 
 mod authority;
 mod clock;
+mod commands;
 mod context;
 mod desk;
 mod handle;
 mod input;
+mod issue;
 mod reconcile;
 mod run;
 mod work;
