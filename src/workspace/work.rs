@@ -140,7 +140,9 @@ impl WorkRepository {
         harvest: &mut Harvest,
     ) -> Result<(), GitError> {
         let refuse = |why: String| GitError::Git { what: "taking the work in", words: why };
-        let pack = open_pack(directory).map_err(GitError::io("opening what the cell handed out"))?;
+        // A link or a pipe in its place is the cell's doing: it would be there again.
+        let pack =
+            open_pack(directory).map_err(|e| refuse(format!("what the cell handed out cannot be opened: {e}")))?;
         if pack.metadata().map_or(u64::MAX, |m| m.len()) > limits.pack {
             return Err(refuse(format!("it is larger than `harvest.pack_max` allows ({} bytes)", limits.pack)));
         }
