@@ -206,6 +206,7 @@ fn measure_harvest(place: &Path, url: &str, token: &str, secret: &SecretString) 
             pack_max: limits.pack,
             commit_rest: true,
             trailers: String::new(),
+            snapshot: false,
             into: into.clone(),
         };
         let begun = Instant::now();

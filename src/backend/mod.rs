@@ -122,6 +122,8 @@ pub struct WorkWanted {
     pub commit_rest: bool,
     /// Lines for the end of commits that are made of the work.
     pub trailers: String,
+    /// Whether a snapshot of everything is wanted beside it.
+    pub snapshot: bool,
 }
 
 /// What was harvested at the end.
@@ -140,6 +142,8 @@ pub struct Harvest {
     pub uncommitted: u64,
     /// Whether those became a commit, the last.
     pub rest: bool,
+    /// The commit of the snapshot, where one was wanted.
+    pub snapshot: Option<String>,
     /// The commit that is to be published, where there is anything.
     pub tip: Option<String>,
     /// Other branches with work of their own: name, commit.
@@ -165,6 +169,14 @@ pub trait Backend: Send + Sync {
     fn stop_agent(&self, cell: CellId, agent: String) -> BoxFuture<'_, Result<(), BackendError>>;
     /// Freezes or thaws every process.
     fn freeze(&self, cell: CellId, frozen: bool) -> BoxFuture<'_, Result<(), BackendError>>;
+    /// Freezes every process, has a snapshot and the work handed out, thaws. `run`
+    /// is larger each time.
+    fn snapshot(
+        &self,
+        plan: Plan,
+        wanted: WorkWanted,
+        run: u32,
+    ) -> BoxFuture<'_, Result<(HandedOut, PathBuf), BackendError>>;
     /// Ends every process and proves it. Where work is wanted, it is handed out
     /// before, into the returned directory, which agents may have written.
     fn stop(

@@ -359,7 +359,7 @@ impl ProcessBackend {
 
     /// Has the work handed out, by running git inside the cell's own walls: the
     /// clone is the agents' and may be made to run anything.
-    async fn hand_out(&self, plan: &Plan, wanted: WorkWanted) -> HandedOut {
+    async fn hand_out(&self, plan: &Plan, wanted: WorkWanted, run: u32) -> HandedOut {
         let unknown = |why: String| HandedOut { unknown: Some(why), ..HandedOut::default() };
         let Some(keeper) = self.keeper(&plan.cell) else { return unknown("the cell's keeper is gone".to_owned()) };
         let namespaces = keeper.running.isolation.is_none_or(|l| l == Isolation::Level2);
@@ -373,11 +373,12 @@ impl ProcessBackend {
             pack_max: wanted.pack_max,
             commit_rest: wanted.commit_rest,
             trailers: wanted.trailers,
+            snapshot: wanted.snapshot,
             into: own.clone(),
         };
         let start = StartAgent {
             agent: HARVESTER.to_owned(),
-            run: u32::MAX,
+            run,
             argv: vec![
                 program.display().to_string(),
                 "cell-harvest".to_owned(),
@@ -403,7 +404,7 @@ impl ProcessBackend {
         if keeper.orders.send(Order::Start(start)).is_err() {
             return unknown("the cell's keeper is gone".to_owned());
         }
-        let ended = |agents: &[AgentState]| agents.iter().any(|a| a.agent == HARVESTER && !a.running);
+        let ended = |agents: &[AgentState]| agents.iter().any(|a| a.agent == HARVESTER && a.run >= run && !a.running);
         if let Err(error) = self.wait_for(&keeper, HAND_OUT_MAX, ended).await {
             return unknown(error.to_string());
         }
@@ -595,6 +596,22 @@ impl Backend for ProcessBackend {
         .boxed()
     }
 
+    fn snapshot(
+        &self,
+        plan: Plan,
+        wanted: WorkWanted,
+        run: u32,
+    ) -> BoxFuture<'_, Result<(HandedOut, PathBuf), BackendError>> {
+        async move {
+            let keeper = self.keeper(&plan.cell).ok_or(BackendError::Gone)?;
+            keeper.orders.send(Order::Freeze).map_err(|_| BackendError::Gone)?;
+            let handed = self.hand_out(&plan, wanted, run.min(u32::MAX - 1)).await;
+            keeper.orders.send(Order::Thaw).map_err(|_| BackendError::Gone)?;
+            Ok((handed, plan.home.join("home").join(HARVESTER)))
+        }
+        .boxed()
+    }
+
     fn stop(
         &self,
         plan: Plan,
@@ -622,7 +639,7 @@ impl Backend for ProcessBackend {
                     // It died: its work is still there to be read.
                     let _ = self.launch(&plan).await;
                 }
-                handed = Some((self.hand_out(&plan, wanted).await, plan.home.join("home").join(HARVESTER)));
+                handed = Some((self.hand_out(&plan, wanted, u32::MAX).await, plan.home.join("home").join(HARVESTER)));
             }
             if let Some(keeper) = self.keeper(cell) {
                 let _ = keeper.orders.send(Order::Stop { grace_ms: 0 });

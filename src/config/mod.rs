@@ -284,6 +284,8 @@ pub struct Limits {
 pub struct Harvest {
     /// Whether what was not committed becomes a commit of its own.
     pub commit_uncommitted: bool,
+    /// Whether the work so far is pushed at each checkpoint, too.
+    pub at_checkpoint: bool,
     /// Largest pack of work that is taken in, bytes.
     pub pack_max: u64,
     /// Largest file in it, bytes.
@@ -600,6 +602,7 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
     let mut section = root.section("harvest");
     let harvest = Harvest {
         commit_uncommitted: section.get("commit_uncommitted", true),
+        at_checkpoint: section.get("at_checkpoint", false),
         pack_max: section.size("pack_max", 512 * MIB, MIB, TIB),
         file_max: section.size("file_max", 100 * MIB, KIB, TIB),
         files_max: section.number("files_max", 20_000, 1, 100_000),

@@ -389,7 +389,11 @@ impl Desk<'_> {
                 }
                 done
             }
-            Command::Checkpoint { .. } => not_yet("checkpoint"),
+            Command::Checkpoint { .. } if !director => only_directors("checkpoint"),
+            Command::Checkpoint { note } => {
+                let input = CellInput::Checkpoint { note: note.clone() };
+                self.on_cell(None, &input, actor, |_, _| Ok(Done::ok("")))?
+            }
             Command::Substitute { .. } => not_yet("substitute"),
             Command::Handoff { .. } => not_yet("handoff"),
             Command::Vote { .. } => not_yet("vote"),

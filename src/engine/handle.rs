@@ -104,6 +104,34 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
             desk.show()?;
             desk.close()
         }
+        Input::Snapshot { cell, harvest } => {
+            let Some(mut desk) = Desk::of_cell(tx, context, now, key, &cell)? else { return Ok(()) };
+            let outcome = match (&harvest.snapshot, &harvest.unknown) {
+                (Some(hash), None) => CellInput::CheckpointTaken { hash: hash.clone() },
+                (_, why) => CellInput::CheckpointFailed {
+                    reason: why.clone().unwrap_or_else(|| "no snapshot was handed out".to_owned()),
+                },
+            };
+            let applied = desk.apply(&cell, &outcome, &Actor::System)?;
+            if applied.is_ok_and(|events| !events.is_empty()) {
+                let items = match &outcome {
+                    CellInput::CheckpointTaken { hash } => (true, format!("Checkpoint of `{cell}`: `{hash}`.")),
+                    _ => (false, format!("No checkpoint of `{cell}`: {}", harvest.unknown.clone().unwrap_or_default())),
+                };
+                let answer = Answer { items: vec![items], ..Answer::default() };
+                desk.publish(&Publication::Answer(answer), Some(&cell))?;
+                let mut facts = desk.facts(&cell)?;
+                let row = desk.cell(&cell)?.filter(|_| harvest.snapshot.is_some());
+                if let Some(row) = row.filter(|_| context.config.harvest.at_checkpoint) {
+                    facts.harvest = Some(harvest);
+                    facts.published = None;
+                    desk.put_facts(&cell, &facts)?;
+                    desk.publish_work(&row, &facts)?;
+                }
+            }
+            desk.show()?;
+            desk.close()
+        }
         Input::Pushed { cell, published } => {
             let Some(mut desk) = Desk::of_cell(tx, context, now, key, &cell)? else { return Ok(()) };
             if let Some(row) = desk.cell(&cell)? {

@@ -94,6 +94,13 @@ pub enum Input {
         /// What was done.
         harvest: Harvest,
     },
+    /// A snapshot was taken of a cell, or failed.
+    Snapshot {
+        /// The cell.
+        cell: CellId,
+        /// What was taken in: the work so far, and the snapshot.
+        harvest: Harvest,
+    },
     /// A cell's work left, or the forge refused it.
     Pushed {
         /// The cell.

@@ -6,7 +6,7 @@ use super::input::{Effect, Facts, Input, LabelEvent};
 use super::work::{Order, publish_file, push, repository_of};
 use super::{Engine, desk};
 use crate::agents::InvocationContext;
-use crate::backend::{Backend as _, BackendError, Plan, host_read_paths};
+use crate::backend::{Backend as _, BackendError, Harvest, Plan, WorkWanted, host_read_paths};
 use crate::cell::{AgentRun, Cell, CellId, Effect as CellEffect, Isolation, Role, State};
 use crate::gitea::event::RepoRef;
 use crate::gitea::{Forge, ForgeError, Repository};
@@ -405,7 +405,24 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
             backend.freeze(id, order == CellEffect::Freeze).await.map_err(|e| again_or_never(&e))?;
             Ok(Input::Nothing)
         }
-        CellEffect::Checkpoint { .. } => Err(never("this version takes no checkpoints".to_owned())),
+        CellEffect::Checkpoint { .. } => {
+            if stored.cell.state != State::Checkpointing {
+                return Ok(Input::Nothing);
+            }
+            let plan = plan(engine, &stored.cell, stored.slot, &home);
+            let mission = mission_words(engine, &stored.cell.mission).await?;
+            let base = facts.commit.clone().or_else(|| home.is_made()).unwrap_or_default();
+            let Some(wanted) = engine.work_wanted(&id, &mission, Some(base.clone())) else { return Ok(Input::Nothing) };
+            // What is not committed is in the snapshot; a commit of it on the
+            // branch would stand in the way of the agents' next ones.
+            let wanted = WorkWanted { commit_rest: false, snapshot: true, ..wanted };
+            let run = u32::try_from(row.seq).unwrap_or(u32::MAX - 1);
+            let harvest = match backend.snapshot(plan, wanted, run).await {
+                Ok(handed) => engine.receive_work(&stored.cell, mission, base, Some(handed)).await?,
+                Err(error) => Harvest { unknown: Some(error.to_string()), ..Harvest::default() },
+            };
+            Ok(Input::Snapshot { cell: id, harvest })
+        }
         CellEffect::Stop => {
             if stored.cell.state != State::Closing {
                 // Done by an earlier one.

@@ -34,6 +34,7 @@ impl Engine {
             pack_max: harvest.pack_max,
             commit_rest: harvest.commit_uncommitted,
             trailers: format!("Lazarus-Mission: {mission}\nLazarus-Cell: {cell}\n"),
+            snapshot: false,
         })
     }
 

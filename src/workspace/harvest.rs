@@ -28,6 +28,8 @@ pub struct Wanted {
     pub commit_rest: bool,
     /// Lines for the end of commits that are made here.
     pub trailers: String,
+    /// Whether a snapshot of everything is wanted beside the work.
+    pub snapshot: bool,
     /// A directory that the harvest may write, as it sees it.
     pub into: PathBuf,
 }
@@ -43,6 +45,8 @@ pub struct HandedOut {
     pub rest: bool,
     /// Changes that were not committed.
     pub uncommitted: u64,
+    /// A commit of `project/` and `shared/` as they are, where it was wanted.
+    pub snapshot: Option<String>,
     /// Other branches with work that `tip` does not have: name, commit.
     pub branches: Vec<(String, String)>,
     /// What was left out, in words.
@@ -153,7 +157,10 @@ fn try_hand_out(wanted: &Wanted, out: &mut HandedOut) -> Result<(), String> {
         out.branches.push((name.to_owned(), commit.to_owned()));
     }
     out.tip = (new(&[&tip, &format!("^{base}")])? > 0).then_some(tip);
-    let mut wants: Vec<&str> = out.tip.iter().map(String::as_str).collect();
+    if wanted.snapshot {
+        out.snapshot = Some(take_snapshot(&git, &head, wanted)?);
+    }
+    let mut wants: Vec<&str> = out.tip.iter().chain(&out.snapshot).map(String::as_str).collect();
     wants.extend(out.branches.iter().map(|(_, commit)| commit.as_str()));
     if wants.is_empty() {
         return Ok(());
@@ -216,6 +223,39 @@ fn agents_branches(
         found.push((branch, rest.unwrap_or(commit)));
     }
     Ok(found)
+}
+
+/// A commit on top of `head` that holds `project/` and `shared/` as they are now.
+fn take_snapshot(git: &Git, head: &str, wanted: &Wanted) -> Result<String, String> {
+    let shared = git.tree.parent().unwrap_or(&git.tree).join("shared");
+    let mut entries = String::new();
+    for (name, tree) in [("project", &git.tree), ("shared", &shared)] {
+        let _ = std::fs::remove_file(&git.index);
+        let in_tree = |arguments: &[&str]| {
+            let mut command = git.command(arguments);
+            finish(
+                command
+                    .env("GIT_DIR", git.tree.join(".git"))
+                    .env("GIT_WORK_TREE", tree)
+                    .env("GIT_INDEX_FILE", &git.index)
+                    .current_dir(tree),
+            )
+        };
+        in_tree(&["-C", &tree.to_string_lossy(), "add", "--all", "--force", "."])?;
+        entries.push_str(&format!("040000 tree {}\t{name}\n", in_tree(&["write-tree"])?));
+    }
+    let mut child = git
+        .command(&["mktree"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("git cannot be run in the cell: {e}"))?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(entries.as_bytes()).map_err(|e| format!("writing a tree: {e}"))?;
+    }
+    let output = child.wait_with_output().map_err(|e| format!("writing a tree: {e}"))?;
+    let tree = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    git.ask(&["commit-tree", &tree, "-p", head, "-m", &format!("Checkpoint\n\n{}", wanted.trailers)])
 }
 
 /// Puts the agents' branches together on top of `tip`. One that does not fit

@@ -109,7 +109,7 @@ impl WorkRepository {
             harvest.unknown = Some(why.clone());
             return Ok(harvest);
         }
-        if handed.tip.is_none() && handed.branches.is_empty() {
+        if handed.tip.is_none() && handed.branches.is_empty() && handed.snapshot.is_none() {
             return Ok(harvest);
         }
         match self.check(directory, base, handed, limits, own, &mut harvest) {
@@ -202,6 +202,10 @@ impl WorkRepository {
         let symlinks = raw.into_iter().filter(|l| l.split(' ').nth(1) == Some("120000")).count();
         if symlinks > 0 {
             harvest.notes.push(format!("{symlinks} symbolic links were added or changed: look where they lead"));
+        }
+        if let Some(snapshot) = handed.snapshot.as_ref().filter(|s| is_commit(s)) {
+            self.ask("update-ref", &["update-ref", &format!("refs/lazarus/checkpoints/{snapshot}"), snapshot])?;
+            harvest.snapshot = Some(snapshot.clone());
         }
         for (index, (name, commit)) in others.enumerate() {
             self.ask("update-ref", &["update-ref", &format!("refs/heads/other-{index}"), commit])?;

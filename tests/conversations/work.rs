@@ -414,3 +414,43 @@ async fn commits_of_the_hosts_are_signed_where_there_is_a_key() {
     assert_eq!(world.file_on(&branch_of(issue, &cell), "rest.txt").await.as_deref(), Some("rest\n"));
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_holds_everything_and_where_policy_says_so_the_work_so_far_is_pushed() {
+    let script = format!(
+        "{ONE_COMMIT}; echo rest > rest.txt; echo note > ../shared/note.txt; \
+         until [ -e ../shared/go ]; do sleep 0.05; done; echo two > two.txt; git add two.txt; git commit -qm Two"
+    );
+    let world = world_of("checkpoint", &script, "[harvest]\nat_checkpoint = true\n").await;
+    let issue = world.reader().open_issue("Oil the hinge", "twice").await;
+    world.director().comment(issue, "/summon worker").await;
+    let cell = world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await.cell();
+    let note = || world.file_of_cell(&cell, "shared/note.txt").filter(|text| !text.is_empty());
+    world.wait_until("the agent at work", issue, async || note()).await;
+    let by_reader = world.reader().comment(issue, "/checkpoint").await;
+    world.wait_for_reaction(issue, by_reader, "confused").await;
+    world.director().comment(issue, "/checkpoint before lunch").await;
+    let said = world.wait_for_comment(issue, Kind::Answer, |answer| answer.says(&["Checkpoint of"])).await;
+    world.wait_for_comment(issue, Kind::Answer, |answer| answer.says(&["is on branch"])).await;
+    world.wait_for_state(issue, &cell, &["active"]).await;
+    let branch = branch_of(issue, &cell);
+    assert_eq!(world.file_on(&branch, "oil.txt").await.as_deref(), Some("oil\n"));
+    assert!(world.file_on(&branch, "rest.txt").await.is_none(), "nobody committed it");
+    let hash = said.body.split('`').nth(3).unwrap().to_owned();
+    assert!(world.ledger().contains(&hash) || world.cli(&["ledger", "show", "--json"]).all().contains(&hash));
+    let work = world.data().join("work").join(format!("{cell}.git"));
+    for (file, text) in [("project/oil.txt", "oil\n"), ("project/rest.txt", "rest\n"), ("shared/note.txt", "note\n")] {
+        let shown =
+            std::process::Command::new("git").arg("-C").arg(&work).args(["show", &format!("{hash}:{file}")]).output();
+        assert_eq!(String::from_utf8_lossy(&shown.unwrap().stdout), text, "{file}");
+    }
+    // It was frozen for the snapshot alone.
+    std::fs::write(world.data().join("cells").join(&cell).join("shared/go"), "").unwrap();
+    world.wait_for_state(issue, &cell, &["idle"]).await;
+    closed(&world, issue, &cell).await;
+    assert_eq!(world.file_on(&branch, "two.txt").await.as_deref(), Some("two\n"));
+    assert_eq!(world.file_on(&branch, "rest.txt").await.as_deref(), Some("rest\n"));
+    assert_eq!(branches(&world).await, [branch, "main".to_owned()]);
+    assert_eq!(world.pulls().await.len(), 1);
+    world.finish().await;
+}
