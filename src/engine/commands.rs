@@ -399,7 +399,6 @@ impl Desk<'_> {
             Command::Vote { .. } => not_yet("vote"),
             Command::Publish { .. } if !director => only_directors("publish"),
             Command::Publish { what: Publishable::Work, cell } => self.publish_again(cell.as_ref())?,
-            Command::Publish { what: Publishable::Checkpoint, .. } => not_yet("publish checkpoint"),
             Command::Publish { what, cell } => self.publish_file(what, cell.as_ref(), actor)?,
         })
     }

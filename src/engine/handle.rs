@@ -121,6 +121,10 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
                 let answer = Answer { items: vec![items], ..Answer::default() };
                 desk.publish(&Publication::Answer(answer), Some(&cell))?;
                 let mut facts = desk.facts(&cell)?;
+                if harvest.snapshot.is_some() {
+                    facts.checkpoint.clone_from(&harvest.snapshot);
+                    desk.put_facts(&cell, &facts)?;
+                }
                 let row = desk.cell(&cell)?.filter(|_| harvest.snapshot.is_some());
                 if let Some(row) = row.filter(|_| context.config.harvest.at_checkpoint) {
                     facts.harvest = Some(harvest);

@@ -359,6 +359,8 @@ pub struct Facts {
     pub branch: Option<String>,
     /// What was done, once it was read.
     pub harvest: Option<Harvest>,
+    /// Its last checkpoint.
+    pub checkpoint: Option<String>,
     /// Where its work went, once it was tried.
     pub published: Option<PublishedWork>,
     /// Whether the close log waits for that.

@@ -1,7 +1,7 @@
 //! The work leaves the cell: taken in at the end, then pushed and proposed.
 
 use super::Engine;
-use super::desk::name_of;
+use super::desk::{facts_of, name_of};
 use super::input::{Input, PublishedWork};
 use super::run::{Attempt, Ran, blocking, post};
 use crate::backend::{Harvest, WorkWanted};
@@ -167,7 +167,18 @@ pub async fn publish_file(
     let home = engine.roots.home(&cell);
     let home = if home.path.exists() { home } else { Home { path: engine.roots.graveyard.join(cell.as_str()) } };
     let asked = what.clone();
-    let read = blocking(move || read_publishable(&home, &asked)).await?;
+    let name = cell.to_string();
+    let facts = engine.store.read(move |tx| tx.cell(&name)).await?.map(|row| facts_of(&row.facts)).unwrap_or_default();
+    let work = engine.work_of(&cell, &row.mission);
+    let read = blocking(move || match (&asked, facts.checkpoint) {
+        (Publishable::Checkpoint, Some(hash)) => work
+            .archive(&hash, FILE_MAX)
+            .map(|bytes| (format!("checkpoint-{}.tgz", hash.chars().take(12).collect::<String>()), bytes))
+            .map_err(|e| e.to_string()),
+        (Publishable::Checkpoint, None) => Err("there is no checkpoint of it (`/checkpoint`)".to_owned()),
+        _ => read_publishable(&home, &asked),
+    })
+    .await?;
     let (name, bytes, words) = match read.and_then(|(name, bytes)| engine.pass_file(&name, bytes)) {
         Ok(file) => file,
         Err(why) => {

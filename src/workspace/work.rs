@@ -261,6 +261,26 @@ impl WorkRepository {
         run("commit-tree", &mut command).map(|commit| commit.trim().to_owned())
     }
 
+    /// A checkpoint as a packed archive, of at most `most` bytes.
+    ///
+    /// # Errors
+    /// Where there is no such checkpoint, or it is larger.
+    pub fn archive(&self, checkpoint: &str, most: u64) -> Result<Vec<u8>, GitError> {
+        let known = format!("refs/lazarus/checkpoints/{checkpoint}");
+        let file = self.path.join("checkpoint.tgz");
+        let made = run("archive", self.git().args(["archive", "--format=tgz", "-o"]).arg(&file).arg(&known))
+            .and_then(|_| std::fs::metadata(&file).map_err(GitError::io("looking at the archive")))
+            .and_then(|meta| {
+                if meta.len() > most {
+                    let words = format!("the archive is larger than {most} bytes");
+                    return Err(GitError::Git { what: "archive", words });
+                }
+                std::fs::read(&file).map_err(GitError::io("reading the archive"))
+            });
+        let _ = std::fs::remove_file(&file);
+        made
+    }
+
     /// Pushes `commit` to the branch `name` of the project, or to a name with
     /// a suffix where somebody else's work is on that. Nothing is ever forced;
     /// done already, nothing happens.

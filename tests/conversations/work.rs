@@ -444,6 +444,13 @@ async fn a_checkpoint_holds_everything_and_where_policy_says_so_the_work_so_far_
             std::process::Command::new("git").arg("-C").arg(&work).args(["show", &format!("{hash}:{file}")]).output();
         assert_eq!(String::from_utf8_lossy(&shown.unwrap().stdout), text, "{file}");
     }
+    world.director().comment(issue, "/publish checkpoint").await;
+    let packed = format!("checkpoint-{}.tgz", &hash[..12]);
+    world
+        .wait_until(&packed, issue, async || {
+            attached(&world, issue).await.iter().any(|(n, _)| *n == packed).then_some(())
+        })
+        .await;
     // It was frozen for the snapshot alone.
     std::fs::write(world.data().join("cells").join(&cell).join("shared/go"), "").unwrap();
     world.wait_for_state(issue, &cell, &["idle"]).await;
