@@ -396,7 +396,7 @@ impl ProcessBackend {
                 read: if namespaces {
                     vec!["/".into()]
                 } else {
-                    host_read_paths(&self.program, &[place("project"), place("work")])
+                    host_read_paths(&self.program, &[place("project"), place("work"), place("shared")])
                 },
                 write: vec![PathBuf::from("/dev/null"), own],
             },
