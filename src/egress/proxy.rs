@@ -334,7 +334,10 @@ impl Proxy {
         {
             return Err(Refused::new(Reason::Malformed, "CONNECT has no body"));
         }
-        let asked = request.uri().authority().map_or(Err(super::NameError::Empty), |a| Asked::parse(a.as_str(), None));
+        // The whole of what is asked for: `CONNECT http://host:443/` is none.
+        let uri = request.uri();
+        let authority = uri.authority().filter(|_| uri.scheme().is_none() && uri.path_and_query().is_none());
+        let asked = authority.map_or(Err(super::NameError::Empty), |a| Asked::parse(a.as_str(), None));
         let asked = asked.map_err(|why| Refused::For {
             reason: Reason::BadName,
             asked: None,

@@ -5,7 +5,7 @@
 use super::address::{AddressRange, Standing, canonical, standing};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::str::FromStr;
 
 /// Longest name, in bytes: RFC 1035, section 2.3.4, as text.
@@ -397,19 +397,15 @@ impl Rules {
     /// With the kind of address that it is.
     pub fn reachable(&self, address: IpAddr) -> Result<IpAddr, &'static str> {
         let address = canonical(address);
+        let in_range = || self.allow_addresses.iter().any(|range| range.contains(address));
         match standing(address) {
-            Standing::Everybodys if self.listed_alone(address) || !is_of_this_machine(address) => Ok(address),
-            Standing::Everybodys => Err("of this machine itself"),
-            Standing::Range(_) if self.allow_addresses.iter().any(|range| range.contains(address)) => {
-                // A wide range is the network, not the machine that we are on.
-                if self.listed_alone(address) || !is_of_this_machine(address) {
-                    Ok(address)
-                } else {
-                    Err("of this machine itself")
-                }
-            }
-            Standing::Alone(_) if self.listed_alone(address) => Ok(address),
-            Standing::Range(kind) | Standing::Alone(kind) | Standing::Never(kind) => Err(kind),
+            Standing::Never(kind) => Err(kind),
+            _ if self.listed_alone(address) => Ok(address),
+            Standing::Alone(kind) => Err(kind),
+            Standing::Range(kind) if !in_range() => Err(kind),
+            // An allowed range is the network, not the machine that we are on.
+            Standing::Range(_) | Standing::Everybodys if is_of_this_machine(address) => Err("of this machine itself"),
+            Standing::Range(_) | Standing::Everybodys => Ok(address),
         }
     }
 
@@ -418,10 +414,14 @@ impl Rules {
     }
 }
 
-/// Whether an interface of this machine has the address: only then can a
-/// socket be bound to it. What listens there may trust its neighbours.
+/// Whether an interface of this machine has the address: what listens there may
+/// trust its neighbours. To such an address, and to no other, the kernel goes
+/// from that address itself. To connect a UDP socket sends nothing.
 fn is_of_this_machine(address: IpAddr) -> bool {
-    std::net::UdpSocket::bind((address, 0)).is_ok()
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    UdpSocket::bind((any, 0))
+        .and_then(|socket| socket.connect((address, HTTP_PORT)).and_then(|()| socket.local_addr()))
+        .is_ok_and(|local| local.ip() == address)
 }
 
 #[cfg(test)]

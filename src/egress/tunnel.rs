@@ -194,7 +194,7 @@ impl Tunnel {
                 None => {}
             }
             if self.read_more(&self.client, &mut bytes).await? == 0 {
-                return self.send(&[], movement).await;
+                return Ok(());
             }
         }
     }
