@@ -22,6 +22,23 @@ impl Drop for Ending {
     }
 }
 
+/// Ends a process that is not a child, where its proxy still lives.
+struct EndingStray(rustix::process::Pid, std::path::PathBuf);
+
+impl EndingStray {
+    fn tell(&self) {
+        if lives(&self.1) {
+            let _ = rustix::process::kill_process(self.0, rustix::process::Signal::TERM);
+        }
+    }
+}
+
+impl Drop for EndingStray {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
+
 fn spec(directory: &Path) -> Spec {
     let root = rustix::process::geteuid().is_root();
     let mut rules = rules(&["host.example.org:22 plain"]);
@@ -168,4 +185,76 @@ fn by_hand_it_says_who_starts_it() {
         std::process::Command::new(LAZARUS).arg("cell-egress").stdin(std::process::Stdio::null()).output().unwrap();
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stdout).contains("the daemon starts this"), "{output:?}");
+}
+
+/// What the next test runs as a process of its own: starts a proxy, says where,
+/// and waits to be killed. Alone it does nothing.
+#[test]
+fn somebody_who_starts_a_proxy() {
+    let Some(directory) = std::env::var_os("EGRESS_TEST_STARTER") else { return };
+    let listener = StdListener::bind("127.0.0.1:0").unwrap();
+    let mut spec = spec(&Path::new(&directory).join("egress"));
+    let port = std::env::var("EGRESS_TEST_PORT").unwrap();
+    spec.rules.hosts = vec![format!("host.example.org:{port} plain").parse().unwrap()];
+    let proxy = start(Path::new(LAZARUS), &spec, listener.as_fd(), None).unwrap();
+    let told = format!("{} {} {}", proxy.id(), listener.local_addr().unwrap(), spec.token.expose());
+    std::fs::write(Path::new(&directory).join("new"), told).unwrap();
+    std::fs::rename(Path::new(&directory).join("new"), Path::new(&directory).join("told")).unwrap();
+    std::thread::sleep(CEILING);
+}
+
+#[test]
+fn its_tunnels_outlive_whoever_started_it() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("egress")).unwrap();
+    let host = StdListener::bind("127.0.0.1:0").unwrap();
+    let port = host.local_addr().unwrap().port();
+    let mut starter = Ending(
+        std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "process::somebody_who_starts_a_proxy"])
+            .env("EGRESS_TEST_STARTER", directory.path())
+            .env("EGRESS_TEST_PORT", port.to_string())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let told = directory.path().join("told");
+    until("nothing was started", || told.exists());
+    let told = std::fs::read_to_string(told).unwrap();
+    let [pid, at, token] = told.split(' ').collect::<Vec<_>>()[..] else { panic!("{told}") };
+    let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+    let stray = EndingStray(pid, directory.path().join("egress"));
+    let token = Token::parse(token).unwrap();
+    let pair = base64::prelude::BASE64_STANDARD.encode(format!("lazarus:{}", token.expose()));
+    let tunnel = || {
+        let mut stream = StdStream::connect(at).unwrap();
+        write!(stream, "CONNECT host.example.org:{port} HTTP/1.1\r\nProxy-Authorization: Basic {pair}\r\n\r\n")
+            .unwrap();
+        let (server, _) = host.accept().unwrap();
+        let (mut head, mut byte) = (vec![], [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        (stream, server)
+    };
+    let carries = |(stream, server): &mut (StdStream, StdStream)| {
+        let mut heard = [0; 2];
+        stream.write_all(b"to").unwrap();
+        server.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"to");
+        server.write_all(b"fr").unwrap();
+        stream.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"fr");
+    };
+    let mut before = tunnel();
+    carries(&mut before);
+
+    starter.0.kill().unwrap();
+    starter.0.wait().unwrap();
+    carries(&mut before);
+    carries(&mut tunnel());
+
+    stray.tell();
+    until("it does not end", || !lives(&directory.path().join("egress")));
 }
