@@ -17,6 +17,7 @@
 //! | [`gitea`] | the forge's API and webhooks: client, models, signatures |
 //! | [`backend`] | how a cell runs; today the `process` kind |
 //! | [`keeper`] | the small program that owns one cell's processes |
+//! | [`egress`] | the one way out of a cell: a proxy to named hosts, in a process of its own |
 //! | [`sandbox`] | one isolation step a function, and the probe of what this host can do |
 //! | [`workspace`] | homes, clones, the way of work out of a cell, safe paths, scrub |
 //! | [`agents`] | agent profiles as data, the built-in `scribe` |
@@ -28,6 +29,7 @@ pub mod cell;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod egress;
 pub mod engine;
 pub mod gitea;
 pub mod keeper;

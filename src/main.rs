@@ -1,5 +1,5 @@
 //! The binary: everything is in the library. What has to run before there is
-//! any thread (the cell's launcher, the probe) is recognised first.
+//! any thread (the cell's launcher, the probe, the egress proxy) is recognised first.
 
 fn main() -> std::process::ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -16,6 +16,10 @@ fn main() -> std::process::ExitCode {
             let wanted = arguments.next().unwrap_or_default();
             lazarus::cli::print_harvest(&wanted.to_string_lossy());
             std::process::ExitCode::SUCCESS
+        }
+        Some("cell-egress") => {
+            lazarus::sandbox::one_small_heap();
+            lazarus::egress::main()
         }
         Some("cell-worktree") => lazarus::workspace::in_worktree(arguments),
         _ => lazarus::cli::main(),

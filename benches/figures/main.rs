@@ -17,6 +17,7 @@
 
 mod cell_start;
 mod daemon;
+mod egress;
 mod forge;
 mod idle_cell;
 mod ingest;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Some("anchor-door") => return ended(ingest::anchor_door()),
+        Some("egress-host") => return ended(egress::host()),
         Some("load") => return ended(ingest::load(rest)),
         _ => {}
     }
@@ -110,6 +112,8 @@ fn measure(only: &[&str]) -> anyhow::Result<()> {
         "status",
         "clone_1gb",
         "harvest_1000",
+        "egress_throughput",
+        "egress_latency",
     ];
     if let Some(unknown) = only.iter().find(|o| !names.iter().any(|n| n.starts_with(**o))) {
         anyhow::bail!("`{unknown}` is no figure; there are {}", names.join(", "));
@@ -136,6 +140,9 @@ fn measure(only: &[&str]) -> anyhow::Result<()> {
     }
     if wanted("harvest_1000") {
         runtime()?.block_on(work::harvest(&mut report)).context("harvest_1000")?;
+    }
+    if wanted("egress_throughput") || wanted("egress_latency") {
+        egress::measure(&mut report).context("egress_throughput, egress_latency")?;
     }
     report.finish()
 }
