@@ -18,7 +18,7 @@ fn main() -> std::process::ExitCode {
             std::process::ExitCode::SUCCESS
         }
         Some("cell-egress") => {
-            lazarus::sandbox::one_small_heap();
+            lazarus::sandbox::few_heaps();
             lazarus::egress::main()
         }
         Some("cell-worktree") => lazarus::workspace::in_worktree(arguments),
