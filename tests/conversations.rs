@@ -17,10 +17,14 @@ mod command_line;
 mod crash;
 #[path = "conversations/door.rs"]
 mod door;
+#[path = "conversations/egress.rs"]
+mod egress;
 #[path = "conversations/hostile_work.rs"]
 mod hostile_work;
 #[path = "conversations/lifecycle.rs"]
 mod lifecycle;
+#[path = "conversations/limits.rs"]
+mod limits;
 #[path = "conversations/lossy.rs"]
 mod lossy;
 #[path = "conversations/main_job.rs"]

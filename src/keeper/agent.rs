@@ -1,10 +1,12 @@
 //! Starting one agent inside the cell: its own init, and its program.
 
+use super::launch::EGRESS_AT;
+use super::log::Log;
 use super::{LaunchSpec, StartAgent, View, Walls};
 use crate::sandbox::{
-    Filter, StepError, apply_filter, attach, become_user, clone_process, close_from, drop_capabilities,
-    drop_capability_bounds, hide, hide_proc, mount_proc, mount_tmpfs, no_new_privileges, not_dumpable, pick, read_only,
-    restrict_landlock, set_limits,
+    Filter, Group, Limits, StepError, apply_filter, attach, become_user, clone_process, close_from, drop_capabilities,
+    drop_capability_bounds, hide, hide_proc, keep_to_processors, mount_proc, mount_tmpfs, no_new_privileges,
+    not_dumpable, pick, read_only, restrict_landlock, set_limits,
 };
 use std::ffi::CString;
 use std::fs::File;
@@ -34,18 +36,12 @@ fn io_step(step: &str) -> impl FnOnce(io::Error) -> StepError {
 pub fn start(
     spec: &LaunchSpec,
     walls: Walls,
+    group: &Group,
     start: &StartAgent,
     run_dir: &File,
     filter: &Filter,
 ) -> Result<Started, StepError> {
-    use rustix::fs::{Mode, OFlags, openat};
-    let log: OwnedFd = openat(
-        run_dir,
-        format!("{}.log", start.agent),
-        OFlags::CREATE | OFlags::APPEND | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
-        Mode::from_raw_mode(0o600),
-    )
-    .map_err(|e| io_step("opening the agent's log")(e.into()))?;
+    let log = Log::open(run_dir, &start.agent, spec.log).map_err(io_step("opening the agent's log"))?;
     // Two pipes: the program's end, and what went wrong before `exec`. The
     // second closes by itself when `exec` succeeds.
     let (report, report_end) = io::pipe().map_err(io_step("making a pipe"))?;
@@ -55,7 +51,8 @@ pub fn start(
     if pid == 0 {
         drop((report, trouble));
         let mut trouble_end = trouble_end;
-        let status = match agent_init(spec, walls, start, filter, &log, report_end, &mut trouble_end) {
+        let kind = Kind { spec, walls, group, start, filter };
+        let status = match agent_init(kind, log, report_end, &mut trouble_end) {
             Ok(status) => status,
             Err(error) => {
                 let _ = write!(trouble_end, "-{error}");
@@ -82,17 +79,26 @@ pub fn start(
     Ok(Started { pid, report: File::from(OwnedFd::from(report)), applied })
 }
 
-/// The agent's own init: makes its view, starts the program, collects what it
-/// leaves behind. Its end is the end of everything in its PID namespace.
-fn agent_init(
-    spec: &LaunchSpec,
+/// What an agent is started as.
+#[derive(Clone, Copy)]
+struct Kind<'a> {
+    spec: &'a LaunchSpec,
     walls: Walls,
-    start: &StartAgent,
-    filter: &Filter,
-    log: &OwnedFd,
+    group: &'a Group,
+    start: &'a StartAgent,
+    filter: &'a Filter,
+}
+
+/// The agent's own init: makes its view, starts the program, writes its log,
+/// collects what it leaves behind. Its end is the end of everything in its PID
+/// namespace.
+fn agent_init(
+    kind: Kind<'_>,
+    mut log: Log,
     mut report: io::PipeWriter,
     trouble: &mut io::PipeWriter,
 ) -> Result<i32, StepError> {
+    let Kind { walls, start, .. } = kind;
     // SAFETY: resets what the keeper blocked and ignored; sets live through
     // the calls.
     unsafe {
@@ -110,39 +116,29 @@ fn agent_init(
     } else {
         end_with_parent();
     }
+    let (mut output, output_end) = io::pipe().map_err(io_step("making a pipe"))?;
     // SAFETY: as for any fork of a single-threaded process.
     let pid = clone_process(0)?;
     if pid == 0 {
-        drop(report);
-        let result = become_agent(spec, walls, start, filter, log, trouble);
+        drop((report, output));
+        let result = become_agent(kind, &output_end, trouble);
         if let Err(error) = result {
             let _ = write!(trouble, "-{error}");
         }
         // SAFETY: ends this process at once.
         unsafe { libc::_exit(127) };
     }
+    drop(output_end);
     // Only the program's own process may keep this open.
     close_pipe(trouble);
     close_streams();
-    // SAFETY: SIGTERM is for the program; it gets it by itself.
-    unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
-    loop {
-        let mut status = 0;
-        // SAFETY: waits for any child; status lives here.
-        let ended = unsafe { libc::waitpid(-1, &raw mut status, 0) };
-        if ended < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
-            continue;
-        }
-        if ended == pid || ended < 0 {
-            let line = if libc::WIFSIGNALED(status) {
-                format!("signal {}", libc::WTERMSIG(status))
-            } else {
-                format!("code {}", libc::WEXITSTATUS(status))
-            };
-            let _ = report.write_all(line.as_bytes());
-            break;
-        }
-    }
+    let status = write_log_until_end(pid, &mut output, &mut log)?;
+    let end = if libc::WIFSIGNALED(status) {
+        format!("signal {}", libc::WTERMSIG(status))
+    } else {
+        format!("code {}", libc::WEXITSTATUS(status))
+    };
+    let _ = report.write_all(format!("{end} {}", log.dropped()).as_bytes());
     if !walls.namespaces {
         // What the program left behind goes with it; orphans of it are the
         // keeper's by now and end with the cell.
@@ -152,6 +148,78 @@ fn agent_init(
         }
     }
     Ok(0)
+}
+
+/// Writes what the program prints, and collects orphans, until the program has
+/// ended. What it printed before that is in the log then. Returns its status.
+fn write_log_until_end(pid: libc::pid_t, output: &mut io::PipeReader, log: &mut Log) -> Result<i32, StepError> {
+    rustix::io::ioctl_fionbio(&*output, true).map_err(StepError::of("reading what the agent prints"))?;
+    // SAFETY: the sets live through the calls, the descriptor is ours. SIGTERM
+    // is for the program; it gets it by itself.
+    let children = unsafe {
+        libc::signal(libc::SIGTERM, libc::SIG_IGN);
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        if fd < 0 {
+            return Err(StepError::last("watching for the agent's end"));
+        }
+        File::from_raw_fd(fd)
+    };
+    let mut buffer = [0; 8 << 10];
+    let output_fd = output.as_raw_fd();
+    // Bytes; at the end what is in the pipe, at most.
+    let mut take = |most: usize| {
+        let mut taken = 0;
+        while taken < most {
+            match output.read(&mut buffer) {
+                Ok(0) => return false,
+                Ok(read) => {
+                    log.write(&buffer[..read]);
+                    taken += read;
+                }
+                Err(e) => return e.kind() == io::ErrorKind::WouldBlock,
+            }
+        }
+        true
+    };
+    let mut open = true;
+    loop {
+        let mut ended = None;
+        loop {
+            let mut status = 0;
+            // SAFETY: waits for any child without blocking; status lives here.
+            let child = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+            if child <= 0 {
+                break;
+            }
+            if child == pid {
+                ended = Some(status);
+            }
+        }
+        if let Some(status) = ended {
+            take(1 << 20);
+            return Ok(status);
+        }
+        let mut polled = [
+            libc::pollfd { fd: children.as_raw_fd(), events: libc::POLLIN, revents: 0 },
+            libc::pollfd { fd: if open { output_fd } else { -1 }, events: libc::POLLIN, revents: 0 },
+        ];
+        // SAFETY: the array lives through the call and its length is given.
+        unsafe { libc::poll(polled.as_mut_ptr(), 2, -1) };
+        if polled[0].revents != 0 {
+            // SAFETY: signalfd_siginfo is plain data, and this its size.
+            unsafe {
+                let mut info: libc::signalfd_siginfo = std::mem::zeroed();
+                libc::read(children.as_raw_fd(), (&raw mut info).cast(), std::mem::size_of_val(&info));
+            }
+        }
+        if polled[1].revents != 0 {
+            open = take(64 << 10);
+        }
+    }
 }
 
 fn close_pipe(pipe: &mut io::PipeWriter) {
@@ -199,14 +267,8 @@ fn own_view(start: &StartAgent) -> Result<(), StepError> {
 }
 
 /// From here on there is no way back: user, limits, Landlock, filter, program.
-fn become_agent(
-    spec: &LaunchSpec,
-    walls: Walls,
-    start: &StartAgent,
-    filter: &Filter,
-    log: &OwnedFd,
-    trouble: &mut io::PipeWriter,
-) -> Result<(), StepError> {
+fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeWriter) -> Result<(), StepError> {
+    let Kind { spec, walls, group, start, filter } = kind;
     let c = |text: &str| {
         CString::new(text).map_err(|_| StepError {
             step: "preparing the agent's arguments".to_owned(),
@@ -214,13 +276,22 @@ fn become_agent(
         })
     };
     let argv: Vec<CString> = start.argv.iter().map(|a| c(a)).collect::<Result<_, _>>()?;
+    // Only here does the token come into the cell.
+    let way_out = spec.egress.as_ref().map(|egress| egress.token.environment(EGRESS_AT)).unwrap_or_default();
+    let own = start.env.iter().filter(|(name, _)| !way_out.iter().any(|(n, _)| n == name));
     let env: Vec<CString> =
-        start.env.iter().map(|(name, value)| c(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
-    set_limits(spec.limits)?;
+        own.chain(&way_out).map(|(name, value)| c(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
+    set_limits(Limits { data: (!group.memory).then_some(spec.budget.memory), ..spec.limits })?;
+    if walls.pinned {
+        let pick = spec.cell.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        keep_to_processors(spec.budget.cpu.div_ceil(1000), pick)?;
+    }
     // The bounding set can only be emptied while there is the right to do so.
     drop_capability_bounds();
     if let Some(base) = spec.id_base {
         let id = if walls.namespaces { AGENT_ID } else { base + 1 };
+        // Its own, so that it can open `/dev/stdout` again.
+        std::os::unix::fs::fchown(output, Some(id), Some(id)).map_err(io_step("giving the agent its streams"))?;
         become_user(id, id)?;
     }
     if !walls.namespaces {
@@ -229,7 +300,7 @@ fn become_agent(
     std::env::set_current_dir(&start.cwd).map_err(io_step(&format!("entering {}", start.cwd.display())))?;
     let stdin = start.stdin.as_deref().unwrap_or(Path::new("/dev/null"));
     let stdin = File::open(stdin).map_err(io_step(&format!("opening {} as standard input", stdin.display())))?;
-    for (from, to) in [(stdin.as_raw_fd(), 0), (log.as_raw_fd(), 1), (log.as_raw_fd(), 2)] {
+    for (from, to) in [(stdin.as_raw_fd(), 0), (output.as_raw_fd(), 1), (output.as_raw_fd(), 2)] {
         // SAFETY: both descriptors are open.
         if unsafe { libc::dup2(from, to) } < 0 {
             return Err(StepError::last("connecting the agent's streams"));
@@ -299,15 +370,33 @@ fn exec(argv: &[CString], env: &[CString], names: &[(String, String)]) -> io::Er
     last
 }
 
+/// What an agent's init said of its program's end.
+#[derive(Clone, Copy)]
+pub struct Report {
+    /// Exit status.
+    pub code: Option<i32>,
+    /// Signal.
+    pub signal: Option<i32>,
+    /// Bytes of the log that are not kept.
+    pub dropped: u64,
+}
+
 /// Reads what an agent's init said of its program's end.
-pub fn parse_report(text: &str) -> Option<(Option<i32>, Option<i32>)> {
-    let (kind, number) = text.split_once(' ')?;
-    let number = number.parse().ok()?;
+pub fn parse_report(text: &str) -> Option<Report> {
+    let mut words = text.split(' ');
+    let (kind, number) = (words.next()?, words.next()?.parse().ok()?);
+    let dropped = words.next()?.parse().ok()?;
     match kind {
-        "code" => Some((Some(number), None)),
-        "signal" => Some((None, Some(number))),
+        "code" => Some(Report { code: Some(number), signal: None, dropped }),
+        "signal" => Some(Report { code: None, signal: Some(number), dropped }),
         _ => None,
     }
+}
+
+/// Every process of this PID namespace but its first.
+pub fn others() -> Vec<libc::pid_t> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return vec![] };
+    entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(|pid| *pid != 1).collect()
 }
 
 /// Every descendant of this process that `/proc` shows, children first.

@@ -1,6 +1,7 @@
 //! What daemon and keeper say to each other: JSON, one object a line.
 
-use crate::sandbox::{LandlockPaths, Limits};
+use crate::egress;
+use crate::sandbox::{Budget, Groups, LandlockPaths, Limits};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -12,11 +13,15 @@ pub struct Walls {
     pub namespaces: bool,
     /// Whether the cell stays in the host's network.
     pub host_network: bool,
+    /// Whether agents are kept to some processors, because no control group
+    /// limits their time.
+    pub pinned: bool,
 }
 
-/// Everything else that the launcher has to know, as one line on its standard input. It
-/// holds no secret: those travel over the control socket at an agent's start.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Everything else that the launcher has to know, as one line on its standard input. Of
+/// secrets it holds the token of the cell's egress proxy alone, and never lies
+/// in a file; others travel over the control socket at an agent's start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchSpec {
     /// The cell's name.
@@ -33,8 +38,28 @@ pub struct LaunchSpec {
     pub objects: Option<PathBuf>,
     /// Paths of the system to show read-only, besides the usual.
     pub read_paths: Vec<PathBuf>,
-    /// Limits on each agent.
+    /// Limits on each process.
     pub limits: Limits,
+    /// Where the cell gets a control group.
+    pub groups: Groups,
+    /// What all its processes may use together.
+    pub budget: Budget,
+    /// What its files may use together.
+    pub room: Room,
+    /// Most bytes of each agent's log that are kept.
+    pub log: u64,
+    /// The way out to named hosts, where it has one.
+    pub egress: Option<egress::Spec>,
+}
+
+/// What the files of a cell may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Room {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files and directories.
+    pub files: u64,
 }
 
 /// The first line that the launcher writes: the keeper's pid on the host.

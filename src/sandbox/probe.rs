@@ -2,8 +2,8 @@
 //! that a cell takes, in a process of its own, and says which failed and why.
 
 use super::{
-    LandlockPaths, StepError, apply_filter, become_user, build_root, clone_process, compile_filter, loopback_up,
-    no_new_privileges, pivot, private, restrict_landlock, write_id_maps,
+    Groups, LandlockPaths, StepError, apply_filter, become_user, build_root, clone_process, compile_filter,
+    loopback_up, no_new_privileges, pivot, private, restrict_landlock, write_id_maps,
 };
 use serde::{Deserialize, Serialize};
 use std::io::{Read as _, Write as _};
@@ -35,6 +35,9 @@ pub struct HostReport {
     /// Whether cells can get user ids of their own: as root, where this
     /// process's own user namespace has them.
     pub root: bool,
+    /// How memory, processes and processor time of a whole cell are limited.
+    #[serde(default)]
+    pub groups: Groups,
     /// What stands against `level_2`.
     pub missing: Vec<Missing>,
 }
@@ -54,6 +57,7 @@ pub fn probe() -> HostReport {
     let mut report = HostReport {
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         root: uid == 0 && has_ids_to_give(),
+        groups: Groups::detect(),
         ..HostReport::default()
     };
     let give = report.root;
@@ -95,7 +99,7 @@ pub fn probe() -> HostReport {
     }
     match in_child(0, give, uid, gid, || {
         no_new_privileges()?;
-        apply_filter(&compile_filter(super::Sockets::All)?)?;
+        apply_filter(&compile_filter(super::Sockets::All, false)?)?;
         Ok(String::new())
     }) {
         Ok(_) => report.seccomp = true,
