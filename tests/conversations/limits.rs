@@ -29,7 +29,7 @@ fn assert_met(log: &Comment, limit: &str) {
 async fn threat_19_bombs_meet_their_own_limits_and_nobody_else_notices() {
     let config = [
         agent("waiting", "", "while :; do sleep 1; done"),
-        agent("forks", "processes=20", "for i in $(seq 60); do sleep 20 & done; sleep 2"),
+        agent("forks", "processes=20", "exec timeout 4 bash -c 'for i in $(seq 60); do sleep 20 & done; sleep 2'"),
         agent("memory", "memory=48MiB", "head -c 300M /dev/zero | tail | cat; sleep 1"),
         agent("disk", "disk=64MiB", "i=0; while :; do i=$((i+1)); head -c 8M /dev/zero > big$i; sleep 0.05; done"),
         agent("files", "files=1500", "mkdir many; cd many; seq 4000 | xargs touch; sleep 60"),
