@@ -778,7 +778,8 @@ fn address_of_name(pair: &str) -> Option<(HostName, IpAddr)> {
 fn credentials(mut section: Section<'_>) -> BTreeMap<String, SecretSource> {
     let mut credentials = BTreeMap::new();
     for key in section.keys() {
-        let name = ["_file", "_env", "_credential"].iter().find_map(|way| key.strip_suffix(way)).unwrap_or(&key);
+        let name =
+            ["_file", "_env", "_credential", "_command"].iter().find_map(|way| key.strip_suffix(way)).unwrap_or(&key);
         if credentials.contains_key(name) {
             continue;
         }
