@@ -49,6 +49,7 @@ fn launch(place: &Path, cell: &CellId, slot: u32, namespaces: bool) -> anyhow::R
         id_base,
         objects: None,
         read_paths: vec![],
+        bwrap: None,
         limits: Limits { open_files: 1024, file_size: 4 << 30, processes: None, data: None },
         groups: Groups::detect(),
         budget: Budget { memory: 2 << 30, processes: 512, cpu: 2000 },
@@ -63,7 +64,7 @@ fn launch(place: &Path, cell: &CellId, slot: u32, namespaces: bool) -> anyhow::R
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
-    let walls = Walls { namespaces, host_network: !namespaces, pinned: false };
+    let walls = Walls { namespaces, bwrap: false, host_network: !namespaces, pinned: false };
     let order = format!("{}\n{}\n", serde_json::to_string(&walls)?, serde_json::to_string(&spec)?);
     launcher.stdin.take().context("the launcher has no input")?.write_all(order.as_bytes())?;
     let stdout = launcher.stdout.take().context("the launcher has no output")?;

@@ -200,14 +200,16 @@ impl ProcessBackend {
 
     async fn launch(&self, plan: &Plan) -> Result<Running, BackendError> {
         let (level, missing) = self.level_for(plan.isolation).await?;
-        let namespaces = level == Isolation::Level2;
+        let report = self.report().await?;
+        let namespaces = report.namespaces && level == Isolation::Level2;
+        let bwrap = report.bwrap.clone().filter(|_| level == Isolation::Level2 && !namespaces);
         if plan.network == Network::Proxy && !namespaces {
             return Err(BackendError::Start(format!(
-                "named hosts need a network namespace, which this host does not give: {}; ask for no network",
+                "named hosts need a network namespace of our own making, which this host does not give: {}; ask for \
+                 no network",
                 missing.join("; ")
             )));
         }
-        let report = self.report().await?;
         let id_base = report.root.then_some((i64::from(FIRST_ID) + plan.slot * IDS_A_CELL) as u32);
         let groups = report.groups.clone();
         let run_dir = self.run_dir(&plan.cell);
@@ -216,7 +218,7 @@ impl ProcessBackend {
             Groups::V2 { .. } | Groups::Systemd { .. } => false,
             Groups::None { .. } => true,
         };
-        let walls = Walls { namespaces, host_network: plan.network == Network::Host, pinned };
+        let walls = Walls { namespaces, bwrap: bwrap.is_some(), host_network: plan.network == Network::Host, pinned };
         let egress = if plan.network == Network::Proxy {
             Some(egress::Spec {
                 cell: plan.cell.to_string(),
@@ -237,6 +239,7 @@ impl ProcessBackend {
             id_base,
             objects: plan.objects.clone(),
             read_paths: plan.read_paths.clone(),
+            bwrap,
             limits: Limits {
                 open_files: plan.open_files,
                 file_size: plan.room.bytes,
@@ -260,7 +263,7 @@ impl ProcessBackend {
         self.keep_a_spare(walls);
         let (_, applied, _) = connected?;
         let mut running = Running { isolation: Some(level), applied, missing: vec![], pid: Some(pid) };
-        if !namespaces {
+        if level < Isolation::Level2 {
             running.missing = missing;
             running
                 .applied
@@ -308,7 +311,7 @@ impl ProcessBackend {
             .map_err(|_| BackendError::Gone)?
             .map_err(BackendError::io("listening to the cell's keeper"))?
             .ok_or(BackendError::Gone)?;
-        let Ok(Event::Hello { cell: named, namespaces, applied, agents }) = serde_json::from_str(&first) else {
+        let Ok(Event::Hello { cell: named, walled, applied, agents }) = serde_json::from_str(&first) else {
             return Err(BackendError::Start("the keeper did not say who it is".to_owned()));
         };
         if named != cell.as_str() {
@@ -318,7 +321,7 @@ impl ProcessBackend {
         let (states, agents_seen) = watch::channel(Some(agents.clone()));
         let running = known.unwrap_or_default();
         // What the keeper has, not what this host gives now.
-        let level = if namespaces { Isolation::Level2 } else { Isolation::Level1 };
+        let level = if walled { Isolation::Level2 } else { Isolation::Level1 };
         let running = Running { applied: applied.clone(), isolation: Some(level), ..running };
         let keeper = Arc::new(Keeper { orders, agents: agents_seen, running: running.clone() });
         self.keepers.lock().unwrap_or_else(PoisonError::into_inner).insert(cell.clone(), Arc::clone(&keeper));
@@ -400,12 +403,12 @@ impl ProcessBackend {
     async fn hand_out(&self, plan: &Plan, wanted: WorkWanted, run: u32) -> HandedOut {
         let unknown = |why: String| HandedOut { unknown: Some(why), ..HandedOut::default() };
         let Some(keeper) = self.keeper(&plan.cell) else { return unknown("the cell's keeper is gone".to_owned()) };
-        let namespaces = keeper.running.isolation.is_none_or(|l| l == Isolation::Level2);
+        let walled = keeper.running.isolation.is_none_or(|l| l == Isolation::Level2);
         let home = &plan.home;
-        let place = |inside: &str| if namespaces { PathBuf::from("/cell").join(inside) } else { home.join(inside) };
+        let place = |inside: &str| if walled { PathBuf::from("/cell").join(inside) } else { home.join(inside) };
         let own = place("home").join(HARVESTER);
         let log = self.run_dir(&plan.cell).join("keeper").join(format!("{HARVESTER}.log"));
-        let program = if namespaces { PathBuf::from("/run/lazarus/lazarus") } else { self.program.clone() };
+        let program = if walled { PathBuf::from("/run/lazarus/lazarus") } else { self.program.clone() };
         let order = Wanted {
             base: wanted.base,
             pack_max: wanted.pack_max,
@@ -431,7 +434,7 @@ impl ProcessBackend {
             cwd: place("project"),
             view: View::Observe,
             paths: LandlockPaths {
-                read: if namespaces {
+                read: if walled {
                     vec!["/".into()]
                 } else {
                     host_read_paths(&self.program, &[place("project"), place("work"), place("shared")])

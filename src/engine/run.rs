@@ -6,7 +6,7 @@ use super::input::{Effect, Facts, Input, LabelEvent};
 use super::work::{Order, publish_file, push, repository_of};
 use super::{Engine, desk};
 use crate::agents::InvocationContext;
-use crate::backend::{Backend as _, BackendError, Harvest, Plan, WorkWanted, host_read_paths};
+use crate::backend::{Backend as _, BackendError, Harvest, Plan, Running, WorkWanted, host_read_paths};
 use crate::cell::{AgentRun, Cell, CellId, Effect as CellEffect, Isolation, Role, State};
 use crate::gitea::event::RepoRef;
 use crate::gitea::{Forge, ForgeError, Repository};
@@ -586,6 +586,7 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &
         Err(error) => return Err(Attempt::Again { why: error.to_string(), after: None }),
     };
     let words = format!("{}#{}", repository.reference().full_name(), mission.number);
+    home.write_record("spawn.log", spawn_record(cell, &words, &commit, &running).as_bytes())?;
     let facts = Facts { commit: Some(commit.clone()), running: Some(running.clone()), ..Facts::default() };
     for run in runs {
         let told: Vec<&str> = cell.spec.task.iter().map(String::as_str).collect();
@@ -594,6 +595,19 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &
         }
     }
     Ok(Input::Started { cell: cell.id.clone(), runs: runs.to_vec(), running, commit, branch, planted })
+}
+
+/// What a cell was started as, for its own records.
+fn spawn_record(cell: &Cell, mission: &str, commit: &str, running: &Running) -> String {
+    let level = running.isolation.map_or_else(|| "unknown".to_owned(), |level| level.to_string());
+    let (id, network) = (&cell.id, cell.spec.network);
+    let mut text = format!("cell {id} of {mission}, commit {commit}\nisolation {level}, network {network}\n");
+    for line in running.applied.iter().chain(running.missing.iter()) {
+        text.push_str("- ");
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
 }
 
 /// Makes a cell's home and the clone in it, from nothing. The inner error is

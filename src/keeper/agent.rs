@@ -2,17 +2,20 @@
 
 use super::launch::EGRESS_AT;
 use super::log::Log;
+use super::protocol::Enter;
 use super::{LaunchSpec, StartAgent, View, Walls};
 use crate::sandbox::{
-    Filter, Group, Limits, StepError, apply_filter, attach, become_user, clone_process, close_from, drop_capabilities,
-    drop_capability_bounds, hide, hide_proc, keep_to_processors, mount_proc, mount_tmpfs, no_new_privileges,
-    not_dumpable, pick, read_only, restrict_landlock, set_limits,
+    Filter, Group, LandlockPaths, Limits, Sockets, StepError, apply_filter, attach, become_user, bwrap_arguments,
+    clone_process, close_from, compile_filter, drop_capabilities, drop_capability_bounds, hide, hide_proc, in_memory,
+    keep_to_processors, mount_proc, mount_tmpfs, no_new_privileges, not_dumpable, pick, read_only, restrict_landlock,
+    set_limits,
 };
+use crate::workspace::OBJECTS_IN_CELL;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The id of agents inside a cell.
 const AGENT_ID: u32 = 1000;
@@ -65,6 +68,9 @@ pub fn start(
     drop((report_end, trouble_end));
     let mut said = String::new();
     trouble.read_to_string(&mut said).map_err(io_step("waiting for the agent's start"))?;
+    if walls.bwrap && said.is_empty() {
+        said = format!("-bwrap ended before the agent could begin; the log of {} says why", start.agent);
+    }
     if let Some((steps, why)) = said.split_once('-') {
         let _ = steps;
         let mut status = 0;
@@ -266,7 +272,7 @@ fn own_view(start: &StartAgent) -> Result<(), StepError> {
     read_only(Path::new("/"), false)
 }
 
-/// From here on there is no way back: user, limits, Landlock, filter, program.
+/// User, limits, streams; then the walls of `bwrap`, or the last steps.
 fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeWriter) -> Result<(), StepError> {
     let Kind { spec, walls, group, start, filter } = kind;
     let c = |text: &str| {
@@ -297,24 +303,107 @@ fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeW
     if !walls.namespaces {
         end_with_parent();
     }
-    std::env::set_current_dir(&start.cwd).map_err(io_step(&format!("entering {}", start.cwd.display())))?;
     let stdin = start.stdin.as_deref().unwrap_or(Path::new("/dev/null"));
-    let stdin = File::open(stdin).map_err(io_step(&format!("opening {} as standard input", stdin.display())))?;
+    // The only place that is named as the agent sees it and opened before it does.
+    let stdin = match stdin.strip_prefix("/cell") {
+        Ok(below) if walls.bwrap => spec.home.join(below),
+        _ => stdin.to_owned(),
+    };
+    let stdin = File::open(&stdin).map_err(io_step(&format!("opening {} as standard input", stdin.display())))?;
     for (from, to) in [(stdin.as_raw_fd(), 0), (output.as_raw_fd(), 1), (output.as_raw_fd(), 2)] {
         // SAFETY: both descriptors are open.
         if unsafe { libc::dup2(from, to) } < 0 {
             return Err(StepError::last("connecting the agent's streams"));
         }
     }
+    std::mem::forget(stdin);
+    // SAFETY: integers alone.
+    unsafe { libc::umask(0o022) };
+    let path = start.env.iter().find(|(n, _)| n == "PATH").map(|(_, v)| v.as_str());
+    if let Some(bwrap) = &spec.bwrap {
+        return become_bwrap(kind, bwrap, &env, trouble);
+    }
+    std::env::set_current_dir(&start.cwd).map_err(io_step(&format!("entering {}", start.cwd.display())))?;
+    last_steps(&start.paths, walls, filter, trouble, || exec(&argv, &env, path))
+}
+
+/// Has `bwrap` make this agent's walls, and the rest of the way walked in them.
+fn become_bwrap(kind: Kind<'_>, bwrap: &Path, env: &[CString], trouble: &mut io::PipeWriter) -> Result<(), StepError> {
+    let Kind { spec, walls, start, .. } = kind;
+    let work = start.view == View::Work;
+    let mut binds = vec![
+        (spec.home.join(".lazarus"), "/cell/.lazarus".into(), false),
+        (spec.home.join("project"), "/cell/project".into(), work),
+        (spec.home.join("work"), "/cell/work".into(), work),
+        (spec.home.join("shared"), "/cell/shared".into(), work),
+        (spec.home.join("home").join(&start.agent), Path::new("/cell/home").join(&start.agent), true),
+        (spec.program.clone(), PathBuf::from("/run/lazarus/lazarus"), false),
+    ];
+    if let Some(objects) = &spec.objects {
+        binds.push((objects.clone(), OBJECTS_IN_CELL.into(), false));
+    }
+    let (mut words, open) = bwrap_arguments(&binds, &spec.read_paths, walls.host_network)?;
+    let enter = Enter { argv: start.argv.clone(), cwd: start.cwd.clone(), paths: start.paths.clone(), walls };
+    let enter = in_memory(&serde_json::to_string(&enter).unwrap_or_default())?;
+    let said = trouble.as_raw_fd();
+    words.extend(["--", "/run/lazarus/lazarus", "cell-enter"].map(str::to_owned));
+    words.extend([enter.as_raw_fd().to_string(), said.to_string()]);
+    // SAFETY: the descriptor is ours; it is to stay open for `cell-enter`.
+    unsafe { libc::fcntl(said, libc::F_SETFD, 0) };
+    let argv: Vec<CString> =
+        std::iter::once(bwrap.display().to_string()).chain(words).filter_map(|word| CString::new(word).ok()).collect();
+    let error = exec(&argv, env, None);
+    drop(open);
+    Err(StepError { step: format!("running {}", bwrap.display()), source: error })
+}
+
+/// `lazarus cell-enter WHAT SAY`: numbers of descriptors, of what is to be done
+/// and of where trouble is said. Returns only if it failed.
+pub fn enter(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> i32 {
+    let mut number = || arguments.next().and_then(|a| a.to_str()?.parse::<i32>().ok()).filter(|n| *n > 2);
+    let (Some(what), Some(say)) = (number(), number()) else { return 2 };
+    // SAFETY: whoever started this opened both for it, and nothing else uses them.
+    let (mut what, mut trouble) = unsafe { (File::from_raw_fd(what), io::PipeWriter::from(OwnedFd::from_raw_fd(say))) };
+    let mut result = || -> Result<(), StepError> {
+        let mut text = String::new();
+        what.read_to_string(&mut text).map_err(io_step("reading what to enter"))?;
+        let Enter { argv, cwd, paths, walls } =
+            serde_json::from_str(&text).map_err(|e| io_step("reading what to enter")(io::Error::other(e)))?;
+        let filter = compile_filter(if walls.host_network { Sockets::Internet } else { Sockets::All }, walls.pinned)?;
+        let words =
+            |list: Vec<String>| -> Vec<CString> { list.into_iter().filter_map(|w| CString::new(w).ok()).collect() };
+        let env = std::env::vars_os().filter_map(|(name, value)| {
+            let pair = [name.as_encoded_bytes(), b"=", value.as_encoded_bytes()].concat();
+            CString::new(pair).ok()
+        });
+        let (argv, env) = (words(argv), env.collect::<Vec<_>>());
+        let path = std::env::var("PATH").ok();
+        std::env::set_current_dir(&cwd).map_err(io_step(&format!("entering {}", cwd.display())))?;
+        last_steps(&paths, walls, &filter, &mut trouble, || exec(&argv, &env, path.as_deref()))
+    };
+    if let Err(error) = result() {
+        let _ = write!(trouble, "-{error}");
+    }
+    127
+}
+
+/// From here on there is no way back: capabilities, Landlock, filter, program.
+fn last_steps(
+    paths: &LandlockPaths,
+    walls: Walls,
+    filter: &Filter,
+    trouble: &mut io::PipeWriter,
+    exec: impl FnOnce() -> io::Error,
+) -> Result<(), StepError> {
     drop_capabilities()?;
     no_new_privileges()?;
-    let landlock = restrict_landlock(&start.paths)?;
+    let landlock = restrict_landlock(paths)?;
     match landlock {
         Some(how) => {
             let _ = writeln!(trouble, "Landlock ({how})");
         }
         // Namespaces without Landlock would be less than `level_2` promises.
-        None if walls.namespaces => {
+        None if walls.namespaces || walls.bwrap => {
             return Err(StepError {
                 step: "restricting by Landlock".to_owned(),
                 source: io::Error::other("the kernel does not offer it"),
@@ -322,30 +411,31 @@ fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeW
         }
         None => {}
     }
-    // SAFETY: integers alone.
-    unsafe { libc::umask(0o022) };
     // The pipe for trouble is kept open to say so if exec fails; it closes
     // itself when exec succeeds. Everything else goes.
-    std::mem::forget(stdin);
     let keep = trouble.as_raw_fd();
-    if keep != 3 {
-        // SAFETY: both descriptors are ours; 3 is not used after this.
-        unsafe { libc::dup3(keep, 3, libc::O_CLOEXEC) };
+    // SAFETY: both descriptors are ours; 3 is not used after this.
+    unsafe {
+        if keep == 3 {
+            libc::fcntl(keep, libc::F_SETFD, libc::FD_CLOEXEC);
+        } else {
+            libc::dup3(keep, 3, libc::O_CLOEXEC);
+        }
     }
     close_from(4);
-    // SAFETY: descriptor 3 is the pipe, from the line above.
+    // SAFETY: descriptor 3 is the pipe, from the lines above.
     let mut trouble = std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(3) });
     if let Err(error) = apply_filter(filter) {
         let _ = write!(trouble, "-{error}");
         return Ok(());
     }
-    let error = exec(&argv, &env, &start.env);
-    let _ = write!(trouble, "-running `{}`: {error}", start.argv.first().map_or("", String::as_str));
+    let error = exec();
+    let _ = write!(trouble, "-running the agent's program: {error}");
     Ok(())
 }
 
 /// `execve` along the agent's own PATH. Returns only if it failed.
-fn exec(argv: &[CString], env: &[CString], names: &[(String, String)]) -> io::Error {
+fn exec(argv: &[CString], env: &[CString], path: Option<&str>) -> io::Error {
     let Some(program) = argv.first() else { return io::Error::other("there is no program to run") };
     let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
         list.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
@@ -355,8 +445,7 @@ fn exec(argv: &[CString], env: &[CString], names: &[(String, String)]) -> io::Er
     let candidates: Vec<CString> = if name.contains('/') {
         vec![program.clone()]
     } else {
-        let path = names.iter().find(|(n, _)| n == "PATH").map_or("/usr/bin:/bin", |(_, v)| v.as_str());
-        path.split(':').filter_map(|d| CString::new(format!("{d}/{name}")).ok()).collect()
+        path.unwrap_or("/usr/bin:/bin").split(':').filter_map(|d| CString::new(format!("{d}/{name}")).ok()).collect()
     };
     let mut last = io::Error::from_raw_os_error(libc::ENOENT);
     for candidate in candidates {

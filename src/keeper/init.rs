@@ -54,7 +54,9 @@ impl Prepared {
     pub fn new(walls: Walls) -> Result<Self, StepError> {
         let mut applied = vec![];
         let network = match walls {
-            Walls { namespaces: true, host_network: false, .. } => "a network namespace with loopback alone",
+            Walls { host_network: false, namespaces, bwrap, .. } if namespaces || bwrap => {
+                "a network namespace with loopback alone"
+            }
             Walls { host_network: true, .. } => "the host's network, as policy says",
             Walls { .. } => "no sockets at all, as there is no network namespace to keep them in",
         };
@@ -66,11 +68,15 @@ impl Prepared {
             applied.push("user, mount, PID, IPC, UTS and cgroup namespaces; a root of its own".to_owned());
         } else {
             subreaper()?;
+            if walls.bwrap {
+                applied
+                    .push("user, mount, PID, IPC, UTS and cgroup namespaces for each agent, made by bwrap".to_owned());
+            }
         }
         applied.push(network.to_owned());
         let filter = compile_filter(
             match walls {
-                Walls { namespaces: true, .. } => Sockets::All,
+                Walls { namespaces, bwrap, .. } if namespaces || bwrap => Sockets::All,
                 Walls { host_network: true, .. } => Sockets::Internet,
                 _ => Sockets::None,
             },
@@ -128,7 +134,10 @@ impl Keeper {
             pivot(&root)?;
         }
         applied.push("non-dumpable first process".to_owned());
-        no_new_privileges()?;
+        if !walls.bwrap {
+            // There a setuid program makes the walls, and does this itself.
+            no_new_privileges()?;
+        }
         applied.push("no_new_privs, no capabilities".to_owned());
         if let Some(egress) = &spec.egress {
             applied.push(format!("a proxy to named hosts at {EGRESS_AT}: {}", egress.rules.words()));
@@ -350,7 +359,7 @@ impl Keeper {
             let mut client = Client { stream, reader: BufReader::new(reader) };
             let hello = Event::Hello {
                 cell: self.spec.cell.clone(),
-                namespaces: self.walls.namespaces,
+                walled: self.walls.namespaces || self.walls.bwrap,
                 applied: self.applied.clone(),
                 agents: self.agents.iter().map(|a| a.state.clone()).collect(),
             };

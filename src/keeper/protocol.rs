@@ -9,8 +9,10 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Walls {
-    /// Whether to make namespaces (`level_2`) or not (`level_1`).
+    /// Whether to make namespaces (`level_2`) or not (`level_1`, or bwrap's).
     pub namespaces: bool,
+    /// Whether each agent gets walls by `bwrap` instead.
+    pub bwrap: bool,
     /// Whether the cell stays in the host's network.
     pub host_network: bool,
     /// Whether agents are kept to some processors, because no control group
@@ -38,6 +40,8 @@ pub struct LaunchSpec {
     pub objects: Option<PathBuf>,
     /// Paths of the system to show read-only, besides the usual.
     pub read_paths: Vec<PathBuf>,
+    /// The file of `bwrap`, where that makes the walls.
+    pub bwrap: Option<PathBuf>,
     /// Limits on each process.
     pub limits: Limits,
     /// Where the cell gets a control group.
@@ -82,6 +86,20 @@ pub enum Ready {
         /// Which, and why.
         why: String,
     },
+}
+
+/// What is still to be done once `bwrap` made an agent's walls, by
+/// `lazarus cell-enter` in them.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Enter {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Where it starts.
+    pub cwd: PathBuf,
+    /// What it may touch.
+    pub paths: LandlockPaths,
+    /// The walls that it is in.
+    pub walls: Walls,
 }
 
 /// What an agent sees of the project and of shared files.
@@ -180,8 +198,8 @@ pub enum Event {
     Hello {
         /// The cell.
         cell: String,
-        /// Whether it has namespaces of its own.
-        namespaces: bool,
+        /// Whether its agents are in namespaces of their own.
+        walled: bool,
         /// Steps of isolation that were taken, in words.
         applied: Vec<String>,
         /// Every run so far, the last of each agent.

@@ -7,12 +7,14 @@
 
 #![allow(unsafe_code, reason = "system calls that no safe wrapper offers; one a block, each with its reason")]
 
+mod bwrap;
 mod cgroup;
 mod filter;
 mod mounts;
 mod probe;
 mod steps;
 
+pub use bwrap::{arguments as bwrap_arguments, in_memory};
 pub use cgroup::{Budget, Group, Groups, settle as settle_groups};
 pub use filter::{Filter, Sockets, apply as apply_filter, compile as compile_filter};
 pub use mounts::{Tree, attach, build_root, hide, hide_proc, mount_proc, mount_tmpfs, pick, pivot, private, read_only};

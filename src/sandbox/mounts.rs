@@ -158,10 +158,10 @@ fn attach_over(source: &Path, target: &Path) -> Result<(), StepError> {
 const EMPTY: &str = "/run/empty";
 /// What a cell sees of the system, read-only, where the host has it. `/etc`
 /// is not among them: the cell gets one of its own.
-const SYSTEM: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt"];
+pub(super) const SYSTEM: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt"];
 /// Files and directories of `/etc` without which programs do not run, none of
 /// which holds a secret.
-const ETC: [&str; 14] = [
+pub(super) const ETC: [&str; 14] = [
     "alternatives",
     "ca-certificates",
     "ssl/certs",
@@ -178,6 +178,23 @@ const ETC: [&str; 14] = [
     "services",
 ];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// Files of `/etc` that are the cell's own; its agents are user `uid` in it.
+pub(super) fn account_files(uid: u32, gid: u32) -> [(&'static str, String); 5] {
+    [
+        (
+            "passwd",
+            format!(
+                "root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:{uid}:{gid}:agent:/cell/home:/bin/sh\n\
+                 nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
+            ),
+        ),
+        ("group", format!("root:x:0:\nagent:x:{gid}:\nnogroup:x:65534:\n")),
+        ("hosts", "127.0.0.1 localhost cell\n::1 localhost\n".to_owned()),
+        ("hostname", "cell\n".to_owned()),
+        ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n".to_owned()),
+    ]
+}
 
 enum Piece {
     Tree(Tree, PathBuf, bool),
@@ -264,16 +281,7 @@ pub fn build_root(
     let options = c"newinstance,ptmxmode=0666,mode=620";
     mount("devpts", inside(Path::new("/dev/pts")), "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, Some(options))
         .map_err(StepError::of("making the cell's own terminals"))?;
-    for (file, text) in [
-        (
-            "passwd",
-            "root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:1000:1000:agent:/cell/home:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
-        ),
-        ("group", "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n"),
-        ("hosts", "127.0.0.1 localhost cell\n::1 localhost\n"),
-        ("hostname", "cell\n"),
-        ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
-    ] {
+    for (file, text) in account_files(1000, 1000) {
         std::fs::write(inside(Path::new("/etc")).join(file), text)
             .map_err(|source| StepError { step: format!("writing /etc/{file} of the cell"), source })?;
     }

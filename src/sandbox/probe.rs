@@ -26,6 +26,9 @@ pub struct HostReport {
     /// Whether user, mount, PID, IPC, UTS, network and cgroup namespaces with a
     /// root of their own can be had.
     pub namespaces: bool,
+    /// Where not: `bwrap`, where that makes walls for this user.
+    #[serde(default)]
+    pub bwrap: Option<PathBuf>,
     /// `full` or `partial`; `None` without Landlock.
     pub landlock: Option<String>,
     /// Whether system calls can be filtered.
@@ -43,9 +46,35 @@ pub struct HostReport {
 }
 
 impl HostReport {
+    /// The rungs of the ladder, from the top to the one that cells stand on, in
+    /// words.
+    pub fn ladder(&self) -> Vec<String> {
+        let missing = |what: &str| self.missing.iter().find(|m| m.what == what).map_or("", |m| m.why.as_str());
+        let with = |walls: &str| {
+            if self.level_2() {
+                format!("{walls}, Landlock ({}), seccomp: level_2", self.landlock.as_deref().unwrap_or("none"))
+            } else {
+                format!("{walls}, but not Landlock and seccomp beside them")
+            }
+        };
+        if self.namespaces {
+            return vec![with("namespaces of our own")];
+        }
+        let mut rungs = vec![format!("not namespaces of our own: {}", missing("namespaces"))];
+        if self.bwrap.is_some() {
+            rungs.push(with("namespaces by bwrap"));
+            return rungs;
+        }
+        rungs.push(format!("not namespaces by bwrap: {}", missing("walls by bwrap")));
+        let landlock = self.landlock.as_deref().map_or("no Landlock".to_owned(), |l| format!("Landlock ({l})"));
+        let seccomp = if self.seccomp { "seccomp" } else { "no seccomp" };
+        rungs.push(format!("{landlock} and {seccomp} alone: level_1"));
+        rungs
+    }
+
     /// Whether `level_2` can be had.
     pub fn level_2(&self) -> bool {
-        self.namespaces && self.landlock.is_some() && self.seccomp
+        (self.namespaces || self.bwrap.is_some()) && self.landlock.is_some() && self.seccomp
     }
 }
 
@@ -81,7 +110,18 @@ pub fn probe() -> HostReport {
         },
     ) {
         Ok(_) => report.namespaces = true,
-        Err(why) => report.missing.push(Missing { hint: namespaces_hint(&why), what: "namespaces".into(), why }),
+        Err(why) => {
+            report.missing.push(Missing { hint: namespaces_hint(&why), what: "namespaces".into(), why });
+            match super::bwrap::probe() {
+                Ok(program) => report.bwrap = Some(program),
+                Err(why) => report.missing.push(Missing {
+                    what: "walls by bwrap".into(),
+                    why,
+                    hint: "give this program the right to make namespaces, or install bubblewrap where it has it"
+                        .into(),
+                }),
+            }
+        }
     }
     match in_child(0, give, uid, gid, || {
         no_new_privileges()?;
