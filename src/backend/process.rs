@@ -7,7 +7,7 @@ use crate::keeper::{
     AgentState, EGRESS_PID, Event, ExitRecord, GROUP, LIMITS_MET, LaunchSpec, LimitsMet, Order, Ready, StartAgent,
     View, Walls,
 };
-use crate::sandbox::{FIRST_ID, Group, Groups, HostReport, LandlockPaths, Limits, settle_groups};
+use crate::sandbox::{FIRST_ID, Group, Groups, HostReport, LandlockPaths, Limits, quota, settle_groups};
 use crate::workspace::{HandedOut, Home, Wanted};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -137,11 +137,16 @@ impl ProcessBackend {
         self.run_root.join(cell.as_str())
     }
 
+    /// The first of a cell's ids, where this process is root.
+    async fn id_base(&self, slot: i64) -> Option<u32> {
+        let root = self.report().await.is_ok_and(|r| r.root);
+        root.then_some((i64::from(FIRST_ID) + slot * IDS_A_CELL) as u32)
+    }
+
     /// The user that a cell's agents run as, where this process is root; else
     /// they run as this user.
     pub async fn agents_uid(&self, slot: i64) -> Option<u32> {
-        let root = self.report().await.is_ok_and(|r| r.root);
-        root.then_some((i64::from(FIRST_ID) + slot * IDS_A_CELL + 1) as u32)
+        Some(self.id_base(slot).await? + 1)
     }
 
     /// Says that an agent could not even be started.
@@ -210,7 +215,7 @@ impl ProcessBackend {
                 missing.join("; ")
             )));
         }
-        let id_base = report.root.then_some((i64::from(FIRST_ID) + plan.slot * IDS_A_CELL) as u32);
+        let id_base = self.id_base(plan.slot).await;
         let groups = report.groups.clone();
         let run_dir = self.run_dir(&plan.cell);
         let pinned = match &groups {
@@ -250,12 +255,13 @@ impl ProcessBackend {
             groups,
             budget: plan.budget,
             room: plan.room,
+            quota: false,
             log: plan.log,
             egress,
         };
         let (program, run_root) = (self.program.clone(), self.run_root.clone());
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take_if(|spare| spare.walls == walls);
-        let pid = tokio::task::spawn_blocking(move || prepare_and_launch(&program, &run_root, spare, walls, &spec))
+        let pid = tokio::task::spawn_blocking(move || prepare_and_launch(&program, &run_root, spare, walls, spec))
             .await
             .map_err(|_| BackendError::Gone)??;
         self.children.lock().unwrap_or_else(PoisonError::into_inner).insert(plan.cell.clone(), pid);
@@ -498,6 +504,33 @@ fn report(facts: &mpsc::UnboundedSender<Fact>, cell: &CellId, state: &AgentState
     let _ = facts.send(Fact::AgentEnded { cell: cell.clone(), agent: state.agent.clone(), run: state.run, exit });
 }
 
+/// The directories of a home that agents write.
+fn written_in(home: &Path) -> [PathBuf; 4] {
+    ["project", "work", "shared", "home"].map(|name| home.join(name))
+}
+
+/// Takes the disk limit of a cell away whose agents have ended, so that its work
+/// can be read, and notes whether it was met.
+fn lift_quota(run_dir: &Path, home: &Path, project: u32, plan: &Plan) {
+    let [first, ..] = written_in(home);
+    let Ok((bytes, files)) = quota::used(&first, project) else { return };
+    if quota::lift(&first, project).is_err() || (bytes, files) == (0, 0) {
+        return;
+    }
+    // The last block that did not fit is not counted.
+    let near = |used: u64, most: u64| used + most / 50 >= most;
+    let mut usage: Usage = read_json(run_dir.join(USAGE));
+    if near(bytes, plan.room.bytes) {
+        let words = format!("{} MiB, of {} MiB; more was refused", bytes >> 20, plan.room.bytes >> 20);
+        usage.met.0.insert("disk".to_owned(), words);
+    }
+    if near(files, plan.room.files) {
+        let words = format!("{files} files and directories, of {}; more were refused", plan.room.files);
+        usage.met.0.insert("files".to_owned(), words);
+    }
+    let _ = std::fs::write(run_dir.join(USAGE), serde_json::to_vec(&usage).unwrap_or_default());
+}
+
 /// Makes the run directory, tells a launcher and waits for the keeper's first
 /// words. Returns the keeper's pid: a child of this process.
 fn prepare_and_launch(
@@ -505,8 +538,14 @@ fn prepare_and_launch(
     run_root: &Path,
     spare: Option<Launcher>,
     walls: Walls,
-    spec: &LaunchSpec,
+    mut spec: LaunchSpec,
 ) -> Result<i32, BackendError> {
+    if let Some(base) = spec.id_base {
+        let directories = written_in(&spec.home);
+        let directories: Vec<&Path> = directories.iter().map(PathBuf::as_path).collect();
+        spec.quota = quota::limit(&directories, base, spec.room.bytes, spec.room.files).is_ok();
+    }
+    let spec = &spec;
     let run_dir = &spec.run_dir;
     let own = run_dir.join("keeper");
     let make = |path: &Path| {
@@ -542,19 +581,21 @@ fn prepare_and_launch(
     })
 }
 
+/// What a file of our own holds, or nothing.
+fn read_json<T: serde::de::DeserializeOwned + Default>(path: PathBuf) -> T {
+    std::fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
 /// The control group of a cell, where it has one.
 fn group_of(run_dir: &Path) -> Group {
-    std::fs::read(run_dir.join(GROUP)).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    read_json(run_dir.join(GROUP))
 }
 
 /// What the cell of a run directory used, as far as it is known now, and was
 /// known when this was asked before.
 fn usage_of(run_dir: &Path) -> Usage {
-    fn read<T: serde::de::DeserializeOwned + Default>(path: PathBuf) -> T {
-        std::fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
-    }
-    let mut usage: Usage = read(run_dir.join(USAGE));
-    let kept: LimitsMet = read(run_dir.join("keeper").join(LIMITS_MET));
+    let mut usage: Usage = read_json(run_dir.join(USAGE));
+    let kept: LimitsMet = read_json(run_dir.join("keeper").join(LIMITS_MET));
     usage.met.0.extend(kept.0);
     usage.met.0.extend(group_of(run_dir).met());
     if let Ok(Some(report)) = egress::Report::read(&run_dir.join("egress")) {
@@ -712,6 +753,10 @@ impl Backend for ProcessBackend {
                     let _ = keeper.orders.send(Order::StopAgent { agent: state.agent });
                 }
                 let _ = self.wait_for(&keeper, Duration::from_secs(10), quiet).await;
+            }
+            if let Some(project) = self.id_base(plan.slot).await {
+                let (dir, plan) = (run_dir.clone(), plan.clone());
+                let _ = tokio::task::spawn_blocking(move || lift_quota(&dir, &plan.home, project, &plan)).await;
             }
             let mut handed = None;
             if let Some(wanted) = wanted.filter(|_| plan.home.join("project").is_dir()) {

@@ -189,7 +189,7 @@ impl Keeper {
             let timeout = match self.stopping {
                 Some(_) if self.killed => 20,
                 Some(at) => at.saturating_duration_since(Instant::now()).as_millis() as libc::c_int,
-                None if self.agents.iter().any(|a| a.pid > 0) => self.watch.every().as_millis() as libc::c_int,
+                None if self.agents_run() => self.watch.every().as_millis() as libc::c_int,
                 None => -1,
             };
             // SAFETY: the array lives through the call and its length is given.
@@ -213,10 +213,7 @@ impl Keeper {
             for index in gone.into_iter().rev() {
                 self.clients.remove(index);
             }
-            if self.stopping.is_none()
-                && self.looked.elapsed() >= self.watch.every()
-                && self.agents.iter().any(|a| a.pid > 0)
-            {
+            if self.stopping.is_none() && self.looked.elapsed() >= self.watch.every() && self.agents_run() {
                 self.look();
             }
             if let Some(deadline) = self.stopping {
@@ -230,6 +227,12 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// Whether any agent runs. What reads the work at the end is none, and must
+    /// not be ended because of what agents left.
+    fn agents_run(&self) -> bool {
+        self.agents.iter().any(|a| a.pid > 0 && !a.state.agent.starts_with('_'))
     }
 
     /// Looks whether the cell uses more than it may, and ends what does.
@@ -497,8 +500,7 @@ fn limits_words(spec: &LaunchSpec, group: &Group, walls: Walls) -> String {
     let by = |enforced: bool, other: &'static str| if enforced { group.way.as_str() } else { other };
     let own_count = walls.namespaces || spec.id_base.is_some();
     format!(
-        "limits: memory {} MiB ({}), {} processes ({}), {} processors' time ({}); disk {} MiB and {} files (counted by \
-         the keeper, which ends the cell's processes); {} open files a process; {} MiB of log an agent",
+        "limits: memory {} MiB ({}), {} processes ({}), {} processors' time ({}); disk {} MiB and {} files ({}); {} open files a process; {} MiB of log an agent",
         spec.budget.memory >> 20,
         by(group.memory, "counted by the keeper, and a limit on each process"),
         spec.budget.processes,
@@ -507,6 +509,11 @@ fn limits_words(spec: &LaunchSpec, group: &Group, walls: Walls) -> String {
         by(group.cpu, "as many processors to run on"),
         spec.room.bytes >> 20,
         spec.room.files,
+        if spec.quota {
+            "a quota of the file system"
+        } else {
+            "counted by the keeper, which ends the cell's processes"
+        },
         spec.limits.open_files,
         spec.log.div_ceil(1 << 20),
     )

@@ -12,6 +12,7 @@ mod cgroup;
 mod filter;
 mod mounts;
 mod probe;
+pub mod quota;
 mod steps;
 
 pub use bwrap::{arguments as bwrap_arguments, in_memory};
