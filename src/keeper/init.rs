@@ -5,8 +5,8 @@ use super::launch::EGRESS_AT;
 use super::watch::{self, End, Excess, Watch};
 use super::{AgentState, Event, ExitRecord, LaunchSpec, LimitsMet, Order, Walls};
 use crate::sandbox::{
-    Filter, Group, Sockets, StepError, become_user, build_root, compile_filter, loopback_up, new_cgroup_namespace,
-    no_new_privileges, not_dumpable, pivot, private, set_hostname, subreaper,
+    Filter, Group, Sockets, StepError, System, become_user, build_root, compile_filter, loopback_up,
+    new_cgroup_namespace, no_new_privileges, not_dumpable, pick_system, pivot, private, set_hostname, subreaper,
 };
 use crate::workspace::OBJECTS_IN_CELL;
 use std::fs::File;
@@ -47,12 +47,13 @@ pub struct Prepared {
     walls: Walls,
     applied: Vec<String>,
     filter: Filter,
+    system: Option<System>,
 }
 
 impl Prepared {
     /// Takes the steps that are the same for every cell.
     pub fn new(walls: Walls) -> Result<Self, StepError> {
-        let mut applied = vec![];
+        let (mut applied, mut system) = (vec![], None);
         let network = match walls {
             Walls { host_network: false, namespaces, bwrap, .. } if namespaces || bwrap => {
                 "a network namespace with loopback alone"
@@ -61,6 +62,8 @@ impl Prepared {
             Walls { .. } => "no sockets at all, as there is no network namespace to keep them in",
         };
         if walls.namespaces {
+            private()?;
+            system = Some(pick_system()?);
             set_hostname()?;
             if !walls.host_network {
                 loopback_up()?;
@@ -83,7 +86,7 @@ impl Prepared {
             walls.pinned,
         )?;
         applied.push("a system call allow-list for agents".to_owned());
-        Ok(Self { walls, applied, filter })
+        Ok(Self { walls, applied, filter, system })
     }
 }
 
@@ -108,12 +111,11 @@ pub struct Keeper {
 impl Keeper {
     /// Takes every other step into the cell, in order.
     pub fn settle_in(prepared: Prepared, spec: LaunchSpec, group: Group, opened: Opened) -> Result<Self, StepError> {
-        let Prepared { walls, mut applied, filter } = prepared;
+        let Prepared { walls, mut applied, filter, system } = prepared;
         not_dumpable()?;
-        if walls.namespaces {
+        if let Some(system) = system {
             // Only now: its root is the group that the cell was put into.
             new_cgroup_namespace()?;
-            private()?;
             let mut binds: Vec<(PathBuf, PathBuf, bool)> = vec![
                 (spec.home.join(".lazarus"), "/cell/.lazarus".into(), false),
                 (spec.home.join("project"), "/cell/project".into(), true),
@@ -127,8 +129,9 @@ impl Keeper {
                 binds.push((objects.clone(), OBJECTS_IN_CELL.into(), false));
             }
             let id_base = spec.id_base;
-            let root =
-                build_root(&binds, &spec.read_paths, || if id_base.is_some() { become_user(0, 0) } else { Ok(()) })?;
+            let root = build_root(system, &binds, &spec.read_paths, || {
+                if id_base.is_some() { become_user(0, 0) } else { Ok(()) }
+            })?;
             // To become a user may have made it dumpable again.
             not_dumpable()?;
             pivot(&root)?;

@@ -18,7 +18,10 @@ mod steps;
 pub use bwrap::{arguments as bwrap_arguments, in_memory};
 pub use cgroup::{Budget, Group, Groups, settle as settle_groups};
 pub use filter::{Filter, Sockets, apply as apply_filter, compile as compile_filter};
-pub use mounts::{Tree, attach, build_root, hide, hide_proc, mount_proc, mount_tmpfs, pick, pivot, private, read_only};
+pub use mounts::{
+    System, Tree, attach, build_root, hide, hide_proc, mount_proc, mount_tmpfs, pick, pick_system, pivot, private,
+    read_only,
+};
 pub use probe::{FIRST_ID, HostReport, Missing, probe};
 pub use steps::{
     LandlockPaths, Limits, StepError, become_user, clone_process, close_from, default_broken_pipe, drop_capabilities,

@@ -201,28 +201,29 @@ enum Piece {
     Link(PathBuf, PathBuf),
 }
 
-/// Builds the cell's root and returns where it stands. `before_build` runs
-/// between picking (as the launcher's user, who can walk the host's paths) and
-/// building (as the keeper, whose files these are).
-///
-/// `binds` are picked from the host: source, place in the cell, writable.
-/// `read_paths` are shown read-only at the same place.
-pub fn build_root(
-    binds: &[(PathBuf, PathBuf, bool)],
-    read_paths: &[PathBuf],
-    before_build: impl FnOnce() -> Result<(), StepError>,
-) -> Result<PathBuf, StepError> {
-    let mut pieces = vec![];
-    for path in SYSTEM.iter().map(Path::new).chain(read_paths.iter().map(PathBuf::as_path)) {
-        match std::fs::symlink_metadata(path) {
-            Ok(meta) if meta.is_symlink() => {
-                if let Ok(target) = std::fs::read_link(path) {
-                    pieces.push(Piece::Link(path.to_owned(), target));
-                }
-            }
-            Ok(_) => pieces.push(Piece::Tree(pick(path)?, path.to_owned(), false)),
-            Err(_) => {}
+/// Picks a path of the system, or remembers the link that it is, where it is there.
+fn pick_or_link(path: &Path) -> Result<Option<Piece>, StepError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_symlink() => {
+            Ok(std::fs::read_link(path).ok().map(|target| Piece::Link(path.to_owned(), target)))
         }
+        Ok(_) => Ok(Some(Piece::Tree(pick(path)?, path.to_owned(), false))),
+        Err(_) => Ok(None),
+    }
+}
+
+/// What every cell sees of the system, picked and not yet put anywhere: that can
+/// be done before it is known for which cell.
+pub struct System {
+    pieces: Vec<Piece>,
+    devices: Vec<(Tree, PathBuf)>,
+}
+
+/// Picks it.
+pub fn pick_system() -> Result<System, StepError> {
+    let mut pieces = vec![];
+    for path in SYSTEM {
+        pieces.extend(pick_or_link(Path::new(path))?);
     }
     for name in ETC {
         let path = Path::new("/etc").join(name);
@@ -237,6 +238,25 @@ pub fn build_root(
         .filter(|path| path.exists())
         .map(|path| Ok((pick(&path)?, path)))
         .collect::<Result<_, StepError>>()?;
+    Ok(System { pieces, devices })
+}
+
+/// Builds the cell's root and returns where it stands. `before_build` runs
+/// between picking (as the launcher's user, who can walk the host's paths) and
+/// building (as the keeper, whose files these are).
+///
+/// `binds` are picked from the host: source, place in the cell, writable.
+/// `read_paths` are shown read-only at the same place.
+pub fn build_root(
+    system: System,
+    binds: &[(PathBuf, PathBuf, bool)],
+    read_paths: &[PathBuf],
+    before_build: impl FnOnce() -> Result<(), StepError>,
+) -> Result<PathBuf, StepError> {
+    let System { mut pieces, devices } = system;
+    for path in read_paths {
+        pieces.extend(pick_or_link(path)?);
+    }
     for (source, place, writable) in binds {
         pieces.push(Piece::Tree(pick(source)?, place.clone(), *writable));
     }

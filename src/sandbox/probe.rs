@@ -3,7 +3,7 @@
 
 use super::{
     Groups, LandlockPaths, StepError, apply_filter, become_user, build_root, clone_process, compile_filter,
-    loopback_up, no_new_privileges, pivot, private, restrict_landlock, write_id_maps,
+    loopback_up, no_new_privileges, pick_system, pivot, private, restrict_landlock, write_id_maps,
 };
 use serde::{Deserialize, Serialize};
 use std::io::{Read as _, Write as _};
@@ -103,7 +103,7 @@ pub fn probe() -> HostReport {
         gid,
         || {
             private()?;
-            let root = build_root(&[], &[], || if give { become_user(0, 0) } else { Ok(()) })?;
+            let root = build_root(pick_system()?, &[], &[], || if give { become_user(0, 0) } else { Ok(()) })?;
             pivot(&root)?;
             loopback_up()?;
             Ok(String::new())
