@@ -21,6 +21,8 @@ mod door;
 mod egress;
 #[path = "conversations/hostile_work.rs"]
 mod hostile_work;
+#[path = "conversations/isolation.rs"]
+mod isolation;
 #[path = "conversations/lifecycle.rs"]
 mod lifecycle;
 #[path = "conversations/limits.rs"]

@@ -11,6 +11,11 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+#[path = "world/poor_host.rs"]
+mod poor_host;
+
+use poor_host::{check, refuse_user_namespaces};
+
 const LAZARUS: &str = env!("CARGO_BIN_EXE_lazarus");
 /// `nobody`.
 const USER: u32 = 65_534;
@@ -19,10 +24,6 @@ const USER: u32 = 65_534;
 struct Host {
     place: tempfile::TempDir,
     covers: Vec<(PathBuf, PathBuf)>,
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn path(path: &Path) -> CString {
@@ -103,30 +104,6 @@ fn become_host(covers: &[(CString, CString)]) -> io::Result<()> {
         check(libc::setresgid(USER, USER, USER))?;
         check(libc::setresuid(USER, USER, USER))
     }
-}
-
-/// A filter without `no_new_privs`, which root may load, so that a setuid
-/// program stays one: `clone` and `unshare` with `CLONE_NEWUSER` are refused.
-unsafe fn refuse_user_namespaces() -> io::Result<()> {
-    let line = |code: u32, jt, jf, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
-    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    let answer = |value: u32| line(libc::BPF_RET | libc::BPF_K, 0, 0, value);
-    let refuse = |errno: i32| answer(libc::SECCOMP_RET_ERRNO | errno as u32);
-    let mut program = [
-        line(load, 0, 0, 0),
-        line(equal, 0, 1, libc::SYS_clone3 as u32),
-        refuse(libc::ENOSYS),
-        line(equal, 1, 0, libc::SYS_clone as u32),
-        line(equal, 0, 3, libc::SYS_unshare as u32),
-        line(load, 0, 0, 16),
-        line(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 1, libc::CLONE_NEWUSER as u32),
-        refuse(libc::EPERM),
-        answer(libc::SECCOMP_RET_ALLOW),
-    ];
-    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    // SAFETY: the program lives through the call.
-    check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter, 0, 0) })
 }
 
 fn probe(host: &Host) -> serde_json::Value {

@@ -194,7 +194,7 @@ impl ProcessBackend {
         }
         if asked > best {
             let why = if asked > Isolation::Level2 {
-                "the process backend gives `level_2` at most; ask for backend=docker".to_owned()
+                "the process backend gives `level_2` at most, and there is no other yet".to_owned()
             } else {
                 missing.join("; ")
             };

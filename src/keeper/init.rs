@@ -146,6 +146,9 @@ impl Keeper {
             applied.push(format!("a proxy to named hosts at {EGRESS_AT}: {}", egress.rules.words()));
         }
         applied.push(limits_words(&spec, &group, walls));
+        if let Some(why) = &group.refused {
+            applied.push(format!("no control group: {why}"));
+        }
         let roots: Vec<PathBuf> = if walls.namespaces {
             ["/cell/project", "/cell/work", "/cell/shared", "/.homes"].map(PathBuf::from).into()
         } else {
@@ -509,7 +512,7 @@ fn limits_words(spec: &LaunchSpec, group: &Group, walls: Walls) -> String {
         spec.budget.processes,
         by(group.processes, if own_count { "the kernel's count of the user" } else { "counted by the keeper" }),
         spec.budget.cpu as f64 / 1000.0,
-        by(group.cpu, "as many processors to run on"),
+        by(group.cpu, if walls.pinned { "as many processors to run on" } else { "not enforced" }),
         spec.room.bytes >> 20,
         spec.room.files,
         if spec.quota {

@@ -72,6 +72,8 @@ pub struct Budget {
 pub struct Group {
     /// How it was had, in words; empty where it was not.
     pub way: String,
+    /// Why it was not had, where it could have been expected.
+    pub refused: Option<String>,
     /// Directories: one, or with version 1 one a kind.
     pub directories: Vec<PathBuf>,
     /// Whether memory is limited.
@@ -269,8 +271,13 @@ impl Groups {
                 Ok(group)
             }
             Self::Systemd { user } => {
-                ask_systemd(*user, cell, pid, budget)?;
-                let directory = wait_for_scope(cell, pid)?;
+                let scope = ask_systemd(*user, cell, pid, budget).and_then(|()| wait_for_scope(cell, pid));
+                let directory = match scope {
+                    Ok(directory) => directory,
+                    // It may refuse for reasons of its own; the cell is not the worse
+                    // for it than where there is no systemd, and its log says so.
+                    Err(error) => return Ok(Group { refused: Some(error.to_string()), ..Group::default() }),
+                };
                 // What it did not write, we may not write either: it is systemd's.
                 let says = |file: &str| read(directory.join(file)).is_some_and(|t| !t.trim().starts_with("max"));
                 Ok(Group {
@@ -279,6 +286,7 @@ impl Groups {
                     processes: says("pids.max"),
                     cpu: says("cpu.max"),
                     directories: vec![directory],
+                    refused: None,
                 })
             }
             Self::None { .. } => Ok(Group::default()),
@@ -312,6 +320,7 @@ fn write_v2(directory: &Path, budget: Budget, way: &str) -> Group {
         processes: put("pids.max", &budget.processes.to_string()),
         cpu: put("cpu.max", &format!("{} {PERIOD}", budget.cpu * PERIOD / 1000)),
         directories: vec![directory.to_owned()],
+        refused: None,
     }
 }
 

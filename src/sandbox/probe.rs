@@ -193,7 +193,7 @@ fn namespaces_hint(why: &str) -> String {
     if read("/proc/sys/kernel/unprivileged_userns_clone") == "0" {
         return "user namespaces are switched off for users: `sysctl kernel.unprivileged_userns_clone=1`, or run as root".into();
     }
-    if why.contains("proc") {
+    if why.contains("/proc") {
         return "this looks like a container that covers parts of /proc: run Lazarus on the host, or give the container its own unmasked /proc".into();
     }
     "this looks like a container without the right to make namespaces: run Lazarus on the host, or allow `unshare`, `clone` and `mount` in the container's seccomp profile".into()
