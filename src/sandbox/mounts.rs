@@ -124,6 +124,8 @@ pub fn hide_proc() -> Result<(), StepError> {
         "sysrq-trigger",
         "timer_list",
         "latency_stats",
+        "interrupts",
+        "cmdline",
     ] {
         let path = Path::new("/proc").join(file);
         if path.exists() {
