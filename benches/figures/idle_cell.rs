@@ -54,6 +54,7 @@ fn launch(place: &Path, cell: &CellId, slot: u32, namespaces: bool) -> anyhow::R
         groups: Groups::detect(),
         budget: Budget { memory: 2 << 30, processes: 512, cpu: 2000 },
         room: Room { bytes: 4 << 30, files: 200_000 },
+        harvest_room: Room { bytes: 4 << 30, files: 200_000 },
         quota: false,
         log: 16 << 20,
         egress: None,

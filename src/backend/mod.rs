@@ -76,6 +76,8 @@ pub struct Plan {
     pub budget: Budget,
     /// What its files may use together.
     pub room: Room,
+    /// What reading the work may use beside that.
+    pub harvest_room: Room,
     /// Most bytes of each agent's log.
     pub log: u64,
 }
@@ -107,8 +109,8 @@ pub struct Left {
     pub work: Option<(HandedOut, PathBuf)>,
     /// What it used.
     pub usage: Usage,
-    /// The proxy's refusals: a file of JSON lines.
-    pub refusals: Option<PathBuf>,
+    /// The proxy's refusals: lines of JSON.
+    pub refusals: Vec<u8>,
 }
 
 /// What is known of a cell that runs: found by doing, never what was asked.

@@ -4,10 +4,10 @@ use super::{Adopted, Backend, BackendError, Fact, Left, Plan, Running, Usage, Wo
 use crate::cell::{BackendKind, CellId, Exit, Isolation, Network};
 use crate::egress::{self, Token};
 use crate::keeper::{
-    AgentState, EGRESS_PID, Event, ExitRecord, GROUP, LIMITS_MET, LaunchSpec, LimitsMet, Order, Ready, StartAgent,
-    View, Walls,
+    AgentState, EGRESS_PID, Event, ExitRecord, GROUP, HARVESTER, LIMITS_MET, LaunchSpec, LimitsMet, Order, Ready, Room,
+    StartAgent, View, Walls,
 };
-use crate::sandbox::{FIRST_ID, Group, Groups, HostReport, LandlockPaths, Limits, quota, settle_groups};
+use crate::sandbox::{FIRST_ID, Group, HostReport, LandlockPaths, Limits, quota, settle_groups};
 use crate::workspace::{HandedOut, Home, Wanted};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -30,8 +30,6 @@ const IDS_A_CELL: i64 = 4;
 const USAGE: &str = "usage.json";
 /// How long an egress proxy may take to end after its cell.
 const PROXY_END_MAX: Duration = Duration::from_secs(5);
-/// The name under which the harvest is read; no agent can have it.
-const HARVESTER: &str = "_harvest";
 /// How long agents may take to end by themselves.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long the work may take to be handed out.
@@ -104,6 +102,11 @@ impl Drop for Launcher {
     fn drop(&mut self) {
         drop(self.process.stdin.take());
         let _ = self.process.wait();
+        // It was not needed, and neither is the keeper that it made.
+        let said = self.process.stdout.take().and_then(|stdout| BufReader::new(stdout).lines().next()?.ok());
+        if let Some(Ok(Ready::Launched { pid })) = said.map(|line| serde_json::from_str(&line)) {
+            reap(pid);
+        }
     }
 }
 
@@ -218,11 +221,7 @@ impl ProcessBackend {
         let id_base = self.id_base(plan.slot).await;
         let groups = report.groups.clone();
         let run_dir = self.run_dir(&plan.cell);
-        let pinned = match &groups {
-            Groups::V1 { bases } => !bases.contains_key("cpu"),
-            Groups::V2 { .. } | Groups::Systemd { .. } => false,
-            Groups::None { .. } => true,
-        };
+        let pinned = !groups.limit_cpu();
         let walls = Walls { namespaces, bwrap: bwrap.is_some(), host_network: plan.network == Network::Host, pinned };
         let egress = if plan.network == Network::Proxy {
             Some(egress::Spec {
@@ -255,6 +254,7 @@ impl ProcessBackend {
             groups,
             budget: plan.budget,
             room: plan.room,
+            harvest_room: plan.harvest_room,
             quota: false,
             log: plan.log,
             egress,
@@ -337,6 +337,7 @@ impl ProcessBackend {
         }
         let (facts, cell, run_dir) = (self.facts.clone(), cell.clone(), run_dir.to_owned());
         let (keepers, children) = (Arc::clone(&self.keepers), Arc::clone(&self.children));
+        let mut killed_for_memory = group_of(&run_dir).killed_for_memory();
         tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -354,8 +355,12 @@ impl ProcessBackend {
                         let Ok(event) = serde_json::from_str::<Event>(&line) else { continue };
                         if let Event::Started(mut state) | Event::Ended(mut state) = event {
                             let ended = !state.running;
-                            if ended && state.signal == Some(libc::SIGKILL) && group_of(&run_dir).killed_for_memory() > 0 {
-                                state.note = Some("ended by the limit of memory".to_owned());
+                            if ended && state.signal == Some(libc::SIGKILL) && state.note.as_deref() == Some("killed") {
+                                let killed_now = group_of(&run_dir).killed_for_memory();
+                                if killed_now > killed_for_memory {
+                                    state.note = Some("ended by the limit of memory".to_owned());
+                                }
+                                killed_for_memory = killed_now;
                             }
                             states.send_modify(|known| {
                                 let known = known.get_or_insert_default();
@@ -509,23 +514,19 @@ fn written_in(home: &Path) -> [PathBuf; 4] {
     ["project", "work", "shared", "home"].map(|name| home.join(name))
 }
 
-/// Takes the disk limit of a cell away whose agents have ended, so that its work
-/// can be read, and notes whether it was met.
-fn lift_quota(run_dir: &Path, home: &Path, project: u32, plan: &Plan) {
+/// Notes whether the agents met a quota of the file system.
+fn note_quota(run_dir: &Path, home: &Path, project: u32, room: Room) {
     let [first, ..] = written_in(home);
     let Ok((bytes, files)) = quota::used(&first, project) else { return };
-    if quota::lift(&first, project).is_err() || (bytes, files) == (0, 0) {
-        return;
-    }
     // The last block that did not fit is not counted.
     let near = |used: u64, most: u64| used + most / 50 >= most;
     let mut usage: Usage = read_json(run_dir.join(USAGE));
-    if near(bytes, plan.room.bytes) {
-        let words = format!("{} MiB, of {} MiB; more was refused", bytes >> 20, plan.room.bytes >> 20);
+    if near(bytes, room.bytes) {
+        let words = format!("{} MiB, of {} MiB; more was refused", bytes >> 20, room.bytes >> 20);
         usage.met.0.insert("disk".to_owned(), words);
     }
-    if near(files, plan.room.files) {
-        let words = format!("{files} files and directories, of {}; more were refused", plan.room.files);
+    if near(files, room.files) {
+        let words = format!("{files} files and directories, of {}; more were refused", room.files);
         usage.met.0.insert("files".to_owned(), words);
     }
     let _ = std::fs::write(run_dir.join(USAGE), serde_json::to_vec(&usage).unwrap_or_default());
@@ -540,10 +541,19 @@ fn prepare_and_launch(
     walls: Walls,
     mut spec: LaunchSpec,
 ) -> Result<i32, BackendError> {
+    // It ran before, and what belonged to it outside its walls may still be there.
+    if spec.run_dir.join(GROUP).exists() {
+        clear_up(&spec.run_dir)?;
+    }
+    Home { path: spec.home.clone() }
+        .make_agent(HARVESTER, spec.id_base.map(|b| b + 1))
+        .map_err(|e| BackendError::Start(e.to_string()))?;
     if let Some(base) = spec.id_base {
         let directories = written_in(&spec.home);
         let directories: Vec<&Path> = directories.iter().map(PathBuf::as_path).collect();
-        spec.quota = quota::limit(&directories, base, spec.room.bytes, spec.room.files).is_ok();
+        spec.quota = quota::limit(&directories, base, spec.room.bytes, spec.room.files)
+            .and_then(|()| quota::exempt(&spec.home.join("home").join(HARVESTER)))
+            .is_ok();
     }
     let spec = &spec;
     let run_dir = &spec.run_dir;
@@ -554,12 +564,10 @@ fn prepare_and_launch(
     };
     make(run_dir)?;
     make(&own)?;
+    let _ = std::fs::remove_file(run_dir.join(GROUP));
     if let Some(egress) = &spec.egress {
         make(&egress.directory)?;
     }
-    Home { path: spec.home.clone() }
-        .make_agent(HARVESTER, spec.id_base.map(|b| b + 1))
-        .map_err(|e| BackendError::Start(e.to_string()))?;
     let _ = std::fs::remove_file(own.join("exit.json"));
     if let Some(base) = spec.id_base {
         chown(&own, Some(base), Some(base)).map_err(BackendError::io("giving the run directory to the keeper"))?;
@@ -614,7 +622,7 @@ fn clear_up(run_dir: &Path) -> Result<Usage, BackendError> {
         std::thread::sleep(Duration::from_millis(5));
     }
     if egress::lives(&proxy) {
-        kill_locked(&proxy.join(EGRESS_PID), || egress::lives(&proxy));
+        kill_locked(&run_dir.join(EGRESS_PID), || egress::lives(&proxy));
     }
     let usage = usage_of(run_dir);
     let group = group_of(run_dir);
@@ -755,15 +763,13 @@ impl Backend for ProcessBackend {
                 let _ = self.wait_for(&keeper, Duration::from_secs(10), quiet).await;
             }
             if let Some(project) = self.id_base(plan.slot).await {
-                let (dir, plan) = (run_dir.clone(), plan.clone());
-                let _ = tokio::task::spawn_blocking(move || lift_quota(&dir, &plan.home, project, &plan)).await;
+                let (dir, home, room) = (run_dir.clone(), plan.home.clone(), plan.room);
+                let _ = tokio::task::spawn_blocking(move || note_quota(&dir, &home, project, room)).await;
             }
             let mut handed = None;
             if let Some(wanted) = wanted.filter(|_| plan.home.join("project").is_dir()) {
                 if self.keeper(cell).is_none() {
                     // It died: its work is still there to be read, without a network.
-                    let dir = run_dir.clone();
-                    let _ = tokio::task::spawn_blocking(move || clear_up(&dir)).await;
                     let _ = self.launch(&Plan { network: Network::None, ..plan.clone() }).await;
                 }
                 handed = Some((self.hand_out(&plan, wanted, u32::MAX).await, plan.home.join("home").join(HARVESTER)));
@@ -790,8 +796,9 @@ impl Backend for ProcessBackend {
             }
             let dir = run_dir.clone();
             let usage = tokio::task::spawn_blocking(move || clear_up(&dir)).await.map_err(|_| BackendError::Gone)??;
-            let refusals = run_dir.join("egress").join(egress::REFUSALS);
-            Ok(Left { work: handed, usage, refusals: refusals.is_file().then_some(refusals) })
+            let dir = run_dir.join("egress");
+            let refusals = tokio::task::spawn_blocking(move || egress::refusals(&dir)).await.unwrap_or_default();
+            Ok(Left { work: handed, usage, refusals })
         }
         .boxed()
     }

@@ -22,6 +22,22 @@ pub struct Limits {
     pub log: u64,
 }
 
+impl Limits {
+    /// The larger of each.
+    #[must_use]
+    pub fn or_more(self, other: Self) -> Self {
+        Self {
+            memory: self.memory.max(other.memory),
+            processes: self.processes.max(other.processes),
+            open_files: self.open_files.max(other.open_files),
+            cpu: self.cpu.max(other.cpu),
+            disk: self.disk.max(other.disk),
+            files: self.files.max(other.files),
+            log: self.log.max(other.log),
+        }
+    }
+}
+
 /// Limits that somebody wants; those that are left out stay as they are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -97,20 +113,6 @@ impl LimitsWanted {
             disk: self.disk.unwrap_or(base.disk),
             files: self.files.unwrap_or(base.files),
             log: self.log.unwrap_or(base.log),
-        }
-    }
-
-    /// The larger of each, where several agents share a cell.
-    #[must_use]
-    pub fn or_more(self, other: Self) -> Self {
-        Self {
-            memory: self.memory.max(other.memory),
-            processes: self.processes.max(other.processes),
-            open_files: self.open_files.max(other.open_files),
-            cpu: self.cpu.max(other.cpu),
-            disk: self.disk.max(other.disk),
-            files: self.files.max(other.files),
-            log: self.log.max(other.log),
         }
     }
 

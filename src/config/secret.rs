@@ -183,12 +183,15 @@ fn run(argv: &[String]) -> io::Result<Zeroizing<Vec<u8>>> {
         .stderr(Stdio::null())
         .spawn()?;
     let output = child.stdout.take();
-    let reading = std::thread::spawn(move || {
+    let (send, printed) = std::sync::mpsc::channel();
+    // It is left behind where something that the program started keeps its end open.
+    std::thread::spawn(move || {
         let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET_BYTES as usize + 2));
         let read = output.map_or(Ok(0), |output| output.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes));
-        read.map(|_| bytes)
+        let _ = send.send(read.map(|_| bytes));
     });
     let until = Instant::now() + COMMAND_MAX;
+    let late = || io::Error::other(format!("it did not end within {} s", COMMAND_MAX.as_secs()));
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break status;
@@ -197,14 +200,17 @@ fn run(argv: &[String]) -> io::Result<Zeroizing<Vec<u8>>> {
         if Instant::now() > until {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(io::Error::other(format!("it did not end within {} s", COMMAND_MAX.as_secs())));
+            return Err(late());
         }
         std::thread::sleep(Duration::from_millis(5));
     };
-    if !status.success() {
-        return Err(io::Error::other(format!("it ended with {status}")));
+    let printed = printed.recv_timeout(until.saturating_duration_since(Instant::now())).map_err(|_| late())??;
+    // One that printed too much could not end well, and is told so by its length.
+    if status.success() || printed.len() as u64 > MAX_SECRET_BYTES {
+        Ok(printed)
+    } else {
+        Err(io::Error::other(format!("it ended with {status}")))
     }
-    reading.join().map_err(|_| io::Error::other("it could not be read"))?
 }
 
 fn read_file(path: &Path) -> Result<SecretString, SecretError> {

@@ -36,7 +36,7 @@ mod tunnel;
 pub use address::{AddressRange, RangeError};
 pub use process::{Spec, StartError, User, lives, main, start};
 pub use proxy::{HostNetwork, Limits, Outside, Proxy, REFUSED};
-pub use record::{Count, LINE_MAX, LOG_MAX, REFUSALS, REPORT, Reason, Record, Refusal, Report};
+pub use record::{Count, LINE_MAX, LOG_MAX, REFUSALS, REPORT, Reason, Record, Refusal, Report, refusals};
 pub use rules::{Asked, Host, HostName, HostRule, NAME_MAX, NameError, Permit, RuleError, Rules};
 pub use stream::{Listener, Stream};
 pub use token::{NotAToken, Token};

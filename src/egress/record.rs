@@ -173,6 +173,23 @@ impl Report {
     }
 }
 
+/// What a proxy refused: lines of [`Refusal`], [`LOG_MAX`] bytes at most. Nothing
+/// where there is no such file: its directory is the proxy's, and no link in it
+/// is followed.
+pub fn refusals(directory: &Path) -> Vec<u8> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let read = || -> io::Result<Vec<u8>> {
+        let directory = rustix::fs::open(directory, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let file = File::from(openat(&directory, REFUSALS, flags, Mode::empty())?);
+        let mut text = vec![];
+        if file.metadata()?.is_file() {
+            file.take(LOG_MAX).read_to_end(&mut text)?;
+        }
+        Ok(text)
+    };
+    read().unwrap_or_default()
+}
+
 fn read_report(directory: impl std::os::fd::AsFd) -> io::Result<Option<Report>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = match openat(directory, REPORT, flags, Mode::empty()) {

@@ -111,18 +111,25 @@ impl Tunnel {
     }
 
     async fn carry(&self, early: Vec<u8>, movement: &Movement) -> Result<(), Ended> {
-        let mut retry = false;
+        let (mut retry, mut ahead) = (false, vec![]);
         if !self.plain {
             let first = tokio::time::timeout(self.limits.head, self.first(early)).await;
-            let Some(first) = first.map_err(|_| Ended::Io)?? else { return Ok(()) };
-            self.send(&first, movement).await?;
+            let Some((first, taken)) = first.map_err(|_| Ended::Io)?? else { return Ok(()) };
+            let (hello, more) = first.split_at(taken);
+            self.send(hello, movement).await?;
             retry = self.server_wants_another(movement).await?;
+            // What came with the greeting may be another one, sent in advance.
+            if retry {
+                ahead = more.to_vec();
+            } else {
+                self.send(more, movement).await?;
+            }
         } else if !early.is_empty() {
             self.send(&early, movement).await?;
         }
         let outwards = async {
             if retry {
-                self.second(movement).await?;
+                self.second(ahead, movement).await?;
             }
             self.pump(&self.client, &self.server, movement, |bytes| self.count.sent(bytes)).await
         };
@@ -130,14 +137,14 @@ impl Tunnel {
         tokio::try_join!(outwards, inwards).map(|_| ())
     }
 
-    /// The client's first bytes, once they are a ClientHello that fits. Nothing
-    /// where the client left without a word.
-    async fn first(&self, mut bytes: Vec<u8>) -> Result<Option<Vec<u8>>, Ended> {
+    /// The client's first bytes, once they begin with a ClientHello that fits, and
+    /// how many of them are that. Nothing where the client left without a word.
+    async fn first(&self, mut bytes: Vec<u8>) -> Result<Option<(Vec<u8>, usize)>, Ended> {
         loop {
             if !bytes.is_empty() {
                 match hello::read(&bytes) {
                     Reading::More => {}
-                    other => return self.judge(other).map(|_| Some(bytes)),
+                    other => return self.judge(other).map(|taken| Some((bytes, taken))),
                 }
             }
             if self.read_more(&self.client, &mut bytes).await? == 0 {
@@ -199,8 +206,7 @@ impl Tunnel {
     }
 
     /// Hands on the second ClientHello, once it fits, and what stands before it.
-    async fn second(&self, movement: &Movement) -> Result<(), Ended> {
-        let mut bytes = vec![];
+    async fn second(&self, mut bytes: Vec<u8>, movement: &Movement) -> Result<(), Ended> {
         loop {
             match bytes.first() {
                 Some(kind) if BEFORE_SECOND.contains(kind) => {

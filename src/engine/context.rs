@@ -2,7 +2,7 @@
 
 use crate::agents::Profiles;
 use crate::backend::Egress;
-use crate::cell::{BackendKind, Cell, Limits, LimitsWanted, Network, Policy};
+use crate::cell::{BackendKind, Cell, Limits, Network, Policy};
 use crate::config::{Config, Repository};
 use crate::egress::{HostRule, Rules};
 use crate::gitea::event::{Person, RepoRef};
@@ -166,7 +166,8 @@ impl Context {
     /// instead, or what its proposal asked for instead.
     pub fn limits_of(&self, cell: &Cell) -> Limits {
         let profiles = cell.workers().filter_map(|p| self.profiles.get(p.identity.name()));
-        let needed = profiles.fold(LimitsWanted::default(), |all, profile| all.or_more(profile.limits));
-        cell.spec.limits.over(needed.over(self.config.limits))
+        // Of several agents, each gets what it needs.
+        let needed = profiles.map(|profile| profile.limits.over(self.config.limits)).reduce(Limits::or_more);
+        cell.spec.limits.over(needed.unwrap_or(self.config.limits))
     }
 }

@@ -437,8 +437,8 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
             let left = backend.stop(plan, wanted).await.map_err(again)?;
             let harvest = engine.receive_work(&stored.cell, mission, base.unwrap_or_default(), left.work).await?;
             if home.path.exists() {
-                if let Some(text) = left.refusals.and_then(|path| std::fs::read(path).ok()) {
-                    home.write_record("egress-refused.jsonl", &text)?;
+                if !left.refusals.is_empty() {
+                    home.write_record("egress-refused.jsonl", &left.refusals)?;
                 }
                 engine.roots.bury(&id)?;
             }
@@ -510,6 +510,11 @@ fn plan(engine: &Engine, cell: &Cell, slot: i64, home: &Home) -> Plan {
         open_files: limits.open_files,
         budget: Budget { memory: limits.memory, processes: limits.processes, cpu: limits.cpu },
         room: Room { bytes: limits.disk, files: limits.files },
+        // A snapshot holds every file once more, and the pack comes beside it.
+        harvest_room: Room {
+            bytes: limits.disk.saturating_add(engine.context.config.harvest.pack_max.saturating_mul(2)),
+            files: limits.files.saturating_mul(2).saturating_add(1000),
+        },
         log: limits.log,
     }
 }

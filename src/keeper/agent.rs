@@ -5,10 +5,10 @@ use super::log::Log;
 use super::protocol::Enter;
 use super::{LaunchSpec, StartAgent, View, Walls};
 use crate::sandbox::{
-    Filter, Group, LandlockPaths, Limits, Sockets, StepError, apply_filter, attach, become_user, bwrap_arguments,
-    clone_process, close_from, compile_filter, drop_capabilities, drop_capability_bounds, hide, hide_proc, in_memory,
-    keep_to_processors, mount_proc, mount_tmpfs, no_new_privileges, not_dumpable, pick, read_only, restrict_landlock,
-    set_limits,
+    Filter, Group, IN_MEMORY, LandlockPaths, Limits, Sockets, StepError, apply_filter, attach, become_user,
+    bwrap_arguments, clone_process, close_from, compile_filter, drop_capabilities, drop_capability_bounds, hide,
+    hide_proc, in_memory, keep_to_processors, mount_proc, mount_tmpfs, no_new_privileges, not_dumpable, pick,
+    read_only, restrict_landlock, set_limits,
 };
 use crate::workspace::OBJECTS_IN_CELL;
 use std::ffi::CString;
@@ -149,8 +149,7 @@ fn agent_init(
         // What the program left behind goes with it; orphans of it are the
         // keeper's by now and end with the cell.
         for pid in descendants() {
-            // SAFETY: a descendant of this process, which alone reaps them.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
+            signal(pid, libc::SIGKILL);
         }
     }
     Ok(0)
@@ -260,8 +259,9 @@ fn own_view(start: &StartAgent) -> Result<(), StepError> {
     let tree = pick(&Path::new("/.homes").join(&start.agent))?;
     attach(&tree, &home, true, false)?;
     hide(Path::new("/.homes"))?;
-    mount_tmpfs(Path::new("/tmp"), "1777", 256 << 20)?;
-    mount_tmpfs(Path::new("/dev/shm"), "1777", 64 << 20)?;
+    for (place, bytes) in IN_MEMORY {
+        mount_tmpfs(Path::new(place), "1777", bytes)?;
+    }
     mount_proc(Path::new("/proc"))?;
     hide_proc()?;
     if start.view == View::Observe {
@@ -488,16 +488,36 @@ pub fn others() -> Vec<libc::pid_t> {
     entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(|pid| *pid != 1).collect()
 }
 
+/// Signals a process that was a descendant of this one, if it still is:
+/// numbers are given again.
+pub fn signal(pid: libc::pid_t, signal: libc::c_int) {
+    use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+    let (Some(found), Some(signal)) = (Pid::from_raw(pid), Signal::from_named_raw(signal)) else { return };
+    let Ok(fd) = pidfd_open(found, PidfdFlags::empty()) else { return };
+    // SAFETY: asks for a number.
+    let own = unsafe { libc::getpid() };
+    let mut above = pid;
+    while above > 1 && above != own {
+        above = parent_of(above).unwrap_or(0);
+    }
+    if above == own {
+        let _ = pidfd_send_signal(&fd, signal);
+    }
+}
+
+fn parent_of(pid: libc::pid_t) -> Option<libc::pid_t> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; the fields follow it.
+    stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok())
+}
+
 /// Every descendant of this process that `/proc` shows, children first.
 pub fn descendants() -> Vec<libc::pid_t> {
     let mut parents: Vec<(libc::pid_t, libc::pid_t)> = vec![];
     let Ok(entries) = std::fs::read_dir("/proc") else { return vec![] };
     for entry in entries.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // The name in parentheses may hold anything; the fields follow it.
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
-        if let Some(parent) = parent {
+        if let Some(parent) = parent_of(pid) {
             parents.push((pid, parent));
         }
     }

@@ -2,7 +2,7 @@
 
 use super::agent::{self, Started};
 use super::launch::EGRESS_AT;
-use super::watch::{self, End, Excess, Watch};
+use super::watch::{self, End, Excess, HARVESTER, Watch};
 use super::{AgentState, Event, ExitRecord, LaunchSpec, LimitsMet, Order, Walls};
 use crate::sandbox::{
     Filter, Group, Sockets, StepError, System, become_user, build_root, compile_filter, loopback_up,
@@ -16,6 +16,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+/// How often a list of processes is made anew to end those that were forked
+/// meanwhile.
+const ROUNDS_MAX: usize = 100;
 /// Longest order that is read, in bytes: an environment with keys is the largest.
 const ORDER_MAX: usize = 1 << 20;
 
@@ -40,6 +43,8 @@ struct Running {
 struct Client {
     stream: UnixStream,
     reader: BufReader<UnixStream>,
+    /// It went away; it is let go of at the end of the round.
+    gone: bool,
 }
 
 /// What a keeper has done before it hears of its cell.
@@ -77,16 +82,18 @@ impl Prepared {
             }
         }
         applied.push(network.to_owned());
-        let filter = compile_filter(
-            match walls {
-                Walls { namespaces, bwrap, .. } if namespaces || bwrap => Sockets::All,
-                Walls { host_network: true, .. } => Sockets::Internet,
-                _ => Sockets::None,
-            },
-            walls.pinned,
-        )?;
+        let filter = compile_filter(sockets_in(walls), walls.pinned)?;
         applied.push("a system call allow-list for agents".to_owned());
         Ok(Self { walls, applied, filter, system })
+    }
+}
+
+/// Which sockets agents may make.
+fn sockets_in(walls: Walls) -> Sockets {
+    match walls {
+        Walls { namespaces, bwrap, .. } if namespaces || bwrap => Sockets::All,
+        Walls { host_network: true, .. } => Sockets::Internet,
+        Walls { .. } => Sockets::None,
     }
 }
 
@@ -100,7 +107,9 @@ pub struct Keeper {
     agents: Vec<Running>,
     clients: Vec<Client>,
     group: Group,
+    /// Of the agents; and of what reads their work.
     watch: Watch,
+    harvest_watch: Watch,
     met: LimitsMet,
     signals: File,
     looked: Instant,
@@ -111,7 +120,12 @@ pub struct Keeper {
 impl Keeper {
     /// Takes every other step into the cell, in order.
     pub fn settle_in(prepared: Prepared, spec: LaunchSpec, group: Group, opened: Opened) -> Result<Self, StepError> {
-        let Prepared { walls, mut applied, filter, system } = prepared;
+        let Prepared { mut walls, mut applied, mut filter, system } = prepared;
+        if !group.cpu && !walls.pinned {
+            // It was expected, and could not be had.
+            walls.pinned = true;
+            filter = compile_filter(sockets_in(walls), true)?;
+        }
         not_dumpable()?;
         if let Some(system) = system {
             // Only now: its root is the group that the cell was put into.
@@ -155,7 +169,9 @@ impl Keeper {
             ["project", "work", "shared", "home"].map(|name| spec.home.join(name)).into()
         };
         let own_count = walls.namespaces || spec.id_base.is_some();
-        let watch = Watch::new(&spec, roots, &group, own_count);
+        let harvest_home = roots[3].join(HARVESTER);
+        let watch = Watch::new(&spec, roots, spec.room, &group, own_count);
+        let harvest_watch = Watch::new(&spec, vec![harvest_home], spec.harvest_room, &group, own_count);
         let signals = signal_descriptor()?;
         opened
             .control
@@ -171,6 +187,7 @@ impl Keeper {
             clients: vec![],
             group,
             watch,
+            harvest_watch,
             met: LimitsMet::default(),
             signals,
             looked: Instant::now(),
@@ -195,8 +212,7 @@ impl Keeper {
             let timeout = match self.stopping {
                 Some(_) if self.killed => 20,
                 Some(at) => at.saturating_duration_since(Instant::now()).as_millis() as libc::c_int,
-                None if self.agents_run() => self.watch.every().as_millis() as libc::c_int,
-                None => -1,
+                None => self.look_every().map_or(-1, |every| every.as_millis() as libc::c_int),
             };
             // SAFETY: the array lives through the call and its length is given.
             let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout) };
@@ -210,16 +226,14 @@ impl Keeper {
             if polled[1].revents != 0 {
                 self.accept();
             }
-            let mut gone = vec![];
+            // New ones come after those that were polled.
             for (index, poll) in polled[2..].iter().enumerate() {
                 if poll.revents != 0 && !self.serve(index) {
-                    gone.push(index);
+                    self.clients[index].gone = true;
                 }
             }
-            for index in gone.into_iter().rev() {
-                self.clients.remove(index);
-            }
-            if self.stopping.is_none() && self.looked.elapsed() >= self.watch.every() && self.agents_run() {
+            self.clients.retain(|client| !client.gone);
+            if self.look_every().is_some_and(|every| self.looked.elapsed() >= every) {
                 self.look();
             }
             if let Some(deadline) = self.stopping {
@@ -235,25 +249,43 @@ impl Keeper {
         }
     }
 
-    /// Whether any agent runs. What reads the work at the end is none, and must
-    /// not be ended because of what agents left.
-    fn agents_run(&self) -> bool {
-        self.agents.iter().any(|a| a.pid > 0 && !a.state.agent.starts_with('_'))
+    /// Whether the work is being read. Agents stand still then, or have ended.
+    fn harvests(&self) -> bool {
+        self.agents.iter().any(|a| a.pid > 0 && a.state.agent == HARVESTER)
+    }
+
+    /// How often to look, while there is anything to look at.
+    fn look_every(&self) -> Option<Duration> {
+        if self.stopping.is_some() {
+            return None;
+        }
+        if self.harvests() {
+            return Some(self.harvest_watch.every());
+        }
+        // Without a PID namespace something may be left of an agent that ended.
+        let some = self.agents.iter().any(|a| a.pid > 0) || !(self.walls.namespaces || Self::is_empty());
+        some.then(|| self.watch.every())
     }
 
     /// Looks whether the cell uses more than it may, and ends what does.
     fn look(&mut self) {
         let namespaces = self.walls.namespaces;
         let processes = || if namespaces { agent::others() } else { agent::descendants() };
-        let found = self.watch.look(processes);
+        let harvests = self.harvests();
+        let found = if harvests { &mut self.harvest_watch } else { &mut self.watch }.look(processes);
         self.looked = Instant::now();
         let Some(Excess { limit, words, end }) = found else { return };
         match end {
-            // SAFETY: integers alone. A process of the cell: in its PID namespace,
-            // or our descendant, which nobody else reaps.
-            End::One(pid) => unsafe {
-                libc::kill(pid, libc::SIGKILL);
-            },
+            End::One(pid) => agent::signal(pid, libc::SIGKILL),
+            // Not for what agents did, and not for what they did to it.
+            End::All if harvests => {
+                for running in self.agents.iter_mut().filter(|a| a.pid > 0 && a.state.agent == HARVESTER) {
+                    running.state.note = Some(format!("ended by the limit of {limit}: {words}"));
+                    // SAFETY: a child of ours that was not reaped.
+                    unsafe { libc::kill(running.pid, libc::SIGKILL) };
+                }
+                return;
+            }
             End::All => {
                 for running in self.agents.iter_mut().filter(|a| a.pid > 0) {
                     running.state.note = Some(format!("ended by the limit of {limit}: {words}"));
@@ -306,10 +338,22 @@ impl Keeper {
             }
             return;
         }
-        for pid in agent::descendants() {
-            // SAFETY: integers alone. These are our descendants: none was
-            // reaped since the list was made, because only we reap.
-            unsafe { libc::kill(pid, signal) };
+        // Those that fork meanwhile are in the next list.
+        for _ in 0..ROUNDS_MAX {
+            let list = agent::descendants();
+            for pid in &list {
+                agent::signal(*pid, signal);
+            }
+            // Agents' inits are for `reap`, which hears what they say.
+            let strays: Vec<_> = list.into_iter().filter(|pid| !self.agents.iter().any(|a| a.pid == *pid)).collect();
+            if strays.is_empty() || signal != libc::SIGKILL {
+                return;
+            }
+            for pid in strays {
+                // SAFETY: waits for one process without blocking; it is an error
+                // where that is not our child.
+                unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
+            }
         }
     }
 
@@ -365,7 +409,7 @@ impl Keeper {
             let Ok(reader) = stream.try_clone() else { continue };
             let _ = stream.set_write_timeout(Some(Duration::from_secs(2)));
             let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
-            let mut client = Client { stream, reader: BufReader::new(reader) };
+            let mut client = Client { stream, reader: BufReader::new(reader), gone: false };
             let hello = Event::Hello {
                 cell: self.spec.cell.clone(),
                 walled: self.walls.namespaces || self.walls.bwrap,
@@ -478,7 +522,9 @@ impl Keeper {
     }
 
     fn tell_all(&mut self, event: &Event) {
-        self.clients.retain_mut(|client| tell(&mut client.stream, event));
+        for client in &mut self.clients {
+            client.gone |= !tell(&mut client.stream, event);
+        }
     }
 
     /// Nothing is left: put that on record and go.

@@ -27,8 +27,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 pub const EGRESS_AT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
 /// The file in the run directory that says which control group the cell has.
 pub const GROUP: &str = "group.json";
-/// The file in the proxy's directory with the pid of the proxy.
-pub const EGRESS_PID: &str = "proxy.pid";
+/// The file in the run directory with the pid of the proxy.
+pub const EGRESS_PID: &str = "egress.pid";
 
 /// Longest line that is read, in bytes.
 const LINE_MAX: u64 = 1 << 20;
@@ -106,6 +106,9 @@ fn try_launch() -> Result<(), StepError> {
         std::process::exit(keep(walls, go));
     }
     drop(go);
+    // Before the keeper can say anything: these are the first words, and whoever
+    // has to collect it hears them in every case.
+    say(&Ready::Launched { pid });
     let Some(spec) = read_line::<LaunchSpec>(&mut input)? else { return Ok(()) };
     if walls.namespaces {
         write_id_maps(pid, spec.id_base, uid, gid)?;
@@ -113,23 +116,26 @@ fn try_launch() -> Result<(), StepError> {
     let group = spec.groups.place(&spec.cell, pid, spec.budget)?;
     std::fs::write(spec.run_dir.join(GROUP), serde_json::to_vec(&group).unwrap_or_default())
         .map_err(step("writing down which control group the cell has"))?;
-    let egress = spec.egress.clone();
-    // Before the keeper can say anything: these are the first words.
-    say(&Ready::Launched { pid });
+    let (egress, run_dir) = (spec.egress.clone(), spec.run_dir.clone());
     let mut line = serde_json::to_vec(&Go { pid, spec, group }).unwrap_or_default();
     line.push(b'\n');
     let sent = release.write_all(&line).map_err(step("releasing the keeper"));
     zeroize::Zeroize::zeroize(&mut line);
     sent?;
     match egress {
-        Some(egress) => serve_egress(&release, pid, &egress),
+        Some(egress) => serve_egress(&release, pid, &run_dir, &egress),
         None => Ok(()),
     }
 }
 
 /// Takes the cell's listening socket and starts the proxy for it: on this side
 /// of the walls, where the network is. It ends with the keeper.
-fn serve_egress(mut keeper: &UnixStream, pid: i32, spec: &egress::Spec) -> Result<(), StepError> {
+fn serve_egress(
+    mut keeper: &UnixStream,
+    pid: i32,
+    run_dir: &std::path::Path,
+    spec: &egress::Spec,
+) -> Result<(), StepError> {
     // Without a socket the keeper failed, and says so by itself.
     let Ok(listener) = receive_descriptor(keeper) else { return Ok(()) };
     let started = || -> Result<(), String> {
@@ -138,7 +144,7 @@ fn serve_egress(mut keeper: &UnixStream, pid: i32, spec: &egress::Spec) -> Resul
             .map_err(|e| format!("watching the keeper: {e}"))?;
         let program = std::path::Path::new("/proc/self/exe");
         let child = egress::start(program, spec, listener.as_fd(), Some(keeper.as_fd())).map_err(|e| e.to_string())?;
-        std::fs::write(spec.directory.join(EGRESS_PID), child.id().to_string()).map_err(|e| e.to_string())
+        std::fs::write(run_dir.join(EGRESS_PID), child.id().to_string()).map_err(|e| e.to_string())
     };
     let answer = started().map_or_else(Proxy::Failed, |()| Proxy::Serves);
     let mut line = serde_json::to_vec(&answer).unwrap_or_default();

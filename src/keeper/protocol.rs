@@ -50,6 +50,8 @@ pub struct LaunchSpec {
     pub budget: Budget,
     /// What its files may use together.
     pub room: Room,
+    /// What reading the work may use of its own.
+    pub harvest_room: Room,
     /// Whether the file system sees to that.
     pub quota: bool,
     /// Most bytes of each agent's log that are kept.

@@ -2,7 +2,7 @@
 //! program may make none and that one may: it is setuid there, or has a profile.
 
 use super::StepError;
-use super::mounts::{ETC, SYSTEM, account_files};
+use super::mounts::{ETC, HIDDEN_DIRECTORIES, HIDDEN_FILES, IN_MEMORY, SYSTEM, account_files};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -38,7 +38,9 @@ pub fn probe() -> Result<PathBuf, String> {
     }
     let output = Command::new(&program)
         .args(WALLS)
-        .args(["cell", "--unshare-net", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--", "true"])
+        .args(["cell", "--unshare-net", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"])
+        // Of those in use, the youngest option.
+        .args(["--size", "65536", "--tmpfs", "/dev/shm", "--", "true"])
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .stdin(Stdio::null())
@@ -100,9 +102,20 @@ pub fn arguments(
     for (source, place, writable) in binds {
         add(if *writable { "--bind" } else { "--ro-bind" }, &source.display().to_string(), place);
     }
-    words.extend(
-        ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--symlink", "/tmp", "/var/tmp"].map(str::to_owned),
-    );
+    words.extend(["--proc", "/proc", "--dev", "/dev", "--symlink", "/tmp", "/var/tmp"].map(str::to_owned));
+    for (place, bytes) in IN_MEMORY {
+        words.extend(["--size".to_owned(), bytes.to_string(), "--tmpfs".to_owned(), place.to_owned()]);
+    }
+    for file in HIDDEN_FILES.map(|name| format!("/proc/{name}")) {
+        if Path::new(&file).exists() {
+            words.extend(["--ro-bind".to_owned(), "/dev/null".to_owned(), file]);
+        }
+    }
+    for directory in HIDDEN_DIRECTORIES.map(|name| format!("/proc/{name}")) {
+        if Path::new(&directory).is_dir() {
+            words.extend(["--tmpfs".to_owned(), directory.clone(), "--remount-ro".to_owned(), directory]);
+        }
+    }
     words.extend(["--remount-ro", "/"].map(str::to_owned));
     Ok((words, open))
 }

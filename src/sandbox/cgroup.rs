@@ -32,11 +32,15 @@ pub enum Groups {
     V2 {
         /// The directory.
         base: PathBuf,
+        /// Whether processor time can be limited in it.
+        cpu: bool,
     },
     /// Version 2: systemd makes a scope for each cell.
     Systemd {
         /// Whether the user's own systemd does.
         user: bool,
+        /// Whether it can limit processor time.
+        cpu: bool,
     },
     /// Version 1: a directory that is ours for each kind of limit.
     V1 {
@@ -186,11 +190,14 @@ impl Groups {
                 && writable(base)
                 && words_in(&base.join("cgroup.subtree_control")).iter().any(|c| c == "memory" || c == "pids")
             {
-                return Self::V2 { base: base.to_owned() };
+                let cpu = words_in(&base.join("cgroup.subtree_control")).iter().any(|c| c == "cpu");
+                return Self::V2 { base: base.to_owned(), cpu };
             }
             let root = rustix::process::geteuid().is_root();
             if Path::new(SYSTEMD).is_dir() && busctl().is_some() && (root || bus_of_user().is_some()) {
-                return Self::Systemd { user: !root };
+                // As root it can do what the kernel can; a user's can do what is left to it.
+                let cpu = root || words_in(&of_users_systemd().join("cgroup.controllers")).iter().any(|c| c == "cpu");
+                return Self::Systemd { user: !root, cpu };
             }
             return Self::None {
                 why: "this process's control group was not delegated to it; run Lazarus as the service that comes \
@@ -218,12 +225,21 @@ impl Groups {
         Self::None { why: why.to_owned() }
     }
 
+    /// Whether they can limit processor time.
+    pub fn limit_cpu(&self) -> bool {
+        match self {
+            Self::V2 { cpu, .. } | Self::Systemd { cpu, .. } => *cpu,
+            Self::V1 { bases } => bases.contains_key("cpu"),
+            Self::None { .. } => false,
+        }
+    }
+
     /// In words, for people.
     pub fn words(&self) -> String {
         match self {
-            Self::V2 { base } => format!("control groups (version 2, delegated: {})", base.display()),
-            Self::Systemd { user: true } => "control groups (version 2, by the user's systemd)".to_owned(),
-            Self::Systemd { user: false } => "control groups (version 2, by systemd)".to_owned(),
+            Self::V2 { base, .. } => format!("control groups (version 2, delegated: {})", base.display()),
+            Self::Systemd { user: true, .. } => "control groups (version 2, by the user's systemd)".to_owned(),
+            Self::Systemd { user: false, .. } => "control groups (version 2, by systemd)".to_owned(),
             Self::V1 { bases } => {
                 let kinds: Vec<&str> = bases.keys().map(String::as_str).collect();
                 format!("control groups (version 1: {})", kinds.join(", "))
@@ -240,7 +256,7 @@ impl Groups {
     /// Where the group is there and the process cannot be put into it.
     pub fn place(&self, cell: &str, pid: i32, budget: Budget) -> Result<Group, StepError> {
         match self {
-            Self::V2 { base } => {
+            Self::V2 { base, .. } => {
                 let directory = base.join(cell);
                 make(&directory)?;
                 let group = write_v2(&directory, budget, "control groups (version 2)");
@@ -270,7 +286,7 @@ impl Groups {
                 }
                 Ok(group)
             }
-            Self::Systemd { user } => {
+            Self::Systemd { user, .. } => {
                 let scope = ask_systemd(*user, cell, pid, budget).and_then(|()| wait_for_scope(cell, pid));
                 let directory = match scope {
                     Ok(directory) => directory,
@@ -326,6 +342,12 @@ fn write_v2(directory: &Path, budget: Budget, way: &str) -> Group {
 
 fn busctl() -> Option<PathBuf> {
     ["/usr/bin/busctl", "/bin/busctl"].map(PathBuf::from).into_iter().find(|p| p.is_file())
+}
+
+/// The control group of this user's systemd.
+fn of_users_systemd() -> PathBuf {
+    let uid = rustix::process::geteuid().as_raw();
+    PathBuf::from(format!("/sys/fs/cgroup/user.slice/user-{uid}.slice/user@{uid}.service"))
 }
 
 /// The directory with the bus of this user's systemd.

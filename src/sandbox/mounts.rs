@@ -112,27 +112,33 @@ pub fn mount_proc(target: &Path) -> Result<(), StepError> {
         .map_err(StepError::of("mounting the cell's own /proc"))
 }
 
+/// What of `/proc` tells of the machine and is covered.
+pub(super) const HIDDEN_FILES: [&str; 11] = [
+    "kcore",
+    "keys",
+    "key-users",
+    "kmsg",
+    "kallsyms",
+    "sched_debug",
+    "sysrq-trigger",
+    "timer_list",
+    "latency_stats",
+    "interrupts",
+    "cmdline",
+];
+pub(super) const HIDDEN_DIRECTORIES: [&str; 5] = ["acpi", "scsi", "bus", "irq", "asound"];
+/// File systems in memory that each agent has of its own, and their sizes in bytes.
+pub const IN_MEMORY: [(&str, u64); 2] = [("/tmp", 256 << 20), ("/dev/shm", 64 << 20)];
+
 /// Hides what `/proc` tells of the machine, for an agent.
 pub fn hide_proc() -> Result<(), StepError> {
-    for file in [
-        "kcore",
-        "keys",
-        "key-users",
-        "kmsg",
-        "kallsyms",
-        "sched_debug",
-        "sysrq-trigger",
-        "timer_list",
-        "latency_stats",
-        "interrupts",
-        "cmdline",
-    ] {
+    for file in HIDDEN_FILES {
         let path = Path::new("/proc").join(file);
         if path.exists() {
             attach_over(Path::new("/dev/null"), &path)?;
         }
     }
-    for directory in ["acpi", "scsi", "bus", "irq", "asound"] {
+    for directory in HIDDEN_DIRECTORIES {
         let path = Path::new("/proc").join(directory);
         if path.is_dir() {
             hide(&path)?;

@@ -118,6 +118,14 @@ pub fn limit(directories: &[&Path], project: u32, bytes: u64, files: u64) -> io:
     Ok(())
 }
 
+/// Takes a directory with all below it out of every project again.
+///
+/// # Errors
+/// As [`limit`].
+pub fn exempt(directory: &Path) -> io::Result<()> {
+    assign_all(&open(directory)?, 0)
+}
+
 /// What a project uses: bytes, files.
 ///
 /// # Errors
@@ -127,13 +135,4 @@ pub fn used(directory: &Path, project: u32) -> io::Result<(u64, u64)> {
     let mut quota = Quota::default();
     call(open(directory)?.as_fd(), GET_QUOTA, project, &mut quota)?;
     Ok((quota.space, quota.files))
-}
-
-/// Takes a project's limits away.
-///
-/// # Errors
-/// As [`limit`].
-pub fn lift(directory: &Path, project: u32) -> io::Result<()> {
-    use std::os::fd::AsFd as _;
-    call(open(directory)?.as_fd(), SET_QUOTA, project, &mut Quota { valid: LIMITS, ..Quota::default() })
 }

@@ -120,8 +120,9 @@ fn try_hand_out(wanted: &Wanted, out: &mut HandedOut) -> Result<(), String> {
         return Err("the commit to start from is not known".to_owned());
     }
     let (objects, pack) = (wanted.into.join("objects"), wanted.into.join(PACK));
-    // A harvest may be read twice.
+    // A harvest may be read twice, and what an earlier one made is not needed.
     let _ = std::fs::remove_file(&pack);
+    let _ = std::fs::remove_dir_all(&objects);
     std::fs::create_dir_all(&objects).map_err(|e| format!("making {}: {e}", objects.display()))?;
     let clone = std::env::current_dir().map_err(|e| e.to_string())?;
     let git = Git { objects, index: wanted.into.join("index"), clone_objects: clone.join(".git/objects"), tree: clone };

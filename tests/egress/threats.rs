@@ -220,6 +220,23 @@ async fn threat_20_by_another_hosts_name_in_a_second_hello() {
 }
 
 #[tokio::test]
+async fn threat_20_by_another_hosts_name_in_a_second_hello_that_is_sent_in_advance() {
+    for answer in [server_hello(&RETRY), [&[22, 3, 3, 0, 2, 2, 0][..], &[22, 3, 3, 0, 1, 0]].concat()] {
+        let served = serve(&["api.example.org"]).await;
+        let mut hears = answering(&served, answer).await;
+        let (_, mut stream) = served.tunnel("api.example.org:443").await;
+        let first = client_hello("api.example.org");
+        stream.write_all(&[&first[..], &client_hello("evil.example.org")].concat()).await.unwrap();
+        served.until_refused(Reason::ServerName, 1).await;
+        let mut heard = vec![];
+        while let Some(bytes) = hears.recv().await {
+            heard.extend(bytes);
+        }
+        assert!(first.starts_with(&heard), "more than the first was sent on");
+    }
+}
+
+#[tokio::test]
 async fn threat_20_by_another_hosts_name_in_the_host_header() {
     let served = serve(&["www.example.org"]).await;
     let (server, seen) = web_server(OK).await;
