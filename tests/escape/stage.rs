@@ -1,0 +1,186 @@
+//! Where a run of the suite takes place: this test program, started again with
+//! a network, a keyring and open descriptors of its own, as root and as an
+//! ordinary user.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::{env, fs};
+
+/// The ordinary user that root takes: nobody, who owns nothing.
+const NOBODY: u32 = 65534;
+/// Under which name inner runs find what was compiled.
+const PROGRAM: &str = "LAZARUS_ESCAPE_PROGRAM";
+/// Says to an inner run that it has the network that tests may see.
+const NETWORK: &str = "LAZARUS_ESCAPE_NETWORK";
+const KEY: &str = "LAZARUS_ESCAPE_KEY";
+
+/// As whom a run took place, and what it printed.
+pub struct Performance {
+    pub user: &'static str,
+    pub printed: String,
+}
+
+/// Whether this process is root.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// What `attempts.c` was compiled to, in an inner run.
+pub fn program() -> PathBuf {
+    PathBuf::from(env::var_os(PROGRAM).expect("this is run by another test, on its stage: leave out `--ignored`"))
+}
+
+/// Where runs have their files; goes with the last test that uses it.
+struct Built {
+    directory: PathBuf,
+    program: PathBuf,
+}
+
+impl Built {
+    /// Tests of one program run at once; they compile once.
+    fn get() -> Arc<Self> {
+        static BUILT: Mutex<Weak<Built>> = Mutex::new(Weak::new());
+        let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(there) = built.upgrade() {
+            return there;
+        }
+        let directory = new_place();
+        let program = compile(&directory);
+        let new = Arc::new(Self { directory, program });
+        *built = Arc::downgrade(&new);
+        new
+    }
+}
+
+impl Drop for Built {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Where an inner run has its files.
+pub fn place() -> PathBuf {
+    program().parent().unwrap().to_owned()
+}
+
+/// A directory that every user can write, and not below `/tmp`, of which a cell
+/// has its own.
+fn new_place() -> PathBuf {
+    let mut base = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    if is_root() && closed_to_others(&base).is_some() {
+        base = PathBuf::from("/run");
+    }
+    let directory = base.join(format!("escape-{}", hex::encode(rand::<4>())));
+    crate::ground::directory(&directory, 0o1777);
+    directory
+}
+
+/// Compiles the attempts, statically where that can be had: a container has no
+/// libraries.
+fn compile(directory: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/escape/attempts.c");
+    let program = directory.join("attempts");
+    for linking in ["-static", "-static-libgcc"] {
+        let output = Command::new("cc")
+            .args(["-O1", "-w", "-no-pie", linking, "-o"])
+            .args([&program, &source])
+            .output()
+            .expect("a C compiler, as the build of Lazarus itself needs (`cc`)");
+        if output.status.success() {
+            return program;
+        }
+        eprintln!("cc {linking}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    panic!("attempts.c does not compile");
+}
+
+/// Runs an inner test on a stage with these further properties: as root and as
+/// an ordinary user where this is root, else as who this is.
+pub fn perform(test: &str, properties: &[&str]) -> Vec<Performance> {
+    let built = Built::get();
+    let mut performances = vec![];
+    if is_root() {
+        performances.push(("root", vec!["net".to_owned()]));
+        match closed_to_others(&env::current_exe().unwrap()) {
+            None => performances.push(("user", vec!["net".to_owned(), format!("uid={NOBODY}")])),
+            Some(directory) => println!(
+                "NOT RUN as an ordinary user: {} is not open to others; set CARGO_TARGET_DIR to a directory that is",
+                directory.display()
+            ),
+        }
+    } else {
+        performances.push(("user", vec![]));
+    }
+    // At once: they wait more than they compute.
+    let runs: Vec<_> = performances
+        .into_iter()
+        .map(|(user, mut stage)| {
+            stage.extend(properties.iter().map(|p| (*p).to_owned()));
+            let child =
+                command(&built.program, test, &stage).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            (user, std::thread::spawn(move || child.wait_with_output().unwrap()))
+        })
+        .collect();
+    let ended: Vec<_> = runs.into_iter().map(|(user, run)| (user, run.join().unwrap())).collect();
+    drop(built);
+    let (mut performances, mut failed) = (vec![], vec![]);
+    for (user, output) in ended {
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        println!("══ {test}, as {user} ══\n{printed}");
+        let passed = output.status.success() && printed.contains("test result: ok. 1 passed");
+        if !passed {
+            failed.push(format!("as {user}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
+        }
+        performances.push(Performance { user, printed });
+    }
+    assert!(failed.is_empty(), "{test}\n{}", failed.join("\n"));
+    performances
+}
+
+fn command(program: &Path, test: &str, stage: &[String]) -> Command {
+    let secret: [u8; 8] = rand();
+    let name = format!("lazarus-escape-{}", hex::encode(&secret[..4]));
+    let mut command = Command::new(program);
+    command
+        .arg("stage")
+        .args(["open-root".to_owned(), format!("key={name}=treasure-{}", hex::encode(secret))])
+        .args(stage)
+        .arg("--")
+        .arg(env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"])
+        .env(PROGRAM, program)
+        .env(KEY, name)
+        .stdin(Stdio::null());
+    if stage.iter().any(|s| s == "net") {
+        command.env(NETWORK, "1");
+    }
+    command
+}
+
+/// The first directory on the way there that others cannot enter.
+fn closed_to_others(path: &Path) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let closed = |path: &&Path| fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o001 == 0);
+    path.ancestors().find(closed).map(Path::to_owned)
+}
+
+/// Whether this run has a network with the addresses of `attempts.c`, or why not.
+pub fn network() -> Result<(), String> {
+    if env::var_os(NETWORK).is_some() {
+        Ok(())
+    } else {
+        Err("only root can make a network with such an address in it".to_owned())
+    }
+}
+
+/// The name of the key in the session's keyring.
+pub fn key() -> Result<String, String> {
+    env::var(KEY).map_err(|_| "this run has no keyring of its own".to_owned())
+}
+
+pub fn rand<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).unwrap();
+    bytes
+}
