@@ -60,6 +60,11 @@ impl Verdict {
         }
     }
 
+    /// This, if it escaped; else what another way came to.
+    pub fn or(self, other: Self) -> Self {
+        if self.has_escaped() { self } else { other }
+    }
+
     pub fn has_escaped(&self) -> bool {
         matches!(self, Self::Escaped(_))
     }

@@ -1048,6 +1048,17 @@ static void put(const char *path, const char *text) {
     if (fd < 0 || write(fd, text, strlen(text)) < 0) fail(path);
     close(fd);
 }
+static void own_user_namespace(uid_t inside) {
+    char map[64];
+    uid_t uid = getuid();
+    gid_t gid = getgid();
+    if (unshare(CLONE_NEWUSER) < 0) fail("unshare of the user");
+    put("/proc/self/setgroups", "deny");
+    snprintf(map, sizeof map, "%u %u 1", inside, uid);
+    put("/proc/self/uid_map", map);
+    snprintf(map, sizeof map, "%u %u 1", inside, gid);
+    put("/proc/self/gid_map", map);
+}
 static void refuse(int call, int error) {
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
@@ -1060,7 +1071,7 @@ static void refuse(int call, int error) {
     if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0) fail("a filter");
 }
 /* attempts stage [net] [uid=N] [key=NAME=VALUE] [open-root] [no-userns]
- *                [no-landlock] -- PROGRAM ARGUMENT…, in the order given. */
+ *                [userns] [no-landlock] [no-seccomp] -- PROGRAM ARGUMENT…, in the order given. */
 static int m_stage(char **a) {
     for (; *a && strcmp(*a, "--"); a++) {
         if (!strcmp(*a, "net")) {
@@ -1086,16 +1097,10 @@ static int m_stage(char **a) {
         } else if (!strcmp(*a, "open-root")) {
             int fd = open("/", O_RDONLY | O_DIRECTORY);
             if (fd < 0 || dup2(fd, 99) < 0) fail("descriptor 99");
+        } else if (!strcmp(*a, "userns")) {
+            own_user_namespace(0);
         } else if (!strcmp(*a, "no-userns")) {
-            char map[64];
-            uid_t uid = getuid();
-            gid_t gid = getgid();
-            if (unshare(CLONE_NEWUSER) < 0) fail("unshare of the user");
-            put("/proc/self/setgroups", "deny");
-            snprintf(map, sizeof map, "%u %u 1", uid, uid);
-            put("/proc/self/uid_map", map);
-            snprintf(map, sizeof map, "%u %u 1", gid, gid);
-            put("/proc/self/gid_map", map);
+            own_user_namespace(getuid());
             put("/proc/sys/user/max_user_namespaces", "0");
         } else if (!strcmp(*a, "no-landlock")) {
             refuse(SYS_landlock_create_ruleset, EOPNOTSUPP);

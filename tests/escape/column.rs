@@ -13,6 +13,7 @@ use std::{fs, thread};
 /// How long a column may take.
 const CEILING: Duration = Duration::from_secs(120);
 /// Where those who make attempts have their own directory.
+pub const BROKEN: &str = "the attempt broke";
 pub const HOME: &str = "/cell/home/attacker";
 
 /// A column that is being made: the directory that the attempts are made in, as
@@ -135,34 +136,53 @@ impl Column {
                 (Some(false), "escaped") => Verdict::Stopped("nothing of it is seen from outside".to_owned()),
                 (None, "escaped") => Verdict::Escaped(seen),
                 (_, "stopped") => Verdict::Stopped(seen),
-                _ => Verdict::NotRun(format!("the attempt broke: {seen}")),
+                _ => Verdict::NotRun(format!("{BROKEN}: {seen}")),
             });
         }
         verdicts
     }
 }
 
-/// The attempts on the host with nothing around them: as its ordinary user and,
-/// where this is root, as root. For each, the better.
+/// As whom attempts are made on the host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    /// Its ordinary user.
+    User,
+    /// That user as the root of a user namespace, which any user can be.
+    OwnRoot,
+    Root,
+}
+
+/// The attempts on the host with nothing around them: as its ordinary user, and
+/// as root or what comes nearest to it. For each, what went furthest.
 pub fn bare(ground: &Ground, words: &Words) -> Verdicts {
-    let on_host = |name: &str, root: bool| {
+    let program = ground.tools.join("attempts");
+    let on_host = |name: &str, who: Who| {
         let path = ground.place.join(name);
         directory(&path, 0o755);
-        if !root {
-            ground.give_to_stranger(&path);
-        }
+        let mut command = match who {
+            Who::User => {
+                ground.give_to_stranger(&path);
+                as_stranger(&program)
+            }
+            Who::OwnRoot => {
+                let mut command = Command::new(&program);
+                command.args(["stage", "userns", "--"]).arg(&program);
+                command
+            }
+            Who::Root => Command::new(&program),
+        };
         let column = Column::plan(ground, &path, &path.display().to_string(), words.clone());
-        let program = ground.tools.join("attempts");
-        let mut command = if root { Command::new(&program) } else { as_stranger(&program) };
         command.arg("serve").arg(&path).env("ATTEMPTS_ON_THE_HOST", "1").stdin(Stdio::null());
-        run(command, column).unwrap()
+        run(command, column)
     };
-    let user = on_host("bare-user", false);
-    if !is_root() {
-        return user;
+    let user = on_host("bare-user", Who::User).unwrap();
+    let root = if is_root() { Ok(on_host("bare-root", Who::Root).unwrap()) } else { on_host("bare-own", Who::OwnRoot) };
+    match root {
+        Ok(root) => user.into_iter().zip(root).map(|(u, r)| if u.has_escaped() { u } else { r.or(u) }).collect(),
+        // No user namespaces here.
+        Err(_) => user,
     }
-    let root = on_host("bare-root", true);
-    user.into_iter().zip(root).map(|(user, root)| if user.has_escaped() { user } else { root }).collect()
 }
 
 /// The attempts in bwrap, as its manual advises: every namespace, no

@@ -23,7 +23,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     said("open the cell's record for writing", "write {record}/cell.json"),
     made("forge a record of the cell", "create {record}/{mark}", "{host_record}/{mark}"),
     said("move the cell's record away", "rename {record} {record}-away"),
-    said("open the prompt of another agent for writing", "write {record}/prompts/bystander-1.md"),
+    said("open the prompt of another agent for writing", "write {record}/prompts/{prompt}"),
     said("open a program of the system for writing", "write {system_program}"),
     said("set the mode of a program of the system", "chmod {system_program}"),
     said("open a file by its number on the disk", "handle {home}"),

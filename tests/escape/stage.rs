@@ -15,10 +15,13 @@ const PROGRAM: &str = "LAZARUS_ESCAPE_PROGRAM";
 const NETWORK: &str = "LAZARUS_ESCAPE_NETWORK";
 const KEY: &str = "LAZARUS_ESCAPE_KEY";
 
-/// As whom a run took place, and what it printed.
+/// Where an inner run leaves what the outer one asks for.
+const RESULT: &str = "LAZARUS_ESCAPE_RESULT";
+
+/// As whom a run took place, and what it left.
 pub struct Performance {
     pub user: &'static str,
-    pub printed: String,
+    pub result: String,
 }
 
 /// Whether this process is root.
@@ -57,6 +60,11 @@ impl Drop for Built {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// The file for what the outer run asks for.
+pub fn result() -> PathBuf {
+    PathBuf::from(env::var_os(RESULT).expect("the outer run says where"))
 }
 
 /// Where an inner run has its files.
@@ -119,20 +127,19 @@ pub fn perform(test: &str, properties: &[&str]) -> Vec<Performance> {
             stage.extend(properties.iter().map(|p| (*p).to_owned()));
             let child =
                 command(&built.program, test, &stage).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-            (user, std::thread::spawn(move || child.wait_with_output().unwrap()))
+            (user, result, std::thread::spawn(move || child.wait_with_output().unwrap()))
         })
         .collect();
-    let ended: Vec<_> = runs.into_iter().map(|(user, run)| (user, run.join().unwrap())).collect();
-    drop(built);
+    let ended: Vec<_> = runs.into_iter().map(|(user, result, run)| (user, result, run.join().unwrap())).collect();
     let (mut performances, mut failed) = (vec![], vec![]);
-    for (user, output) in ended {
+    for (user, result, output) in ended {
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         println!("══ {test}, as {user} ══\n{printed}");
         let passed = output.status.success() && printed.contains("test result: ok. 1 passed");
         if !passed {
             failed.push(format!("as {user}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
         }
-        performances.push(Performance { user, printed });
+        performances.push(Performance { user, result: fs::read_to_string(result).unwrap_or_default() });
     }
     assert!(failed.is_empty(), "{test}\n{}", failed.join("\n"));
     performances

@@ -1,18 +1,16 @@
 //! The table: every attempt in every column.
 
 use crate::attempt::Verdict;
-use crate::column::{self, Column, HOME, Verdicts, every};
+use crate::column::{self, BROKEN, Column, HOME, Verdicts, every};
 use crate::container;
 use crate::ground::{Ground, Words};
-use crate::stage::{Performance, is_root};
+use crate::stage::{self, Performance, is_root};
 use crate::world::{Kind, World, WorldOptions};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// Before the table in what an inner run prints.
-const TABLE: &str = "ESCAPE-TABLE ";
 /// How many attempts have to be made and stopped, at least.
 const AT_LEAST: usize = 40;
 
@@ -66,6 +64,14 @@ async fn every_attempt_in_every_column() {
     let escaped: Vec<String> =
         rows.iter().filter(|r| r.ours.has_escaped()).map(|r| format!("{}: {}: {}", r.class, r.name, r.ours)).collect();
     assert!(escaped.is_empty(), "out of our cell:\n{}", escaped.join("\n"));
+    let broken: Vec<String> = [&bare, &ours]
+        .into_iter()
+        .chain(bwrap.as_ref().ok())
+        .flat_map(|column| every().zip(column))
+        .filter(|(_, verdict)| matches!(verdict, Verdict::NotRun(why) if why.starts_with(BROKEN)))
+        .map(|((_, attempt), verdict)| format!("{}: {verdict}", attempt.name))
+        .collect();
+    assert!(broken.is_empty(), "attempts that do not work: {broken:#?}");
     let weaker: Vec<&str> = rows
         .iter()
         .filter(|r| (r.bwrap.was_stopped() || r.docker.was_stopped()) && !r.ours.was_stopped())
@@ -135,10 +141,21 @@ impl Cells {
             ("control", at(&world.data().join("control.sock"))),
             ("keeper_socket", at(&run.join("control.sock"))),
             ("bystander", self.bystander()),
+            ("prompt", self.prompt()),
         ] {
             words.insert(word, value);
         }
         words
+    }
+
+    /// The name of the other agent's prompt.
+    fn prompt(&self) -> Result<String, String> {
+        let prompts = fs::read_dir(self.home.join(".lazarus/prompts")).map_err(|e| e.to_string())?;
+        prompts
+            .flatten()
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .find(|n| n.starts_with("bystander"))
+            .ok_or_else(|| "the other agent has no prompt".to_owned())
     }
 
     /// The other agent's process, as the host sees it.
@@ -242,7 +259,8 @@ fn print(rows: &[Row], bare: &Verdicts, ours: &Verdicts) {
         let _ =
             writeln!(text, "{name}: {stopped} stopped, {escaped} escaped, {} not run", rows.len() - stopped - escaped);
     }
-    println!("{text}\n{TABLE}{}", Value::Array(list));
+    println!("{text}");
+    fs::write(stage::result(), Value::Array(list).to_string()).unwrap();
 }
 
 /// Writes the tables of the runs into the target directory and, where it is
@@ -252,8 +270,7 @@ pub fn keep(performances: &[Performance]) {
     fs::create_dir_all(&target).unwrap();
     let mut markdown = String::new();
     for (index, performance) in performances.iter().enumerate() {
-        let table = performance.printed.lines().find_map(|l| l.strip_prefix(TABLE)).expect("a table");
-        let table: Value = serde_json::from_str(table).unwrap();
+        let table: Value = serde_json::from_str(&performance.result).expect("a table");
         let name = if index == 0 { "table.json" } else { "table-user.json" };
         fs::write(target.join(name), format!("{table:#}\n")).unwrap();
         println!("{} ({})", target.join(name).display(), performance.user);
