@@ -132,14 +132,14 @@ pub fn perform(test: &str, properties: &[&str]) -> Vec<Performance> {
         .collect();
     let ended: Vec<_> = runs.into_iter().map(|(user, result, run)| (user, result, run.join().unwrap())).collect();
     let (mut performances, mut failed) = (vec![], vec![]);
-    for (user, result, output) in ended {
+    for (user, left, output) in ended {
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         println!("══ {test}, as {user} ══\n{printed}");
         let passed = output.status.success() && printed.contains("test result: ok. 1 passed");
         if !passed {
             failed.push(format!("as {user}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
         }
-        performances.push(Performance { user, result: fs::read_to_string(result).unwrap_or_default() });
+        performances.push(Performance { user, result: fs::read_to_string(left).unwrap_or_default() });
     }
     assert!(failed.is_empty(), "{test}\n{}", failed.join("\n"));
     performances
