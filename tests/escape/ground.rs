@@ -128,6 +128,11 @@ impl Ground {
         Self { mark, place, tools, words, ipc_key, over }
     }
 
+    /// A name that no other run has.
+    pub fn name(&self) -> &str {
+        &self.mark
+    }
+
     /// What every column finds.
     pub fn words(&self) -> Words {
         self.words.clone()

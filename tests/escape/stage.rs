@@ -125,12 +125,13 @@ pub fn perform(test: &str, properties: &[&str]) -> Vec<Performance> {
         .into_iter()
         .map(|(user, mut stage)| {
             stage.extend(properties.iter().map(|p| (*p).to_owned()));
-            let child =
-                command(&built.program, test, &stage).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-            (user, result, std::thread::spawn(move || child.wait_with_output().unwrap()))
+            let left = built.directory.join(format!("result-{}", hex::encode(rand::<4>())));
+            let mut command = command(&built.program, test, &stage);
+            let child = command.env(RESULT, &left).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            (user, left, std::thread::spawn(move || child.wait_with_output().unwrap()))
         })
         .collect();
-    let ended: Vec<_> = runs.into_iter().map(|(user, result, run)| (user, result, run.join().unwrap())).collect();
+    let ended: Vec<_> = runs.into_iter().map(|(user, left, run)| (user, left, run.join().unwrap())).collect();
     let (mut performances, mut failed) = (vec![], vec![]);
     for (user, left, output) in ended {
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
