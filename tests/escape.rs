@@ -42,15 +42,53 @@ mod mounts;
 mod namespaces;
 #[path = "escape/network.rs"]
 mod network;
+#[path = "escape/observer.rs"]
+mod observer;
 #[path = "escape/processes.rs"]
 mod processes;
+#[path = "escape/residue.rs"]
+mod residue;
+#[path = "escape/secrets.rs"]
+mod secrets;
 #[path = "escape/stage.rs"]
 mod stage;
 #[path = "escape/table.rs"]
 mod table;
+#[path = "escape/weaker_host.rs"]
+mod weaker_host;
+
+#[test]
+fn threat_17_a_secret_of_the_host_is_found_nowhere_in_a_cell() {
+    stage::perform("secrets::an_agent_that_looks_everywhere_finds_its_own_alone", &[]);
+}
 
 #[test]
 fn threat_18_nothing_gets_out_of_a_cell() {
     let tables = stage::perform("table::every_attempt_in_every_column", &[]);
     table::keep(&tables);
+}
+
+#[test]
+fn threat_21_nothing_of_a_cell_is_left_after_its_end() {
+    stage::perform("residue::what_does_not_want_to_end_ends_with_the_cell", &[]);
+}
+
+#[test]
+fn threat_34_a_host_without_user_namespaces_says_so_and_starts_nothing_weaker() {
+    stage::perform("weaker_host::without_user_namespaces", &["no-userns"]);
+}
+
+#[test]
+fn threat_34_a_host_without_landlock_says_so_and_starts_nothing_weaker() {
+    stage::perform("weaker_host::without_landlock", &["no-landlock"]);
+}
+
+#[test]
+fn threat_34_a_host_without_seccomp_says_so_and_starts_nothing_weaker() {
+    stage::perform("weaker_host::without_seccomp", &["no-seccomp"]);
+}
+
+#[test]
+fn threat_34_a_host_without_git_or_docker_says_so_and_starts_nothing() {
+    stage::perform("weaker_host::without_git", &[]);
 }

@@ -60,6 +60,14 @@ impl Verdict {
         }
     }
 
+    /// Of two in the same cell, the worse; of a verdict and none, the verdict.
+    pub fn worse(self, other: Self) -> Self {
+        match (&self, &other) {
+            (_, Self::Escaped(_)) | (Self::NotRun(_), _) => other,
+            _ => self,
+        }
+    }
+
     /// This, if it escaped; else what another way came to.
     pub fn or(self, other: Self) -> Self {
         if self.has_escaped() { self } else { other }
@@ -96,4 +104,5 @@ pub const CLASSES: &[(&str, &[Attempt])] = &[
     ("network", crate::network::ATTEMPTS),
     ("devices and terminals", crate::devices::ATTEMPTS),
     ("IPC", crate::ipc::ATTEMPTS),
+    ("an observer's view", crate::observer::ATTEMPTS),
 ];

@@ -918,6 +918,244 @@ static int m_victim(char **a) {
     for (;;) pause();
 }
 
+/* ---- looking everywhere ---- */
+
+static char *needles[32];
+static size_t needle_lengths[32];
+static int needle_count;
+static FILE *found;
+
+static void look_at(const char *text, size_t length, const char *format, ...) {
+    for (int i = 0; i < needle_count; i++) {
+        if (!memmem(text, length, needles[i], needle_lengths[i])) continue;
+        va_list arguments;
+        va_start(arguments, format);
+        fprintf(found, "%d\t", i);
+        vfprintf(found, format, arguments);
+        fputc('\n', found);
+        va_end(arguments);
+    }
+}
+static void look_in_file(const char *path) {
+    static char text[(1 << 20) + 1];
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0) return;
+    long got, size = 0;
+    size_t kept = 0;
+    /* Pieces overlap by what a needle may be long. */
+    while (size < (16 << 20) && (got = read(fd, text + kept, sizeof text - kept)) > 0) {
+        look_at(text, kept + got, "%s", path);
+        size += got;
+        size_t all = kept + got;
+        kept = all < 256 ? all : 256;
+        memmove(text, text + all - kept, kept);
+    }
+    close(fd);
+}
+static void look_in_link(const char *path) {
+    char target[4096];
+    long n = readlink(path, target, sizeof target);
+    if (n > 0) look_at(target, n, "%s as a link", path);
+}
+static void look_below(const char *directory, int depth) {
+    DIR *dir = depth < 40 ? opendir(directory) : NULL;
+    if (!dir) return;
+    for (struct dirent *e; (e = readdir(dir));) {
+        char path[8192];
+        struct stat s;
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
+        snprintf(path, sizeof path, "%s/%s", strcmp(directory, "/") ? directory : "", e->d_name);
+        look_at(e->d_name, strlen(e->d_name), "%s as a name", path);
+        /* The system's own files, and what is looked at in its own way. */
+        static const char *const not[] = {"/proc", "/sys", "/usr", "/lib", "/lib32", "/lib64", "/libx32", "/opt", NULL};
+        int skip = 0;
+        for (int i = 0; not[i]; i++) skip |= !strcmp(path, not[i]);
+        if (skip || lstat(path, &s) < 0) continue;
+        if (S_ISLNK(s.st_mode)) look_in_link(path);
+        if (S_ISREG(s.st_mode)) look_in_file(path);
+        if (S_ISDIR(s.st_mode)) look_below(path, depth + 1);
+    }
+    closedir(dir);
+}
+static void look_in_memory(int pid) {
+    char path[64], line[512];
+    static char text[1 << 16];
+    snprintf(path, sizeof path, "/proc/%d/maps", pid);
+    FILE *maps = fopen(path, "re");
+    snprintf(path, sizeof path, "/proc/%d/mem", pid);
+    int mem = open(path, O_RDONLY | O_CLOEXEC);
+    while (maps && mem >= 0 && fgets(line, sizeof line, maps)) {
+        unsigned long from, to;
+        if (sscanf(line, "%lx-%lx rw", &from, &to) != 2) continue;
+        for (; from < to; from += sizeof text) {
+            long got = pread(mem, text, sizeof text, (off_t)from);
+            if (got > 0) look_at(text, got, "/proc/%d/mem", pid);
+        }
+    }
+    if (maps) fclose(maps);
+    if (mem >= 0) close(mem);
+}
+static void look_at_process(int pid, int memory) {
+    static const char *const files[] = {"environ", "cmdline", "comm", "mountinfo", "status", "stack", "io", NULL};
+    static const char *const links[] = {"cwd", "root", "exe", NULL};
+    char path[512];
+    for (int i = 0; files[i]; i++) {
+        snprintf(path, sizeof path, "/proc/%d/%s", pid, files[i]);
+        look_in_file(path);
+    }
+    for (int i = 0; links[i]; i++) {
+        snprintf(path, sizeof path, "/proc/%d/%s", pid, links[i]);
+        look_in_link(path);
+    }
+    for (int fd = 0; fd < 256; fd++) {
+        struct stat s;
+        snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, fd);
+        look_in_link(path);
+        if (stat(path, &s) == 0 && S_ISREG(s.st_mode)) look_in_file(path);
+        if (stat(path, &s) == 0 && S_ISDIR(s.st_mode) && fd > 2) look_below(path, 36);
+    }
+    if (memory && pid != getpid() && pid != getppid()) look_in_memory(pid);
+}
+static int with_memory(int pid, void *nothing) {
+    (void)nothing;
+    look_at_process(pid, 1);
+    return 0;
+}
+static void look_at_output(const char *command) {
+    static char text[1 << 16];
+    FILE *pipe = popen(command, "re");
+    size_t got = pipe ? fread(text, 1, sizeof text, pipe) : 0;
+    look_at(text, got, "the output of %s", command);
+    if (pipe) pclose(pipe);
+}
+static void look_in_keyrings(void) {
+    static char text[1 << 16], keys[1 << 14];
+    static const int known[] = {-1, -2, -3, -4, -5, -6, -7, -8};
+    for (unsigned i = 0; i < sizeof known / sizeof *known; i++) {
+        long got = syscall(SYS_keyctl, 11, known[i], keys, sizeof keys);
+        for (long at = 0; at + 4 <= got; at += 4) {
+            int key;
+            memcpy(&key, keys + at, 4);
+            long length = syscall(SYS_keyctl, 11, key, text, sizeof text);
+            if (length > 0) look_at(text, length, "key %d", key);
+        }
+    }
+    look_in_file("/proc/keys");
+}
+/* search FILE WHERE WHOSE NEEDLE…: looks wherever a process can look, below the
+ * directories WHERE (colons between) and at the processes WHOSE (commas between,
+ * or `all`), for needles in hexadecimal, and writes `NUMBER<tab>where` to FILE.
+ * Nothing of it is in the search's own arguments or memory as it is sought. */
+static int m_search(char **a) {
+    found = fopen(arg(a, 0), "we");
+    if (!found) { perror(a[0]); return 1; }
+    arg(a, 2);
+    for (char **hex = a + 3; *hex && needle_count < 32; hex++, needle_count++) {
+        size_t length = strlen(*hex) / 2;
+        char *needle = malloc(length + 1);
+        for (size_t i = 0; i < length; i++) {
+            unsigned byte;
+            sscanf(*hex + 2 * i, "%2x", &byte);
+            needle[i] = (char)byte;
+        }
+        needles[needle_count] = needle;
+        needle_lengths[needle_count] = length;
+    }
+    if (!strcmp(a[2], "all")) {
+        each_process(with_memory, NULL);
+    } else {
+        look_at_process(getpid(), 0);
+        for (char *pid = strtok(a[2], ","); pid; pid = strtok(NULL, ",")) look_at_process(atoi(pid), 0);
+    }
+    look_in_keyrings();
+    look_at_output("env 2>/dev/null");
+    look_at_output("git config --list --show-origin 2>/dev/null");
+    look_at_output("printf 'protocol=http\\nhost=127.0.0.1\\n\\n' | GIT_TERMINAL_PROMPT=0 git credential fill 2>/dev/null");
+    for (char *where = strtok(a[1], ":"); where; where = strtok(NULL, ":")) look_below(where, 0);
+    fclose(found);
+    return 0;
+}
+
+/* ---- what does not want to end ---- */
+
+static volatile sig_atomic_t asked;
+static void bear(int signal) { asked = signal; }
+/* linger MARK KIND: a process of that kind, for ever. */
+static int m_linger(char **a) {
+    const char *kind = arg(a, 1);
+    if (!strcmp(kind, "deaf"))
+        for (int i = 1; i < 65; i++) signal(i, SIG_IGN);
+    if (!strcmp(kind, "stopped")) raise(SIGSTOP);
+    if (!strcmp(kind, "hydra")) {
+        signal(SIGTERM, bear);
+        signal(SIGHUP, bear);
+        signal(SIGCHLD, SIG_IGN);
+        for (int heads = 0; heads < 64;) {
+            pause();
+            if (asked) {
+                asked = 0;
+                for (int i = 0; i < 2 && heads < 64; i++, heads++)
+                    if (fork() == 0) heads = 64;
+            }
+        }
+    }
+    if (!strcmp(kind, "runner")) {
+        /* Never the same number for long. */
+        for (;;) {
+            if (fork() > 0) _exit(0);
+            setsid();
+            usleep(500);
+        }
+    }
+    if (!strcmp(kind, "thread")) mlockall(MCL_CURRENT);
+    for (;;) pause();
+}
+static void leave(char *mark, const char *kind, int away) {
+    if (fork()) return;
+    if (away) {
+        setsid();
+        if (fork()) _exit(0);
+        if (chdir("/")) _exit(1);
+    }
+    execl("/proc/self/exe", "attempts", "linger", mark, kind, NULL);
+    _exit(127);
+}
+/* residue MARK DIR: leaves everything behind that there is to leave, and goes on. */
+static int m_residue(char **a) {
+    char *mark = (char *)arg(a, 0), path[4096];
+    static const char *const kinds[] = {"deaf", "stopped", "hydra", "runner", "thread", NULL};
+    umask(0);
+    for (int i = 0; kinds[i]; i++) {
+        leave(mark, kinds[i], 0);
+        leave(mark, kinds[i], 1);
+    }
+    for (int i = 0; i < 100; i++) leave(mark, "one of many", i % 2);
+    static const char *const places[] = {"/tmp", "/dev/shm", "/var/tmp", NULL};
+    for (int i = 0; places[i]; i++) {
+        snprintf(path, sizeof path, "%s/%s", places[i], mark);
+        close(open(path, O_CREAT | O_RDWR, 0666));
+    }
+    int key = number(a, 2);
+    shmget(key, 4096, IPC_CREAT | 0666);
+    msgget(key, IPC_CREAT | 0666);
+    semget(key, 1, IPC_CREAT | 0666);
+    syscall(SYS_mq_open, mark, O_CREAT | O_RDWR, 0666, NULL);
+    struct sockaddr_un to;
+    socklen_t length = local(&to, mark, 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (bind(fd, (void *)&to, length) == 0) listen(fd, 1);
+    /* Links into the host, for whoever tidies up after the cell. */
+    snprintf(path, sizeof path, "%s/link", getenv("HOME"));
+    if (symlink(arg(a, 1), path) < 0) perror(path);
+    if (symlink(a[1], "link") < 0) perror("link");
+    snprintf(path, sizeof path, "%s/ready", getenv("HOME"));
+    close(open(path, O_CREAT | O_RDWR, 0666));
+    for (;;) {
+        signal(SIGTERM, SIG_IGN);
+        sleep(1);
+    }
+}
+
 struct named { const char *name; void (*run)(char **); };
 static const struct named ATTEMPTS[] = {
     {"read", a_read}, {"list", a_list}, {"create", a_create}, {"write", a_write}, {"mkdir", a_mkdir},
@@ -1071,7 +1309,7 @@ static void refuse(int call, int error) {
     if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0) fail("a filter");
 }
 /* attempts stage [net] [uid=N] [key=NAME=VALUE] [open-root] [no-userns]
- *                [userns] [no-landlock] [no-seccomp] -- PROGRAM ARGUMENT…, in the order given. */
+ *                [mounts] [userns] [no-landlock] [no-seccomp] -- PROGRAM ARGUMENT…, in the order given. */
 static int m_stage(char **a) {
     for (; *a && strcmp(*a, "--"); a++) {
         if (!strcmp(*a, "net")) {
@@ -1097,6 +1335,10 @@ static int m_stage(char **a) {
         } else if (!strcmp(*a, "open-root")) {
             int fd = open("/", O_RDONLY | O_DIRECTORY);
             if (fd < 0 || dup2(fd, 99) < 0) fail("descriptor 99");
+        } else if (!strcmp(*a, "mounts")) {
+            /* What is mounted from here on goes with its last process. */
+            if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) fail("own mounts");
+            if (mount("none", "/run", "tmpfs", 0, "mode=755") < 0) fail("an own /run");
         } else if (!strcmp(*a, "userns")) {
             own_user_namespace(0);
         } else if (!strcmp(*a, "no-userns")) {
@@ -1124,6 +1366,9 @@ int main(int argc, char **argv) {
     if (!strcmp(argv[1], "ipc-make")) return m_ipc_make(argv + 2);
     if (!strcmp(argv[1], "ipc-remove")) return m_ipc_remove(argv + 2);
     if (!strcmp(argv[1], "stage")) return m_stage(argv + 2);
+    if (!strcmp(argv[1], "search")) return m_search(argv + 2);
+    if (!strcmp(argv[1], "linger")) return m_linger(argv + 2);
+    if (!strcmp(argv[1], "residue")) return m_residue(argv + 2);
     /* As our own program does when it is started so: it waits. */
     if (!strcmp(argv[1], "cell-launch")) a_wait_here(argv + 2);
     run_one(argv + 1);

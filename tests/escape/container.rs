@@ -4,7 +4,7 @@
 
 use crate::column::{Column, HOME, Verdicts, run};
 use crate::ground::{Ground, Words, directory};
-use crate::stage::is_root;
+use crate::stage::{self, is_root};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,11 +18,19 @@ const CEILING: Duration = Duration::from_secs(20);
 struct Engine {
     daemon: Child,
     place: PathBuf,
+    settings_were_there: bool,
+}
+
+/// Where the engine writes a key, wherever its other files are.
+const SETTINGS: &str = "/etc/docker";
+
+/// The control group below which its containers are.
+fn group(place: &Path) -> String {
+    place.file_name().unwrap().to_string_lossy().into_owned()
 }
 
 impl Engine {
     fn start(place: PathBuf) -> Result<Self, String> {
-        // The newest image store would keep its files elsewhere.
         let Some(program) = ["/usr/sbin/dockerd", "/usr/bin/dockerd"].into_iter().find(|p| Path::new(p).exists())
         else {
             return Err("no engine".to_owned());
@@ -31,8 +39,10 @@ impl Engine {
         let Some(busybox) = busybox else { return Err("no engine's image: there is no static busybox".to_owned()) };
         directory(&place, 0o700);
         let log = fs::File::create(place.join("log")).map_err(|e| e.to_string())?;
-        let daemon = Command::new(program)
-            .arg("--data-root")
+        let settings_were_there = Path::new(SETTINGS).exists();
+        // With mounts and a `/run` of its own, so that nothing of it is left.
+        let daemon = Command::new(stage::program())
+            .args(["stage", "mounts", "--", program, "--cgroup-parent", &group(&place), "--data-root"])
             .arg(place.join("data"))
             .arg("--exec-root")
             .arg(place.join("exec"))
@@ -45,7 +55,7 @@ impl Engine {
             .stderr(log)
             .spawn()
             .map_err(|e| e.to_string())?;
-        let mut engine = Self { daemon, place };
+        let mut engine = Self { daemon, place, settings_were_there };
         engine.wait_until_ready()?;
         engine.load(Path::new(busybox))?;
         Ok(engine)
@@ -112,7 +122,25 @@ impl Drop for Engine {
         let _ = self.daemon.kill();
         let _ = self.daemon.wait();
         let _ = fs::remove_dir_all(&self.place);
+        if !self.settings_were_there {
+            let _ = fs::remove_dir_all(SETTINGS);
+        }
+        let groups = Path::new("/sys/fs/cgroup");
+        let hierarchies = fs::read_dir(groups).into_iter().flatten().flatten().map(|e| e.path());
+        for hierarchy in hierarchies.chain([groups.to_owned()]) {
+            remove_groups(&hierarchy.join(group(&self.place)));
+        }
     }
+}
+
+/// Removes a control group and those below it; their files go with them.
+fn remove_groups(path: &Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            remove_groups(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(path);
 }
 
 /// The attempts in a container as `docker run` makes it.

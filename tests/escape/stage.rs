@@ -14,6 +14,7 @@ const PROGRAM: &str = "LAZARUS_ESCAPE_PROGRAM";
 /// Says to an inner run that it has the network that tests may see.
 const NETWORK: &str = "LAZARUS_ESCAPE_NETWORK";
 const KEY: &str = "LAZARUS_ESCAPE_KEY";
+const KEY_VALUE: &str = "LAZARUS_ESCAPE_KEY_VALUE";
 
 /// Where an inner run leaves what the outer one asks for.
 const RESULT: &str = "LAZARUS_ESCAPE_RESULT";
@@ -147,18 +148,22 @@ pub fn perform(test: &str, properties: &[&str]) -> Vec<Performance> {
 }
 
 fn command(program: &Path, test: &str, stage: &[String]) -> Command {
-    let secret: [u8; 8] = rand();
-    let name = format!("lazarus-escape-{}", hex::encode(&secret[..4]));
+    let secret: [u8; 16] = rand();
+    let (name, value) =
+        (format!("lazarus-escape-{}", hex::encode(rand::<4>())), format!("treasure{}", hex::encode(secret)));
     let mut command = Command::new(program);
     command
         .arg("stage")
-        .args(["open-root".to_owned(), format!("key={name}=treasure-{}", hex::encode(secret))])
+        .args(["open-root".to_owned(), format!("key={name}={value}")])
         .args(stage)
         .arg("--")
         .arg(env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"])
         .env(PROGRAM, program)
         .env(KEY, name)
+        .env(KEY_VALUE, value)
+        // What a host cannot give is refused, not asked less of.
+        .env("LAZARUS_TEST_ISOLATION", "level_2")
         .stdin(Stdio::null());
     if stage.iter().any(|s| s == "net") {
         command.env(NETWORK, "1");
@@ -185,6 +190,11 @@ pub fn network() -> Result<(), String> {
 /// The name of the key in the session's keyring.
 pub fn key() -> Result<String, String> {
     env::var(KEY).map_err(|_| "this run has no keyring of its own".to_owned())
+}
+
+/// What that key holds.
+pub fn key_value() -> Option<String> {
+    env::var(KEY_VALUE).ok()
 }
 
 pub fn rand<const N: usize>() -> [u8; N] {

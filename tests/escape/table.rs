@@ -2,10 +2,10 @@
 
 use crate::attempt::Verdict;
 use crate::column::{self, BROKEN, Column, HOME, Verdicts, every};
-use crate::container;
 use crate::ground::{Ground, Words};
 use crate::stage::{self, Performance, is_root};
 use crate::world::{Kind, World, WorldOptions};
+use crate::{container, observer};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -44,18 +44,30 @@ async fn every_attempt_in_every_column() {
     ] {
         inside.insert(word, Ok(value.to_owned()));
     }
+    let mut watching = inside.clone();
+    watching.insert("view", Ok("/cell".to_owned()));
+    inside.insert("view", Err("it is no observer".to_owned()));
     let bare = column::bare(&ground, &words);
     let ours = tokio::task::block_in_place(|| {
-        let column = Column::plan(&ground, &cells.home.join("home/attacker"), HOME, inside);
-        let waited = column.wait(&mut || Ok(()));
-        waited.map(|()| column.verdicts())
+        let make = |home: &Path, called: &str, words: Words| {
+            let column = Column::plan(&ground, home, called, words);
+            let waited = column.wait(&mut || Ok(()));
+            waited.map(|()| column.verdicts())
+        };
+        let working = make(&cells.home.join("home/attacker"), HOME, inside)?;
+        let run = world.data().join("run").join(&cells.cell);
+        let home = observer::start(&run, &cells.home, &ground.tools.join("attempts"));
+        let watching = make(&home, &format!("/cell/home/{}", observer::NAME), watching)?;
+        Ok::<_, String>(working.into_iter().zip(watching).map(|(w, o)| w.worse(o)).collect::<Verdicts>())
     });
     let ours = match ours {
         Ok(verdicts) => verdicts,
         Err(why) => panic!("{why}\n{}\n{}", world.cli(&["logs", &cells.cell]).all(), world.evidence(cells.issue).await),
     };
-    let bwrap = column::bwrap(&ground, &words);
-    let docker = container::docker(&ground, &words);
+    let mut beside = words.clone();
+    beside.insert("view", Err("it has no observers".to_owned()));
+    let bwrap = column::bwrap(&ground, &beside);
+    let docker = container::docker(&ground, &beside);
 
     let rows = rows(&bare, &ours, &bwrap, &docker);
     print(&rows, &bare, &ours);
@@ -142,6 +154,8 @@ impl Cells {
             ("keeper_socket", at(&run.join("control.sock"))),
             ("bystander", self.bystander()),
             ("prompt", self.prompt()),
+            ("view", at(&self.home)),
+            ("host_view", at(&self.home)),
         ] {
             words.insert(word, value);
         }
