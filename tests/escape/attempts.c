@@ -995,7 +995,8 @@ static void look_in_memory(int pid) {
     if (maps) fclose(maps);
     if (mem >= 0) close(mem);
 }
-static void look_at_process(int pid, int memory) {
+/* `inside`: in a cell, where everything that can be opened may be. */
+static void look_at_process(int pid, int inside) {
     static const char *const files[] = {"environ", "cmdline", "comm", "mountinfo", "status", "stack", "io", NULL};
     static const char *const links[] = {"cwd", "root", "exe", NULL};
     char path[512];
@@ -1012,11 +1013,12 @@ static void look_at_process(int pid, int memory) {
         snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, fd);
         look_in_link(path);
         if (stat(path, &s) == 0 && S_ISREG(s.st_mode)) look_in_file(path);
-        if (stat(path, &s) == 0 && S_ISDIR(s.st_mode) && fd > 2) look_below(path, 36);
+        /* This process has opened what it looks at. */
+        if (inside && pid != getpid() && stat(path, &s) == 0 && S_ISDIR(s.st_mode)) look_below(path, 36);
     }
-    if (memory && pid != getpid() && pid != getppid()) look_in_memory(pid);
+    if (inside && pid != getpid() && pid != getppid()) look_in_memory(pid);
 }
-static int with_memory(int pid, void *nothing) {
+static int from_inside(int pid, void *nothing) {
     (void)nothing;
     look_at_process(pid, 1);
     return 0;
@@ -1062,7 +1064,7 @@ static int m_search(char **a) {
         needle_lengths[needle_count] = length;
     }
     if (!strcmp(a[2], "all")) {
-        each_process(with_memory, NULL);
+        each_process(from_inside, NULL);
     } else {
         look_at_process(getpid(), 0);
         for (char *pid = strtok(a[2], ","); pid; pid = strtok(NULL, ",")) look_at_process(atoi(pid), 0);
@@ -1372,4 +1374,5 @@ int main(int argc, char **argv) {
     /* As our own program does when it is started so: it waits. */
     if (!strcmp(argv[1], "cell-launch")) a_wait_here(argv + 2);
     run_one(argv + 1);
+    return 0;
 }

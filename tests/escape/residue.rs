@@ -61,15 +61,6 @@ async fn what_does_not_want_to_end_ends_with_the_cell() {
         let command = if destroyed { format!("/destroy {cell}") } else { ending.to_owned() };
         world.director().comment(issue, &command).await;
         if destroyed {
-            world.wait_for_state(issue, &cell, &["destroyed"]).await;
-        } else {
-            world.wait_for_comment(issue, Kind::CloseLog, |_| true).await;
-        }
-
-        // From the moment at which it is said to be over.
-        let left = processes::naming(&mark, &[]);
-        assert!(left.is_empty(), "{command}: processes are left: {left:#?}");
-        if destroyed {
             world
                 .wait_until("the cell to be gone from the disk", issue, async || {
                     let places = ["cells", "graveyard", "archive", "run", "work"];
@@ -78,6 +69,13 @@ async fn what_does_not_want_to_end_ends_with_the_cell() {
                 })
                 .await;
         } else {
+            world.wait_for_comment(issue, Kind::CloseLog, |_| true).await;
+        }
+
+        // From the moment at which it is said to be over.
+        let left = processes::naming(&mark, &[]);
+        assert!(left.is_empty(), "{command}: processes are left: {left:#?}");
+        if !destroyed {
             let record = fs::read_to_string(run.join("keeper/exit.json")).expect("the keeper's record of the end");
             assert!(record.contains("\"empty\":true"), "the keeper did not see it empty: {record}");
         }

@@ -1,7 +1,7 @@
 //! Threat line 17: canaries wherever a host keeps secrets, and an agent that
 //! looks wherever a process can look.
 
-use crate::ground::{Ground, as_stranger, lines};
+use crate::ground::{Ground, lines};
 use crate::stage::{self, rand};
 use crate::table::summon;
 use crate::world::{World, WorldOptions};
@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use std::{env, fs};
+
+const DAEMON: &str = "the daemon's environment";
 
 /// A secret, where it lies, and whether the agent is meant to have it.
 struct Canary {
@@ -75,7 +77,7 @@ async fn an_agent_that_looks_everywhere_finds_its_own_alone() {
         canaries.push(Canary { given: name == "own", ..canary });
     }
     let known = |place, text: &str| Canary { place, text: text.to_owned(), given: false };
-    canaries.push(known("the daemon's environment", world.canary()));
+    canaries.push(known(DAEMON, world.canary()));
     canaries.push(known("the bot's token", world.bot().token()));
     canaries.push(known("the webhook's secret", world.webhook_secret()));
     let in_keyring = stage::key_value();
@@ -97,8 +99,8 @@ async fn an_agent_that_looks_everywhere_finds_its_own_alone() {
     let needles: Vec<String> = canaries
         .iter()
         .flat_map(|c| {
-            // However it is aligned, this much of it is the same.
-            let coded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD_NO_PAD, &c.text[..24]);
+            // As it begins, whatever follows.
+            let coded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD_NO_PAD, &c.text[..21]);
             [hex::encode(&c.text), hex::encode(coded)]
         })
         .collect();
@@ -115,11 +117,10 @@ async fn an_agent_that_looks_everywhere_finds_its_own_alone() {
     let whole = search(&Command::new(ground.tools.join("attempts")), &outside, &places, &pid.to_string(), &needles);
     assert!(whole, "the search itself failed on the host");
     let there = found(&outside, &canaries);
-    for canary in &canaries {
+    // Nor can its own user look into the daemon's environment: only root can.
+    for canary in canaries.iter().filter(|c| stage::is_root() || c.place != DAEMON) {
         assert!(there.contains_key(canary.place), "a search that may look there does not find {}", canary.place);
     }
-    let _ = as_stranger;
-
     // In the cell: everywhere, at every process, in their memory too.
     let script = format!("{tools}/attempts search $HOME/found / all {}", needles.join(" "));
     fs::write(home.join("search.new"), script).unwrap();

@@ -8,12 +8,7 @@ use std::fs;
 async fn refuses(name: &str, words: &[&str]) {
     let config = "[agents.witness]\ndescription = \"Says that it ran\"\nprompt = \"stdin\"\n\
                   argv = [\"sh\", \"-c\", \"echo ran > $HOME/ran; sleep 3600\"]\n";
-    let options = WorldOptions {
-        config: config.to_owned(),
-        // In as many words, whatever this host can give.
-        policy: "isolation_min = \"level_2\"\n".to_owned(),
-        ..WorldOptions::default()
-    };
+    let options = WorldOptions { config: config.to_owned(), ..WorldOptions::default() };
     let world = World::with(name, options).await;
     let issue = world.reader().open_issue("To be run in a cell", "Please.").await;
     world.director().comment(issue, "/summon witness").await;
