@@ -32,6 +32,8 @@ mod devices;
 mod files;
 #[path = "escape/ground.rs"]
 mod ground;
+#[path = "escape/host_network.rs"]
+mod host_network;
 #[path = "escape/ipc.rs"]
 mod ipc;
 #[path = "escape/kernel.rs"]
@@ -66,6 +68,11 @@ fn threat_17_a_secret_of_the_host_is_found_nowhere_in_a_cell() {
 fn threat_18_nothing_gets_out_of_a_cell() {
     let tables = stage::perform("table::every_attempt_in_every_column", &[]);
     table::keep(&tables);
+}
+
+#[test]
+fn threat_18_nothing_else_is_open_to_a_cell_in_the_hosts_network() {
+    stage::perform("host_network::nothing_but_the_network_is_open", &[]);
 }
 
 #[test]

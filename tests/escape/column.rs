@@ -2,7 +2,7 @@
 //! and what came of it.
 
 use crate::attempt::{Attempt, CLASSES, Outside, Verdict};
-use crate::ground::{Ground, Victim, Words, as_stranger, directory, lines};
+use crate::ground::{Ground, Victim, Words, as_stranger, directory, give_to_stranger, lines};
 use crate::stage::is_root;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -162,7 +162,7 @@ pub fn bare(ground: &Ground, words: &Words) -> Verdicts {
         directory(&path, 0o755);
         let mut command = match who {
             Who::User => {
-                ground.give_to_stranger(&path);
+                give_to_stranger(&path);
                 as_stranger(&program)
             }
             Who::OwnRoot => {

@@ -69,6 +69,13 @@ pub fn as_stranger(program: &Path) -> Command {
     command
 }
 
+/// Gives a directory to that user.
+pub fn give_to_stranger(path: &Path) {
+    if is_root() {
+        chown(path, Some(STRANGER), Some(STRANGER)).unwrap();
+    }
+}
+
 impl Ground {
     pub fn new() -> Self {
         let mark = format!("lzesc-{}", hex::encode(rand::<4>()));
@@ -156,13 +163,6 @@ impl Ground {
             thread::sleep(Duration::from_millis(10));
         }
         Victim { child, file }
-    }
-
-    /// Gives a directory to that user.
-    pub fn give_to_stranger(&self, path: &Path) {
-        if is_root() {
-            chown(path, Some(STRANGER), Some(STRANGER)).unwrap();
-        }
     }
 }
 

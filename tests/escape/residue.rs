@@ -65,7 +65,7 @@ async fn what_does_not_want_to_end_ends_with_the_cell() {
                 .wait_until("the cell to be gone from the disk", issue, async || {
                     let places = ["cells", "graveyard", "archive", "run", "work"];
                     let is_there = |place: &&str| world.data().join(place).join(&cell).exists();
-                    (!places.iter().any(|p| is_there(&p))).then_some(())
+                    (!places.iter().any(is_there)).then_some(())
                 })
                 .await;
         } else {

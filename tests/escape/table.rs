@@ -28,25 +28,13 @@ struct Row {
 async fn every_attempt_in_every_column() {
     let ground = Ground::new();
     let mut world = World::with("escape", options(&ground)).await;
-    let cells = Cells::summon(&world).await;
+    let cells = Cells::summon(&world, "").await;
     let words = cells.words(&mut world, ground.words());
 
     // In the cell they wait for their plan, which goes where they have their home.
-    let mut inside = words.clone();
-    for (word, value) in [
-        ("init", "1"),
-        ("neighbour", "/cell/home/bystander"),
-        ("hidden_homes", "/.homes"),
-        ("record", "/cell/.lazarus"),
-        ("program", "/run/lazarus/lazarus"),
-        ("remountable", "/usr"),
-        ("covered", "/.homes"),
-    ] {
-        inside.insert(word, Ok(value.to_owned()));
-    }
+    let inside = words_inside(words.clone());
     let mut watching = inside.clone();
     watching.insert("view", Ok("/cell".to_owned()));
-    inside.insert("view", Err("it is no observer".to_owned()));
     let bare = column::bare(&ground, &words);
     let ours = tokio::task::block_in_place(|| {
         let make = |home: &Path, called: &str, words: Words| {
@@ -94,7 +82,7 @@ async fn every_attempt_in_every_column() {
     assert!(stopped >= AT_LEAST, "only {stopped} attempts were shown to succeed outside and made inside");
 }
 
-fn options(ground: &Ground) -> WorldOptions {
+pub fn options(ground: &Ground) -> WorldOptions {
     let tools = ground.tools.display();
     let config = format!(
         "[agents.attacker]\ndescription = \"Tries to get out\"\nargv = [\"{tools}/attempts\", \"serve\", \"{{home}}\"]\n\
@@ -107,16 +95,17 @@ fn options(ground: &Ground) -> WorldOptions {
 }
 
 /// The cell that attempts are made in, and another.
-struct Cells {
-    issue: i64,
+pub struct Cells {
+    pub issue: i64,
     cell: String,
-    home: PathBuf,
+    pub home: PathBuf,
     other: PathBuf,
 }
 
 impl Cells {
-    async fn summon(world: &World) -> Self {
-        let (issue, cell) = summon(world, "/team attacker+bystander").await;
+    /// With these further words in the command.
+    pub async fn summon(world: &World, options: &str) -> Self {
+        let (issue, cell) = summon(world, &format!("/team attacker+bystander{options}")).await;
         let (_, other) = summon(world, "/summon sleeper").await;
         let cells = world.data().join("cells");
         let (home, other) = (cells.join(&cell), cells.join(other));
@@ -129,7 +118,7 @@ impl Cells {
         Self { issue, cell, home, other }
     }
 
-    fn words(&self, world: &mut World, mut words: Words) -> Words {
+    pub fn words(&self, world: &mut World, mut words: Words) -> Words {
         let at = |path: &Path| Ok(path.display().to_string());
         let run = world.data().join("run").join(&self.cell);
         let daemon = world.daemon().pid().map(|pid| pid.to_string()).ok_or_else(|| "no daemon runs".to_owned());
@@ -186,6 +175,23 @@ impl Cells {
             })
             .ok_or_else(|| "the other agent was not found".to_owned())
     }
+}
+
+/// What a cell's words are to an agent in it.
+pub fn words_inside(mut words: Words) -> Words {
+    for (word, value) in [
+        ("init", "1"),
+        ("neighbour", "/cell/home/bystander"),
+        ("hidden_homes", "/.homes"),
+        ("record", "/cell/.lazarus"),
+        ("program", "/run/lazarus/lazarus"),
+        ("remountable", "/usr"),
+        ("covered", "/.homes"),
+    ] {
+        words.insert(word, Ok(value.to_owned()));
+    }
+    words.insert("view", Err("it is no observer".to_owned()));
+    words
 }
 
 pub async fn summon(world: &World, command: &str) -> (i64, String) {

@@ -1,6 +1,6 @@
 //! Threat line 34: hosts that cannot give what was asked for.
 
-use crate::world::{Daemon, Kind, World, WorldOptions, processes};
+use crate::world::{Daemon, Kind, Proposal, World, WorldOptions, processes};
 use std::fs;
 
 /// Asks for a cell at the default level, and expects that it is refused in words
@@ -10,8 +10,8 @@ async fn refuses(name: &str, words: &[&str]) {
                   argv = [\"sh\", \"-c\", \"echo ran > $HOME/ran; sleep 3600\"]\n";
     let options = WorldOptions { config: config.to_owned(), ..WorldOptions::default() };
     let world = World::with(name, options).await;
-    let issue = world.reader().open_issue("To be run in a cell", "Please.").await;
-    world.director().comment(issue, "/summon witness").await;
+    let issue = world.reader().open_proposal(&Proposal::for_agents("witness")).await;
+    world.director().comment(issue, "/approve").await;
     let said = world
         .wait_for_any(issue, &[Kind::CloseLog, Kind::Refusal, Kind::Answer], |comment| comment.body.contains(words[0]))
         .await;
