@@ -66,8 +66,9 @@ fn threat_17_a_secret_of_the_host_is_found_nowhere_in_a_cell() {
 
 #[test]
 fn threat_18_nothing_gets_out_of_a_cell() {
-    let tables = stage::perform("table::every_attempt_in_every_column", &[]);
+    let tables = stage::perform_for_result("table::every_attempt_in_every_column", &[]);
     table::keep(&tables);
+    stage::passed(&tables);
 }
 
 #[test]

@@ -23,6 +23,8 @@ const RESULT: &str = "LAZARUS_ESCAPE_RESULT";
 pub struct Performance {
     pub user: &'static str,
     pub result: String,
+    /// What it said where it failed.
+    pub failure: Option<String>,
 }
 
 /// Whether this process is root.
@@ -104,9 +106,20 @@ fn compile(directory: &Path) -> PathBuf {
     panic!("attempts.c does not compile");
 }
 
-/// Runs an inner test on a stage with these further properties: as root and as
-/// an ordinary user where this is root, else as who this is.
-pub fn perform(test: &str, properties: &[&str]) -> Vec<Performance> {
+/// Runs an inner test on a stage with these further properties, as root and as
+/// an ordinary user where this is root, else as who this is. It has to pass.
+pub fn perform(test: &str, properties: &[&str]) {
+    passed(&perform_for_result(test, properties));
+}
+
+/// Fails where a run failed.
+pub fn passed(performances: &[Performance]) {
+    let failed: Vec<&str> = performances.iter().filter_map(|p| p.failure.as_deref()).collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// The same; whether it passed is for the caller to look at.
+pub fn perform_for_result(test: &str, properties: &[&str]) -> Vec<Performance> {
     let built = Built::get();
     let mut performances = vec![];
     if is_root() {
@@ -133,18 +146,15 @@ pub fn perform(test: &str, properties: &[&str]) -> Vec<Performance> {
         })
         .collect();
     let ended: Vec<_> = runs.into_iter().map(|(user, left, run)| (user, left, run.join().unwrap())).collect();
-    let (mut performances, mut failed) = (vec![], vec![]);
-    for (user, left, output) in ended {
+    let performed = ended.into_iter().map(|(user, left, output)| {
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         println!("══ {test}, as {user} ══\n{printed}");
         let passed = output.status.success() && printed.contains("test result: ok. 1 passed");
-        if !passed {
-            failed.push(format!("as {user}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
-        }
-        performances.push(Performance { user, result: fs::read_to_string(left).unwrap_or_default() });
-    }
-    assert!(failed.is_empty(), "{test}\n{}", failed.join("\n"));
-    performances
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let failure = (!passed).then(|| format!("{test}, as {user}: {}\n{errors}", output.status));
+        Performance { user, result: fs::read_to_string(left).unwrap_or_default(), failure }
+    });
+    performed.collect()
 }
 
 fn command(program: &Path, test: &str, stage: &[String]) -> Command {

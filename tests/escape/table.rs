@@ -290,7 +290,8 @@ pub fn keep(performances: &[Performance]) {
     fs::create_dir_all(&target).unwrap();
     let mut markdown = String::new();
     for (index, performance) in performances.iter().enumerate() {
-        let table: Value = serde_json::from_str(&performance.result).expect("a table");
+        // A run that failed early has none.
+        let Ok(table) = serde_json::from_str::<Value>(&performance.result) else { continue };
         let name = if index == 0 { "table.json" } else { "table-user.json" };
         fs::write(target.join(name), format!("{table:#}\n")).unwrap();
         println!("{} ({})", target.join(name).display(), performance.user);
