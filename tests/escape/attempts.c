@@ -652,7 +652,10 @@ static void a_modify_ldt(char **a) {
     stopped("ENOSYS: not on this architecture");
 #endif
 }
-static void a_kcmp(char **a) { reached(syscall(SYS_kcmp, number(a, 0), number(a, 0), 0, 0, 0), "kcmp"); }
+static void a_kcmp(char **a) {
+    try(syscall(SYS_kcmp, number(a, 0), number(a, 0), 0, 0, 0), "kcmp");
+    escaped("compared");
+}
 static void a_vhangup_like(char **a) { (void)a; reached(syscall(SYS_syslog, 3, (char[64]){0}, 64), "syslog"); }
 static void a_personality(char **a) {
     try(personality(strtoul(arg(a, 0), NULL, 0)), "personality");
@@ -1299,6 +1302,29 @@ static void own_user_namespace(uid_t inside) {
     snprintf(map, sizeof map, "%u %u 1", inside, gid);
     put("/proc/self/gid_map", map);
 }
+/* DIR:TREE:…: makes DIR, which others cannot enter, one in which they find those
+ * trees below it and nothing else. In mounts of its own. */
+static void show(char *paths) {
+    char *trees[8] = {0}, *closed = strtok(paths, ":");
+    int fds[8], count = 0;
+    while (count < 8 && (trees[count] = strtok(NULL, ":"))) {
+        if ((fds[count] = open(trees[count], O_PATH | O_DIRECTORY)) < 0) fail(trees[count]);
+        count++;
+    }
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) fail("own mounts");
+    if (mount("none", closed, "tmpfs", 0, "mode=755") < 0) fail(closed);
+    for (int i = 0; i < count; i++) {
+        char from[64];
+        for (char *slash = trees[i] + strlen(closed) + 1; (slash = strchr(slash, '/')); *slash++ = '/') {
+            *slash = 0;
+            mkdir(trees[i], 0755);
+        }
+        mkdir(trees[i], 0755);
+        snprintf(from, sizeof from, "/proc/self/fd/%d", fds[i]);
+        if (mount(from, trees[i], NULL, MS_BIND | MS_REC, NULL) < 0) fail(trees[i]);
+        close(fds[i]);
+    }
+}
 static void refuse(int call, int error) {
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
@@ -1311,7 +1337,7 @@ static void refuse(int call, int error) {
     if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0) fail("a filter");
 }
 /* attempts stage [net] [uid=N] [key=NAME=VALUE] [open-root] [no-userns]
- *                [mounts] [userns] [no-landlock] [no-seccomp] -- PROGRAM ARGUMENT…, in the order given. */
+ *                [show=DIR:TREE:TREE] [mounts] [userns] [no-landlock] [no-seccomp] -- PROGRAM ARGUMENT…, in the order given. */
 static int m_stage(char **a) {
     for (; *a && strcmp(*a, "--"); a++) {
         if (!strcmp(*a, "net")) {
@@ -1341,6 +1367,8 @@ static int m_stage(char **a) {
             /* What is mounted from here on goes with its last process. */
             if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) fail("own mounts");
             if (mount("none", "/run", "tmpfs", 0, "mode=755") < 0) fail("an own /run");
+        } else if (!strncmp(*a, "show=", 5)) {
+            show(*a + 5);
         } else if (!strcmp(*a, "userns")) {
             own_user_namespace(0);
         } else if (!strcmp(*a, "no-userns")) {

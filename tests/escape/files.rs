@@ -26,6 +26,9 @@ pub const ATTEMPTS: &[Attempt] = &[
     said("open the prompt of another agent for writing", "write {record}/prompts/{prompt}"),
     said("open a program of the system for writing", "write {system_program}"),
     said("set the mode of a program of the system", "chmod {system_program}"),
+    said("open the program of Lazarus for writing", "write {program}"),
+    said("set the mode of the program of Lazarus", "chmod {program}"),
+    made("write the objects that clones of other cells borrow", "create {objects}/{mark}", "{host_objects}/{mark}"),
     said("open a file by its number on the disk", "handle {home}"),
     said("take another root", "chroot {home}"),
 ];

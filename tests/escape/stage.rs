@@ -80,7 +80,7 @@ pub fn place() -> PathBuf {
 fn new_place() -> PathBuf {
     let mut base = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     if is_root() && closed_to_others(&base).is_some() {
-        base = PathBuf::from("/run");
+        base = PathBuf::from("/var/lib");
     }
     let directory = base.join(format!("escape-{}", hex::encode(rand::<4>())));
     crate::ground::directory(&directory, 0o1777);
@@ -124,13 +124,10 @@ pub fn perform_for_result(test: &str, properties: &[&str]) -> Vec<Performance> {
     let mut performances = vec![];
     if is_root() {
         performances.push(("root", vec!["net".to_owned()]));
-        match closed_to_others(&env::current_exe().unwrap()) {
-            None => performances.push(("user", vec!["net".to_owned(), format!("uid={NOBODY}")])),
-            Some(directory) => println!(
-                "NOT RUN as an ordinary user: {} is not open to others; set CARGO_TARGET_DIR to a directory that is",
-                directory.display()
-            ),
-        }
+        let mut stage = vec!["net".to_owned()];
+        stage.extend(way_for_others());
+        stage.push(format!("uid={NOBODY}"));
+        performances.push(("user", stage));
     } else {
         performances.push(("user", vec![]));
     }
@@ -181,11 +178,25 @@ fn command(program: &Path, test: &str, stage: &[String]) -> Command {
     command
 }
 
-/// The first directory on the way there that others cannot enter.
+/// Where a directory on the way to this program is closed to others (a home of
+/// root's): what shows them the program and the project all the same.
+fn way_for_others() -> Option<String> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let closed = closed_to_others(target).or_else(|| closed_to_others(project))?;
+    let mut trees: Vec<&Path> = [project, target].into_iter().filter(|t| t.starts_with(&closed)).collect();
+    if target.starts_with(project) {
+        trees.retain(|t| *t == project);
+    }
+    let trees: Vec<String> = trees.iter().map(|t| t.display().to_string()).collect();
+    Some(format!("show={}:{}", closed.display(), trees.join(":")))
+}
+
+/// The outermost directory on the way there that others cannot enter.
 fn closed_to_others(path: &Path) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
     let closed = |path: &&Path| fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o001 == 0);
-    path.ancestors().find(closed).map(Path::to_owned)
+    path.ancestors().filter(closed).last().map(Path::to_owned)
 }
 
 /// Whether this run has a network with the addresses of `attempts.c`, or why not.

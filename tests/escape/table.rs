@@ -6,6 +6,7 @@ use crate::ground::{Ground, Words};
 use crate::stage::{self, Performance, is_root};
 use crate::world::{Kind, World, WorldOptions};
 use crate::{container, observer};
+use lazarus::workspace::OBJECTS_IN_CELL;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -144,6 +145,8 @@ impl Cells {
             ("bystander", self.bystander()),
             ("prompt", self.prompt()),
             ("view", at(&self.home)),
+            ("objects", mirror(&world.data())),
+            ("host_objects", mirror(&world.data())),
             ("host_view", at(&self.home)),
         ] {
             words.insert(word, value);
@@ -177,6 +180,13 @@ impl Cells {
     }
 }
 
+/// The objects of the one repository that there is a mirror of.
+fn mirror(data: &Path) -> Result<String, String> {
+    let mirrors = fs::read_dir(data.join("mirrors")).map_err(|e| e.to_string())?;
+    let objects = mirrors.flatten().map(|e| e.path().join("objects")).find(|p| p.is_dir());
+    objects.map(|p| p.display().to_string()).ok_or_else(|| "there is no mirror".to_owned())
+}
+
 /// What a cell's words are to an agent in it.
 pub fn words_inside(mut words: Words) -> Words {
     for (word, value) in [
@@ -187,6 +197,7 @@ pub fn words_inside(mut words: Words) -> Words {
         ("program", "/run/lazarus/lazarus"),
         ("remountable", "/usr"),
         ("covered", "/.homes"),
+        ("objects", OBJECTS_IN_CELL),
     ] {
         words.insert(word, Ok(value.to_owned()));
     }
