@@ -1305,13 +1305,14 @@ static void own_user_namespace(uid_t inside) {
 /* DIR:TREE:…: makes DIR, which others cannot enter, one in which they find those
  * trees below it and nothing else. In mounts of its own. */
 static void show(char *paths) {
+    /* First: a tree can only be bound from where it is mounted in the same namespace. */
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) fail("own mounts");
     char *trees[8] = {0}, *closed = strtok(paths, ":");
     int fds[8], count = 0;
     while (count < 8 && (trees[count] = strtok(NULL, ":"))) {
         if ((fds[count] = open(trees[count], O_PATH | O_DIRECTORY)) < 0) fail(trees[count]);
         count++;
     }
-    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) fail("own mounts");
     if (mount("none", closed, "tmpfs", 0, "mode=755") < 0) fail(closed);
     for (int i = 0; i < count; i++) {
         char from[64];
