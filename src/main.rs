@@ -8,6 +8,7 @@ fn main() -> std::process::ExitCode {
             let status = lazarus::keeper::launch();
             std::process::ExitCode::from(status as u8)
         }
+        Some("cell-enter") => std::process::ExitCode::from(lazarus::keeper::enter(arguments) as u8),
         Some("cell-probe") => {
             lazarus::cli::print_probe();
             std::process::ExitCode::SUCCESS

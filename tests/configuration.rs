@@ -160,7 +160,7 @@ fn every_kind_of_value_can_come_from_the_environment() {
     assert_eq!(config.webhook.max_body_bytes, 1 << 20);
     assert!(config.policy.guests);
     assert_eq!(config.policy.agents_max, 3);
-    assert!((config.limits.cpu - 1.5).abs() < f64::EPSILON);
+    assert_eq!(config.limits.cpu, 1500);
     assert_eq!(config.repositories.len(), 2);
     assert_eq!(config.repository("ACME/Widget").unwrap().directors, ["alice"]);
     assert_eq!(config.credentials["openai"], SecretSource::Env("OPENAI_API_KEY".into()));

@@ -17,10 +17,16 @@ mod command_line;
 mod crash;
 #[path = "conversations/door.rs"]
 mod door;
+#[path = "conversations/egress.rs"]
+mod egress;
 #[path = "conversations/hostile_work.rs"]
 mod hostile_work;
+#[path = "conversations/isolation.rs"]
+mod isolation;
 #[path = "conversations/lifecycle.rs"]
 mod lifecycle;
+#[path = "conversations/limits.rs"]
+mod limits;
 #[path = "conversations/lossy.rs"]
 mod lossy;
 #[path = "conversations/main_job.rs"]

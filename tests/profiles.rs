@@ -379,7 +379,7 @@ fn a_profile_that_would_be_unsafe_is_refused_with_what_to_do_instead() {
         ("argv = [\"a\", \"{prompt_file}\"]\ncredentials = { X_KEY = \"Not A Name\" }", "the name of a credential"),
         ("argv = [\"a\", \"{prompt_file}\"]\nread_paths = [\"/\"]", "not / itself"),
         ("argv = [\"a\", \"{prompt_file}\"]\nread_paths = [\"/opt/../root\"]", "without `..`"),
-        ("argv = [\"a\", \"{prompt_file}\"]\nnetwork_hosts = [\"https://x\"]", "a host's name"),
+        ("argv = [\"a\", \"{prompt_file}\"]\nnetwork_hosts = [\"https://x\"]", "must be a host such as"),
         ("argv = [\"a\", \"{prompt_file}\"]\nmodel_default = \"-x\"", "a model's name"),
         ("argv = [\"a\", \"{prompt_file}\"]\nstall = \"1s\"", "from 10s"),
         ("argv = [\"a\", \"{prompt_file}\"]\nsuccess = { exit_codes = [256] }", "0 to 255"),

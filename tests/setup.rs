@@ -111,6 +111,7 @@ fn defaults() -> Defaults {
         backends: vec![lazarus::cell::BackendKind::Process],
         isolation_min: lazarus::cell::Isolation::Level2,
         network_max: lazarus::cell::Network::Proxy,
+        limits_max: lazarus::cell::LEAST,
         ttl_default: 14_400_000,
         agents_max: 8,
         policy: lazarus::cell::Policy {
@@ -130,7 +131,7 @@ fn parsed(body: &str) -> Proposal {
     parse_proposal(&normalise(body), &defaults()).unwrap_or_else(|e| panic!("{e:#?}\n{body}"))
 }
 
-const ANSWERS: [(&str, &str); 9] = [
+const ANSWERS: [(&str, &str); 10] = [
     ("Agents", "scribe+critic"),
     ("Backend", "process"),
     ("Isolation level", "level_2"),
@@ -138,6 +139,7 @@ const ANSWERS: [(&str, &str); 9] = [
     ("Network hosts", "git.example.test, api.example.test"),
     ("Auto-revive", "yes"),
     ("Council", "2 of ada, bob"),
+    ("Limits", "memory=16MiB"),
     ("Success criteria", "- [x] The tests pass\n- [ ] It is faster"),
     ("Objective", "Make it faster.\n\n### Backend\n\ndocker"),
 ];

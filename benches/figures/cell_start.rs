@@ -4,14 +4,14 @@
 use crate::Place;
 use crate::report::{Figure, Limit, Report, median, milliseconds};
 use anyhow::Context as _;
-use lazarus::backend::{Backend, Plan, ProcessBackend};
+use lazarus::backend::{Backend, Egress, Plan, ProcessBackend};
 use lazarus::cell::{
     Actor, AgentRun, Approval, At, AutoRevive, BackendKind, Cell, CellId, Effect, Input, Isolation, Network, Policy,
     Spec, decide, evolve,
 };
-use lazarus::keeper::{StartAgent, View};
+use lazarus::keeper::{Room, StartAgent, View};
 use lazarus::mission::ApprovedText;
-use lazarus::sandbox::LandlockPaths;
+use lazarus::sandbox::{Budget, LandlockPaths};
 use lazarus::store::{EffectRow, EffectState, NewEntry, Store, Tx};
 use lazarus::workspace::{Home, Roots};
 use serde_json::json;
@@ -35,6 +35,7 @@ pub fn spec() -> Spec {
         model: None,
         task: None,
         auto_revive: AutoRevive::No,
+        limits: lazarus::cell::LimitsWanted::default(),
     }
 }
 
@@ -154,8 +155,10 @@ impl Bench {
             objects: None,
             read_paths: vec![],
             open_files: 1024,
-            file_size: 4 << 30,
-            processes: 512,
+            egress: Egress::default(),
+            budget: Budget { memory: 2 << 30, processes: 512, cpu: 2000 },
+            room: Room { bytes: 4 << 30, files: 200_000 },
+            log: 16 << 20,
         }
     }
 

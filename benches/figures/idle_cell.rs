@@ -6,8 +6,8 @@ use crate::report::{Figure, Limit, Report, median};
 use crate::{LAZARUS, Place};
 use anyhow::Context as _;
 use lazarus::cell::CellId;
-use lazarus::keeper::{LaunchSpec, Ready, Walls};
-use lazarus::sandbox::Limits;
+use lazarus::keeper::{LaunchSpec, Ready, Room, Walls};
+use lazarus::sandbox::{Budget, Groups, Limits};
 use lazarus::workspace::Home;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::collections::BTreeMap;
@@ -49,7 +49,14 @@ fn launch(place: &Path, cell: &CellId, slot: u32, namespaces: bool) -> anyhow::R
         id_base,
         objects: None,
         read_paths: vec![],
-        limits: Limits { open_files: 1024, file_size: 4 << 30, processes: None },
+        bwrap: None,
+        limits: Limits { open_files: 1024, file_size: 4 << 30, processes: None, data: None },
+        groups: Groups::detect(),
+        budget: Budget { memory: 2 << 30, processes: 512, cpu: 2000 },
+        room: Room { bytes: 4 << 30, files: 200_000 },
+        quota: false,
+        log: 16 << 20,
+        egress: None,
     };
     let mut launcher = Command::new(LAZARUS)
         .arg("cell-launch")
@@ -58,7 +65,7 @@ fn launch(place: &Path, cell: &CellId, slot: u32, namespaces: bool) -> anyhow::R
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
-    let walls = Walls { namespaces, host_network: !namespaces };
+    let walls = Walls { namespaces, bwrap: false, host_network: !namespaces, pinned: false };
     let order = format!("{}\n{}\n", serde_json::to_string(&walls)?, serde_json::to_string(&spec)?);
     launcher.stdin.take().context("the launcher has no input")?.write_all(order.as_bytes())?;
     let stdout = launcher.stdout.take().context("the launcher has no output")?;

@@ -1,7 +1,9 @@
 //! A profile: how one kind of agent is started.
 
 use super::NAME_FORM;
+use crate::cell::{LIMITS_FORM, LimitsWanted};
 use crate::config::section::{Section, is_env_name};
+use crate::egress::HostRule;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -65,6 +67,8 @@ pub struct Profile {
     pub model_default: Option<String>,
     /// Paths of the host that are shown read-only, besides the system's.
     pub read_paths: Vec<PathBuf>,
+    /// Limits of a cell that it works in, other than the usual.
+    pub limits: LimitsWanted,
     /// Hosts that it needs; a mission must still be allowed to reach them.
     pub network_hosts: Vec<String>,
 }
@@ -329,11 +333,15 @@ impl Profile {
                 .into_iter()
                 .map(PathBuf::from)
                 .collect(),
+            limits: section
+                .optional_if("limits", LIMITS_FORM, |text: &String| LimitsWanted::parse(text).is_ok())
+                .and_then(|text| LimitsWanted::parse(&text).ok())
+                .unwrap_or_default(),
             network_hosts: section.list(
                 "network_hosts",
                 Vec::new(),
-                "a host's name such as \"api.example.org\"",
-                |host: &String| is_host(host),
+                "a host such as \"api.example.org\", \"*.example.org\" or \"git.example.org:22 plain\"",
+                |host: &String| host.parse::<HostRule>().is_ok(),
             ),
             argv,
             model_argv,
@@ -433,16 +441,6 @@ fn is_read_path(text: &str) -> bool {
         && !text.contains(['$', '{', '}'])
         && text.split('/').skip(1).all(|part| part != ".." && part != ".")
         && text.bytes().any(|b| b != b'/')
-}
-
-fn is_host(text: &str) -> bool {
-    (1..=253).contains(&text.len())
-        && text.split('.').all(|label| {
-            (1..=63).contains(&label.len())
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        })
 }
 
 #[cfg(test)]

@@ -7,11 +7,14 @@ pub use process::ProcessBackend;
 pub(crate) use process::host_read_paths;
 
 use crate::cell::{BackendKind, CellId, Exit, Isolation, Network};
-use crate::keeper::StartAgent;
-use crate::sandbox::HostReport;
+use crate::egress::{self, HostName, Rules};
+use crate::keeper::{LimitsMet, Room, StartAgent};
+use crate::sandbox::{Budget, HostReport};
 use crate::workspace::HandedOut;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Why a backend did not do what was asked.
@@ -65,12 +68,47 @@ pub struct Plan {
     pub objects: Option<PathBuf>,
     /// Paths of the system to show besides the usual.
     pub read_paths: Vec<PathBuf>,
+    /// Which hosts, where it is to reach named ones.
+    pub egress: Egress,
     /// Open files a process.
     pub open_files: u64,
-    /// Largest file, in bytes.
-    pub file_size: u64,
-    /// Processes.
-    pub processes: u64,
+    /// What all its processes may use together.
+    pub budget: Budget,
+    /// What its files may use together.
+    pub room: Room,
+    /// Most bytes of each agent's log.
+    pub log: u64,
+}
+
+/// The named hosts of a cell.
+#[derive(Debug, Clone, Default)]
+pub struct Egress {
+    /// What may be reached.
+    pub rules: Rules,
+    /// Addresses of names that the system's resolver is not asked for.
+    pub addresses: BTreeMap<HostName, Vec<IpAddr>>,
+}
+
+/// What a cell used, known at its end.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// Limits that it met, and what came of it.
+    pub met: LimitsMet,
+    /// What went through its proxy and what was refused, where it had one.
+    pub egress: Option<egress::Report>,
+}
+
+/// What a cell left.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Left {
+    /// The work, where it was wanted: what was said of it, and the directory
+    /// that it is in, which agents may have written.
+    pub work: Option<(HandedOut, PathBuf)>,
+    /// What it used.
+    pub usage: Usage,
+    /// The proxy's refusals: a file of JSON lines.
+    pub refusals: Option<PathBuf>,
 }
 
 /// What is known of a cell that runs: found by doing, never what was asked.
@@ -178,12 +216,8 @@ pub trait Backend: Send + Sync {
         run: u32,
     ) -> BoxFuture<'_, Result<(HandedOut, PathBuf), BackendError>>;
     /// Ends every process and proves it. Where work is wanted, it is handed out
-    /// before, into the returned directory, which agents may have written.
-    fn stop(
-        &self,
-        plan: Plan,
-        wanted: Option<WorkWanted>,
-    ) -> BoxFuture<'_, Result<Option<(HandedOut, PathBuf)>, BackendError>>;
+    /// before.
+    fn stop(&self, plan: Plan, wanted: Option<WorkWanted>) -> BoxFuture<'_, Result<Left, BackendError>>;
     /// Looks for a cell that ought to run.
     fn adopt(&self, cell: CellId) -> BoxFuture<'_, Result<Adopted, BackendError>>;
     /// The last lines of an agent's log.

@@ -1,9 +1,13 @@
 //! Cells as processes of this host, each under its keeper.
 
-use super::{Adopted, Backend, BackendError, Fact, Plan, Running, WorkWanted};
+use super::{Adopted, Backend, BackendError, Fact, Left, Plan, Running, Usage, WorkWanted};
 use crate::cell::{BackendKind, CellId, Exit, Isolation, Network};
-use crate::keeper::{AgentState, Event, ExitRecord, LaunchSpec, Order, Ready, StartAgent, View, Walls};
-use crate::sandbox::{FIRST_ID, HostReport, LandlockPaths, Limits};
+use crate::egress::{self, Token};
+use crate::keeper::{
+    AgentState, EGRESS_PID, Event, ExitRecord, GROUP, LIMITS_MET, LaunchSpec, LimitsMet, Order, Ready, StartAgent,
+    View, Walls,
+};
+use crate::sandbox::{FIRST_ID, Group, Groups, HostReport, LandlockPaths, Limits, quota, settle_groups};
 use crate::workspace::{HandedOut, Home, Wanted};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -19,8 +23,13 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
-/// Ids a cell: the keeper's and the agents'.
-const IDS_A_CELL: i64 = 2;
+/// Ids a cell: the keeper's, the agents', the egress proxy's, and one to spare.
+const IDS_A_CELL: i64 = 4;
+/// What a cell used, in its run directory, so that it is not lost when the
+/// daemon dies between its end and the record of it.
+const USAGE: &str = "usage.json";
+/// How long an egress proxy may take to end after its cell.
+const PROXY_END_MAX: Duration = Duration::from_secs(5);
 /// The name under which the harvest is read; no agent can have it.
 const HARVESTER: &str = "_harvest";
 /// How long agents may take to end by themselves.
@@ -112,6 +121,7 @@ impl ProcessBackend {
     /// Where this program's own file cannot be found.
     pub fn new(run_root: PathBuf, facts: mpsc::UnboundedSender<Fact>) -> Result<Self, BackendError> {
         let program = std::env::current_exe().map_err(BackendError::io("finding this program's file"))?;
+        settle_groups();
         Ok(Self {
             run_root,
             program,
@@ -127,11 +137,16 @@ impl ProcessBackend {
         self.run_root.join(cell.as_str())
     }
 
+    /// The first of a cell's ids, where this process is root.
+    async fn id_base(&self, slot: i64) -> Option<u32> {
+        let root = self.report().await.is_ok_and(|r| r.root);
+        root.then_some((i64::from(FIRST_ID) + slot * IDS_A_CELL) as u32)
+    }
+
     /// The user that a cell's agents run as, where this process is root; else
     /// they run as this user.
     pub async fn agents_uid(&self, slot: i64) -> Option<u32> {
-        let root = self.report().await.is_ok_and(|r| r.root);
-        root.then_some((i64::from(FIRST_ID) + slot * IDS_A_CELL + 1) as u32)
+        Some(self.id_base(slot).await? + 1)
     }
 
     /// Says that an agent could not even be started.
@@ -179,7 +194,7 @@ impl ProcessBackend {
         }
         if asked > best {
             let why = if asked > Isolation::Level2 {
-                "the process backend gives `level_2` at most; ask for backend=docker".to_owned()
+                "the process backend gives `level_2` at most, and there is no other yet".to_owned()
             } else {
                 missing.join("; ")
             };
@@ -190,16 +205,37 @@ impl ProcessBackend {
 
     async fn launch(&self, plan: &Plan) -> Result<Running, BackendError> {
         let (level, missing) = self.level_for(plan.isolation).await?;
-        if plan.network == Network::Proxy {
-            return Err(BackendError::Start(
-                "named hosts need the egress proxy, which this Lazarus does not have yet; ask for no network"
-                    .to_owned(),
-            ));
+        let report = self.report().await?;
+        let namespaces = report.namespaces && level == Isolation::Level2;
+        let bwrap = report.bwrap.clone().filter(|_| level == Isolation::Level2 && !namespaces);
+        if plan.network == Network::Proxy && !namespaces {
+            return Err(BackendError::Start(format!(
+                "named hosts need a network namespace of our own making, which this host does not give: {}; ask for \
+                 no network",
+                missing.join("; ")
+            )));
         }
-        let namespaces = level == Isolation::Level2;
-        let id_base = self.report().await?.root.then_some((i64::from(FIRST_ID) + plan.slot * IDS_A_CELL) as u32);
+        let id_base = self.id_base(plan.slot).await;
+        let groups = report.groups.clone();
         let run_dir = self.run_dir(&plan.cell);
-        let walls = Walls { namespaces, host_network: plan.network == Network::Host };
+        let pinned = match &groups {
+            Groups::V1 { bases } => !bases.contains_key("cpu"),
+            Groups::V2 { .. } | Groups::Systemd { .. } => false,
+            Groups::None { .. } => true,
+        };
+        let walls = Walls { namespaces, bwrap: bwrap.is_some(), host_network: plan.network == Network::Host, pinned };
+        let egress = if plan.network == Network::Proxy {
+            Some(egress::Spec {
+                cell: plan.cell.to_string(),
+                token: Token::new().map_err(|e| BackendError::Start(format!("making the proxy's token: {e}")))?,
+                rules: plan.egress.rules.clone(),
+                directory: run_dir.join("egress"),
+                user: id_base.map(|base| egress::User { uid: base + 2, gid: base + 2 }),
+                addresses: plan.egress.addresses.clone(),
+            })
+        } else {
+            None
+        };
         let spec = LaunchSpec {
             cell: plan.cell.to_string(),
             home: plan.home.clone(),
@@ -208,16 +244,24 @@ impl ProcessBackend {
             id_base,
             objects: plan.objects.clone(),
             read_paths: plan.read_paths.clone(),
+            bwrap,
             limits: Limits {
                 open_files: plan.open_files,
-                file_size: plan.file_size,
+                file_size: plan.room.bytes,
                 // Elsewhere the count would be of all that the user runs.
-                processes: (namespaces || id_base.is_some()).then_some(plan.processes),
+                processes: (namespaces || id_base.is_some()).then_some(plan.budget.processes),
+                data: None,
             },
+            groups,
+            budget: plan.budget,
+            room: plan.room,
+            quota: false,
+            log: plan.log,
+            egress,
         };
         let (program, run_root) = (self.program.clone(), self.run_root.clone());
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take_if(|spare| spare.walls == walls);
-        let pid = tokio::task::spawn_blocking(move || prepare_and_launch(&program, &run_root, spare, walls, &spec))
+        let pid = tokio::task::spawn_blocking(move || prepare_and_launch(&program, &run_root, spare, walls, spec))
             .await
             .map_err(|_| BackendError::Gone)??;
         self.children.lock().unwrap_or_else(PoisonError::into_inner).insert(plan.cell.clone(), pid);
@@ -225,7 +269,7 @@ impl ProcessBackend {
         self.keep_a_spare(walls);
         let (_, applied, _) = connected?;
         let mut running = Running { isolation: Some(level), applied, missing: vec![], pid: Some(pid) };
-        if !namespaces {
+        if level < Isolation::Level2 {
             running.missing = missing;
             running
                 .applied
@@ -273,7 +317,7 @@ impl ProcessBackend {
             .map_err(|_| BackendError::Gone)?
             .map_err(BackendError::io("listening to the cell's keeper"))?
             .ok_or(BackendError::Gone)?;
-        let Ok(Event::Hello { cell: named, namespaces, applied, agents }) = serde_json::from_str(&first) else {
+        let Ok(Event::Hello { cell: named, walled, applied, agents }) = serde_json::from_str(&first) else {
             return Err(BackendError::Start("the keeper did not say who it is".to_owned()));
         };
         if named != cell.as_str() {
@@ -283,7 +327,7 @@ impl ProcessBackend {
         let (states, agents_seen) = watch::channel(Some(agents.clone()));
         let running = known.unwrap_or_default();
         // What the keeper has, not what this host gives now.
-        let level = if namespaces { Isolation::Level2 } else { Isolation::Level1 };
+        let level = if walled { Isolation::Level2 } else { Isolation::Level1 };
         let running = Running { applied: applied.clone(), isolation: Some(level), ..running };
         let keeper = Arc::new(Keeper { orders, agents: agents_seen, running: running.clone() });
         self.keepers.lock().unwrap_or_else(PoisonError::into_inner).insert(cell.clone(), Arc::clone(&keeper));
@@ -308,8 +352,11 @@ impl ProcessBackend {
                     line = lines.next_line() => {
                         let Ok(Some(line)) = line else { break };
                         let Ok(event) = serde_json::from_str::<Event>(&line) else { continue };
-                        if let Event::Started(state) | Event::Ended(state) = event {
+                        if let Event::Started(mut state) | Event::Ended(mut state) = event {
                             let ended = !state.running;
+                            if ended && state.signal == Some(libc::SIGKILL) && group_of(&run_dir).killed_for_memory() > 0 {
+                                state.note = Some("ended by the limit of memory".to_owned());
+                            }
                             states.send_modify(|known| {
                                 let known = known.get_or_insert_default();
                                 known.retain(|a| a.agent != state.agent);
@@ -362,12 +409,12 @@ impl ProcessBackend {
     async fn hand_out(&self, plan: &Plan, wanted: WorkWanted, run: u32) -> HandedOut {
         let unknown = |why: String| HandedOut { unknown: Some(why), ..HandedOut::default() };
         let Some(keeper) = self.keeper(&plan.cell) else { return unknown("the cell's keeper is gone".to_owned()) };
-        let namespaces = keeper.running.isolation.is_none_or(|l| l == Isolation::Level2);
+        let walled = keeper.running.isolation.is_none_or(|l| l == Isolation::Level2);
         let home = &plan.home;
-        let place = |inside: &str| if namespaces { PathBuf::from("/cell").join(inside) } else { home.join(inside) };
+        let place = |inside: &str| if walled { PathBuf::from("/cell").join(inside) } else { home.join(inside) };
         let own = place("home").join(HARVESTER);
         let log = self.run_dir(&plan.cell).join("keeper").join(format!("{HARVESTER}.log"));
-        let program = if namespaces { PathBuf::from("/run/lazarus/lazarus") } else { self.program.clone() };
+        let program = if walled { PathBuf::from("/run/lazarus/lazarus") } else { self.program.clone() };
         let order = Wanted {
             base: wanted.base,
             pack_max: wanted.pack_max,
@@ -393,7 +440,7 @@ impl ProcessBackend {
             cwd: place("project"),
             view: View::Observe,
             paths: LandlockPaths {
-                read: if namespaces {
+                read: if walled {
                     vec!["/".into()]
                 } else {
                     host_read_paths(&self.program, &[place("project"), place("work"), place("shared")])
@@ -457,6 +504,33 @@ fn report(facts: &mpsc::UnboundedSender<Fact>, cell: &CellId, state: &AgentState
     let _ = facts.send(Fact::AgentEnded { cell: cell.clone(), agent: state.agent.clone(), run: state.run, exit });
 }
 
+/// The directories of a home that agents write.
+fn written_in(home: &Path) -> [PathBuf; 4] {
+    ["project", "work", "shared", "home"].map(|name| home.join(name))
+}
+
+/// Takes the disk limit of a cell away whose agents have ended, so that its work
+/// can be read, and notes whether it was met.
+fn lift_quota(run_dir: &Path, home: &Path, project: u32, plan: &Plan) {
+    let [first, ..] = written_in(home);
+    let Ok((bytes, files)) = quota::used(&first, project) else { return };
+    if quota::lift(&first, project).is_err() || (bytes, files) == (0, 0) {
+        return;
+    }
+    // The last block that did not fit is not counted.
+    let near = |used: u64, most: u64| used + most / 50 >= most;
+    let mut usage: Usage = read_json(run_dir.join(USAGE));
+    if near(bytes, plan.room.bytes) {
+        let words = format!("{} MiB, of {} MiB; more was refused", bytes >> 20, plan.room.bytes >> 20);
+        usage.met.0.insert("disk".to_owned(), words);
+    }
+    if near(files, plan.room.files) {
+        let words = format!("{files} files and directories, of {}; more were refused", plan.room.files);
+        usage.met.0.insert("files".to_owned(), words);
+    }
+    let _ = std::fs::write(run_dir.join(USAGE), serde_json::to_vec(&usage).unwrap_or_default());
+}
+
 /// Makes the run directory, tells a launcher and waits for the keeper's first
 /// words. Returns the keeper's pid: a child of this process.
 fn prepare_and_launch(
@@ -464,8 +538,14 @@ fn prepare_and_launch(
     run_root: &Path,
     spare: Option<Launcher>,
     walls: Walls,
-    spec: &LaunchSpec,
+    mut spec: LaunchSpec,
 ) -> Result<i32, BackendError> {
+    if let Some(base) = spec.id_base {
+        let directories = written_in(&spec.home);
+        let directories: Vec<&Path> = directories.iter().map(PathBuf::as_path).collect();
+        spec.quota = quota::limit(&directories, base, spec.room.bytes, spec.room.files).is_ok();
+    }
+    let spec = &spec;
     let run_dir = &spec.run_dir;
     let own = run_dir.join("keeper");
     let make = |path: &Path| {
@@ -474,6 +554,9 @@ fn prepare_and_launch(
     };
     make(run_dir)?;
     make(&own)?;
+    if let Some(egress) = &spec.egress {
+        make(&egress.directory)?;
+    }
     Home { path: spec.home.clone() }
         .make_agent(HARVESTER, spec.id_base.map(|b| b + 1))
         .map_err(|e| BackendError::Start(e.to_string()))?;
@@ -496,6 +579,48 @@ fn prepare_and_launch(
     launcher.launch(spec).unwrap_or_else(|| {
         Err(BackendError::Start(format!("the launcher said nothing; see launcher.log in {}", run_dir.display())))
     })
+}
+
+/// What a file of our own holds, or nothing.
+fn read_json<T: serde::de::DeserializeOwned + Default>(path: PathBuf) -> T {
+    std::fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+/// The control group of a cell, where it has one.
+fn group_of(run_dir: &Path) -> Group {
+    read_json(run_dir.join(GROUP))
+}
+
+/// What the cell of a run directory used, as far as it is known now, and was
+/// known when this was asked before.
+fn usage_of(run_dir: &Path) -> Usage {
+    let mut usage: Usage = read_json(run_dir.join(USAGE));
+    let kept: LimitsMet = read_json(run_dir.join("keeper").join(LIMITS_MET));
+    usage.met.0.extend(kept.0);
+    usage.met.0.extend(group_of(run_dir).met());
+    if let Ok(Some(report)) = egress::Report::read(&run_dir.join("egress")) {
+        usage.egress = Some(report);
+    }
+    let _ = std::fs::write(run_dir.join(USAGE), serde_json::to_vec(&usage).unwrap_or_default());
+    usage
+}
+
+/// Waits for what belongs to a cell and lives outside its walls: its proxy,
+/// and its control group, which has to be empty. Both are gone after this.
+fn clear_up(run_dir: &Path) -> Result<Usage, BackendError> {
+    let proxy = run_dir.join("egress");
+    let until = std::time::Instant::now() + PROXY_END_MAX;
+    while egress::lives(&proxy) && std::time::Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    if egress::lives(&proxy) {
+        kill_locked(&proxy.join(EGRESS_PID), || egress::lives(&proxy));
+    }
+    let usage = usage_of(run_dir);
+    let group = group_of(run_dir);
+    group.end_all().map_err(BackendError::io("emptying the cell's control group"))?;
+    group.remove();
+    Ok(usage)
 }
 
 /// Waits until the keeper of a run directory is gone: it holds a lock as long
@@ -612,11 +737,7 @@ impl Backend for ProcessBackend {
         .boxed()
     }
 
-    fn stop(
-        &self,
-        plan: Plan,
-        wanted: Option<WorkWanted>,
-    ) -> BoxFuture<'_, Result<Option<(HandedOut, PathBuf)>, BackendError>> {
+    fn stop(&self, plan: Plan, wanted: Option<WorkWanted>) -> BoxFuture<'_, Result<Left, BackendError>> {
         async move {
             let cell = &plan.cell;
             let run_dir = self.run_dir(cell);
@@ -633,11 +754,17 @@ impl Backend for ProcessBackend {
                 }
                 let _ = self.wait_for(&keeper, Duration::from_secs(10), quiet).await;
             }
+            if let Some(project) = self.id_base(plan.slot).await {
+                let (dir, plan) = (run_dir.clone(), plan.clone());
+                let _ = tokio::task::spawn_blocking(move || lift_quota(&dir, &plan.home, project, &plan)).await;
+            }
             let mut handed = None;
             if let Some(wanted) = wanted.filter(|_| plan.home.join("project").is_dir()) {
                 if self.keeper(cell).is_none() {
-                    // It died: its work is still there to be read.
-                    let _ = self.launch(&plan).await;
+                    // It died: its work is still there to be read, without a network.
+                    let dir = run_dir.clone();
+                    let _ = tokio::task::spawn_blocking(move || clear_up(&dir)).await;
+                    let _ = self.launch(&Plan { network: Network::None, ..plan.clone() }).await;
                 }
                 handed = Some((self.hand_out(&plan, wanted, u32::MAX).await, plan.home.join("home").join(HARVESTER)));
             }
@@ -646,7 +773,7 @@ impl Backend for ProcessBackend {
                 let _ = self.wait_for(&keeper, Duration::from_secs(20), |_| false).await;
             }
             if keeper_lives(&run_dir) {
-                kill_keeper(&run_dir);
+                kill_locked(&run_dir.join("keeper.pid"), || keeper_lives(&run_dir));
                 let dir = run_dir.clone();
                 let waited = tokio::task::spawn_blocking(move || wait_for_end(&dir));
                 let _ = tokio::time::timeout(Duration::from_secs(20), waited).await;
@@ -661,7 +788,10 @@ impl Backend for ProcessBackend {
             if keeper_lives(&run_dir) {
                 return Err(BackendError::Start("the cell's keeper does not end, not even by SIGKILL".to_owned()));
             }
-            Ok(handed)
+            let dir = run_dir.clone();
+            let usage = tokio::task::spawn_blocking(move || clear_up(&dir)).await.map_err(|_| BackendError::Gone)??;
+            let refusals = run_dir.join("egress").join(egress::REFUSALS);
+            Ok(Left { work: handed, usage, refusals: refusals.is_file().then_some(refusals) })
         }
         .boxed()
     }
@@ -700,7 +830,7 @@ impl Backend for ProcessBackend {
     fn log(&self, cell: CellId, agent: String, bytes: u64) -> BoxFuture<'_, Result<String, BackendError>> {
         async move {
             let path = self.run_dir(&cell).join("keeper").join(format!("{agent}.log"));
-            tokio::task::spawn_blocking(move || read_tail(&path, bytes))
+            tokio::task::spawn_blocking(move || read_log(&path, bytes))
                 .await
                 .map_err(|_| BackendError::Gone)?
                 .map_err(BackendError::io("reading the agent's log"))
@@ -709,21 +839,28 @@ impl Backend for ProcessBackend {
     }
 }
 
-/// Kills a keeper that does not answer, but no stranger that got its number:
-/// the descriptor is taken first, then the lock says whether the keeper lives.
-fn kill_keeper(run_dir: &Path) {
+/// Kills a keeper or a proxy that does not end, but no stranger that got its
+/// number: the descriptor is taken first, then the lock says whether it lives.
+fn kill_locked(pid_file: &Path, lives: impl Fn() -> bool) {
     use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-    let Some(pid) = std::fs::read_to_string(run_dir.join("keeper.pid"))
-        .ok()
-        .and_then(|t| t.trim().parse().ok())
-        .and_then(Pid::from_raw)
+    let Some(pid) = std::fs::read_to_string(pid_file).ok().and_then(|t| t.trim().parse().ok()).and_then(Pid::from_raw)
     else {
         return;
     };
     let Ok(fd): Result<OwnedFd, _> = pidfd_open(pid, PidfdFlags::empty()) else { return };
-    if keeper_lives(run_dir) {
+    if lives() {
         let _ = pidfd_send_signal(&fd, Signal::KILL);
     }
+}
+
+/// The end of a log that lies in two files, see the keeper's.
+fn read_log(path: &Path, bytes: u64) -> io::Result<String> {
+    let text = read_tail(path, bytes)?;
+    let missing = bytes.saturating_sub(text.len() as u64);
+    if missing == 0 {
+        return Ok(text);
+    }
+    Ok(read_tail(&path.with_extension("log.1"), missing)? + &text)
 }
 
 fn read_tail(path: &Path, bytes: u64) -> io::Result<String> {

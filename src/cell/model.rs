@@ -1,6 +1,6 @@
 //! What a cell is.
 
-use super::{Role, State};
+use super::{LimitsWanted, Role, State};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -320,6 +320,9 @@ pub struct Spec {
     pub task: Option<String>,
     /// What happens when an executor dies.
     pub auto_revive: AutoRevive,
+    /// Limits other than the usual.
+    #[serde(default)]
+    pub limits: LimitsWanted,
 }
 
 /// The limits that hold for one cell, fixed when it is proposed.

@@ -22,7 +22,7 @@ use serde_json::json;
 use super::init::{self, SCOPES, TemplateFile};
 use crate::config::{Config, ConfigError, Isolation};
 use crate::gitea::{Forge, ForgeError, IssueQuery, NewLabel, Product, RepoApi, Repository, UiSettings, User};
-use crate::sandbox::HostReport;
+use crate::sandbox::{Groups, HostReport};
 use crate::store::DataLock;
 
 /// Text below `lazarus doctor --help`.
@@ -775,7 +775,11 @@ async fn isolation(config: &Config, program: &Path, report: &mut DoctorReport) {
             return;
         }
     };
+    limits(&probe.groups, report);
     let host = format!("kernel {}", probe.kernel);
+    for (index, rung) in probe.ladder().iter().enumerate() {
+        report.ok(&format!("ladder {}", index + 1), rung);
+    }
     let mut hints: Vec<String> =
         probe.missing.iter().map(|missing| format!("{}: {}", missing.what, missing.hint)).collect();
     if wanted > Isolation::Level2 {
@@ -787,7 +791,8 @@ async fn isolation(config: &Config, program: &Path, report: &mut DoctorReport) {
         );
     } else if probe.level_2() {
         let landlock = probe.landlock.as_deref().unwrap_or("none");
-        report.ok(NAME, format!("level_2: namespaces, seccomp, Landlock ({landlock}); {host}"));
+        let walls = if probe.namespaces { "namespaces" } else { "namespaces by bwrap (no named hosts)" };
+        report.ok(NAME, format!("level_2: {walls}, seccomp, Landlock ({landlock}); {host}"));
     } else {
         let missing: Vec<String> =
             probe.missing.iter().map(|missing| format!("{} ({})", missing.what, missing.why)).collect();
@@ -799,6 +804,22 @@ async fn isolation(config: &Config, program: &Path, report: &mut DoctorReport) {
             hints.push("until then agents can read what this user can read".to_owned());
             report.add(Verdict::Warn, NAME, found, hints.join("\n"));
         }
+    }
+}
+
+/// What holds cells to their limits. Of this process: a service may have more.
+fn limits(groups: &Groups, report: &mut DoctorReport) {
+    const NAME: &str = "limits";
+    let found = groups.words();
+    match groups {
+        Groups::None { .. } => report.add(
+            Verdict::Warn,
+            NAME,
+            format!("memory, processes and processor time: {found}"),
+            "without them the keeper counts once a second, and each process has its own limit of memory",
+        ),
+        _ => report
+            .ok(NAME, format!("memory, processes and processor time: {found}; disk, files: counted; log: bounded")),
     }
 }
 

@@ -17,11 +17,13 @@ pub(crate) mod section;
 mod source;
 pub mod units;
 
-pub use crate::cell::{Isolation, Network};
+pub use crate::cell::{Isolation, Limits, Network};
 pub use secret::{MAX_SECRET_BYTES, SecretError, SecretSource};
 pub use source::{Source, Sourced};
 
 use crate::agents::{self, Profile};
+use crate::cell::LEAST;
+use crate::egress::{AddressRange, HostName};
 use layers::{Entries, Entry, Raw};
 use section::{Report, Section};
 use serde_json::{Value, json};
@@ -260,23 +262,13 @@ pub struct Policy {
     pub agents_max: u32,
 }
 
-/// What one cell may use.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Limits {
-    /// Memory, bytes.
-    pub memory: u64,
-    /// Processes and threads.
-    pub processes: u32,
-    /// Open files of one process.
-    pub open_files: u32,
-    /// Processors' worth of time.
-    pub cpu: f64,
-    /// Disk, bytes.
-    pub disk: u64,
-    /// Files and directories.
-    pub files: u32,
-    /// Log of one agent, bytes.
-    pub log: u64,
+/// The way out of cells to named hosts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Egress {
+    /// Addresses that are not everybody's, and may be reached by a name.
+    pub allow_addresses: Vec<AddressRange>,
+    /// Addresses of names that the system's resolver is not asked for.
+    pub addresses: BTreeMap<HostName, Vec<IpAddr>>,
 }
 
 /// How work leaves a cell.
@@ -329,6 +321,10 @@ pub struct Config {
     pub policy: Policy,
     /// What one cell may use.
     pub limits: Limits,
+    /// What a proposal may ask for at most.
+    pub limits_max: Limits,
+    /// The way out of cells to named hosts.
+    pub egress: Egress,
     /// How work leaves a cell.
     pub harvest: Harvest,
     /// How the forge is polled.
@@ -586,18 +582,18 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
     let repositories = repositories(&mut root);
     let policy = policy(root.section("policy"), report);
 
-    let mut section = root.section("limits");
-    let limits = Limits {
-        memory: section.size("memory", 2 * GIB, 16 * MIB, TIB),
-        processes: section.number("processes", 512, 8, 1_000_000),
-        open_files: section.number("open_files", 1024, 64, 1_000_000),
-        cpu: section
-            .get_if("cpu", 2.0, "a number of processors from 0.05 to 4096", |cpu| (0.05..=4096.0).contains(cpu)),
-        disk: section.size("disk", 4 * GIB, 16 * MIB, 1024 * TIB),
-        files: section.number("files", 200_000, 1_000, 1_000_000_000),
-        log: section.size("log", 16 * MIB, 64 * KIB, TIB),
+    let usual = Limits {
+        memory: 2 * GIB,
+        processes: 512,
+        open_files: 1024,
+        cpu: 2000,
+        disk: 4 * GIB,
+        files: 200_000,
+        log: 16 * MIB,
     };
-    section.finish();
+    let limits = limits(root.section("limits"), usual, LEAST);
+    let limits_max = limits_max(root.section("limits_max"), limits);
+    let egress = egress(root.section("egress"));
 
     let mut section = root.section("harvest");
     let harvest = Harvest {
@@ -644,6 +640,8 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
         repositories,
         policy,
         limits,
+        limits_max,
+        egress,
         harvest,
         reconcile,
         engine,
@@ -721,10 +719,67 @@ fn repositories(root: &mut Section<'_>) -> Vec<Repository> {
     repositories
 }
 
+/// Limits: each with its default, and not below the least.
+fn limits(mut section: Section<'_>, usual: Limits, least: Limits) -> Limits {
+    let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+    let mut count = |key: &str, usual: u64, least: u64| -> u64 {
+        section.number(key, number(usual), number(least), 1_000_000_000).into()
+    };
+    let (processes, open_files, files) = (
+        count("processes", usual.processes, least.processes),
+        count("open_files", usual.open_files, least.open_files),
+        count("files", usual.files, least.files),
+    );
+    let processors = |thousandths: u64| thousandths as f64 / 1000.0;
+    let from = processors(least.cpu);
+    let wanted = format!("a number of processors from {from} to 4096");
+    let cpu = section.get_if("cpu", processors(usual.cpu), &wanted, |cpu| (from..=4096.0).contains(cpu));
+    let limits = Limits {
+        memory: section.size("memory", usual.memory, least.memory, TIB),
+        processes,
+        open_files,
+        cpu: (cpu * 1000.0).round() as u64,
+        disk: section.size("disk", usual.disk, least.disk, 1024 * TIB),
+        files,
+        log: section.size("log", usual.log, least.log, TIB),
+    };
+    section.finish();
+    limits
+}
+
+/// What proposals may ask for: by default no more than they get anyway.
+fn limits_max(section: Section<'_>, limits_now: Limits) -> Limits {
+    limits(section, limits_now, limits_now)
+}
+
+fn egress(mut section: Section<'_>) -> Egress {
+    let ranges = section.list(
+        "allow_addresses",
+        vec![],
+        "a network such as \"10.0.0.0/8\", or one address",
+        |range: &String| range.parse::<AddressRange>().is_ok(),
+    );
+    let wanted = "a name and an address such as \"git.example.org=10.0.0.5\"";
+    let pairs = section.list("addresses", vec![], wanted, |pair: &String| address_of_name(pair).is_some());
+    section.finish();
+    let mut addresses: BTreeMap<HostName, Vec<IpAddr>> = BTreeMap::new();
+    for (name, address) in pairs.iter().filter_map(|pair| address_of_name(pair)) {
+        addresses.entry(name).or_default().push(address);
+    }
+    Egress { allow_addresses: ranges.iter().filter_map(|range| range.parse().ok()).collect(), addresses }
+}
+
+/// `NAME=ADDRESS`.
+fn address_of_name(pair: &str) -> Option<(HostName, IpAddr)> {
+    let (name, address) = pair.split_once('=')?;
+    Some((name.trim().parse().ok()?, address.trim().parse().ok()?))
+}
+
 fn credentials(mut section: Section<'_>) -> BTreeMap<String, SecretSource> {
     let mut credentials = BTreeMap::new();
     for key in section.keys() {
-        let name = ["_file", "_env", "_credential"].iter().find_map(|way| key.strip_suffix(way)).unwrap_or(&key);
+        let name =
+            ["_file", "_env", "_credential", "_command"].iter().find_map(|way| key.strip_suffix(way)).unwrap_or(&key);
         if credentials.contains_key(name) {
             continue;
         }

@@ -9,10 +9,15 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 /// The largest secret that is read, in bytes.
 pub const MAX_SECRET_BYTES: u64 = 64 * 1024;
+
+/// How long a program may take that prints a secret.
+pub const COMMAND_MAX: Duration = Duration::from_secs(10);
 
 /// The place of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -26,13 +31,15 @@ pub enum SecretSource {
     Env(String),
     /// The systemd credential of this name (`LoadCredential=`).
     Credential(String),
+    /// What this program prints: its file and its arguments, without a shell.
+    Command(Vec<String>),
 }
 
 /// Why a secret could not be read. Names the place, never the value.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// No place is configured.
-    #[error("{key} is not configured; set {key}_file, {key}_env or {key}_credential")]
+    #[error("{key} is not configured; set {key}_file, {key}_env, {key}_credential or {key}_command")]
     Unset {
         /// The key without its ending.
         key: String,
@@ -88,6 +95,14 @@ pub enum SecretError {
         /// Its name.
         name: String,
     },
+    /// The program that prints it did not.
+    #[error("the command `{program}` did not give the secret: {why}; run it by hand as this user")]
+    Command {
+        /// The program, without its arguments.
+        program: String,
+        /// What happened.
+        why: String,
+    },
     /// Not started by systemd with credentials.
     #[error(
         "no systemd credential `{name}`: $CREDENTIALS_DIRECTORY is not set; \
@@ -133,6 +148,12 @@ impl SecretSource {
                     .ok_or_else(|| SecretError::NoCredentials { name: name.clone() })?;
                 read_file(&Path::new(&directory).join(name))
             }
+            Self::Command(argv) => {
+                let program = argv.first().map_or("", String::as_str);
+                let printed = run(argv)
+                    .map_err(|why| SecretError::Command { program: program.to_owned(), why: why.to_string() })?;
+                secret_text(&printed, &self.to_string())
+            }
         }
     }
 }
@@ -145,8 +166,45 @@ impl fmt::Display for SecretSource {
             Self::File(path) => write!(f, "file {}", path.display()),
             Self::Env(name) => write!(f, "environment variable {name}"),
             Self::Credential(name) => write!(f, "systemd credential {name}"),
+            // Arguments are nobody's business: they may hold an account's name.
+            Self::Command(argv) => write!(f, "command {}", argv.first().map_or("", String::as_str)),
         }
     }
+}
+
+/// Runs a program and takes what it prints, within [`COMMAND_MAX`]. What it says
+/// on standard error is not kept: it may hold the secret too.
+fn run(argv: &[String]) -> io::Result<Zeroizing<Vec<u8>>> {
+    let (program, arguments) = argv.split_first().ok_or_else(|| io::Error::other("there is none"))?;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let output = child.stdout.take();
+    let reading = std::thread::spawn(move || {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET_BYTES as usize + 2));
+        let read = output.map_or(Ok(0), |output| output.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes));
+        read.map(|_| bytes)
+    });
+    let until = Instant::now() + COMMAND_MAX;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        // It may also have printed more than is read, and wait for a reader.
+        if Instant::now() > until {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(io::Error::other(format!("it did not end within {} s", COMMAND_MAX.as_secs())));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    if !status.success() {
+        return Err(io::Error::other(format!("it ended with {status}")));
+    }
+    reading.join().map_err(|_| io::Error::other("it could not be read"))?
 }
 
 fn read_file(path: &Path) -> Result<SecretString, SecretError> {
@@ -255,6 +313,23 @@ mod tests {
         )
         .unwrap();
         assert!(matches!(SecretSource::File(fifo).read(), Err(SecretError::NotAFile { .. })));
+    }
+
+    #[test]
+    fn a_command_gives_what_it_prints_and_its_failure_is_named_without_its_words() {
+        let command = |script: &str| SecretSource::Command(["sh", "-c", script].map(str::to_owned).into());
+        assert_eq!(command("echo s3cret").read().unwrap().expose_secret(), "s3cret");
+        for (script, why) in [
+            ("echo half-a-s3cret; exit 3", "exit status: 3"),
+            ("true", "empty"),
+            ("yes | head -c 100000", "longer"),
+            ("echo s3cret >&2; exit 1", "exit status: 1"),
+        ] {
+            let error = command(script).read().unwrap_err().to_string();
+            assert!(error.contains(why) && !error.contains("s3cret"), "{script}: {error}");
+        }
+        assert!(SecretSource::Command(vec!["/nonexistent".into()]).read().is_err());
+        assert_eq!(command("echo s3cret").to_string(), "command sh");
     }
 
     #[test]

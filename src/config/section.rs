@@ -424,13 +424,13 @@ impl<'r> Section<'r> {
         if let Some(entry) = self.entries.remove(key) {
             let text = format!(
                 "{name}: a secret never stands in the configuration; put it into a file that only this user can \
-                 read and give its path as {name}_file (or use {name}_env or {name}_credential), \
+                 read and give its path as {name}_file (or use {name}_env, {name}_credential or {name}_command), \
                  and replace the secret, since this place is not kept secret"
             );
             self.report.problem(entry.source, text);
         }
         let mut found: Vec<(Source, SecretSource)> = Vec::new();
-        for way in ["file", "env", "credential"] {
+        for way in ["file", "env", "credential", "command"] {
             let key = format!("{key}_{way}");
             let Some(entry) = self.take(&key) else {
                 continue;
@@ -442,6 +442,10 @@ impl<'r> Section<'r> {
                 ("env", _) => {
                     Err("the name of an environment variable, in capitals, digits and _ (not the secret itself)")
                 }
+                ("command", _) => match list_of(&entry).map(|items| words_of(&items)) {
+                    Some(Some(argv)) if argv[0].starts_with('/') => Ok(SecretSource::Command(argv)),
+                    _ => Err("a list: the absolute path of a program, and its arguments"),
+                },
                 (_, Raw::Text(text)) if is_credential_name(text) && !looks_like_a_secret(text) => {
                     Ok(SecretSource::Credential(text.clone()))
                 }
@@ -456,7 +460,9 @@ impl<'r> Section<'r> {
         if let [(first, _), (second, _), ..] = &found[..]
             && first.rank() == second.rank()
         {
-            let text = format!("{name}: give one of {name}_file, {name}_env and {name}_credential, not several");
+            let text = format!(
+                "{name}: give one of {name}_file, {name}_env, {name}_credential and {name}_command, not several"
+            );
             self.report.problem(second.clone(), text);
         }
         let (source, place) = found.into_iter().next().unwrap_or((Source::Default, SecretSource::Unset(name.clone())));
@@ -490,6 +496,15 @@ fn list_of(entry: &Entry) -> Option<Vec<Entry>> {
         }
         _ => None,
     }
+}
+
+/// The items of a list as text, if there is any and all are.
+fn words_of(items: &[Entry]) -> Option<Vec<String>> {
+    let words = items.iter().map(|item| match &item.raw {
+        Raw::Text(text) if !text.contains('\0') => Some(text.clone()),
+        _ => None,
+    });
+    words.collect::<Option<Vec<_>>>().filter(|words| !words.is_empty())
 }
 
 fn resolve(entry: &Entry) -> Result<PathBuf, &'static str> {

@@ -3,6 +3,7 @@
 //! Pure text to number and back, so that proposals and commands can use the
 //! same words as the configuration.
 
+pub use crate::cell::{parse_size, show_size};
 use std::time::Duration;
 
 /// The longest duration that is taken: ten years. More is a slip of the pen,
@@ -68,31 +69,6 @@ pub fn show_duration(duration: Duration) -> String {
         }
     }
     if text.is_empty() { "0s".to_owned() } else { text }
-}
-
-const BINARY: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-const DECIMAL: [(&str, u64); 5] =
-    [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000), ("B", 1)];
-
-/// Reads a size in bytes: a whole number and `B`, `KiB`, `MiB`, `GiB`, `TiB`
-/// (powers of 1024) or `kB`, `MB`, `GB`, `TB` (powers of 1000); a bare number
-/// is bytes. `None` for anything else and for what does not fit 63 bits.
-pub fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let number: u64 = text.get(..digits)?.parse().ok()?;
-    let word = text[digits..].strip_prefix(' ').unwrap_or(&text[digits..]);
-    let unit = if word.is_empty() { 1 } else { BINARY.iter().chain(&DECIMAL).find(|(name, _)| *name == word)?.1 };
-    number.checked_mul(unit).filter(|bytes| i64::try_from(*bytes).is_ok())
-}
-
-/// Writes a size in the largest power of 1024 that divides it.
-pub fn show_size(bytes: u64) -> String {
-    for (name, unit) in BINARY {
-        if bytes >= unit && bytes.is_multiple_of(unit) {
-            return format!("{}{name}", bytes / unit);
-        }
-    }
-    format!("{bytes}B")
 }
 
 #[cfg(test)]

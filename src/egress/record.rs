@@ -63,6 +63,26 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// For people: what was refused.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::NotNamed => "a host or port that is not named",
+            Self::BadName => "what is no name of a host",
+            Self::Address => "a name that leads to an address that is not everybody's",
+            Self::Token => "a wrong token",
+            Self::NotAbsolute => "a request that is not a proxy's",
+            Self::HostHeader => "a Host header for another host",
+            Self::NotTls => "a tunnel without TLS",
+            Self::BadHello => "a TLS greeting that cannot be read",
+            Self::NoServerName => "a TLS greeting without a name",
+            Self::ServerName => "a TLS greeting for another host",
+            Self::EncryptedName => "a TLS greeting with a hidden name",
+            Self::Upgrade => "a change of protocol",
+            Self::Malformed => "a request that is none, or more than one",
+            Self::HeadTooLarge => "a request with a head that is too large",
+        }
+    }
+
     /// The word in files and headers.
     pub fn as_str(self) -> &'static str {
         match self {

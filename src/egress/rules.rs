@@ -409,6 +409,14 @@ impl Rules {
         }
     }
 
+    /// The hosts, in words.
+    pub fn words(&self) -> String {
+        if self.hosts.is_empty() {
+            return "none is named".to_owned();
+        }
+        self.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    }
+
     fn listed_alone(&self, address: IpAddr) -> bool {
         self.allow_addresses.iter().any(|range| range.is_only(address))
     }

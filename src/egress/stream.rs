@@ -4,7 +4,7 @@
 use super::record::Live;
 use rustix::net::{AddressFamily, Shutdown, getsockname, shutdown};
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -93,14 +93,17 @@ impl Stream {
         }
     }
 
-    /// Says that nothing more will be sent.
-    pub(super) fn finish(&self) {
-        let descriptor = match self {
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
-        };
+        }
+    }
+
+    /// Says that nothing more will be sent.
+    pub(super) fn finish(&self) {
         // Where the other end is gone already, it knows.
-        let _ = shutdown(descriptor, Shutdown::Write);
+        let _ = shutdown(self.as_fd(), Shutdown::Write);
     }
 }
 

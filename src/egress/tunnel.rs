@@ -11,10 +11,19 @@ use super::proxy::Limits;
 use super::record::{Live, Reason, Record};
 use super::rules::{Asked, Host};
 use super::stream::{Movement, Stream};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+/// How long the thread looks for the next bytes before it sleeps: what is asked
+/// over loopback is answered within that time, and to be woken takes as long as
+/// the answer. At most once for each chunk that was moved.
+const LOOK_AGAIN: Duration = Duration::from_micros(20);
+/// Tunnels at once with which that is done; with more, others would wait for it.
+const LOOK_AGAIN_TUNNELS: usize = 2;
 /// Most bytes that are moved at once.
 const CHUNK: usize = 64 * 1024;
 /// Bytes of a server's first record up to the end of its random.
@@ -49,6 +58,25 @@ impl From<io::Error> for Ended {
     }
 }
 
+/// Tunnels that are open in this process.
+static TUNNELS: AtomicUsize = AtomicUsize::new(0);
+
+/// One of them.
+struct Open;
+
+impl Open {
+    fn new() -> Self {
+        TUNNELS.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        TUNNELS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A tunnel that was granted.
 pub(super) struct Tunnel {
     pub client: Stream,
@@ -66,6 +94,7 @@ pub(super) struct Tunnel {
 impl Tunnel {
     /// Carries it to its end.
     pub async fn run(mut self) {
+        let _open = Open::new();
         let movement = Movement::new();
         let early = std::mem::take(&mut self.early);
         let ended = tokio::select! {
@@ -217,6 +246,20 @@ impl Tunnel {
         }
     }
 
+    /// Waits a moment for either end, without sleeping.
+    fn look_again(&self) {
+        if TUNNELS.load(Ordering::Relaxed) > LOOK_AGAIN_TUNNELS {
+            return;
+        }
+        let until = Instant::now() + LOOK_AGAIN;
+        loop {
+            let mut ends = [&self.client, &self.server].map(|end| PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN));
+            if poll(&mut ends, Some(&Timespec::default())) != Ok(0) || Instant::now() > until {
+                return;
+            }
+        }
+    }
+
     async fn send(&self, bytes: &[u8], movement: &Movement) -> Result<(), Ended> {
         write_all(&self.server, bytes, movement).await?;
         self.count.sent(bytes.len());
@@ -231,7 +274,11 @@ impl Tunnel {
         movement: &Movement,
         counted: impl Fn(usize),
     ) -> Result<(), Ended> {
+        let mut moving = false;
         loop {
+            if std::mem::take(&mut moving) {
+                self.look_again();
+            }
             from.readable().await?;
             let moved = SCRATCH.with_borrow_mut(|buffer| {
                 let read = from.try_read(buffer)?;
@@ -247,7 +294,9 @@ impl Tunnel {
                     to.finish();
                     return Ok(());
                 }
-                Ok((_, rest)) => {
+                Ok((read, rest)) => {
+                    // A full buffer means that there is more at once.
+                    moving = read < CHUNK;
                     movement.seen();
                     write_all(to, &rest, movement).await?;
                     counted(rest.len());

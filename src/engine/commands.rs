@@ -685,7 +685,7 @@ impl Desk<'_> {
             ));
         }
         let network = options.network.unwrap_or(cell::Network::None);
-        if let Some(why) = self.context.network_refusal(network) {
+        if let Some(why) = self.context.network_refusal(network, &[]) {
             return Err(format!("network=`{network}`: {why}"));
         }
         let ttl = options.ttl.unwrap_or(defaults.ttl_default).min(options.ttl.unwrap_or(defaults.policy.ttl_max));
@@ -705,6 +705,7 @@ impl Desk<'_> {
             model: options.model.clone(),
             task: options.task.clone(),
             auto_revive: AutoRevive::Ask,
+            limits: cell::LimitsWanted::default(),
         })
     }
 }

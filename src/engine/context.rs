@@ -1,13 +1,15 @@
 //! What decisions are made with: policy, people, profiles, templates.
 
 use crate::agents::Profiles;
-use crate::cell::{BackendKind, Network, Policy};
+use crate::backend::Egress;
+use crate::cell::{BackendKind, Cell, Limits, LimitsWanted, Network, Policy};
 use crate::config::{Config, Repository};
+use crate::egress::{HostRule, Rules};
 use crate::gitea::event::{Person, RepoRef};
 use crate::mission::Defaults;
 use crate::publication::{Publication, Published, RenderError, Secrets, Templates};
 use secrecy::SecretString;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
@@ -122,6 +124,7 @@ impl Context {
             backends: vec![BackendKind::Process],
             isolation_min: policy.isolation_min,
             network_max: policy.network_max,
+            limits_max: self.config.limits_max,
             ttl_default: ms(policy.ttl_default),
             agents_max: policy.agents_max as usize,
             policy: Policy {
@@ -137,16 +140,33 @@ impl Context {
         }
     }
 
-    /// Why a network cannot be had here, if so.
-    pub fn network_refusal(&self, network: Network) -> Option<String> {
-        match network {
-            Network::Proxy => Some(
-                "named hosts need the egress proxy, which this Lazarus does not have yet; allowed are `none`, and `host` where policy says so".to_owned(),
-            ),
-            other if other > self.config.policy.network_max => {
-                Some(format!("`{other}` is more than policy allows (`{}`)", self.config.policy.network_max))
-            }
-            _ => None,
+    /// Why a network, or hosts of it, cannot be had here, if so.
+    pub fn network_refusal(&self, network: Network, hosts: &[String]) -> Option<String> {
+        let most = self.config.policy.network_max;
+        if network > most {
+            return Some(format!("`{network}` is more than policy allows (`{most}`)"));
         }
+        hosts.iter().find_map(|host| host.parse::<HostRule>().err()).map(|error| error.to_string())
+    }
+
+    /// What a cell with those hosts may reach.
+    pub fn egress<'a>(&self, hosts: &'a [String], of_profiles: impl Iterator<Item = &'a String>) -> Egress {
+        // Each was checked when it was read; one that is none is not reached.
+        let mut rules: Vec<HostRule> = hosts.iter().chain(of_profiles).filter_map(|host| host.parse().ok()).collect();
+        let mut seen = HashSet::new();
+        rules.retain(|rule| seen.insert(rule.to_string()));
+        let egress = &self.config.egress;
+        Egress {
+            rules: Rules { hosts: rules, allow_addresses: egress.allow_addresses.clone() },
+            addresses: egress.addresses.clone(),
+        }
+    }
+
+    /// What a cell may use: the configuration's, or what its profiles need
+    /// instead, or what its proposal asked for instead.
+    pub fn limits_of(&self, cell: &Cell) -> Limits {
+        let profiles = cell.workers().filter_map(|p| self.profiles.get(p.identity.name()));
+        let needed = profiles.fold(LimitsWanted::default(), |all, profile| all.or_more(profile.limits));
+        cell.spec.limits.over(needed.over(self.config.limits))
     }
 }

@@ -8,6 +8,7 @@
 use super::context::Context;
 use super::input::{Effect, Facts, Outcome, PublishedWork, Until};
 use crate::cell::{self, Actor, At, Cell, CellId, Event, Identity, Input as CellInput, Refusal, State};
+use crate::egress;
 use crate::gitea::event::{IssueSnapshot, RepoRef};
 use crate::mission::{ApprovedText, Mission, duration_words};
 use crate::publication::{Answer, CloseLog, Publication, PullRequest, SpawnLog, StatusRow, StatusTable, Warning};
@@ -557,6 +558,11 @@ impl<'a> Desk<'a> {
             rest: harvest.rest,
             notes: harvest.notes,
             unknown: harvest.unknown,
+            met: facts.usage.met.0.clone().into_iter().collect(),
+            reached: facts.usage.egress.as_ref().map(reached).unwrap_or_default(),
+            denied: (facts.usage.egress.iter())
+                .flat_map(|report| report.refused.iter().map(|(why, count)| (why.words().to_owned(), *count)))
+                .collect(),
             exits: cell
                 .participants
                 .iter()
@@ -587,6 +593,27 @@ impl<'a> Desk<'a> {
             if none_done { Publication::Refusal(answer.clone()) } else { Publication::Answer(answer.clone()) };
         self.publish(&publication, None)
     }
+}
+
+/// Hosts in a close log; the others are counted together.
+const HOSTS_SHOWN: usize = 10;
+
+/// Which hosts a cell reached, most bytes first.
+fn reached(report: &egress::Report) -> Vec<(String, u64, String, String)> {
+    let mut hosts: Vec<(&str, egress::Count)> = report.hosts.iter().map(|(h, c)| (h.as_str(), *c)).collect();
+    hosts.sort_by_key(|(_, count)| std::cmp::Reverse(count.bytes_in.saturating_add(count.bytes_out)));
+    let mut others = report.other_hosts;
+    for (_, count) in hosts.iter().skip(HOSTS_SHOWN) {
+        others.connections += count.connections;
+        others.bytes_out += count.bytes_out;
+        others.bytes_in += count.bytes_in;
+    }
+    hosts.truncate(HOSTS_SHOWN);
+    if others.connections > 0 {
+        hosts.push(("other hosts", others));
+    }
+    let size = |bytes: u64| if bytes < 10_000 { format!("{bytes} B") } else { format!("{} kB", bytes.div_ceil(1000)) };
+    hosts.into_iter().map(|(h, c)| (h.to_owned(), c.connections, size(c.bytes_out), size(c.bytes_in))).collect()
 }
 
 /// Reads what is kept beside a cell.

@@ -85,11 +85,12 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
             }
             desk.close()
         }
-        Input::Stopped { cell, harvest } => {
+        Input::Stopped { cell, harvest, usage } => {
             let Some(mut desk) = Desk::of_cell(tx, context, now, key, &cell)? else { return Ok(()) };
             let mut facts = desk.facts(&cell)?;
             facts.harvest = Some(harvest.clone());
             facts.published = None;
+            facts.usage = usage.clone();
             desk.put_facts(&cell, &facts)?;
             desk.record(
                 &Actor::System,
@@ -98,6 +99,7 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
                 &json!({
                     "commits": harvest.commit_count, "files": harvest.file_count, "uncommitted": harvest.uncommitted,
                     "unknown": harvest.unknown, "tip": harvest.tip, "branches": harvest.branches,
+                    "limits_met": usage.met, "egress": usage.egress,
                 }),
             )?;
             let _ = desk.apply(&cell, &CellInput::Ended, &Actor::System)?;

@@ -1,6 +1,6 @@
 //! What comes in, and what is to be done: the rows of inbox and effects queue.
 
-use crate::backend::{Harvest, Running};
+use crate::backend::{Harvest, Running, Usage};
 use crate::cell::{Actor, AgentRun, CellId, DeadlineKind, Effect as CellEffect, Exit};
 use crate::gitea::event::{ForgeEvent, IssueSnapshot, Person, RepoRef};
 use crate::mission::{Command, Level, Line, Publishable};
@@ -93,6 +93,9 @@ pub enum Input {
         cell: CellId,
         /// What was done.
         harvest: Harvest,
+        /// What it used.
+        #[serde(default)]
+        usage: Usage,
     },
     /// A snapshot was taken of a cell, or failed.
     Snapshot {
@@ -359,6 +362,8 @@ pub struct Facts {
     pub branch: Option<String>,
     /// What was done, once it was read.
     pub harvest: Option<Harvest>,
+    /// What it used, once it ended.
+    pub usage: Usage,
     /// Its last checkpoint.
     pub checkpoint: Option<String>,
     /// Where its work went, once it was tried.

@@ -63,7 +63,7 @@ impl Desk<'_> {
         self.mission.is_proposal = true;
         let proposer = Actor::Person { id: self.mission.author, login: self.mission.author_login.clone() };
         let parsed = parse_proposal(&text.body, &self.context.defaults()).and_then(|proposal| {
-            match self.context.network_refusal(proposal.spec.network) {
+            match self.context.network_refusal(proposal.spec.network, &proposal.spec.hosts) {
                 Some(why) => Err(vec![crate::mission::FieldError { field: "Network hosts".to_owned(), why }]),
                 None => Ok(proposal),
             }

@@ -6,14 +6,14 @@ use super::input::{Effect, Facts, Input, LabelEvent};
 use super::work::{Order, publish_file, push, repository_of};
 use super::{Engine, desk};
 use crate::agents::InvocationContext;
-use crate::backend::{Backend as _, BackendError, Harvest, Plan, WorkWanted, host_read_paths};
+use crate::backend::{Backend as _, BackendError, Harvest, Plan, Running, WorkWanted, host_read_paths};
 use crate::cell::{AgentRun, Cell, CellId, Effect as CellEffect, Isolation, Role, State};
 use crate::gitea::event::RepoRef;
 use crate::gitea::{Forge, ForgeError, Repository};
-use crate::keeper::{StartAgent, View};
+use crate::keeper::{Room, StartAgent, View};
 use crate::mission::ApprovedText;
 use crate::publication::parse_marker;
-use crate::sandbox::LandlockPaths;
+use crate::sandbox::{Budget, LandlockPaths};
 use crate::store::{EffectRow, StoreError};
 use crate::workspace::{GitError, Home, HomeError, clone_project, mirror_of, refresh_mirror, scrub, unpin};
 use futures::StreamExt as _;
@@ -434,12 +434,15 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
             let again = |e: BackendError| Attempt::Again { why: e.to_string(), after: None };
             let mission = mission_words(engine, &stored.cell.mission).await?;
             let wanted = engine.work_wanted(&id, &mission, base.clone());
-            let handed = backend.stop(plan, wanted).await.map_err(again)?;
-            let harvest = engine.receive_work(&stored.cell, mission, base.unwrap_or_default(), handed).await?;
+            let left = backend.stop(plan, wanted).await.map_err(again)?;
+            let harvest = engine.receive_work(&stored.cell, mission, base.unwrap_or_default(), left.work).await?;
             if home.path.exists() {
+                if let Some(text) = left.refusals.and_then(|path| std::fs::read(path).ok()) {
+                    home.write_record("egress-refused.jsonl", &text)?;
+                }
                 engine.roots.bury(&id)?;
             }
-            Ok(Input::Stopped { cell: id, harvest })
+            Ok(Input::Stopped { cell: id, harvest, usage: left.usage })
         }
         CellEffect::Archive => {
             let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
@@ -485,7 +488,7 @@ fn again_or_never(error: &BackendError) -> Attempt {
 }
 
 fn plan(engine: &Engine, cell: &Cell, slot: i64, home: &Home) -> Plan {
-    let limits = &engine.context.config.limits;
+    let limits = engine.context.limits_of(cell);
     let mut read_paths: Vec<PathBuf> = cell
         .workers()
         .filter_map(|p| engine.context.profiles.get(p.identity.name()))
@@ -493,6 +496,7 @@ fn plan(engine: &Engine, cell: &Cell, slot: i64, home: &Home) -> Plan {
         .collect();
     read_paths.sort();
     read_paths.dedup();
+    let profiles = || cell.workers().filter_map(|p| engine.context.profiles.get(p.identity.name()));
     Plan {
         cell: cell.id.clone(),
         home: home.path.clone(),
@@ -502,9 +506,11 @@ fn plan(engine: &Engine, cell: &Cell, slot: i64, home: &Home) -> Plan {
         objects: Some(mirror_of(&engine.roots.mirrors, repository_of(&cell.mission)).join("objects"))
             .filter(|o| o.is_dir()),
         read_paths,
-        open_files: u64::from(limits.open_files),
-        file_size: limits.disk,
-        processes: u64::from(limits.processes),
+        egress: engine.context.egress(&cell.spec.hosts, profiles().flat_map(|p| &p.network_hosts)),
+        open_files: limits.open_files,
+        budget: Budget { memory: limits.memory, processes: limits.processes, cpu: limits.cpu },
+        room: Room { bytes: limits.disk, files: limits.files },
+        log: limits.log,
     }
 }
 
@@ -580,6 +586,7 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &
         Err(error) => return Err(Attempt::Again { why: error.to_string(), after: None }),
     };
     let words = format!("{}#{}", repository.reference().full_name(), mission.number);
+    home.write_record("spawn.log", spawn_record(cell, &words, &commit, &running).as_bytes())?;
     let facts = Facts { commit: Some(commit.clone()), running: Some(running.clone()), ..Facts::default() };
     for run in runs {
         let told: Vec<&str> = cell.spec.task.iter().map(String::as_str).collect();
@@ -588,6 +595,19 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &
         }
     }
     Ok(Input::Started { cell: cell.id.clone(), runs: runs.to_vec(), running, commit, branch, planted })
+}
+
+/// What a cell was started as, for its own records.
+fn spawn_record(cell: &Cell, mission: &str, commit: &str, running: &Running) -> String {
+    let level = running.isolation.map_or_else(|| "unknown".to_owned(), |level| level.to_string());
+    let (id, network) = (&cell.id, cell.spec.network);
+    let mut text = format!("cell {id} of {mission}, commit {commit}\nisolation {level}, network {network}\n");
+    for line in running.applied.iter().chain(running.missing.iter()) {
+        text.push_str("- ");
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
 }
 
 /// Makes a cell's home and the clone in it, from nothing. The inner error is

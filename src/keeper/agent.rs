@@ -1,16 +1,21 @@
 //! Starting one agent inside the cell: its own init, and its program.
 
+use super::launch::EGRESS_AT;
+use super::log::Log;
+use super::protocol::Enter;
 use super::{LaunchSpec, StartAgent, View, Walls};
 use crate::sandbox::{
-    Filter, StepError, apply_filter, attach, become_user, clone_process, close_from, drop_capabilities,
-    drop_capability_bounds, hide, hide_proc, mount_proc, mount_tmpfs, no_new_privileges, not_dumpable, pick, read_only,
-    restrict_landlock, set_limits,
+    Filter, Group, LandlockPaths, Limits, Sockets, StepError, apply_filter, attach, become_user, bwrap_arguments,
+    clone_process, close_from, compile_filter, drop_capabilities, drop_capability_bounds, hide, hide_proc, in_memory,
+    keep_to_processors, mount_proc, mount_tmpfs, no_new_privileges, not_dumpable, pick, read_only, restrict_landlock,
+    set_limits,
 };
+use crate::workspace::OBJECTS_IN_CELL;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The id of agents inside a cell.
 const AGENT_ID: u32 = 1000;
@@ -34,18 +39,12 @@ fn io_step(step: &str) -> impl FnOnce(io::Error) -> StepError {
 pub fn start(
     spec: &LaunchSpec,
     walls: Walls,
+    group: &Group,
     start: &StartAgent,
     run_dir: &File,
     filter: &Filter,
 ) -> Result<Started, StepError> {
-    use rustix::fs::{Mode, OFlags, openat};
-    let log: OwnedFd = openat(
-        run_dir,
-        format!("{}.log", start.agent),
-        OFlags::CREATE | OFlags::APPEND | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
-        Mode::from_raw_mode(0o600),
-    )
-    .map_err(|e| io_step("opening the agent's log")(e.into()))?;
+    let log = Log::open(run_dir, &start.agent, spec.log).map_err(io_step("opening the agent's log"))?;
     // Two pipes: the program's end, and what went wrong before `exec`. The
     // second closes by itself when `exec` succeeds.
     let (report, report_end) = io::pipe().map_err(io_step("making a pipe"))?;
@@ -55,7 +54,8 @@ pub fn start(
     if pid == 0 {
         drop((report, trouble));
         let mut trouble_end = trouble_end;
-        let status = match agent_init(spec, walls, start, filter, &log, report_end, &mut trouble_end) {
+        let kind = Kind { spec, walls, group, start, filter };
+        let status = match agent_init(kind, log, report_end, &mut trouble_end) {
             Ok(status) => status,
             Err(error) => {
                 let _ = write!(trouble_end, "-{error}");
@@ -68,6 +68,9 @@ pub fn start(
     drop((report_end, trouble_end));
     let mut said = String::new();
     trouble.read_to_string(&mut said).map_err(io_step("waiting for the agent's start"))?;
+    if walls.bwrap && said.is_empty() {
+        said = format!("-bwrap ended before the agent could begin; the log of {} says why", start.agent);
+    }
     if let Some((steps, why)) = said.split_once('-') {
         let _ = steps;
         let mut status = 0;
@@ -82,17 +85,26 @@ pub fn start(
     Ok(Started { pid, report: File::from(OwnedFd::from(report)), applied })
 }
 
-/// The agent's own init: makes its view, starts the program, collects what it
-/// leaves behind. Its end is the end of everything in its PID namespace.
-fn agent_init(
-    spec: &LaunchSpec,
+/// What an agent is started as.
+#[derive(Clone, Copy)]
+struct Kind<'a> {
+    spec: &'a LaunchSpec,
     walls: Walls,
-    start: &StartAgent,
-    filter: &Filter,
-    log: &OwnedFd,
+    group: &'a Group,
+    start: &'a StartAgent,
+    filter: &'a Filter,
+}
+
+/// The agent's own init: makes its view, starts the program, writes its log,
+/// collects what it leaves behind. Its end is the end of everything in its PID
+/// namespace.
+fn agent_init(
+    kind: Kind<'_>,
+    mut log: Log,
     mut report: io::PipeWriter,
     trouble: &mut io::PipeWriter,
 ) -> Result<i32, StepError> {
+    let Kind { walls, start, .. } = kind;
     // SAFETY: resets what the keeper blocked and ignored; sets live through
     // the calls.
     unsafe {
@@ -110,39 +122,29 @@ fn agent_init(
     } else {
         end_with_parent();
     }
+    let (mut output, output_end) = io::pipe().map_err(io_step("making a pipe"))?;
     // SAFETY: as for any fork of a single-threaded process.
     let pid = clone_process(0)?;
     if pid == 0 {
-        drop(report);
-        let result = become_agent(spec, walls, start, filter, log, trouble);
+        drop((report, output));
+        let result = become_agent(kind, &output_end, trouble);
         if let Err(error) = result {
             let _ = write!(trouble, "-{error}");
         }
         // SAFETY: ends this process at once.
         unsafe { libc::_exit(127) };
     }
+    drop(output_end);
     // Only the program's own process may keep this open.
     close_pipe(trouble);
     close_streams();
-    // SAFETY: SIGTERM is for the program; it gets it by itself.
-    unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
-    loop {
-        let mut status = 0;
-        // SAFETY: waits for any child; status lives here.
-        let ended = unsafe { libc::waitpid(-1, &raw mut status, 0) };
-        if ended < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
-            continue;
-        }
-        if ended == pid || ended < 0 {
-            let line = if libc::WIFSIGNALED(status) {
-                format!("signal {}", libc::WTERMSIG(status))
-            } else {
-                format!("code {}", libc::WEXITSTATUS(status))
-            };
-            let _ = report.write_all(line.as_bytes());
-            break;
-        }
-    }
+    let status = write_log_until_end(pid, &mut output, &mut log)?;
+    let end = if libc::WIFSIGNALED(status) {
+        format!("signal {}", libc::WTERMSIG(status))
+    } else {
+        format!("code {}", libc::WEXITSTATUS(status))
+    };
+    let _ = report.write_all(format!("{end} {}", log.dropped()).as_bytes());
     if !walls.namespaces {
         // What the program left behind goes with it; orphans of it are the
         // keeper's by now and end with the cell.
@@ -152,6 +154,78 @@ fn agent_init(
         }
     }
     Ok(0)
+}
+
+/// Writes what the program prints, and collects orphans, until the program has
+/// ended. What it printed before that is in the log then. Returns its status.
+fn write_log_until_end(pid: libc::pid_t, output: &mut io::PipeReader, log: &mut Log) -> Result<i32, StepError> {
+    rustix::io::ioctl_fionbio(&*output, true).map_err(StepError::of("reading what the agent prints"))?;
+    // SAFETY: the sets live through the calls, the descriptor is ours. SIGTERM
+    // is for the program; it gets it by itself.
+    let children = unsafe {
+        libc::signal(libc::SIGTERM, libc::SIG_IGN);
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        if fd < 0 {
+            return Err(StepError::last("watching for the agent's end"));
+        }
+        File::from_raw_fd(fd)
+    };
+    let mut buffer = [0; 8 << 10];
+    let output_fd = output.as_raw_fd();
+    // Bytes; at the end what is in the pipe, at most.
+    let mut take = |most: usize| {
+        let mut taken = 0;
+        while taken < most {
+            match output.read(&mut buffer) {
+                Ok(0) => return false,
+                Ok(read) => {
+                    log.write(&buffer[..read]);
+                    taken += read;
+                }
+                Err(e) => return e.kind() == io::ErrorKind::WouldBlock,
+            }
+        }
+        true
+    };
+    let mut open = true;
+    loop {
+        let mut ended = None;
+        loop {
+            let mut status = 0;
+            // SAFETY: waits for any child without blocking; status lives here.
+            let child = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+            if child <= 0 {
+                break;
+            }
+            if child == pid {
+                ended = Some(status);
+            }
+        }
+        if let Some(status) = ended {
+            take(1 << 20);
+            return Ok(status);
+        }
+        let mut polled = [
+            libc::pollfd { fd: children.as_raw_fd(), events: libc::POLLIN, revents: 0 },
+            libc::pollfd { fd: if open { output_fd } else { -1 }, events: libc::POLLIN, revents: 0 },
+        ];
+        // SAFETY: the array lives through the call and its length is given.
+        unsafe { libc::poll(polled.as_mut_ptr(), 2, -1) };
+        if polled[0].revents != 0 {
+            // SAFETY: signalfd_siginfo is plain data, and this its size.
+            unsafe {
+                let mut info: libc::signalfd_siginfo = std::mem::zeroed();
+                libc::read(children.as_raw_fd(), (&raw mut info).cast(), std::mem::size_of_val(&info));
+            }
+        }
+        if polled[1].revents != 0 {
+            open = take(64 << 10);
+        }
+    }
 }
 
 fn close_pipe(pipe: &mut io::PipeWriter) {
@@ -198,15 +272,9 @@ fn own_view(start: &StartAgent) -> Result<(), StepError> {
     read_only(Path::new("/"), false)
 }
 
-/// From here on there is no way back: user, limits, Landlock, filter, program.
-fn become_agent(
-    spec: &LaunchSpec,
-    walls: Walls,
-    start: &StartAgent,
-    filter: &Filter,
-    log: &OwnedFd,
-    trouble: &mut io::PipeWriter,
-) -> Result<(), StepError> {
+/// User, limits, streams; then the walls of `bwrap`, or the last steps.
+fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeWriter) -> Result<(), StepError> {
+    let Kind { spec, walls, group, start, filter } = kind;
     let c = |text: &str| {
         CString::new(text).map_err(|_| StepError {
             step: "preparing the agent's arguments".to_owned(),
@@ -214,36 +282,128 @@ fn become_agent(
         })
     };
     let argv: Vec<CString> = start.argv.iter().map(|a| c(a)).collect::<Result<_, _>>()?;
+    // Only here does the token come into the cell.
+    let way_out = spec.egress.as_ref().map(|egress| egress.token.environment(EGRESS_AT)).unwrap_or_default();
+    let own = start.env.iter().filter(|(name, _)| !way_out.iter().any(|(n, _)| n == name));
     let env: Vec<CString> =
-        start.env.iter().map(|(name, value)| c(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
-    set_limits(spec.limits)?;
+        own.chain(&way_out).map(|(name, value)| c(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
+    set_limits(Limits { data: (!group.memory).then_some(spec.budget.memory), ..spec.limits })?;
+    if walls.pinned {
+        let pick = spec.cell.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        keep_to_processors(spec.budget.cpu.div_ceil(1000), pick)?;
+    }
     // The bounding set can only be emptied while there is the right to do so.
     drop_capability_bounds();
     if let Some(base) = spec.id_base {
         let id = if walls.namespaces { AGENT_ID } else { base + 1 };
+        // Its own, so that it can open `/dev/stdout` again.
+        std::os::unix::fs::fchown(output, Some(id), Some(id)).map_err(io_step("giving the agent its streams"))?;
         become_user(id, id)?;
     }
     if !walls.namespaces {
         end_with_parent();
     }
-    std::env::set_current_dir(&start.cwd).map_err(io_step(&format!("entering {}", start.cwd.display())))?;
     let stdin = start.stdin.as_deref().unwrap_or(Path::new("/dev/null"));
-    let stdin = File::open(stdin).map_err(io_step(&format!("opening {} as standard input", stdin.display())))?;
-    for (from, to) in [(stdin.as_raw_fd(), 0), (log.as_raw_fd(), 1), (log.as_raw_fd(), 2)] {
+    // The only place that is named as the agent sees it and opened before it does.
+    let stdin = match stdin.strip_prefix("/cell") {
+        Ok(below) if walls.bwrap => spec.home.join(below),
+        _ => stdin.to_owned(),
+    };
+    let stdin = File::open(&stdin).map_err(io_step(&format!("opening {} as standard input", stdin.display())))?;
+    for (from, to) in [(stdin.as_raw_fd(), 0), (output.as_raw_fd(), 1), (output.as_raw_fd(), 2)] {
         // SAFETY: both descriptors are open.
         if unsafe { libc::dup2(from, to) } < 0 {
             return Err(StepError::last("connecting the agent's streams"));
         }
     }
+    std::mem::forget(stdin);
+    // SAFETY: integers alone.
+    unsafe { libc::umask(0o022) };
+    let path = start.env.iter().find(|(n, _)| n == "PATH").map(|(_, v)| v.as_str());
+    if let Some(bwrap) = &spec.bwrap {
+        return become_bwrap(kind, bwrap, &env, trouble);
+    }
+    std::env::set_current_dir(&start.cwd).map_err(io_step(&format!("entering {}", start.cwd.display())))?;
+    last_steps(&start.paths, walls, filter, trouble, || exec(&argv, &env, path))
+}
+
+/// Has `bwrap` make this agent's walls, and the rest of the way walked in them.
+fn become_bwrap(kind: Kind<'_>, bwrap: &Path, env: &[CString], trouble: &mut io::PipeWriter) -> Result<(), StepError> {
+    let Kind { spec, walls, start, .. } = kind;
+    let work = start.view == View::Work;
+    let mut binds = vec![
+        (spec.home.join(".lazarus"), "/cell/.lazarus".into(), false),
+        (spec.home.join("project"), "/cell/project".into(), work),
+        (spec.home.join("work"), "/cell/work".into(), work),
+        (spec.home.join("shared"), "/cell/shared".into(), work),
+        (spec.home.join("home").join(&start.agent), Path::new("/cell/home").join(&start.agent), true),
+        (spec.program.clone(), PathBuf::from("/run/lazarus/lazarus"), false),
+    ];
+    if let Some(objects) = &spec.objects {
+        binds.push((objects.clone(), OBJECTS_IN_CELL.into(), false));
+    }
+    let (mut words, open) = bwrap_arguments(&binds, &spec.read_paths, walls.host_network)?;
+    let enter = Enter { argv: start.argv.clone(), cwd: start.cwd.clone(), paths: start.paths.clone(), walls };
+    let enter = in_memory(&serde_json::to_string(&enter).unwrap_or_default())?;
+    let said = trouble.as_raw_fd();
+    words.extend(["--", "/run/lazarus/lazarus", "cell-enter"].map(str::to_owned));
+    words.extend([enter.as_raw_fd().to_string(), said.to_string()]);
+    // SAFETY: the descriptor is ours; it is to stay open for `cell-enter`.
+    unsafe { libc::fcntl(said, libc::F_SETFD, 0) };
+    let argv: Vec<CString> =
+        std::iter::once(bwrap.display().to_string()).chain(words).filter_map(|word| CString::new(word).ok()).collect();
+    let error = exec(&argv, env, None);
+    drop(open);
+    Err(StepError { step: format!("running {}", bwrap.display()), source: error })
+}
+
+/// `lazarus cell-enter WHAT SAY`: numbers of descriptors, of what is to be done
+/// and of where trouble is said. Returns only if it failed.
+pub fn enter(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> i32 {
+    let mut number = || arguments.next().and_then(|a| a.to_str()?.parse::<i32>().ok()).filter(|n| *n > 2);
+    let (Some(what), Some(say)) = (number(), number()) else { return 2 };
+    // SAFETY: whoever started this opened both for it, and nothing else uses them.
+    let (mut what, mut trouble) = unsafe { (File::from_raw_fd(what), io::PipeWriter::from(OwnedFd::from_raw_fd(say))) };
+    let mut result = || -> Result<(), StepError> {
+        let mut text = String::new();
+        what.read_to_string(&mut text).map_err(io_step("reading what to enter"))?;
+        let Enter { argv, cwd, paths, walls } =
+            serde_json::from_str(&text).map_err(|e| io_step("reading what to enter")(io::Error::other(e)))?;
+        let filter = compile_filter(if walls.host_network { Sockets::Internet } else { Sockets::All }, walls.pinned)?;
+        let words =
+            |list: Vec<String>| -> Vec<CString> { list.into_iter().filter_map(|w| CString::new(w).ok()).collect() };
+        let env = std::env::vars_os().filter_map(|(name, value)| {
+            let pair = [name.as_encoded_bytes(), b"=", value.as_encoded_bytes()].concat();
+            CString::new(pair).ok()
+        });
+        let (argv, env) = (words(argv), env.collect::<Vec<_>>());
+        let path = std::env::var("PATH").ok();
+        std::env::set_current_dir(&cwd).map_err(io_step(&format!("entering {}", cwd.display())))?;
+        last_steps(&paths, walls, &filter, &mut trouble, || exec(&argv, &env, path.as_deref()))
+    };
+    if let Err(error) = result() {
+        let _ = write!(trouble, "-{error}");
+    }
+    127
+}
+
+/// From here on there is no way back: capabilities, Landlock, filter, program.
+fn last_steps(
+    paths: &LandlockPaths,
+    walls: Walls,
+    filter: &Filter,
+    trouble: &mut io::PipeWriter,
+    exec: impl FnOnce() -> io::Error,
+) -> Result<(), StepError> {
     drop_capabilities()?;
     no_new_privileges()?;
-    let landlock = restrict_landlock(&start.paths)?;
+    let landlock = restrict_landlock(paths)?;
     match landlock {
         Some(how) => {
             let _ = writeln!(trouble, "Landlock ({how})");
         }
         // Namespaces without Landlock would be less than `level_2` promises.
-        None if walls.namespaces => {
+        None if walls.namespaces || walls.bwrap => {
             return Err(StepError {
                 step: "restricting by Landlock".to_owned(),
                 source: io::Error::other("the kernel does not offer it"),
@@ -251,30 +411,31 @@ fn become_agent(
         }
         None => {}
     }
-    // SAFETY: integers alone.
-    unsafe { libc::umask(0o022) };
     // The pipe for trouble is kept open to say so if exec fails; it closes
     // itself when exec succeeds. Everything else goes.
-    std::mem::forget(stdin);
     let keep = trouble.as_raw_fd();
-    if keep != 3 {
-        // SAFETY: both descriptors are ours; 3 is not used after this.
-        unsafe { libc::dup3(keep, 3, libc::O_CLOEXEC) };
+    // SAFETY: both descriptors are ours; 3 is not used after this.
+    unsafe {
+        if keep == 3 {
+            libc::fcntl(keep, libc::F_SETFD, libc::FD_CLOEXEC);
+        } else {
+            libc::dup3(keep, 3, libc::O_CLOEXEC);
+        }
     }
     close_from(4);
-    // SAFETY: descriptor 3 is the pipe, from the line above.
+    // SAFETY: descriptor 3 is the pipe, from the lines above.
     let mut trouble = std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(3) });
     if let Err(error) = apply_filter(filter) {
         let _ = write!(trouble, "-{error}");
         return Ok(());
     }
-    let error = exec(&argv, &env, &start.env);
-    let _ = write!(trouble, "-running `{}`: {error}", start.argv.first().map_or("", String::as_str));
+    let error = exec();
+    let _ = write!(trouble, "-running the agent's program: {error}");
     Ok(())
 }
 
 /// `execve` along the agent's own PATH. Returns only if it failed.
-fn exec(argv: &[CString], env: &[CString], names: &[(String, String)]) -> io::Error {
+fn exec(argv: &[CString], env: &[CString], path: Option<&str>) -> io::Error {
     let Some(program) = argv.first() else { return io::Error::other("there is no program to run") };
     let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
         list.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
@@ -284,8 +445,7 @@ fn exec(argv: &[CString], env: &[CString], names: &[(String, String)]) -> io::Er
     let candidates: Vec<CString> = if name.contains('/') {
         vec![program.clone()]
     } else {
-        let path = names.iter().find(|(n, _)| n == "PATH").map_or("/usr/bin:/bin", |(_, v)| v.as_str());
-        path.split(':').filter_map(|d| CString::new(format!("{d}/{name}")).ok()).collect()
+        path.unwrap_or("/usr/bin:/bin").split(':').filter_map(|d| CString::new(format!("{d}/{name}")).ok()).collect()
     };
     let mut last = io::Error::from_raw_os_error(libc::ENOENT);
     for candidate in candidates {
@@ -299,15 +459,33 @@ fn exec(argv: &[CString], env: &[CString], names: &[(String, String)]) -> io::Er
     last
 }
 
+/// What an agent's init said of its program's end.
+#[derive(Clone, Copy)]
+pub struct Report {
+    /// Exit status.
+    pub code: Option<i32>,
+    /// Signal.
+    pub signal: Option<i32>,
+    /// Bytes of the log that are not kept.
+    pub dropped: u64,
+}
+
 /// Reads what an agent's init said of its program's end.
-pub fn parse_report(text: &str) -> Option<(Option<i32>, Option<i32>)> {
-    let (kind, number) = text.split_once(' ')?;
-    let number = number.parse().ok()?;
+pub fn parse_report(text: &str) -> Option<Report> {
+    let mut words = text.split(' ');
+    let (kind, number) = (words.next()?, words.next()?.parse().ok()?);
+    let dropped = words.next()?.parse().ok()?;
     match kind {
-        "code" => Some((Some(number), None)),
-        "signal" => Some((None, Some(number))),
+        "code" => Some(Report { code: Some(number), signal: None, dropped }),
+        "signal" => Some(Report { code: None, signal: Some(number), dropped }),
         _ => None,
     }
+}
+
+/// Every process of this PID namespace but its first.
+pub fn others() -> Vec<libc::pid_t> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return vec![] };
+    entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(|pid| *pid != 1).collect()
 }
 
 /// Every descendant of this process that `/proc` shows, children first.

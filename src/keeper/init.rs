@@ -1,10 +1,12 @@
 //! The keeper itself: the cell's first process.
 
 use super::agent::{self, Started};
-use super::{AgentState, Event, ExitRecord, LaunchSpec, Order, Walls};
+use super::launch::EGRESS_AT;
+use super::watch::{self, End, Excess, Watch};
+use super::{AgentState, Event, ExitRecord, LaunchSpec, LimitsMet, Order, Walls};
 use crate::sandbox::{
-    Filter, Sockets, StepError, become_user, build_root, compile_filter, loopback_up, no_new_privileges, not_dumpable,
-    pivot, private, set_hostname, subreaper,
+    Filter, Group, Sockets, StepError, System, become_user, build_root, compile_filter, loopback_up,
+    new_cgroup_namespace, no_new_privileges, not_dumpable, pick_system, pivot, private, set_hostname, subreaper,
 };
 use crate::workspace::OBJECTS_IN_CELL;
 use std::fs::File;
@@ -45,18 +47,23 @@ pub struct Prepared {
     walls: Walls,
     applied: Vec<String>,
     filter: Filter,
+    system: Option<System>,
 }
 
 impl Prepared {
     /// Takes the steps that are the same for every cell.
     pub fn new(walls: Walls) -> Result<Self, StepError> {
-        let mut applied = vec![];
+        let (mut applied, mut system) = (vec![], None);
         let network = match walls {
-            Walls { namespaces: true, host_network: false } => "a network namespace with loopback alone",
+            Walls { host_network: false, namespaces, bwrap, .. } if namespaces || bwrap => {
+                "a network namespace with loopback alone"
+            }
             Walls { host_network: true, .. } => "the host's network, as policy says",
-            _ => "no sockets at all, as there is no network namespace to keep them in",
+            Walls { .. } => "no sockets at all, as there is no network namespace to keep them in",
         };
         if walls.namespaces {
+            private()?;
+            system = Some(pick_system()?);
             set_hostname()?;
             if !walls.host_network {
                 loopback_up()?;
@@ -64,15 +71,22 @@ impl Prepared {
             applied.push("user, mount, PID, IPC, UTS and cgroup namespaces; a root of its own".to_owned());
         } else {
             subreaper()?;
+            if walls.bwrap {
+                applied
+                    .push("user, mount, PID, IPC, UTS and cgroup namespaces for each agent, made by bwrap".to_owned());
+            }
         }
         applied.push(network.to_owned());
-        let filter = compile_filter(match walls {
-            Walls { namespaces: true, .. } => Sockets::All,
-            Walls { host_network: true, .. } => Sockets::Internet,
-            _ => Sockets::None,
-        })?;
+        let filter = compile_filter(
+            match walls {
+                Walls { namespaces, bwrap, .. } if namespaces || bwrap => Sockets::All,
+                Walls { host_network: true, .. } => Sockets::Internet,
+                _ => Sockets::None,
+            },
+            walls.pinned,
+        )?;
         applied.push("a system call allow-list for agents".to_owned());
-        Ok(Self { walls, applied, filter })
+        Ok(Self { walls, applied, filter, system })
     }
 }
 
@@ -85,18 +99,23 @@ pub struct Keeper {
     filter: Filter,
     agents: Vec<Running>,
     clients: Vec<Client>,
+    group: Group,
+    watch: Watch,
+    met: LimitsMet,
     signals: File,
+    looked: Instant,
     stopping: Option<Instant>,
     killed: bool,
 }
 
 impl Keeper {
     /// Takes every other step into the cell, in order.
-    pub fn settle_in(prepared: Prepared, spec: LaunchSpec, opened: Opened) -> Result<Self, StepError> {
-        let Prepared { walls, mut applied, filter } = prepared;
+    pub fn settle_in(prepared: Prepared, spec: LaunchSpec, group: Group, opened: Opened) -> Result<Self, StepError> {
+        let Prepared { walls, mut applied, filter, system } = prepared;
         not_dumpable()?;
-        if walls.namespaces {
-            private()?;
+        if let Some(system) = system {
+            // Only now: its root is the group that the cell was put into.
+            new_cgroup_namespace()?;
             let mut binds: Vec<(PathBuf, PathBuf, bool)> = vec![
                 (spec.home.join(".lazarus"), "/cell/.lazarus".into(), false),
                 (spec.home.join("project"), "/cell/project".into(), true),
@@ -110,15 +129,33 @@ impl Keeper {
                 binds.push((objects.clone(), OBJECTS_IN_CELL.into(), false));
             }
             let id_base = spec.id_base;
-            let root =
-                build_root(&binds, &spec.read_paths, || if id_base.is_some() { become_user(0, 0) } else { Ok(()) })?;
+            let root = build_root(system, &binds, &spec.read_paths, || {
+                if id_base.is_some() { become_user(0, 0) } else { Ok(()) }
+            })?;
             // To become a user may have made it dumpable again.
             not_dumpable()?;
             pivot(&root)?;
         }
         applied.push("non-dumpable first process".to_owned());
-        no_new_privileges()?;
-        applied.push("no_new_privs, no capabilities; limits of open files, processes and file size".to_owned());
+        if !walls.bwrap {
+            // There a setuid program makes the walls, and does this itself.
+            no_new_privileges()?;
+        }
+        applied.push("no_new_privs, no capabilities".to_owned());
+        if let Some(egress) = &spec.egress {
+            applied.push(format!("a proxy to named hosts at {EGRESS_AT}: {}", egress.rules.words()));
+        }
+        applied.push(limits_words(&spec, &group, walls));
+        if let Some(why) = &group.refused {
+            applied.push(format!("no control group: {why}"));
+        }
+        let roots: Vec<PathBuf> = if walls.namespaces {
+            ["/cell/project", "/cell/work", "/cell/shared", "/.homes"].map(PathBuf::from).into()
+        } else {
+            ["project", "work", "shared", "home"].map(|name| spec.home.join(name)).into()
+        };
+        let own_count = walls.namespaces || spec.id_base.is_some();
+        let watch = Watch::new(&spec, roots, &group, own_count);
         let signals = signal_descriptor()?;
         opened
             .control
@@ -132,7 +169,11 @@ impl Keeper {
             filter,
             agents: vec![],
             clients: vec![],
+            group,
+            watch,
+            met: LimitsMet::default(),
             signals,
+            looked: Instant::now(),
             stopping: None,
             killed: false,
         })
@@ -154,6 +195,7 @@ impl Keeper {
             let timeout = match self.stopping {
                 Some(_) if self.killed => 20,
                 Some(at) => at.saturating_duration_since(Instant::now()).as_millis() as libc::c_int,
+                None if self.agents_run() => self.watch.every().as_millis() as libc::c_int,
                 None => -1,
             };
             // SAFETY: the array lives through the call and its length is given.
@@ -177,6 +219,9 @@ impl Keeper {
             for index in gone.into_iter().rev() {
                 self.clients.remove(index);
             }
+            if self.stopping.is_none() && self.looked.elapsed() >= self.watch.every() && self.agents_run() {
+                self.look();
+            }
             if let Some(deadline) = self.stopping {
                 if Instant::now() >= deadline || self.killed {
                     self.signal_all(libc::SIGKILL);
@@ -188,6 +233,42 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// Whether any agent runs. What reads the work at the end is none, and must
+    /// not be ended because of what agents left.
+    fn agents_run(&self) -> bool {
+        self.agents.iter().any(|a| a.pid > 0 && !a.state.agent.starts_with('_'))
+    }
+
+    /// Looks whether the cell uses more than it may, and ends what does.
+    fn look(&mut self) {
+        let namespaces = self.walls.namespaces;
+        let processes = || if namespaces { agent::others() } else { agent::descendants() };
+        let found = self.watch.look(processes);
+        self.looked = Instant::now();
+        let Some(Excess { limit, words, end }) = found else { return };
+        match end {
+            // SAFETY: integers alone. A process of the cell: in its PID namespace,
+            // or our descendant, which nobody else reaps.
+            End::One(pid) => unsafe {
+                libc::kill(pid, libc::SIGKILL);
+            },
+            End::All => {
+                for running in self.agents.iter_mut().filter(|a| a.pid > 0) {
+                    running.state.note = Some(format!("ended by the limit of {limit}: {words}"));
+                }
+                self.signal_all(libc::SIGKILL);
+            }
+            End::Nothing => {}
+        }
+        self.note_met(limit, words);
+    }
+
+    fn note_met(&mut self, limit: &str, words: String) {
+        self.met.0.insert(limit.to_owned(), words);
+        // Without it the close log says less; nothing else depends on it.
+        let _ = watch::write_met(&self.opened.run_dir, &self.met);
     }
 
     fn take_signals(&mut self) {
@@ -249,8 +330,10 @@ impl Keeper {
             }
             let state = &mut running.state;
             state.running = false;
-            if let Some((code, signal)) = agent::parse_report(&said) {
-                (state.code, state.signal) = (code, signal);
+            let report = agent::parse_report(&said);
+            let dropped = report.map_or(0, |r| r.dropped);
+            if let Some(report) = report {
+                (state.code, state.signal) = (report.code, report.signal);
             } else if libc::WIFEXITED(status) && libc::WEXITSTATUS(status) != 0 {
                 state.code = Some(libc::WEXITSTATUS(status));
             } else {
@@ -260,6 +343,10 @@ impl Keeper {
                 state.note = Some("killed".to_owned());
             }
             let event = Event::Ended(state.clone());
+            if dropped > 0 {
+                let words = format!("{} KiB of the log of {} were not kept", dropped.div_ceil(1024), state.agent);
+                self.note_met("log", words);
+            }
             self.tell_all(&event);
         }
     }
@@ -281,7 +368,7 @@ impl Keeper {
             let mut client = Client { stream, reader: BufReader::new(reader) };
             let hello = Event::Hello {
                 cell: self.spec.cell.clone(),
-                namespaces: self.walls.namespaces,
+                walled: self.walls.namespaces || self.walls.bwrap,
                 applied: self.applied.clone(),
                 agents: self.agents.iter().map(|a| a.state.clone()).collect(),
             };
@@ -367,7 +454,7 @@ impl Keeper {
         let result = if self.stopping.is_some() {
             Err(StepError { step: "starting an agent".to_owned(), source: io::Error::other("the cell is ending") })
         } else {
-            agent::start(&self.spec, self.walls, start, &self.opened.run_dir, &self.filter)
+            agent::start(&self.spec, self.walls, &self.group, start, &self.opened.run_dir, &self.filter)
         };
         let (event, pid, report) = match result {
             Ok(Started { pid, report, applied }) => {
@@ -412,6 +499,30 @@ fn tell(stream: &mut UnixStream, event: &Event) -> bool {
     let mut line = serde_json::to_vec(event).unwrap_or_default();
     line.push(b'\n');
     stream.write_all(&line).is_ok()
+}
+
+/// What holds the cell to its limits, in words.
+fn limits_words(spec: &LaunchSpec, group: &Group, walls: Walls) -> String {
+    let by = |enforced: bool, other: &'static str| if enforced { group.way.as_str() } else { other };
+    let own_count = walls.namespaces || spec.id_base.is_some();
+    format!(
+        "limits: memory {} MiB ({}), {} processes ({}), {} processors' time ({}); disk {} MiB and {} files ({}); {} open files a process; {} MiB of log an agent",
+        spec.budget.memory >> 20,
+        by(group.memory, "counted by the keeper, and a limit on each process"),
+        spec.budget.processes,
+        by(group.processes, if own_count { "the kernel's count of the user" } else { "counted by the keeper" }),
+        spec.budget.cpu as f64 / 1000.0,
+        by(group.cpu, if walls.pinned { "as many processors to run on" } else { "not enforced" }),
+        spec.room.bytes >> 20,
+        spec.room.files,
+        if spec.quota {
+            "a quota of the file system"
+        } else {
+            "counted by the keeper, which ends the cell's processes"
+        },
+        spec.limits.open_files,
+        spec.log.div_ceil(1 << 20),
+    )
 }
 
 fn poll_on(fd: RawFd) -> libc::pollfd {

@@ -6,14 +6,29 @@
 
 use super::init::{Keeper, Opened, Prepared};
 use super::{LaunchSpec, Ready, Walls};
-use crate::sandbox::{StepError, clone_process, write_id_maps};
+use crate::egress;
+use crate::sandbox::{Group, StepError, clone_process, write_id_maps};
+use rustix::cmsg_space;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+/// Where the egress proxy listens in a cell that has one.
+pub const EGRESS_AT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
+/// The file in the run directory that says which control group the cell has.
+pub const GROUP: &str = "group.json";
+/// The file in the proxy's directory with the pid of the proxy.
+pub const EGRESS_PID: &str = "proxy.pid";
 
 /// Longest line that is read, in bytes.
 const LINE_MAX: u64 = 1 << 20;
@@ -24,6 +39,14 @@ struct Go {
     /// The keeper's pid on the host, which it cannot see itself.
     pid: i32,
     spec: LaunchSpec,
+    group: Group,
+}
+
+/// The launcher's answer to a listening socket of the cell's.
+#[derive(Serialize, Deserialize)]
+enum Proxy {
+    Serves,
+    Failed(String),
 }
 
 /// Runs the launcher, and in its child the keeper. Returns the exit status.
@@ -71,17 +94,12 @@ fn try_launch() -> Result<(), StepError> {
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     let mut flags = libc::CLONE_PARENT;
     if walls.namespaces {
-        flags |= libc::CLONE_NEWUSER
-            | libc::CLONE_NEWNS
-            | libc::CLONE_NEWPID
-            | libc::CLONE_NEWIPC
-            | libc::CLONE_NEWUTS
-            | libc::CLONE_NEWCGROUP;
+        flags |= libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
         if !walls.host_network {
             flags |= libc::CLONE_NEWNET;
         }
     }
-    let (go, mut release) = io::pipe().map_err(step("making a pipe"))?;
+    let (go, mut release) = UnixStream::pair().map_err(step("making a pair of sockets"))?;
     let pid = clone_process(flags)?;
     if pid == 0 {
         drop((release, input));
@@ -92,21 +110,84 @@ fn try_launch() -> Result<(), StepError> {
     if walls.namespaces {
         write_id_maps(pid, spec.id_base, uid, gid)?;
     }
+    let group = spec.groups.place(&spec.cell, pid, spec.budget)?;
+    std::fs::write(spec.run_dir.join(GROUP), serde_json::to_vec(&group).unwrap_or_default())
+        .map_err(step("writing down which control group the cell has"))?;
+    let egress = spec.egress.clone();
     // Before the keeper can say anything: these are the first words.
     say(&Ready::Launched { pid });
-    let mut line = serde_json::to_vec(&Go { pid, spec }).unwrap_or_default();
+    let mut line = serde_json::to_vec(&Go { pid, spec, group }).unwrap_or_default();
     line.push(b'\n');
-    release.write_all(&line).map_err(step("releasing the keeper"))
+    let sent = release.write_all(&line).map_err(step("releasing the keeper"));
+    zeroize::Zeroize::zeroize(&mut line);
+    sent?;
+    match egress {
+        Some(egress) => serve_egress(&release, pid, &egress),
+        None => Ok(()),
+    }
+}
+
+/// Takes the cell's listening socket and starts the proxy for it: on this side
+/// of the walls, where the network is. It ends with the keeper.
+fn serve_egress(mut keeper: &UnixStream, pid: i32, spec: &egress::Spec) -> Result<(), StepError> {
+    // Without a socket the keeper failed, and says so by itself.
+    let Ok(listener) = receive_descriptor(keeper) else { return Ok(()) };
+    let started = || -> Result<(), String> {
+        let pid = rustix::process::Pid::from_raw(pid).ok_or("the keeper has no pid")?;
+        let keeper = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+            .map_err(|e| format!("watching the keeper: {e}"))?;
+        let program = std::path::Path::new("/proc/self/exe");
+        let child = egress::start(program, spec, listener.as_fd(), Some(keeper.as_fd())).map_err(|e| e.to_string())?;
+        std::fs::write(spec.directory.join(EGRESS_PID), child.id().to_string()).map_err(|e| e.to_string())
+    };
+    let answer = started().map_or_else(Proxy::Failed, |()| Proxy::Serves);
+    let mut line = serde_json::to_vec(&answer).unwrap_or_default();
+    line.push(b'\n');
+    keeper.write_all(&line).map_err(step("telling the keeper of the egress proxy"))
+}
+
+/// Opens the proxy's socket in the cell's own network, as the keeper, and has
+/// the launcher serve it.
+fn open_egress(mut launcher: &UnixStream) -> Result<(), StepError> {
+    let what = "opening the way to the egress proxy";
+    let listener = TcpListener::bind(EGRESS_AT).map_err(step(what))?;
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [listener.as_fd()];
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    sendmsg(launcher, &[IoSlice::new(b"L")], &mut control, SendFlags::NOSIGNAL)
+        .map_err(|e| StepError { step: what.to_owned(), source: e.into() })?;
+    launcher.flush().map_err(step(what))?;
+    match read_line::<Proxy>(&mut BufReader::new(launcher))? {
+        Some(Proxy::Serves) => Ok(()),
+        Some(Proxy::Failed(why)) => Err(StepError { step: what.to_owned(), source: io::Error::other(why) }),
+        None => Err(StepError { step: what.to_owned(), source: io::ErrorKind::UnexpectedEof.into() }),
+    }
+}
+
+fn receive_descriptor(from: &UnixStream) -> io::Result<OwnedFd> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    recvmsg(from, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let mut found = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    found.next().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 /// The keeper's whole life, as the launcher's child. Returns the exit status.
-fn keep(walls: Walls, go: io::PipeReader) -> i32 {
+fn keep(walls: Walls, go: UnixStream) -> i32 {
     let settle = || -> Result<Option<Keeper>, StepError> {
         let prepared = Prepared::new(walls)?;
         // Without a whole line the launcher died, or nobody needs us.
-        let Some(Go { pid, spec }) = read_line(&mut BufReader::new(go))? else { return Ok(None) };
+        let Some(Go { pid, spec, group }) = read_line(&mut BufReader::new(&go))? else { return Ok(None) };
         let opened = open(&spec, pid)?;
-        Keeper::settle_in(prepared, spec, opened).map(Some)
+        if spec.egress.is_some() {
+            open_egress(&go)?;
+        }
+        Keeper::settle_in(prepared, spec, group, opened).map(Some)
     };
     match settle() {
         Ok(Some(keeper)) => {

@@ -24,7 +24,11 @@
 mod agent;
 mod init;
 mod launch;
+mod log;
 mod protocol;
+mod watch;
 
-pub use launch::launch;
-pub use protocol::{AgentState, Event, ExitRecord, LaunchSpec, Order, Ready, StartAgent, View, Walls};
+pub use agent::enter;
+pub use launch::{EGRESS_PID, GROUP, launch};
+pub use protocol::{AgentState, Event, ExitRecord, LaunchSpec, Order, Ready, Room, StartAgent, View, Walls};
+pub use watch::{LIMITS_MET, LimitsMet};

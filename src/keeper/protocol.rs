@@ -1,6 +1,7 @@
 //! What daemon and keeper say to each other: JSON, one object a line.
 
-use crate::sandbox::{LandlockPaths, Limits};
+use crate::egress;
+use crate::sandbox::{Budget, Groups, LandlockPaths, Limits};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -8,15 +9,21 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Walls {
-    /// Whether to make namespaces (`level_2`) or not (`level_1`).
+    /// Whether to make namespaces (`level_2`) or not (`level_1`, or bwrap's).
     pub namespaces: bool,
+    /// Whether each agent gets walls by `bwrap` instead.
+    pub bwrap: bool,
     /// Whether the cell stays in the host's network.
     pub host_network: bool,
+    /// Whether agents are kept to some processors, because no control group
+    /// limits their time.
+    pub pinned: bool,
 }
 
-/// Everything else that the launcher has to know, as one line on its standard input. It
-/// holds no secret: those travel over the control socket at an agent's start.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Everything else that the launcher has to know, as one line on its standard input. Of
+/// secrets it holds the token of the cell's egress proxy alone, and never lies
+/// in a file; others travel over the control socket at an agent's start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchSpec {
     /// The cell's name.
@@ -33,8 +40,32 @@ pub struct LaunchSpec {
     pub objects: Option<PathBuf>,
     /// Paths of the system to show read-only, besides the usual.
     pub read_paths: Vec<PathBuf>,
-    /// Limits on each agent.
+    /// The file of `bwrap`, where that makes the walls.
+    pub bwrap: Option<PathBuf>,
+    /// Limits on each process.
     pub limits: Limits,
+    /// Where the cell gets a control group.
+    pub groups: Groups,
+    /// What all its processes may use together.
+    pub budget: Budget,
+    /// What its files may use together.
+    pub room: Room,
+    /// Whether the file system sees to that.
+    pub quota: bool,
+    /// Most bytes of each agent's log that are kept.
+    pub log: u64,
+    /// The way out to named hosts, where it has one.
+    pub egress: Option<egress::Spec>,
+}
+
+/// What the files of a cell may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Room {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files and directories.
+    pub files: u64,
 }
 
 /// The first line that the launcher writes: the keeper's pid on the host.
@@ -57,6 +88,20 @@ pub enum Ready {
         /// Which, and why.
         why: String,
     },
+}
+
+/// What is still to be done once `bwrap` made an agent's walls, by
+/// `lazarus cell-enter` in them.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Enter {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Where it starts.
+    pub cwd: PathBuf,
+    /// What it may touch.
+    pub paths: LandlockPaths,
+    /// The walls that it is in.
+    pub walls: Walls,
 }
 
 /// What an agent sees of the project and of shared files.
@@ -155,8 +200,8 @@ pub enum Event {
     Hello {
         /// The cell.
         cell: String,
-        /// Whether it has namespaces of its own.
-        namespaces: bool,
+        /// Whether its agents are in namespaces of their own.
+        walled: bool,
         /// Steps of isolation that were taken, in words.
         applied: Vec<String>,
         /// Every run so far, the last of each agent.

@@ -10,7 +10,7 @@
 use super::approval::CouncilRule;
 use super::command::agent_names;
 use super::text::{duration, duration_words};
-use crate::cell::{AutoRevive, BackendKind, Isolation, Network, Policy, Spec};
+use crate::cell::{AutoRevive, BackendKind, Isolation, Limits, LimitsWanted, Network, Policy, Spec};
 use serde::{Deserialize, Serialize};
 
 /// Longest body that is read as a proposal, in bytes.
@@ -49,6 +49,8 @@ pub struct Defaults {
     pub isolation_min: Isolation,
     /// The most network that may be asked for.
     pub network_max: Network,
+    /// The most that may be asked for of each limit.
+    pub limits_max: Limits,
     /// Time to live where nothing is said, in milliseconds.
     pub ttl_default: i64,
     /// Most agents in one cell.
@@ -57,7 +59,7 @@ pub struct Defaults {
     pub policy: Policy,
 }
 
-const FIELDS: [(&str, &[&str]); 9] = [
+const FIELDS: [(&str, &[&str]); 10] = [
     ("Agents", &["agents", "agent"]),
     ("Backend", &["backend"]),
     ("Isolation level", &["isolation level", "isolation"]),
@@ -65,10 +67,11 @@ const FIELDS: [(&str, &[&str]); 9] = [
     ("Network hosts", &["network hosts", "network", "hosts"]),
     ("Auto-revive", &["auto-revive", "auto-revive policy", "auto revive"]),
     ("Council", &["council"]),
+    ("Limits", &["limits"]),
     ("Success criteria", &["success criteria", "criteria"]),
     ("Objective", &["objective", "mission objective"]),
 ];
-const OBJECTIVE: usize = 8;
+const OBJECTIVE: usize = 9;
 
 /// The marker that the template puts first.
 pub const TEMPLATE_MARKER: &str = "<!-- lazarus:v1 -->";
@@ -183,7 +186,18 @@ pub fn parse_proposal(body: &str, defaults: &Defaults) -> Result<Proposal, Vec<F
             None
         }
     };
-    let criteria = value(7).map(criteria).unwrap_or_default();
+    let limits = match value(7).map(LimitsWanted::parse) {
+        None => LimitsWanted::default(),
+        Some(Ok(wanted)) => {
+            errors.extend(wanted.beyond(&defaults.limits_max).into_iter().map(|why| error("Limits", why)));
+            wanted
+        }
+        Some(Err(why)) => {
+            errors.push(error("Limits", why));
+            LimitsWanted::default()
+        }
+    };
+    let criteria = value(8).map(criteria).unwrap_or_default();
     let objective = value(OBJECTIVE).map(str::to_owned).unwrap_or_default();
     if objective.is_empty() {
         errors.push(error("Objective", "it is missing; say in your own words what is to be done".to_owned()));
@@ -192,7 +206,7 @@ pub fn parse_proposal(body: &str, defaults: &Defaults) -> Result<Proposal, Vec<F
         return Err(errors);
     }
     Ok(Proposal {
-        spec: Spec { agents, backend, isolation, network, hosts, ttl, model: None, task: None, auto_revive },
+        spec: Spec { agents, backend, isolation, network, hosts, ttl, model: None, task: None, auto_revive, limits },
         council,
         criteria,
         objective,
@@ -218,7 +232,7 @@ fn pick<T>(
     found
 }
 
-/// Cuts a body into the nine fields.
+/// Cuts a body into the fields.
 fn sections(body: &str, errors: &mut Vec<FieldError>) -> Vec<Option<String>> {
     let mut values: Vec<Option<String>> = vec![None; FIELDS.len()];
     let mut current: Option<usize> = None;
@@ -298,8 +312,12 @@ fn hosts(text: &str) -> Result<(Network, Vec<String>), String> {
         if name.eq_ignore_ascii_case("none") {
             return Err("`none` cannot stand beside names of hosts".to_owned());
         }
-        let plain = name.strip_prefix("*.").unwrap_or(name);
+        // Which ports and wildcards make sense is for whoever enforces them to say.
+        let (plain, port) = name.split_once(':').unwrap_or((name, "443"));
+        let plain = plain.strip_prefix("*.").unwrap_or(plain);
         let good = plain.len() <= 253
+            && port.bytes().all(|b| b.is_ascii_digit())
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
             && plain.contains('.')
             && plain.parse::<std::net::IpAddr>().is_err()
             && plain.split('.').all(|label| {
@@ -311,7 +329,7 @@ fn hosts(text: &str) -> Result<(Network, Vec<String>), String> {
             });
         if !good {
             return Err(format!(
-                "`{}` is not the name of a host; allowed are names such as `api.example.org` or `*.example.org`, separated by commas, or `none`",
+                "`{}` is not the name of a host; allowed are names such as `api.example.org`, `*.example.org` or `api.example.org:8443`, separated by commas, or `none`",
                 name.chars().take(60).collect::<String>()
             ));
         }
@@ -353,6 +371,7 @@ mod tests {
             backends: vec![BackendKind::Process],
             isolation_min: Isolation::Level2,
             network_max: Network::Proxy,
+            limits_max: crate::cell::LEAST,
             ttl_default: 14_400_000,
             agents_max: 8,
             policy: Policy {

@@ -108,6 +108,12 @@ pub struct CloseLog {
     pub notes: Vec<String>,
     /// Why the work is not known.
     pub unknown: Option<String>,
+    /// Limits that were met: which, what came of it.
+    pub met: Vec<(String, String)>,
+    /// What it reached: host, connections, bytes out, bytes in.
+    pub reached: Vec<(String, u64, String, String)>,
+    /// How much of it was refused: why, how often.
+    pub denied: Vec<(String, u64)>,
     /// Agent, end.
     pub exits: Vec<(String, String)>,
     /// The branch that the work is on.
@@ -419,6 +425,9 @@ impl Cleaner<'_> {
             rest => log.rest,
             notes => self.lines(&log.notes),
             unknown => log.unknown.as_deref().map(|u| self.line(u)),
+            met => log.met.iter().map(|(l, w)| (l.clone(), self.line(w))).collect::<Vec<_>>(),
+            reached => log.reached.iter().map(|(h, n, o, i)| (code(h), *n, o.clone(), i.clone())).collect::<Vec<_>>(),
+            denied => log.denied.clone(),
             exits => log.exits.iter().map(|(a, e)| (self.line(a), self.line(e))).collect::<Vec<_>>(),
             branch => log.branch.as_deref().map(code),
             renamed => log.renamed,

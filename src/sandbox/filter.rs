@@ -46,8 +46,9 @@ pub enum Sockets {
     None,
 }
 
-/// Compiles the filter for this machine's architecture.
-pub fn compile(sockets: Sockets) -> Result<Filter, StepError> {
+/// Compiles the filter for this machine's architecture. With `pinned` an agent
+/// may not choose its processors.
+pub fn compile(sockets: Sockets, pinned: bool) -> Result<Filter, StepError> {
     let wrong = |e: seccompiler::BackendError| StepError {
         step: "compiling the system call filter".to_owned(),
         source: io::Error::other(e.to_string()),
@@ -91,6 +92,9 @@ pub fn compile(sockets: Sockets) -> Result<Filter, StepError> {
         ])
     };
     rules.extend(conditional().map_err(wrong)?);
+    if pinned {
+        rules.remove(&libc::SYS_sched_setaffinity);
+    }
     match sockets {
         Sockets::All => {}
         Sockets::Internet => {

@@ -7,16 +7,24 @@
 
 #![allow(unsafe_code, reason = "system calls that no safe wrapper offers; one a block, each with its reason")]
 
+mod bwrap;
+mod cgroup;
 mod filter;
 mod mounts;
 mod probe;
+pub mod quota;
 mod steps;
 
+pub use bwrap::{arguments as bwrap_arguments, in_memory};
+pub use cgroup::{Budget, Group, Groups, settle as settle_groups};
 pub use filter::{Filter, Sockets, apply as apply_filter, compile as compile_filter};
-pub use mounts::{Tree, attach, build_root, hide, hide_proc, mount_proc, mount_tmpfs, pick, pivot, private, read_only};
+pub use mounts::{
+    System, Tree, attach, build_root, hide, hide_proc, mount_proc, mount_tmpfs, pick, pick_system, pivot, private,
+    read_only,
+};
 pub use probe::{FIRST_ID, HostReport, Missing, probe};
 pub use steps::{
     LandlockPaths, Limits, StepError, become_user, clone_process, close_from, default_broken_pipe, drop_capabilities,
-    drop_capability_bounds, few_heaps, loopback_up, no_new_privileges, not_dumpable, restrict_landlock, set_hostname,
-    set_limits, subreaper, write_id_maps,
+    drop_capability_bounds, few_heaps, keep_to_processors, loopback_up, new_cgroup_namespace, no_new_privileges,
+    not_dumpable, restrict_landlock, set_hostname, set_limits, subreaper, write_id_maps,
 };

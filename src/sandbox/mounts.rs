@@ -124,6 +124,8 @@ pub fn hide_proc() -> Result<(), StepError> {
         "sysrq-trigger",
         "timer_list",
         "latency_stats",
+        "interrupts",
+        "cmdline",
     ] {
         let path = Path::new("/proc").join(file);
         if path.exists() {
@@ -158,10 +160,10 @@ fn attach_over(source: &Path, target: &Path) -> Result<(), StepError> {
 const EMPTY: &str = "/run/empty";
 /// What a cell sees of the system, read-only, where the host has it. `/etc`
 /// is not among them: the cell gets one of its own.
-const SYSTEM: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt"];
+pub(super) const SYSTEM: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt"];
 /// Files and directories of `/etc` without which programs do not run, none of
 /// which holds a secret.
-const ETC: [&str; 14] = [
+pub(super) const ETC: [&str; 14] = [
     "alternatives",
     "ca-certificates",
     "ssl/certs",
@@ -179,33 +181,51 @@ const ETC: [&str; 14] = [
 ];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
+/// Files of `/etc` that are the cell's own; its agents are user `uid` in it.
+pub(super) fn account_files(uid: u32, gid: u32) -> [(&'static str, String); 5] {
+    [
+        (
+            "passwd",
+            format!(
+                "root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:{uid}:{gid}:agent:/cell/home:/bin/sh\n\
+                 nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
+            ),
+        ),
+        ("group", format!("root:x:0:\nagent:x:{gid}:\nnogroup:x:65534:\n")),
+        ("hosts", "127.0.0.1 localhost cell\n::1 localhost\n".to_owned()),
+        ("hostname", "cell\n".to_owned()),
+        ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n".to_owned()),
+    ]
+}
+
 enum Piece {
     Tree(Tree, PathBuf, bool),
     Link(PathBuf, PathBuf),
 }
 
-/// Builds the cell's root and returns where it stands. `before_build` runs
-/// between picking (as the launcher's user, who can walk the host's paths) and
-/// building (as the keeper, whose files these are).
-///
-/// `binds` are picked from the host: source, place in the cell, writable.
-/// `read_paths` are shown read-only at the same place.
-pub fn build_root(
-    binds: &[(PathBuf, PathBuf, bool)],
-    read_paths: &[PathBuf],
-    before_build: impl FnOnce() -> Result<(), StepError>,
-) -> Result<PathBuf, StepError> {
-    let mut pieces = vec![];
-    for path in SYSTEM.iter().map(Path::new).chain(read_paths.iter().map(PathBuf::as_path)) {
-        match std::fs::symlink_metadata(path) {
-            Ok(meta) if meta.is_symlink() => {
-                if let Ok(target) = std::fs::read_link(path) {
-                    pieces.push(Piece::Link(path.to_owned(), target));
-                }
-            }
-            Ok(_) => pieces.push(Piece::Tree(pick(path)?, path.to_owned(), false)),
-            Err(_) => {}
+/// Picks a path of the system, or remembers the link that it is, where it is there.
+fn pick_or_link(path: &Path) -> Result<Option<Piece>, StepError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_symlink() => {
+            Ok(std::fs::read_link(path).ok().map(|target| Piece::Link(path.to_owned(), target)))
         }
+        Ok(_) => Ok(Some(Piece::Tree(pick(path)?, path.to_owned(), false))),
+        Err(_) => Ok(None),
+    }
+}
+
+/// What every cell sees of the system, picked and not yet put anywhere: that can
+/// be done before it is known for which cell.
+pub struct System {
+    pieces: Vec<Piece>,
+    devices: Vec<(Tree, PathBuf)>,
+}
+
+/// Picks it.
+pub fn pick_system() -> Result<System, StepError> {
+    let mut pieces = vec![];
+    for path in SYSTEM {
+        pieces.extend(pick_or_link(Path::new(path))?);
     }
     for name in ETC {
         let path = Path::new("/etc").join(name);
@@ -220,6 +240,25 @@ pub fn build_root(
         .filter(|path| path.exists())
         .map(|path| Ok((pick(&path)?, path)))
         .collect::<Result<_, StepError>>()?;
+    Ok(System { pieces, devices })
+}
+
+/// Builds the cell's root and returns where it stands. `before_build` runs
+/// between picking (as the launcher's user, who can walk the host's paths) and
+/// building (as the keeper, whose files these are).
+///
+/// `binds` are picked from the host: source, place in the cell, writable.
+/// `read_paths` are shown read-only at the same place.
+pub fn build_root(
+    system: System,
+    binds: &[(PathBuf, PathBuf, bool)],
+    read_paths: &[PathBuf],
+    before_build: impl FnOnce() -> Result<(), StepError>,
+) -> Result<PathBuf, StepError> {
+    let System { mut pieces, devices } = system;
+    for path in read_paths {
+        pieces.extend(pick_or_link(path)?);
+    }
     for (source, place, writable) in binds {
         pieces.push(Piece::Tree(pick(source)?, place.clone(), *writable));
     }
@@ -264,16 +303,7 @@ pub fn build_root(
     let options = c"newinstance,ptmxmode=0666,mode=620";
     mount("devpts", inside(Path::new("/dev/pts")), "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, Some(options))
         .map_err(StepError::of("making the cell's own terminals"))?;
-    for (file, text) in [
-        (
-            "passwd",
-            "root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:1000:1000:agent:/cell/home:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
-        ),
-        ("group", "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n"),
-        ("hosts", "127.0.0.1 localhost cell\n::1 localhost\n"),
-        ("hostname", "cell\n"),
-        ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
-    ] {
+    for (file, text) in account_files(1000, 1000) {
         std::fs::write(inside(Path::new("/etc")).join(file), text)
             .map_err(|source| StepError { step: format!("writing /etc/{file} of the cell"), source })?;
     }

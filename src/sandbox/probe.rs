@@ -2,8 +2,8 @@
 //! that a cell takes, in a process of its own, and says which failed and why.
 
 use super::{
-    LandlockPaths, StepError, apply_filter, become_user, build_root, clone_process, compile_filter, loopback_up,
-    no_new_privileges, pivot, private, restrict_landlock, write_id_maps,
+    Groups, LandlockPaths, StepError, apply_filter, become_user, build_root, clone_process, compile_filter,
+    loopback_up, no_new_privileges, pick_system, pivot, private, restrict_landlock, write_id_maps,
 };
 use serde::{Deserialize, Serialize};
 use std::io::{Read as _, Write as _};
@@ -26,6 +26,9 @@ pub struct HostReport {
     /// Whether user, mount, PID, IPC, UTS, network and cgroup namespaces with a
     /// root of their own can be had.
     pub namespaces: bool,
+    /// Where not: `bwrap`, where that makes walls for this user.
+    #[serde(default)]
+    pub bwrap: Option<PathBuf>,
     /// `full` or `partial`; `None` without Landlock.
     pub landlock: Option<String>,
     /// Whether system calls can be filtered.
@@ -35,14 +38,43 @@ pub struct HostReport {
     /// Whether cells can get user ids of their own: as root, where this
     /// process's own user namespace has them.
     pub root: bool,
+    /// How memory, processes and processor time of a whole cell are limited.
+    #[serde(default)]
+    pub groups: Groups,
     /// What stands against `level_2`.
     pub missing: Vec<Missing>,
 }
 
 impl HostReport {
+    /// The rungs of the ladder, from the top to the one that cells stand on, in
+    /// words.
+    pub fn ladder(&self) -> Vec<String> {
+        let missing = |what: &str| self.missing.iter().find(|m| m.what == what).map_or("", |m| m.why.as_str());
+        let with = |walls: &str| {
+            if self.level_2() {
+                format!("{walls}, Landlock ({}), seccomp: level_2", self.landlock.as_deref().unwrap_or("none"))
+            } else {
+                format!("{walls}, but not Landlock and seccomp beside them")
+            }
+        };
+        if self.namespaces {
+            return vec![with("namespaces of our own")];
+        }
+        let mut rungs = vec![format!("not namespaces of our own: {}", missing("namespaces"))];
+        if self.bwrap.is_some() {
+            rungs.push(with("namespaces by bwrap"));
+            return rungs;
+        }
+        rungs.push(format!("not namespaces by bwrap: {}", missing("walls by bwrap")));
+        let landlock = self.landlock.as_deref().map_or("no Landlock".to_owned(), |l| format!("Landlock ({l})"));
+        let seccomp = if self.seccomp { "seccomp" } else { "no seccomp" };
+        rungs.push(format!("{landlock} and {seccomp} alone: level_1"));
+        rungs
+    }
+
     /// Whether `level_2` can be had.
     pub fn level_2(&self) -> bool {
-        self.namespaces && self.landlock.is_some() && self.seccomp
+        (self.namespaces || self.bwrap.is_some()) && self.landlock.is_some() && self.seccomp
     }
 }
 
@@ -54,6 +86,7 @@ pub fn probe() -> HostReport {
     let mut report = HostReport {
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         root: uid == 0 && has_ids_to_give(),
+        groups: Groups::detect(),
         ..HostReport::default()
     };
     let give = report.root;
@@ -70,14 +103,25 @@ pub fn probe() -> HostReport {
         gid,
         || {
             private()?;
-            let root = build_root(&[], &[], || if give { become_user(0, 0) } else { Ok(()) })?;
+            let root = build_root(pick_system()?, &[], &[], || if give { become_user(0, 0) } else { Ok(()) })?;
             pivot(&root)?;
             loopback_up()?;
             Ok(String::new())
         },
     ) {
         Ok(_) => report.namespaces = true,
-        Err(why) => report.missing.push(Missing { hint: namespaces_hint(&why), what: "namespaces".into(), why }),
+        Err(why) => {
+            report.missing.push(Missing { hint: namespaces_hint(&why), what: "namespaces".into(), why });
+            match super::bwrap::probe() {
+                Ok(program) => report.bwrap = Some(program),
+                Err(why) => report.missing.push(Missing {
+                    what: "walls by bwrap".into(),
+                    why,
+                    hint: "give this program the right to make namespaces, or install bubblewrap where it has it"
+                        .into(),
+                }),
+            }
+        }
     }
     match in_child(0, give, uid, gid, || {
         no_new_privileges()?;
@@ -95,7 +139,7 @@ pub fn probe() -> HostReport {
     }
     match in_child(0, give, uid, gid, || {
         no_new_privileges()?;
-        apply_filter(&compile_filter(super::Sockets::All)?)?;
+        apply_filter(&compile_filter(super::Sockets::All, false)?)?;
         Ok(String::new())
     }) {
         Ok(_) => report.seccomp = true,
@@ -149,7 +193,7 @@ fn namespaces_hint(why: &str) -> String {
     if read("/proc/sys/kernel/unprivileged_userns_clone") == "0" {
         return "user namespaces are switched off for users: `sysctl kernel.unprivileged_userns_clone=1`, or run as root".into();
     }
-    if why.contains("proc") {
+    if why.contains("/proc") {
         return "this looks like a container that covers parts of /proc: run Lazarus on the host, or give the container its own unmasked /proc".into();
     }
     "this looks like a container without the right to make namespaces: run Lazarus on the host, or allow `unshare`, `clone` and `mount` in the container's seccomp profile".into()

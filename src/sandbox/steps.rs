@@ -105,6 +105,13 @@ pub fn few_heaps() {
     }
 }
 
+/// Makes the control group that this process is in the root of those that it sees.
+pub fn new_cgroup_namespace() -> Result<(), StepError> {
+    // SAFETY: integers alone.
+    check(libc::c_long::from(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }), "hiding the control groups")?;
+    Ok(())
+}
+
 /// Becomes the parent of orphans below, where there is no PID namespace.
 pub fn subreaper() -> Result<(), StepError> {
     // SAFETY: prctl with integers.
@@ -193,6 +200,9 @@ pub struct Limits {
     pub file_size: u64,
     /// Processes of the cell; only set where the count is the cell's own.
     pub processes: Option<u64>,
+    /// Memory that one process may write to, in bytes; only set where nothing
+    /// else limits memory.
+    pub data: Option<u64>,
 }
 
 /// Sets resource limits, never above the hard limits there are.
@@ -207,6 +217,9 @@ pub fn set_limits(limits: Limits) -> Result<(), StepError> {
     if let Some(processes) = limits.processes {
         wanted.push((libc::RLIMIT_NPROC, processes, "the limit of processes"));
     }
+    if let Some(data) = limits.data {
+        wanted.push((libc::RLIMIT_DATA, data, "the limit of memory"));
+    }
     for (resource, value, what) in wanted {
         let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: the struct lives through the call.
@@ -215,6 +228,32 @@ pub fn set_limits(limits: Limits) -> Result<(), StepError> {
         let new = libc::rlimit { rlim_cur: value, rlim_max: value };
         // SAFETY: as above.
         check(libc::c_long::from(unsafe { libc::setrlimit(resource, &raw const new) }), what)?;
+    }
+    Ok(())
+}
+
+/// Keeps this process, and what it starts, to that many of the processors that
+/// it may use now; which ones follows from `pick`, so that cells spread. Together
+/// with a filter that refuses to change it this limits processor time, roughly,
+/// where no control group does.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn keep_to_processors(count: u64, pick: u64) -> Result<(), StepError> {
+    // SAFETY: plain data for which zero is a value; both calls get its size.
+    unsafe {
+        let mut now: libc::cpu_set_t = std::mem::zeroed();
+        let size = std::mem::size_of::<libc::cpu_set_t>();
+        check(libc::c_long::from(libc::sched_getaffinity(0, size, &raw mut now)), "asking for processors")?;
+        let usable: Vec<usize> = (0..libc::CPU_SETSIZE as usize).filter(|n| libc::CPU_ISSET(*n, &now)).collect();
+        if usable.len() as u64 <= count {
+            return Ok(());
+        }
+        let mut wanted: libc::cpu_set_t = std::mem::zeroed();
+        for index in 0..count {
+            libc::CPU_SET(usable[((pick + index) % usable.len() as u64) as usize], &mut wanted);
+        }
+        check(libc::c_long::from(libc::sched_setaffinity(0, size, &raw const wanted)), "keeping to processors")?;
     }
     Ok(())
 }

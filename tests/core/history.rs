@@ -99,6 +99,7 @@ pub fn spec(agents: usize) -> Spec {
         model: None,
         task: None,
         auto_revive: AutoRevive::No,
+        limits: lazarus::cell::LimitsWanted::default(),
     }
 }
 

@@ -190,6 +190,7 @@ fn by_hand_it_says_who_starts_it() {
 /// What the next test runs as a process of its own: starts a proxy, says where,
 /// and waits to be killed. Alone it does nothing.
 #[test]
+#[allow(clippy::zombie_processes, reason = "it is there to be killed with a child left behind")]
 fn somebody_who_starts_a_proxy() {
     let Some(directory) = std::env::var_os("EGRESS_TEST_STARTER") else { return };
     let listener = StdListener::bind("127.0.0.1:0").unwrap();

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use std::os::unix::process::CommandExt as _;
+
 use serde_json::Value;
 
 /// How long anything may take before the test gives up on it.
@@ -26,6 +28,8 @@ pub struct Installation {
     pub listen: SocketAddr,
     /// Further environment: canaries, overrides.
     pub environment: Vec<(String, String)>,
+    /// Whether it may not make user namespaces.
+    pub poor_host: bool,
 }
 
 /// What a command of the command line printed.
@@ -71,6 +75,13 @@ impl Installation {
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.home)
             .stdin(Stdio::null());
+        if self.poor_host {
+            // SAFETY: it makes system calls and nothing else.
+            #[allow(unsafe_code)]
+            unsafe {
+                command.pre_exec(super::poor_host::refuse_user_namespaces);
+            }
+        }
         command
     }
 

@@ -22,6 +22,7 @@ pub mod daemon;
 pub mod door;
 pub mod http;
 pub mod people;
+pub mod poor_host;
 pub mod processes;
 pub mod server;
 pub mod thread;
@@ -64,11 +65,20 @@ pub struct WorldOptions {
     pub policy: String,
     /// Further TOML for the configuration.
     pub config: String,
+    /// Whether Lazarus runs where nobody may make user namespaces.
+    pub poor_host: bool,
 }
 
 impl Default for WorldOptions {
     fn default() -> Self {
-        Self { start: true, reconcile: "60s", configured_director: false, policy: String::new(), config: String::new() }
+        Self {
+            start: true,
+            reconcile: "60s",
+            configured_director: false,
+            policy: String::new(),
+            config: String::new(),
+            poor_host: false,
+        }
     }
 }
 
@@ -122,6 +132,7 @@ impl World {
             home: place.join("operator"),
             log: place.join("daemon.log"),
             listen,
+            poor_host: options.poor_host,
             environment: vec![
                 ("CANARY_SECRET".into(), canary.clone()),
                 ("AWS_SECRET_ACCESS_KEY".into(), canary.clone()),

@@ -43,6 +43,8 @@ pub struct Proposal {
     pub auto_revive: Option<String>,
     /// "2 of 3", …
     pub council: Option<String>,
+    /// `memory=64MiB`, …
+    pub limits: Option<String>,
     /// One checkbox a line.
     pub criteria: Vec<String>,
     /// Free text; last.
@@ -61,6 +63,7 @@ impl Proposal {
             hosts: None,
             auto_revive: None,
             council: None,
+            limits: None,
             criteria: vec!["Tests pass".into()],
             objective: "Write down what this mission is for.".into(),
         }
@@ -95,6 +98,9 @@ impl Proposal {
         field("Network hosts", self.hosts.as_deref());
         field("Auto-revive", self.auto_revive.as_deref());
         field("Council", self.council.as_deref());
+        if self.limits.is_some() {
+            field("Limits", self.limits.as_deref());
+        }
         let criteria: Vec<String> = self.criteria.iter().map(|line| format!("- [ ] {line}")).collect();
         field("Success criteria", Some(&criteria.join("\n")).filter(|text| !text.is_empty()).map(String::as_str));
         // Browsers send CRLF, and only from text areas.

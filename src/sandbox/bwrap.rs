@@ -1,0 +1,130 @@
+//! The second rung of the ladder: walls that `bwrap` makes, on hosts where this
+//! program may make none and that one may: it is setuid there, or has a profile.
+
+use super::StepError;
+use super::mounts::{ETC, SYSTEM, account_files};
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Where it is looked for: not along `PATH`, which is whoever's who started us.
+const PLACES: [&str; 3] = ["/usr/bin/bwrap", "/bin/bwrap", "/usr/local/bin/bwrap"];
+/// The namespaces that it makes, and the rest that is the same for every cell.
+const WALLS: [&str; 10] = [
+    "--unshare-user-try",
+    "--unshare-ipc",
+    "--unshare-pid",
+    "--unshare-uts",
+    "--unshare-cgroup-try",
+    "--die-with-parent",
+    "--new-session",
+    "--cap-drop",
+    "ALL",
+    "--hostname",
+];
+
+/// Looks whether it is there and makes walls for this user. Not as root: what
+/// root may not do here, it may not do for root either.
+///
+/// # Errors
+/// Why not, in words.
+pub fn probe() -> Result<PathBuf, String> {
+    let program = PLACES.map(PathBuf::from).into_iter().find(|p| p.is_file()).ok_or("bwrap is not installed")?;
+    if rustix::process::geteuid().is_root() {
+        return Err("bwrap is not tried as root".to_owned());
+    }
+    let output = Command::new(&program)
+        .args(WALLS)
+        .args(["cell", "--unshare-net", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--", "true"])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .output()
+        .map_err(|e| e.to_string())?;
+    if output.status.success() {
+        Ok(program)
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().chars().take(200).collect())
+    }
+}
+
+/// What one agent sees, as arguments; and descriptors that have to stay open
+/// until `bwrap` runs.
+///
+/// `binds` are source, place in the cell, writable; `read_paths` are shown
+/// read-only at the same place.
+///
+/// # Errors
+/// Where a file of the cell's own cannot be made.
+pub fn arguments(
+    binds: &[(PathBuf, PathBuf, bool)],
+    read_paths: &[PathBuf],
+    host_network: bool,
+) -> Result<(Vec<String>, Vec<OwnedFd>), StepError> {
+    let mut words: Vec<String> = WALLS.map(str::to_owned).into();
+    words.push("cell".to_owned());
+    if !host_network {
+        words.push("--unshare-net".to_owned());
+    }
+    let mut add = |option: &str, source: &str, place: &Path| {
+        words.extend([option.to_owned(), source.to_owned(), place.display().to_string()]);
+    };
+    for path in SYSTEM.iter().map(Path::new).chain(read_paths.iter().map(PathBuf::as_path)) {
+        match std::fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_symlink() => {
+                if let Ok(target) = std::fs::read_link(path) {
+                    add("--symlink", &target.display().to_string(), path);
+                }
+            }
+            Ok(_) => add("--ro-bind", &path.display().to_string(), path),
+            Err(_) => {}
+        }
+    }
+    for name in ETC {
+        let path = Path::new("/etc").join(name);
+        if let Ok(source) = path.canonicalize() {
+            add("--ro-bind", &source.display().to_string(), &path);
+        }
+    }
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let mut open = vec![];
+    for (name, text) in account_files(uid, gid) {
+        let file = in_memory(&text)?;
+        add("--ro-bind-data", &file.as_raw_fd().to_string(), &Path::new("/etc").join(name));
+        open.push(file);
+    }
+    for (source, place, writable) in binds {
+        add(if *writable { "--bind" } else { "--ro-bind" }, &source.display().to_string(), place);
+    }
+    words.extend(
+        ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--symlink", "/tmp", "/var/tmp"].map(str::to_owned),
+    );
+    words.extend(["--remount-ro", "/"].map(str::to_owned));
+    Ok((words, open))
+}
+
+/// A file without a name that a program which is run next can read from its start.
+///
+/// # Errors
+/// Where the kernel does not make it.
+pub fn in_memory(text: &str) -> Result<OwnedFd, StepError> {
+    let wrong = |source: io::Error| StepError { step: "making a file in memory".to_owned(), source };
+    let name = CString::default();
+    // SAFETY: the name lives through the call; the descriptor is ours, and meant
+    // to stay open over `exec`.
+    let fd = unsafe {
+        let fd = libc::memfd_create(name.as_ptr(), 0);
+        if fd < 0 {
+            return Err(StepError::last("making a file in memory"));
+        }
+        OwnedFd::from_raw_fd(fd)
+    };
+    let mut file = File::from(fd);
+    file.write_all(text.as_bytes()).map_err(wrong)?;
+    io::Seek::rewind(&mut file).map_err(wrong)?;
+    Ok(file.into())
+}

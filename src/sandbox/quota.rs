@@ -1,0 +1,139 @@
+//! Disk limits by the file system: project quotas, which ext4, XFS and others
+//! have where they are mounted with `prjquota`. To set them takes root.
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// `struct fsxattr` of `linux/fs.h`.
+#[repr(C)]
+#[derive(Default)]
+struct Attributes {
+    flags: u32,
+    extent_size: u32,
+    extents: u32,
+    project: u32,
+    cow_extent_size: u32,
+    padding: [u8; 8],
+}
+
+/// `struct if_dqblk` of `linux/quota.h`; space is limited in blocks of 1 KiB and
+/// counted in bytes.
+#[repr(C)]
+#[derive(Default)]
+struct Quota {
+    blocks_hard: u64,
+    blocks_soft: u64,
+    space: u64,
+    files_hard: u64,
+    files_soft: u64,
+    files: u64,
+    blocks_time: u64,
+    files_time: u64,
+    valid: u32,
+}
+
+const GET_ATTRIBUTES: libc::c_ulong = 0x801c_581f;
+const SET_ATTRIBUTES: libc::c_ulong = 0x401c_5820;
+/// What is made in such a directory belongs to its project.
+const INHERIT: u32 = 0x200;
+const GET_QUOTA: u32 = 0x80_0007;
+const SET_QUOTA: u32 = 0x80_0008;
+const PROJECT: u32 = 2;
+/// Limits of blocks and files are given.
+const LIMITS: u32 = 1 | 4;
+
+fn check(result: libc::c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn call(directory: BorrowedFd<'_>, command: u32, project: u32, quota: &mut Quota) -> io::Result<()> {
+    let command = (command << 8) | PROJECT;
+    // SAFETY: the struct lives through the call and has the layout of the kernel's.
+    check(unsafe { libc::syscall(libc::SYS_quotactl_fd, directory.as_raw_fd(), command, project, &raw mut *quota) })
+}
+
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    Ok(openat(rustix::fs::CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn assign(file: BorrowedFd<'_>, project: u32, directory: bool) -> io::Result<()> {
+    let mut attributes = Attributes::default();
+    // SAFETY: the struct lives through both calls and has the layout of the kernel's.
+    unsafe {
+        check(libc::c_long::from(libc::ioctl(file.as_raw_fd(), GET_ATTRIBUTES, &raw mut attributes)))?;
+        attributes.project = project;
+        if directory {
+            attributes.flags |= INHERIT;
+        }
+        check(libc::c_long::from(libc::ioctl(file.as_raw_fd(), SET_ATTRIBUTES, &raw const attributes)))
+    }
+}
+
+/// Assigns everything below a directory; what is neither file nor directory has no content.
+fn assign_all(directory: &OwnedFd, project: u32) -> io::Result<()> {
+    use std::os::fd::AsFd as _;
+    assign(directory.as_fd(), project, true)?;
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                assign_all(&openat(directory, name, flags | OFlags::DIRECTORY, Mode::empty())?, project)?;
+            }
+            FileType::RegularFile => assign(openat(directory, name, flags, Mode::empty())?.as_fd(), project, false)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Limits what lies below those directories together, now and from here on.
+/// Before anybody else can write there.
+///
+/// # Errors
+/// Where the file system has no project quotas, or this is not root.
+pub fn limit(directories: &[&Path], project: u32, bytes: u64, files: u64) -> io::Result<()> {
+    use std::os::fd::AsFd as _;
+    let first = open(directories.first().ok_or(io::ErrorKind::InvalidInput)?)?;
+    let mut quota = Quota {
+        blocks_hard: bytes.div_ceil(1024),
+        blocks_soft: bytes.div_ceil(1024),
+        files_hard: files,
+        files_soft: files,
+        valid: LIMITS,
+        ..Quota::default()
+    };
+    // First, because it is what fails where there are none.
+    call(first.as_fd(), SET_QUOTA, project, &mut quota)?;
+    for directory in directories {
+        assign_all(&open(directory)?, project)?;
+    }
+    Ok(())
+}
+
+/// What a project uses: bytes, files.
+///
+/// # Errors
+/// As [`limit`].
+pub fn used(directory: &Path, project: u32) -> io::Result<(u64, u64)> {
+    use std::os::fd::AsFd as _;
+    let mut quota = Quota::default();
+    call(open(directory)?.as_fd(), GET_QUOTA, project, &mut quota)?;
+    Ok((quota.space, quota.files))
+}
+
+/// Takes a project's limits away.
+///
+/// # Errors
+/// As [`limit`].
+pub fn lift(directory: &Path, project: u32) -> io::Result<()> {
+    use std::os::fd::AsFd as _;
+    call(open(directory)?.as_fd(), SET_QUOTA, project, &mut Quota { valid: LIMITS, ..Quota::default() })
+}
