@@ -299,35 +299,55 @@ fn print(rows: &[Row], bare: &Verdicts, ours: &Verdicts) {
 pub fn keep(performances: &[Performance]) {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("escape");
     fs::create_dir_all(&target).unwrap();
-    let mut markdown = String::new();
+    let mut tables = vec![];
     for (index, performance) in performances.iter().enumerate() {
         // A run that failed early has none.
         let Ok(table) = serde_json::from_str::<Value>(&performance.result) else { continue };
         let name = if index == 0 { "table.json" } else { "table-user.json" };
         fs::write(target.join(name), format!("{table:#}\n")).unwrap();
         println!("{} ({})", target.join(name).display(), performance.user);
-        markdown.push_str(&as_markdown(&table, performance.user));
+        tables.push((performance.user, table));
     }
     if let Some(path) = env::var_os("LAZARUS_ESCAPE_MARKDOWN") {
-        fs::write(path, markdown).unwrap();
+        fs::write(path, as_markdown(&tables)).unwrap();
     }
 }
 
-fn as_markdown(table: &Value, user: &str) -> String {
+/// One table: ours as each user, the others as the first. Reasons below it.
+fn as_markdown(tables: &[(&str, Value)]) -> String {
+    let mut reasons: Vec<String> = vec![];
+    let mut short = |word: &str| match word.split_once(": ") {
+        None => word.to_owned(),
+        Some((_, why)) => {
+            // What differs is in the brackets.
+            let why = why.split(" (").next().unwrap_or(why).to_owned();
+            let index = reasons.iter().position(|r| *r == why).unwrap_or_else(|| {
+                reasons.push(why);
+                reasons.len() - 1
+            });
+            format!("– ({})", index + 1)
+        }
+    };
+    let Some((_, first)) = tables.first() else { return String::new() };
+    let ours: Vec<String> = tables.iter().map(|(user, _)| format!("ours, as {user}")).collect();
     let mut text =
-        format!("As {user}:\n\n| class | attempt | ours | bwrap | docker |\n| --- | --- | --- | --- | --- |\n");
-    for row in table.as_array().into_iter().flatten() {
-        let cell = |name: &str| row[name].as_str().unwrap_or_default().replace('|', "\\|");
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {} | {} |",
-            cell("class"),
-            cell("attempt"),
-            cell("ours"),
-            cell("bwrap"),
-            cell("docker")
-        );
+        format!("| attempt | {} | bwrap | docker |\n| --- |{}\n", ours.join(" | "), " --- |".repeat(ours.len() + 2));
+    let mut class = String::new();
+    for (index, row) in first.as_array().into_iter().flatten().enumerate() {
+        let of = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().replace('|', "\\|");
+        if of(row, "class") != class {
+            class = of(row, "class");
+            let _ = writeln!(text, "| **{class}** |{}", " |".repeat(ours.len() + 2));
+        }
+        let _ = write!(text, "| {} |", of(row, "attempt"));
+        for (_, table) in tables {
+            let _ = write!(text, " {} |", short(&of(&table[index], "ours")));
+        }
+        let _ = writeln!(text, " {} | {} |", short(&of(row, "bwrap")), short(&of(row, "docker")));
     }
-    text.push('\n');
+    text.push_str("\n–: not run, because\n\n");
+    for (index, why) in reasons.iter().enumerate() {
+        let _ = writeln!(text, "{}. {why}", index + 1);
+    }
     text
 }
