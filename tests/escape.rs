@@ -32,8 +32,6 @@ mod devices;
 mod files;
 #[path = "escape/ground.rs"]
 mod ground;
-#[path = "escape/host_network.rs"]
-mod host_network;
 #[path = "escape/ipc.rs"]
 mod ipc;
 #[path = "escape/kernel.rs"]
@@ -46,6 +44,8 @@ mod namespaces;
 mod network;
 #[path = "escape/observer.rs"]
 mod observer;
+#[path = "escape/other_cells.rs"]
+mod other_cells;
 #[path = "escape/processes.rs"]
 mod processes;
 #[path = "escape/residue.rs"]
@@ -73,7 +73,12 @@ fn threat_18_nothing_gets_out_of_a_cell() {
 
 #[test]
 fn threat_18_nothing_else_is_open_to_a_cell_in_the_hosts_network() {
-    stage::perform("host_network::nothing_but_the_network_is_open", &[]);
+    stage::perform("other_cells::nothing_but_the_network_is_open", &[]);
+}
+
+#[test]
+fn threat_18_nothing_gets_out_where_bwrap_makes_the_walls() {
+    stage::perform_on_the_second_rung("other_cells::nothing_is_open_where_bwrap_makes_the_walls");
 }
 
 #[test]

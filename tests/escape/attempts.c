@@ -1326,6 +1326,31 @@ static void show(char *paths) {
         close(fds[i]);
     }
 }
+/* PROGRAM: a host on which nobody may make user namespaces, and a setuid `bwrap`
+ * that may make others. Takes root, so that setuid programs stay that. */
+static void only_bwrap(const char *program) {
+    char zero[4096];
+    snprintf(zero, sizeof zero, "%s.zero", program);
+    int fd = open(zero, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (fd < 0 || write(fd, "0\n", 2) != 2) fail(zero);
+    close(fd);
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) fail("own mounts");
+    if (mount(program, "/usr/bin/bwrap", NULL, MS_BIND, NULL) < 0) fail("a setuid bwrap");
+    if (mount(zero, "/proc/sys/user/max_user_namespaces", NULL, MS_BIND, NULL) < 0) fail("no user namespaces");
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_unshare, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, CLONE_NEWUSER, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {sizeof code / sizeof *code, code};
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) < 0) fail("a filter");
+}
 static void refuse(int call, int error) {
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
@@ -1338,7 +1363,7 @@ static void refuse(int call, int error) {
     if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0) fail("a filter");
 }
 /* attempts stage [net] [uid=N] [key=NAME=VALUE] [open-root] [no-userns]
- *                [show=DIR:TREE:TREE] [mounts] [userns] [no-landlock] [no-seccomp] -- PROGRAM ARGUMENT…, in the order given. */
+ *                [show=DIR:TREE:TREE] [only-bwrap=FILE] [mounts] [userns] [no-landlock] [no-seccomp] -- PROGRAM ARGUMENT…, in the order given. */
 static int m_stage(char **a) {
     for (; *a && strcmp(*a, "--"); a++) {
         if (!strcmp(*a, "net")) {
@@ -1370,6 +1395,8 @@ static int m_stage(char **a) {
             if (mount("none", "/run", "tmpfs", 0, "mode=755") < 0) fail("an own /run");
         } else if (!strncmp(*a, "show=", 5)) {
             show(*a + 5);
+        } else if (!strncmp(*a, "only-bwrap=", 11)) {
+            only_bwrap(*a + 11);
         } else if (!strcmp(*a, "userns")) {
             own_user_namespace(0);
         } else if (!strcmp(*a, "no-userns")) {

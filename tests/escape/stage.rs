@@ -121,21 +121,51 @@ pub fn passed(performances: &[Performance]) {
 /// The same; whether it passed is for the caller to look at.
 pub fn perform_for_result(test: &str, properties: &[&str]) -> Vec<Performance> {
     let built = Built::get();
-    let mut performances = vec![];
+    let properties = || properties.iter().map(|p| (*p).to_owned());
+    let mut stages = vec![];
     if is_root() {
-        performances.push(("root", vec!["net".to_owned()]));
-        let mut stage = vec!["net".to_owned()];
-        stage.extend(way_for_others());
-        stage.push(format!("uid={NOBODY}"));
-        performances.push(("user", stage));
+        stages.push(("root", ["net".to_owned()].into_iter().chain(properties()).collect()));
+        stages.push(("user", as_nobody(vec![]).into_iter().chain(properties()).collect()));
     } else {
-        performances.push(("user", vec![]));
+        stages.push(("user", properties().collect()));
     }
+    run(&built, test, stages)
+}
+
+/// Runs an inner test as an ordinary user on a host where nobody may make user
+/// namespaces, and a setuid `bwrap` others: the second rung of the ladder.
+pub fn perform_on_the_second_rung(test: &str) {
+    if !is_root() {
+        println!("NOT RUN: only root can make such a host");
+        return;
+    }
+    let Ok(bwrap) = fs::read("/usr/bin/bwrap") else {
+        println!("NOT RUN: there is no /usr/bin/bwrap");
+        return;
+    };
+    use std::os::unix::fs::PermissionsExt as _;
+    let built = Built::get();
+    let copy = built.directory.join("bwrap");
+    fs::write(&copy, bwrap).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o4755)).unwrap();
+    let stage = as_nobody(vec![format!("only-bwrap={}", copy.display())]);
+    passed(&run(&built, test, vec![("user", stage)]));
+}
+
+/// The stage of an ordinary user; these further properties take root.
+fn as_nobody(of_root: Vec<String>) -> Vec<String> {
+    let mut stage = vec!["net".to_owned()];
+    stage.extend(way_for_others());
+    stage.extend(of_root);
+    stage.push(format!("uid={NOBODY}"));
+    stage
+}
+
+fn run(built: &Built, test: &str, stages: Vec<(&'static str, Vec<String>)>) -> Vec<Performance> {
     // At once: they wait more than they compute.
-    let runs: Vec<_> = performances
+    let runs: Vec<_> = stages
         .into_iter()
-        .map(|(user, mut stage)| {
-            stage.extend(properties.iter().map(|p| (*p).to_owned()));
+        .map(|(user, stage)| {
             let left = built.directory.join(format!("result-{}", hex::encode(rand::<4>())));
             let mut command = command(&built.program, test, &stage);
             let child = command.env(RESULT, &left).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
