@@ -65,6 +65,11 @@ fn threat_17_a_secret_of_the_host_is_found_nowhere_in_a_cell() {
 }
 
 #[test]
+fn threat_17_a_secret_of_the_host_is_found_nowhere_where_bwrap_makes_the_walls() {
+    stage::perform_on_the_second_rung("secrets::an_agent_that_looks_everywhere_finds_its_own_alone");
+}
+
+#[test]
 fn threat_18_nothing_gets_out_of_a_cell() {
     let tables = stage::perform_for_result("table::every_attempt_in_every_column", &[]);
     table::keep(&tables);
@@ -84,6 +89,11 @@ fn threat_18_nothing_gets_out_where_bwrap_makes_the_walls() {
 #[test]
 fn threat_21_nothing_of_a_cell_is_left_after_its_end() {
     stage::perform("residue::what_does_not_want_to_end_ends_with_the_cell", &[]);
+}
+
+#[test]
+fn threat_21_nothing_is_left_where_bwrap_makes_the_walls() {
+    stage::perform_on_the_second_rung("residue::what_does_not_want_to_end_ends_with_the_cell");
 }
 
 #[test]

@@ -47,6 +47,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     said("read /proc/kallsyms", "read /proc/kallsyms"),
     said("read /proc/timer_list", "read /proc/timer_list"),
     said("read /proc/kmsg", "open /proc/kmsg"),
+    said("read the words that the kernel was started with", "read /proc/cmdline"),
     said("read /proc/interrupts", "read /proc/interrupts"),
     said("control groups: see them", "list /sys/fs/cgroup c"),
     said("control groups: make one", "mkdir {cgroup}/{mark}"),

@@ -145,7 +145,7 @@ pub fn perform_on_the_second_rung(test: &str) {
     };
     use std::os::unix::fs::PermissionsExt as _;
     let built = Built::get();
-    let copy = built.directory.join("bwrap");
+    let copy = built.directory.join(format!("bwrap-{}", hex::encode(rand::<4>())));
     fs::write(&copy, bwrap).unwrap();
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o4755)).unwrap();
     let stage = as_nobody(vec![format!("only-bwrap={}", copy.display())]);
