@@ -5,13 +5,19 @@
 //! `bwrap` and in a container, and is checked from outside wherever it leaves a
 //! trace. Before that it is made on the host with nothing around it, where it
 //! has to succeed: none passes because it is broken. What cannot be shown so on
-//! this host is `not run`, with the reason.
+//! this host is `not run`, with the reason. Calls that would do harm get
+//! arguments that the kernel refuses by itself, after it asked for the right:
+//! for them `escaped` means that this other error came back.
 //!
 //! Every test here starts itself again in a stage of its own (a network with
 //! addresses of a LAN in it, a key in the session's keyring, a descriptor of `/`
 //! left open), as root and as an ordinary user; started by an ordinary user, as
-//! that one alone. The tables: `target/escape/table.json` (of the most powerful
-//! user that it ran as) and `table-user.json`.
+//! that one alone. Some do so on a host where `bwrap` makes the walls.
+//!
+//! The tables: `target/escape/table.json` (of the most powerful user that it ran
+//! as) and `table-user.json`; as Markdown in the file that
+//! `LAZARUS_ESCAPE_MARKDOWN` names. `LAZARUS_ESCAPE_VERBOSE` prints what each
+//! column said.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 mod world;
