@@ -18,11 +18,12 @@ const CEILING: Duration = Duration::from_secs(20);
 struct Engine {
     daemon: Child,
     place: PathBuf,
+    key_was_there: bool,
     settings_were_there: bool,
 }
 
 /// Where the engine writes a key, wherever its other files are.
-const SETTINGS: &str = "/etc/docker";
+const KEY: &str = "/etc/docker/key.json";
 
 /// The control group below which its containers are.
 fn group(place: &Path) -> String {
@@ -39,7 +40,8 @@ impl Engine {
         let Some(busybox) = busybox else { return Err("no engine's image: there is no static busybox".to_owned()) };
         directory(&place, 0o700);
         let log = fs::File::create(place.join("log")).map_err(|e| e.to_string())?;
-        let settings_were_there = Path::new(SETTINGS).exists();
+        let key_was_there = Path::new(KEY).exists();
+        let settings_were_there = Path::new(KEY).parent().is_some_and(Path::exists);
         // With mounts and a `/run` of its own, so that nothing of it is left.
         let daemon = Command::new(stage::program())
             .args(["stage", "mounts", "--", program, "--cgroup-parent", &group(&place), "--data-root"])
@@ -55,7 +57,7 @@ impl Engine {
             .stderr(log)
             .spawn()
             .map_err(|e| e.to_string())?;
-        let mut engine = Self { daemon, place, settings_were_there };
+        let mut engine = Self { daemon, place, key_was_there, settings_were_there };
         engine.wait_until_ready()?;
         engine.load(Path::new(busybox))?;
         Ok(engine)
@@ -122,8 +124,12 @@ impl Drop for Engine {
         let _ = self.daemon.kill();
         let _ = self.daemon.wait();
         let _ = fs::remove_dir_all(&self.place);
+        if !self.key_was_there {
+            let _ = fs::remove_file(KEY);
+        }
         if !self.settings_were_there {
-            let _ = fs::remove_dir_all(SETTINGS);
+            // It goes only if it is empty.
+            let _ = Path::new(KEY).parent().map(fs::remove_dir);
         }
         let groups = Path::new("/sys/fs/cgroup");
         let hierarchies = fs::read_dir(groups).into_iter().flatten().flatten().map(|e| e.path());
