@@ -1,0 +1,123 @@
+//! Threat lines 17, 18, 21 and 34: programs that try to get out of a cell.
+//!
+//! Each attempt (`escape/*.rs`, one file a class; the programs are
+//! `escape/attempts.c`) is made by an agent in a real cell, and beside it in
+//! `bwrap` and in a container, and is checked from outside wherever it leaves a
+//! trace. Before that it is made on the host with nothing around it, where it
+//! has to succeed: none passes because it is broken. What cannot be shown so on
+//! this host is `not run`, with the reason. Calls that would do harm get
+//! arguments that the kernel refuses by itself, after it asked for the right:
+//! for them `escaped` means that this other error came back.
+//!
+//! Every test here starts itself again in a stage of its own (a network with
+//! addresses of a LAN in it, a key in the session's keyring, a descriptor of `/`
+//! left open), as root and as an ordinary user; started by an ordinary user, as
+//! that one alone. Some do so on a host where `bwrap` makes the walls.
+//!
+//! The tables: `target/escape/table.json` (of the most powerful user that it ran
+//! as) and `table-user.json`; as Markdown in the file that
+//! `LAZARUS_ESCAPE_MARKDOWN` names. `LAZARUS_ESCAPE_VERBOSE` prints what each
+//! column said.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
+
+mod world;
+
+#[path = "escape/attempt.rs"]
+mod attempt;
+#[path = "escape/capabilities.rs"]
+mod capabilities;
+#[path = "escape/column.rs"]
+mod column;
+#[path = "escape/container.rs"]
+mod container;
+#[path = "escape/descriptors.rs"]
+mod descriptors;
+#[path = "escape/devices.rs"]
+mod devices;
+#[path = "escape/files.rs"]
+mod files;
+#[path = "escape/ground.rs"]
+mod ground;
+#[path = "escape/ipc.rs"]
+mod ipc;
+#[path = "escape/kernel.rs"]
+mod kernel;
+#[path = "escape/mounts.rs"]
+mod mounts;
+#[path = "escape/namespaces.rs"]
+mod namespaces;
+#[path = "escape/network.rs"]
+mod network;
+#[path = "escape/observer.rs"]
+mod observer;
+#[path = "escape/other_cells.rs"]
+mod other_cells;
+#[path = "escape/processes.rs"]
+mod processes;
+#[path = "escape/residue.rs"]
+mod residue;
+#[path = "escape/secrets.rs"]
+mod secrets;
+#[path = "escape/stage.rs"]
+mod stage;
+#[path = "escape/table.rs"]
+mod table;
+#[path = "escape/weaker_host.rs"]
+mod weaker_host;
+
+#[test]
+fn threat_17_a_secret_of_the_host_is_found_nowhere_in_a_cell() {
+    stage::perform("secrets::an_agent_that_looks_everywhere_finds_its_own_alone", &[]);
+}
+
+#[test]
+fn threat_17_a_secret_of_the_host_is_found_nowhere_where_bwrap_makes_the_walls() {
+    stage::perform_on_the_second_rung("secrets::an_agent_that_looks_everywhere_finds_its_own_alone");
+}
+
+#[test]
+fn threat_18_nothing_gets_out_of_a_cell() {
+    let tables = stage::perform_for_result("table::every_attempt_in_every_column", &[]);
+    table::keep(&tables);
+    stage::passed(&tables);
+}
+
+#[test]
+fn threat_18_nothing_else_is_open_to_a_cell_in_the_hosts_network() {
+    stage::perform("other_cells::nothing_but_the_network_is_open", &[]);
+}
+
+#[test]
+fn threat_18_nothing_gets_out_where_bwrap_makes_the_walls() {
+    stage::perform_on_the_second_rung("other_cells::nothing_is_open_where_bwrap_makes_the_walls");
+}
+
+#[test]
+fn threat_21_nothing_of_a_cell_is_left_after_its_end() {
+    stage::perform("residue::what_does_not_want_to_end_ends_with_the_cell", &[]);
+}
+
+#[test]
+fn threat_21_nothing_is_left_where_bwrap_makes_the_walls() {
+    stage::perform_on_the_second_rung("residue::what_does_not_want_to_end_ends_with_the_cell");
+}
+
+#[test]
+fn threat_34_a_host_without_user_namespaces_says_so_and_starts_nothing_weaker() {
+    stage::perform("weaker_host::without_user_namespaces", &["no-userns"]);
+}
+
+#[test]
+fn threat_34_a_host_without_landlock_says_so_and_starts_nothing_weaker() {
+    stage::perform("weaker_host::without_landlock", &["no-landlock"]);
+}
+
+#[test]
+fn threat_34_a_host_without_seccomp_says_so_and_starts_nothing_weaker() {
+    stage::perform("weaker_host::without_seccomp", &["no-seccomp"]);
+}
+
+#[test]
+fn threat_34_a_host_without_git_or_docker_says_so_and_starts_nothing() {
+    stage::perform("weaker_host::without_git", &[]);
+}
