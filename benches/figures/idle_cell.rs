@@ -7,7 +7,7 @@ use crate::{LAZARUS, Place};
 use anyhow::Context as _;
 use lazarus::cell::CellId;
 use lazarus::keeper::{LaunchSpec, Ready, Room, Walls};
-use lazarus::sandbox::{Budget, Groups, Limits};
+use lazarus::sandbox::{Budget, Group, Groups, Limits};
 use lazarus::workspace::Home;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::collections::BTreeMap;
@@ -123,6 +123,11 @@ pub fn measure(report: &mut Report) -> anyhow::Result<()> {
         let pss: anyhow::Result<Vec<f64>> =
             keepers.iter().map(|k| kilobytes(k.0 as u32, "smaps_rollup", "Pss:")).collect();
         drop(keepers);
+        for cell in &cells {
+            // Keepers that were killed leave their control groups behind.
+            let group = std::fs::read(place.0.join("run").join(cell.as_str()).join(lazarus::keeper::GROUP))?;
+            serde_json::from_slice::<Group>(&group)?.remove();
+        }
         // The namespaces are taken down after their processes are gone.
         std::thread::sleep(Duration::from_secs(2));
         // The first round fills the kernel's caches.

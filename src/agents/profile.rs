@@ -327,9 +327,12 @@ impl Profile {
             checkpoint: section.get("checkpoint", false),
             model_default: section.optional_if("model_default", "a model's name", |name: &String| is_word(name)),
             read_paths: section
-                .list("read_paths", Vec::new(), "an absolute path without `..`, not / itself", |path: &String| {
-                    is_read_path(path)
-                })
+                .list(
+                    "read_paths",
+                    Vec::new(),
+                    "an absolute path without `..`, not / itself, and not in /tmp, /proc, /dev or /cell",
+                    |path: &String| is_read_path(path),
+                )
                 .into_iter()
                 .map(PathBuf::from)
                 .collect(),
@@ -441,6 +444,10 @@ fn is_read_path(text: &str) -> bool {
         && !text.contains(['$', '{', '}'])
         && text.split('/').skip(1).all(|part| part != ".." && part != ".")
         && text.bytes().any(|b| b != b'/')
+        // Of these a cell has its own, which would cover it.
+        && !["/tmp", "/var/tmp", "/var/run", "/run/lazarus", "/run/empty", "/proc", "/dev", "/cell"]
+            .iter()
+            .any(|own| std::path::Path::new(text).starts_with(own))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use serde_json::json;
 use super::init::{self, SCOPES, TemplateFile};
 use crate::config::{Config, ConfigError, Isolation};
 use crate::gitea::{Forge, ForgeError, IssueQuery, NewLabel, Product, RepoApi, Repository, UiSettings, User};
-use crate::sandbox::{Groups, HostReport};
+use crate::sandbox::{FIRST_ID, Groups, HostReport, quota};
 use crate::store::DataLock;
 
 /// Text below `lazarus doctor --help`.
@@ -775,7 +775,7 @@ async fn isolation(config: &Config, program: &Path, report: &mut DoctorReport) {
             return;
         }
     };
-    limits(&probe.groups, report);
+    limits(&probe.groups, &config.paths.cells, report);
     let host = format!("kernel {}", probe.kernel);
     for (index, rung) in probe.ladder().iter().enumerate() {
         report.ok(&format!("ladder {}", index + 1), rung);
@@ -808,9 +808,14 @@ async fn isolation(config: &Config, program: &Path, report: &mut DoctorReport) {
 }
 
 /// What holds cells to their limits. Of this process: a service may have more.
-fn limits(groups: &Groups, report: &mut DoctorReport) {
+fn limits(groups: &Groups, cells: &Path, report: &mut DoctorReport) {
     const NAME: &str = "limits";
     let found = groups.words();
+    let disk = if rustix::process::geteuid().is_root() && quota::used(cells, FIRST_ID).is_ok() {
+        "disk and files: project quotas"
+    } else {
+        "disk and files: counted"
+    };
     match groups {
         Groups::None { .. } => report.add(
             Verdict::Warn,
@@ -818,8 +823,7 @@ fn limits(groups: &Groups, report: &mut DoctorReport) {
             format!("memory, processes and processor time: {found}"),
             "without them the keeper counts once a second, and each process has its own limit of memory",
         ),
-        _ => report
-            .ok(NAME, format!("memory, processes and processor time: {found}; disk, files: counted; log: bounded")),
+        _ => report.ok(NAME, format!("memory, processes and processor time: {found}; {disk}; log: bounded")),
     }
 }
 

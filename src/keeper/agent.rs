@@ -342,6 +342,13 @@ fn become_bwrap(kind: Kind<'_>, bwrap: &Path, env: &[CString], trouble: &mut io:
     if let Some(objects) = &spec.objects {
         binds.push((objects.clone(), OBJECTS_IN_CELL.into(), false));
     }
+    // A setuid `bwrap` makes nothing in memory with a size: these are on the disk,
+    // and count as the cell's.
+    for (place, name) in [("/tmp", ".tmp"), ("/dev/shm", ".shm")] {
+        let own = spec.home.join("home").join(&start.agent).join(name);
+        std::fs::create_dir_all(&own).map_err(io_step(&format!("making {}", own.display())))?;
+        binds.push((own, place.into(), true));
+    }
     let (mut words, open) = bwrap_arguments(&binds, &spec.read_paths, walls.host_network)?;
     let enter = Enter { argv: start.argv.clone(), cwd: start.cwd.clone(), paths: start.paths.clone(), walls };
     let enter = in_memory(&serde_json::to_string(&enter).unwrap_or_default())?;

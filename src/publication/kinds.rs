@@ -414,7 +414,8 @@ impl Cleaner<'_> {
         context! {
             cell => log.cell.clone(),
             outcome => log.outcome.clone(),
-            reason => log.reason.as_deref().map(|r| self.line(r)),
+            // It may say what to do, which is no use in part.
+            reason => log.reason.as_deref().map(|r| self.plain(r)),
             closed_by => self.line(&log.closed_by),
             duration => log.duration.clone(),
             commits => self.commits(&log.commits),

@@ -2,7 +2,7 @@
 //! program may make none and that one may: it is setuid there, or has a profile.
 
 use super::StepError;
-use super::mounts::{ETC, HIDDEN_DIRECTORIES, HIDDEN_FILES, IN_MEMORY, SYSTEM, account_files};
+use super::mounts::{ETC, HIDDEN_DIRECTORIES, HIDDEN_FILES, SYSTEM, account_files};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -38,9 +38,7 @@ pub fn probe() -> Result<PathBuf, String> {
     }
     let output = Command::new(&program)
         .args(WALLS)
-        .args(["cell", "--unshare-net", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"])
-        // Of those in use, the youngest option.
-        .args(["--size", "65536", "--tmpfs", "/dev/shm", "--", "true"])
+        .args(["cell", "--unshare-net", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--", "true"])
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .stdin(Stdio::null())
@@ -99,12 +97,11 @@ pub fn arguments(
         add("--ro-bind-data", &file.as_raw_fd().to_string(), &Path::new("/etc").join(name));
         open.push(file);
     }
+    add("--symlink", "/tmp", Path::new("/var/tmp"));
+    words.extend(["--proc", "/proc", "--dev", "/dev"].map(str::to_owned));
     for (source, place, writable) in binds {
-        add(if *writable { "--bind" } else { "--ro-bind" }, &source.display().to_string(), place);
-    }
-    words.extend(["--proc", "/proc", "--dev", "/dev", "--symlink", "/tmp", "/var/tmp"].map(str::to_owned));
-    for (place, bytes) in IN_MEMORY {
-        words.extend(["--size".to_owned(), bytes.to_string(), "--tmpfs".to_owned(), place.to_owned()]);
+        let option = if *writable { "--bind" } else { "--ro-bind" };
+        words.extend([option.to_owned(), source.display().to_string(), place.display().to_string()]);
     }
     for file in HIDDEN_FILES.map(|name| format!("/proc/{name}")) {
         if Path::new(&file).exists() {

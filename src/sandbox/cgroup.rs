@@ -145,11 +145,14 @@ fn words_in(path: &Path) -> Vec<String> {
     read(path).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
-/// This process's own group of version 2, where that has limits to give.
+/// This process's own group of version 2, where that, or the one above the
+/// daemon's, has limits to give.
 fn own_v2() -> Option<PathBuf> {
     let groups = read("/proc/self/cgroup")?;
     let own = hierarchies().into_iter().find(|h| h.version_2)?.own(&groups)?;
-    let controllers = words_in(&own.join("cgroup.controllers"));
+    // A group of the daemon's own has no controllers until the one above gives them.
+    let above = own.parent().filter(|_| own.file_name().is_some_and(|n| n == OWN_GROUP));
+    let controllers = words_in(&above.unwrap_or(&own).join("cgroup.controllers"));
     controllers.iter().any(|c| c == "memory" || c == "pids").then_some(own)
 }
 
@@ -201,7 +204,8 @@ impl Groups {
             }
             return Self::None {
                 why: "this process's control group was not delegated to it; run Lazarus as the service that comes \
-                      with it (`Delegate=yes`, `DelegateSubgroup=daemon`), or with a user's systemd and `busctl`"
+                      with it (systemd 254 or newer; with an older one as root), or as a user who lingers \
+                      (`loginctl enable-linger`)"
                     .to_owned(),
             };
         }

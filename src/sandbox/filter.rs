@@ -4,7 +4,7 @@
 //! What is missing on purpose: new namespaces and mounts, tracing and reading
 //! of other processes, keyrings, bpf, perf, userfaultfd, io_uring, modules,
 //! kexec, clocks, quotas, swap, handles to files by number, raw and exotic
-//! sockets, pushing characters into a terminal.
+//! sockets, pushing characters into a terminal, another limit of core files.
 
 use super::steps::StepError;
 use seccompiler::{
@@ -112,9 +112,21 @@ pub fn compile(sockets: Sockets, pinned: bool) -> Result<Filter, StepError> {
     }
     let allow = allow_list(rules, arch).map_err(wrong)?;
     // clone3 has its flags behind a pointer that no filter can read: with
-    // ENOSYS programs fall back to clone.
+    // ENOSYS programs fall back to clone. The limit of core files stays as it
+    // is; programs that want none make do with this answer.
+    let core = u64::from(libc::RLIMIT_CORE);
+    let no_core = || {
+        SeccompRule::new(vec![
+            Condition::new(1, Len::Dword, Op::Eq, core)?,
+            Condition::new(2, Len::Qword, Op::Ne, 0)?,
+        ])
+    };
     let unknown = SeccompFilter::new(
-        BTreeMap::from([(libc::SYS_clone3, vec![])]),
+        BTreeMap::from([
+            (libc::SYS_clone3, vec![]),
+            (libc::SYS_prlimit64, vec![no_core().map_err(wrong)?]),
+            (libc::SYS_setrlimit, vec![rule(0, Len::Dword, Op::Eq, core).map_err(wrong)?]),
+        ]),
         SeccompAction::Allow,
         SeccompAction::Errno(libc::ENOSYS as u32),
         arch,

@@ -208,7 +208,9 @@ pub struct Limits {
 /// Sets resource limits, never above the hard limits there are.
 pub fn set_limits(limits: Limits) -> Result<(), StepError> {
     let mut wanted = vec![
-        (libc::RLIMIT_CORE, 0, "the limit of core files"),
+        // With 1, and with nothing less, the kernel does not run the host's program
+        // for core files either (core(5)).
+        (libc::RLIMIT_CORE, 1, "the limit of core files"),
         (libc::RLIMIT_NOFILE, limits.open_files, "the limit of open files"),
         (libc::RLIMIT_FSIZE, limits.file_size, "the limit of file size"),
         (libc::RLIMIT_MEMLOCK, 8 << 20, "the limit of locked memory"),
