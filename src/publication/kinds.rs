@@ -397,7 +397,7 @@ impl Cleaner<'_> {
             participants => log.participants.iter().map(|(i, r)| (self.line(i), r.clone())).collect::<Vec<_>>(),
             backend => log.backend.clone(),
             isolation => log.isolation.clone(),
-            applied => self.lines(&log.applied),
+            applied => log.applied.iter().map(|step| self.plain(step)).collect::<Vec<_>>(),
             missing => log.missing.iter().map(|m| self.words(m)).collect::<Vec<_>>(),
             network => self.line(&log.network),
             ttl => log.ttl.clone(),

@@ -116,10 +116,7 @@ pub fn compile(sockets: Sockets, pinned: bool) -> Result<Filter, StepError> {
     // is; programs that want none make do with this answer.
     let core = u64::from(libc::RLIMIT_CORE);
     let no_core = || {
-        SeccompRule::new(vec![
-            Condition::new(1, Len::Dword, Op::Eq, core)?,
-            Condition::new(2, Len::Qword, Op::Ne, 0)?,
-        ])
+        SeccompRule::new(vec![Condition::new(1, Len::Dword, Op::Eq, core)?, Condition::new(2, Len::Qword, Op::Ne, 0)?])
     };
     let unknown = SeccompFilter::new(
         BTreeMap::from([

@@ -32,6 +32,12 @@ async fn threat_19_bombs_meet_their_own_limits_and_nobody_else_notices() {
         agent("forks", "processes=20", "exec timeout 4 bash -c 'for i in $(seq 60); do sleep 20 & done; sleep 2'"),
         agent("memory", "memory=48MiB", "head -c 300M /dev/zero | tail | cat; sleep 1"),
         agent("disk", "disk=64MiB", "i=0; while :; do i=$((i+1)); head -c 8M /dev/zero > big$i; sleep 0.05; done"),
+        agent(
+            "ghosts",
+            "disk=64MiB",
+            "i=10; while [ $i -lt 16 ]; do eval \"exec $i>g$i\"; rm g$i; head -c 30M /dev/zero >&$i; i=$((i+1)); done; sleep 30",
+        )
+        .replace("\"sh\"", "\"bash\""),
         agent("files", "files=1500", "mkdir many; cd many; seq 4000 | xargs touch; sleep 60"),
         agent("log", "log=64KiB", "yes | head -c 1M; echo the end"),
         agent("busy", "cpu=0.1", "timeout 4 sh -c 'while :; do :; done'"),
@@ -60,6 +66,10 @@ async fn threat_19_bombs_meet_their_own_limits_and_nobody_else_notices() {
     assert_met(&log, "disk");
     assert!(log.body.contains("ended by the limit of disk"), "{}", log.body);
 
+    // Deleted, and still open.
+    let (_, log) = run(&world, "ghosts").await;
+    assert_met(&log, "disk");
+
     let (_, log) = run(&world, "files").await;
     assert_met(&log, "files");
 
@@ -77,6 +87,19 @@ async fn threat_19_bombs_meet_their_own_limits_and_nobody_else_notices() {
     world.wait_for_reaction(quiet, asked, "+1").await;
     world.director().comment(quiet, "/close").await;
     world.wait_for_comment(quiet, Kind::CloseLog, |_| true).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_19_what_an_agent_leaves_for_whoever_reads_its_work_meets_limits_too() {
+    // Its clone has git run this when the work is read.
+    let bomb = "git config filter.z.clean 'i=0; while :; do i=$((i+1)); head -c 8M /dev/zero > ../home/_harvest/f$i; done'; \
+                echo '* filter=z' > .gitattributes; echo a > a";
+    let config = format!("[harvest]\npack_max = \"1MiB\"\n{}", agent("sly", "disk=64MiB", bomb));
+    let world = World::with("limits-harvest", WorldOptions { config, ..WorldOptions::default() }).await;
+    let (_, log) = run(&world, "sly").await;
+    assert!(log.body.contains("could not be read"), "{}", log.body);
+    assert!(log.body.contains("sly | exit 0"), "{}", log.body);
     world.finish().await;
 }
 
