@@ -6,7 +6,7 @@ use crate::report::{Figure, Limit, Report, median};
 use crate::{LAZARUS, Place};
 use anyhow::Context as _;
 use lazarus::cell::CellId;
-use lazarus::keeper::{LaunchSpec, Ready, Room, Walls};
+use lazarus::keeper::{Ahead, LaunchSpec, Ready, Room, Walls};
 use lazarus::sandbox::{Budget, Group, Groups, Limits};
 use lazarus::workspace::Home;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
@@ -51,7 +51,6 @@ fn launch(place: &Path, cell: &CellId, slot: u32, namespaces: bool) -> anyhow::R
         read_paths: vec![],
         bwrap: None,
         limits: Limits { open_files: 1024, file_size: 4 << 30, processes: None, data: None },
-        groups: Groups::detect(),
         budget: Budget { memory: 2 << 30, processes: 512, cpu: 2000 },
         room: Room { bytes: 4 << 30, files: 200_000 },
         harvest_room: Room { bytes: 4 << 30, files: 200_000 },
@@ -67,7 +66,8 @@ fn launch(place: &Path, cell: &CellId, slot: u32, namespaces: bool) -> anyhow::R
         .stdout(Stdio::piped())
         .spawn()?;
     let walls = Walls { namespaces, bwrap: false, host_network: !namespaces, pinned: false };
-    let order = format!("{}\n{}\n", serde_json::to_string(&walls)?, serde_json::to_string(&spec)?);
+    let ahead = Ahead { walls, groups: Groups::detect() };
+    let order = format!("{}\n{}\n", serde_json::to_string(&ahead)?, serde_json::to_string(&spec)?);
     launcher.stdin.take().context("the launcher has no input")?.write_all(order.as_bytes())?;
     let stdout = launcher.stdout.take().context("the launcher has no output")?;
     let mut keeper = None;

@@ -4,8 +4,8 @@ use super::{Adopted, Backend, BackendError, Fact, Left, Plan, Running, Usage, Wo
 use crate::cell::{BackendKind, CellId, Exit, Isolation, Network};
 use crate::egress::{self, Token};
 use crate::keeper::{
-    AgentState, EGRESS_PID, Event, ExitRecord, GROUP, HARVESTER, LIMITS_MET, LaunchSpec, LimitsMet, Order, Ready, Room,
-    StartAgent, View, Walls,
+    AgentState, Ahead, EGRESS_PID, Event, ExitRecord, GROUP, HARVESTER, LIMITS_MET, LaunchSpec, LimitsMet, Order,
+    Ready, Room, StartAgent, View, Walls,
 };
 use crate::sandbox::{FIRST_ID, Group, HostReport, LandlockPaths, Limits, quota, settle_groups};
 use crate::workspace::{HandedOut, Home, Wanted};
@@ -28,6 +28,9 @@ const IDS_A_CELL: i64 = 4;
 /// What a cell used, in its run directory, so that it is not lost when the
 /// daemon dies between its end and the record of it.
 const USAGE: &str = "usage.json";
+/// How long after a cell the next launcher is made: while a process enters a
+/// control group the kernel lets nobody fork, and this cell's agents are to.
+const SPARE_AFTER: Duration = Duration::from_millis(10);
 /// How long an egress proxy may take to end after its cell.
 const PROXY_END_MAX: Duration = Duration::from_secs(5);
 /// How long agents may take to end by themselves.
@@ -58,18 +61,18 @@ pub struct ProcessBackend {
 /// A launcher's process. It ends by itself when its input does.
 struct Launcher {
     process: Child,
-    walls: Walls,
+    ahead: Ahead,
 }
 
 impl Launcher {
     /// Starts one and has it make those walls.
-    fn spawn(program: &Path, run_root: &Path, walls: Walls) -> io::Result<Self> {
+    fn spawn(program: &Path, run_root: &Path, ahead: Ahead) -> io::Result<Self> {
         let mut command = Command::new(program);
         command.arg("cell-launch").arg(run_root).env_clear();
         let process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-        let mut launcher = Self { process, walls };
+        let mut launcher = Self { process, ahead };
         if let Some(input) = &mut launcher.process.stdin {
-            input.write_all(&line_of(&walls))?;
+            input.write_all(&line_of(&launcher.ahead))?;
         }
         Ok(launcher)
     }
@@ -223,6 +226,7 @@ impl ProcessBackend {
         let run_dir = self.run_dir(&plan.cell);
         let pinned = !groups.limit_cpu();
         let walls = Walls { namespaces, bwrap: bwrap.is_some(), host_network: plan.network == Network::Host, pinned };
+        let ahead = Ahead { walls, groups };
         let egress = if plan.network == Network::Proxy {
             Some(egress::Spec {
                 cell: plan.cell.to_string(),
@@ -251,7 +255,6 @@ impl ProcessBackend {
                 processes: (namespaces || id_base.is_some()).then_some(plan.budget.processes),
                 data: None,
             },
-            groups,
             budget: plan.budget,
             room: plan.room,
             harvest_room: plan.harvest_room,
@@ -260,13 +263,14 @@ impl ProcessBackend {
             egress,
         };
         let (program, run_root) = (self.program.clone(), self.run_root.clone());
-        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take_if(|spare| spare.walls == walls);
-        let pid = tokio::task::spawn_blocking(move || prepare_and_launch(&program, &run_root, spare, walls, spec))
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take_if(|spare| spare.ahead == ahead);
+        let wanted = ahead.clone();
+        let pid = tokio::task::spawn_blocking(move || prepare_and_launch(&program, &run_root, spare, wanted, spec))
             .await
             .map_err(|_| BackendError::Gone)??;
         self.children.lock().unwrap_or_else(PoisonError::into_inner).insert(plan.cell.clone(), pid);
         let connected = self.connect(&plan.cell, &run_dir, None).await;
-        self.keep_a_spare(walls);
+        self.keep_a_spare(ahead);
         let (_, applied, _) = connected?;
         let mut running = Running { isolation: Some(level), applied, missing: vec![], pid: Some(pid) };
         if level < Isolation::Level2 {
@@ -284,13 +288,14 @@ impl ProcessBackend {
     }
 
     /// Has a launcher ready for the next cell.
-    fn keep_a_spare(&self, walls: Walls) {
+    fn keep_a_spare(&self, ahead: Ahead) {
         let (spare, program, run_root) = (Arc::clone(&self.spare), self.program.clone(), self.run_root.clone());
         tokio::task::spawn_blocking(move || {
+            std::thread::sleep(SPARE_AFTER);
             let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
             if spare.is_none() {
                 // Where it cannot be had now, the next cell will say so.
-                *spare = Launcher::spawn(&program, &run_root, walls).ok();
+                *spare = Launcher::spawn(&program, &run_root, ahead).ok();
             }
         });
     }
@@ -538,7 +543,7 @@ fn prepare_and_launch(
     program: &Path,
     run_root: &Path,
     spare: Option<Launcher>,
-    walls: Walls,
+    ahead: Ahead,
     mut spec: LaunchSpec,
 ) -> Result<i32, BackendError> {
     // It ran before, and what belonged to it outside its walls may still be there.
@@ -571,7 +576,7 @@ fn prepare_and_launch(
     let _ = std::fs::remove_file(own.join("exit.json"));
     if let Some(base) = spec.id_base {
         chown(&own, Some(base), Some(base)).map_err(BackendError::io("giving the run directory to the keeper"))?;
-        if !walls.namespaces {
+        if !ahead.walls.namespaces {
             // Without a root of its own the cell has to walk there by itself.
             for directory in spec.home.ancestors().take(2) {
                 let _ = std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o711));
@@ -582,7 +587,7 @@ fn prepare_and_launch(
     if let Some(said) = spare.and_then(|launcher| launcher.launch(spec)) {
         return said;
     }
-    let launcher = Launcher::spawn(program, run_root, walls)
+    let launcher = Launcher::spawn(program, run_root, ahead)
         .map_err(BackendError::io(format!("running {}", program.display())))?;
     launcher.launch(spec).unwrap_or_else(|| {
         Err(BackendError::Start(format!("the launcher said nothing; see launcher.log in {}", run_dir.display())))

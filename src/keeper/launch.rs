@@ -5,7 +5,7 @@
 //! ends, so does the input, and with it the launcher and what it prepared.
 
 use super::init::{Keeper, Opened, Prepared};
-use super::{LaunchSpec, Ready, Walls};
+use super::{Ahead, LaunchSpec, Ready, Walls};
 use crate::egress;
 use crate::sandbox::{Group, StepError, clone_process, write_id_maps};
 use rustix::cmsg_space;
@@ -89,7 +89,7 @@ fn read_line<T: DeserializeOwned>(input: &mut impl BufRead) -> Result<Option<T>,
 #[allow(clippy::exit, reason = "the keeper is a process of its own; nothing of the launcher's may run after it")]
 fn try_launch() -> Result<(), StepError> {
     let mut input = io::stdin().lock();
-    let Some(walls) = read_line::<Walls>(&mut input)? else { return Ok(()) };
+    let Some(Ahead { walls, groups }) = read_line(&mut input)? else { return Ok(()) };
     // SAFETY: asks for numbers.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     let mut flags = libc::CLONE_PARENT;
@@ -109,11 +109,20 @@ fn try_launch() -> Result<(), StepError> {
     // Before the keeper can say anything: these are the first words, and whoever
     // has to collect it hears them in every case.
     say(&Ready::Launched { pid });
-    let Some(spec) = read_line::<LaunchSpec>(&mut input)? else { return Ok(()) };
+    let group = groups.enter(&name_for_now(), pid)?;
+    let spec = match read_line::<LaunchSpec>(&mut input) {
+        Ok(Some(spec)) => spec,
+        other => {
+            // Nobody needs it: the keeper ends by this, and then its group can go.
+            drop(release);
+            group.remove();
+            return other.map(|_| ());
+        }
+    };
     if walls.namespaces {
         write_id_maps(pid, spec.id_base, uid, gid)?;
     }
-    let group = spec.groups.place(&spec.cell, pid, spec.budget)?;
+    let group = groups.limit(group, &spec.cell, pid, spec.budget);
     std::fs::write(spec.run_dir.join(GROUP), serde_json::to_vec(&group).unwrap_or_default())
         .map_err(step("writing down which control group the cell has"))?;
     let (egress, run_dir) = (spec.egress.clone(), spec.run_dir.clone());
@@ -126,6 +135,13 @@ fn try_launch() -> Result<(), StepError> {
         Some(egress) => serve_egress(&release, pid, &run_dir, &egress),
         None => Ok(()),
     }
+}
+
+/// A group's name before it is known for which cell it is; `group.json` says
+/// later which it has.
+fn name_for_now() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("lazarus-{}-{}", std::process::id(), now.as_nanos())
 }
 
 /// Takes the cell's listening socket and starts the proxy for it: on this side

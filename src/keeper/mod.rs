@@ -30,5 +30,5 @@ mod watch;
 
 pub use agent::enter;
 pub use launch::{EGRESS_PID, GROUP, launch};
-pub use protocol::{AgentState, Event, ExitRecord, LaunchSpec, Order, Ready, Room, StartAgent, View, Walls};
+pub use protocol::{AgentState, Ahead, Event, ExitRecord, LaunchSpec, Order, Ready, Room, StartAgent, View, Walls};
 pub use watch::{HARVESTER, LIMITS_MET, LimitsMet};

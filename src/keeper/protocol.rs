@@ -20,6 +20,17 @@ pub struct Walls {
     pub pinned: bool,
 }
 
+/// What is made before it is known for which cell: the first line on the
+/// launcher's standard input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ahead {
+    /// The walls.
+    pub walls: Walls,
+    /// Where the cell gets a control group.
+    pub groups: Groups,
+}
+
 /// Everything else that the launcher has to know, as one line on its standard input. Of
 /// secrets it holds the token of the cell's egress proxy alone, and never lies
 /// in a file; others travel over the control socket at an agent's start.
@@ -44,8 +55,6 @@ pub struct LaunchSpec {
     pub bwrap: Option<PathBuf>,
     /// Limits on each process.
     pub limits: Limits,
-    /// Where the cell gets a control group.
-    pub groups: Groups,
     /// What all its processes may use together.
     pub budget: Budget,
     /// What its files may use together.

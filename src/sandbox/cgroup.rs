@@ -252,26 +252,46 @@ impl Groups {
         }
     }
 
-    /// Puts a process, and what it will start, into a group of its own with
-    /// that budget. What cannot be enforced is not an error: the group says
-    /// what it enforces.
+    /// Puts a process, and what it will start, into a group of its own, where a
+    /// directory is all that takes. To enter a group can take milliseconds, so
+    /// this is done before it is known for which cell; then [`Group::limit`].
     ///
     /// # Errors
-    /// Where the group is there and the process cannot be put into it.
-    pub fn place(&self, cell: &str, pid: i32, budget: Budget) -> Result<Group, StepError> {
+    /// Where the process cannot be put into it. Nothing is left of it then.
+    pub fn enter(&self, name: &str, pid: i32) -> Result<Group, StepError> {
+        let directories: Vec<PathBuf> = match self {
+            Self::V2 { base, .. } => vec![base.join(name)],
+            Self::V1 { bases } => bases.values().map(|base| base.join(name)).collect(),
+            Self::Systemd { .. } | Self::None { .. } => vec![],
+        };
+        let group = Group { directories, ..Group::default() };
+        for directory in &group.directories {
+            if let Err(error) = make(directory).and_then(|()| enter(directory, pid)) {
+                group.remove();
+                return Err(error);
+            }
+        }
+        Ok(group)
+    }
+
+    /// Gives a group that a process [entered](Self::enter) its budget, and makes
+    /// one where systemd does that. What cannot be enforced is not an error: the
+    /// group says what it enforces.
+    pub fn limit(&self, mut group: Group, cell: &str, pid: i32, budget: Budget) -> Group {
         match self {
-            Self::V2 { base, .. } => {
-                let directory = base.join(cell);
-                make(&directory)?;
-                let group = write_v2(&directory, budget, "control groups (version 2)");
-                enter(&directory, pid)?;
-                Ok(group)
+            Self::V2 { .. } => {
+                group.way = "control groups (version 2)".to_owned();
+                if let Some(directory) = group.directories.first().cloned() {
+                    let put = |file: &str, value: &str| std::fs::write(directory.join(file), value).is_ok();
+                    group.memory = put("memory.max", &budget.memory.to_string());
+                    let _ = put("memory.swap.max", "0");
+                    group.processes = put("pids.max", &budget.processes.to_string());
+                    group.cpu = put("cpu.max", &format!("{} {PERIOD}", budget.cpu * PERIOD / 1000));
+                }
             }
             Self::V1 { bases } => {
-                let mut group = Group { way: "control groups (version 1)".to_owned(), ..Group::default() };
-                for (kind, base) in bases {
-                    let directory = base.join(cell);
-                    make(&directory)?;
+                group.way = "control groups (version 1)".to_owned();
+                for (kind, directory) in bases.keys().zip(&group.directories) {
                     let put = |file: &str, value: u64| std::fs::write(directory.join(file), value.to_string()).is_ok();
                     match kind.as_str() {
                         "memory" => {
@@ -285,32 +305,27 @@ impl Groups {
                             group.cpu = put("cpu.cfs_quota_us", budget.cpu * PERIOD / 1000);
                         }
                     }
-                    enter(&directory, pid)?;
-                    group.directories.push(directory);
                 }
-                Ok(group)
             }
             Self::Systemd { user, .. } => {
-                let scope = ask_systemd(*user, cell, pid, budget).and_then(|()| wait_for_scope(cell, pid));
-                let directory = match scope {
-                    Ok(directory) => directory,
+                match ask_systemd(*user, cell, pid, budget).and_then(|()| wait_for_scope(cell, pid)) {
+                    Ok(directory) => {
+                        group.way = "control groups (version 2, by systemd)".to_owned();
+                        // What it did not write, we may not write either: it is systemd's.
+                        let says =
+                            |file: &str| read(directory.join(file)).is_some_and(|t| !t.trim().starts_with("max"));
+                        (group.memory, group.processes) = (says("memory.max"), says("pids.max"));
+                        group.cpu = says("cpu.max");
+                        group.directories = vec![directory];
+                    }
                     // It may refuse for reasons of its own; the cell is not the worse
                     // for it than where there is no systemd, and its log says so.
-                    Err(error) => return Ok(Group { refused: Some(error.to_string()), ..Group::default() }),
-                };
-                // What it did not write, we may not write either: it is systemd's.
-                let says = |file: &str| read(directory.join(file)).is_some_and(|t| !t.trim().starts_with("max"));
-                Ok(Group {
-                    way: "control groups (version 2, by systemd)".to_owned(),
-                    memory: says("memory.max"),
-                    processes: says("pids.max"),
-                    cpu: says("cpu.max"),
-                    directories: vec![directory],
-                    refused: None,
-                })
+                    Err(error) => group.refused = Some(error.to_string()),
+                }
             }
-            Self::None { .. } => Ok(Group::default()),
+            Self::None { .. } => {}
         }
+        group
     }
 }
 
@@ -328,20 +343,6 @@ fn enter(directory: &Path, pid: i32) -> Result<(), StepError> {
         step: format!("putting the cell's first process into the control group {}", directory.display()),
         source,
     })
-}
-
-fn write_v2(directory: &Path, budget: Budget, way: &str) -> Group {
-    let put = |file: &str, value: &str| std::fs::write(directory.join(file), value).is_ok();
-    let memory = put("memory.max", &budget.memory.to_string());
-    let _ = put("memory.swap.max", "0");
-    Group {
-        way: way.to_owned(),
-        memory,
-        processes: put("pids.max", &budget.processes.to_string()),
-        cpu: put("cpu.max", &format!("{} {PERIOD}", budget.cpu * PERIOD / 1000)),
-        directories: vec![directory.to_owned()],
-        refused: None,
-    }
 }
 
 fn busctl() -> Option<PathBuf> {

@@ -76,10 +76,14 @@ pub fn attach(tree: &Tree, target: &Path, writable: bool, devices: bool) -> Resu
     if tree.is_dir {
         std::fs::create_dir_all(target).map_err(io_error)?;
     } else {
-        if let Some(parent) = target.parent() {
-            std::fs::create_dir_all(parent).map_err(io_error)?;
-        }
-        std::fs::File::create(target).map_err(io_error)?;
+        let made = std::fs::File::create(target).or_else(|error| match target.parent() {
+            Some(parent) if error.kind() == io::ErrorKind::NotFound => {
+                std::fs::create_dir_all(parent)?;
+                std::fs::File::create(target)
+            }
+            _ => Err(error),
+        });
+        made.map_err(io_error)?;
     }
     let mut set = ATTR_NOSUID;
     if !writable {
