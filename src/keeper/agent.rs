@@ -35,27 +35,44 @@ fn io_step(step: &str) -> impl FnOnce(io::Error) -> StepError {
     move |source| StepError { step, source }
 }
 
-/// Starts an agent: returns once its program's `exec` succeeded.
-pub fn start(
-    spec: &LaunchSpec,
-    walls: Walls,
-    group: &Group,
-    start: &StartAgent,
-    run_dir: &File,
-    filter: &Filter,
-) -> Result<Started, StepError> {
-    let log = Log::open(run_dir, &start.agent, spec.log).map_err(io_step("opening the agent's log"))?;
-    // Two pipes: the program's end, and what went wrong before `exec`. The
-    // second closes by itself when `exec` succeeds.
-    let (report, report_end) = io::pipe().map_err(io_step("making a pipe"))?;
-    let (mut trouble, trouble_end) = io::pipe().map_err(io_step("making a pipe"))?;
-    let flags = if walls.namespaces { libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC } else { 0 };
+/// What is the same for every agent of a cell.
+#[derive(Clone, Copy)]
+pub struct InCell<'a> {
+    /// The cell.
+    pub spec: &'a LaunchSpec,
+    /// Its walls.
+    pub walls: Walls,
+    /// Its control group.
+    pub group: &'a Group,
+    /// Where logs are.
+    pub run_dir: &'a File,
+    /// The system call filter.
+    pub filter: &'a Filter,
+}
+
+/// An agent's init that has made what is the same for every agent, and waits to
+/// hear for which.
+pub struct Waiting {
+    /// Its pid, as the keeper sees it.
+    pub pid: libc::pid_t,
+    order: io::PipeWriter,
+    report: io::PipeReader,
+    trouble: io::PipeReader,
+}
+
+/// Makes an agent's init, ahead of its order.
+pub fn prepare(cell: InCell<'_>) -> Result<Waiting, StepError> {
+    let pipe = || io::pipe().map_err(io_step("making a pipe"));
+    // The order; the program's end; and what went wrong before `exec`, which
+    // closes by itself when `exec` succeeds.
+    let ((order_end, order), (report, report_end), (trouble, trouble_end)) = (pipe()?, pipe()?, pipe()?);
+    let namespaces = cell.walls.namespaces;
+    let flags = if namespaces { libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC } else { 0 };
     let pid = clone_process(flags)?;
     if pid == 0 {
-        drop((report, trouble));
+        drop((order, report, trouble));
         let mut trouble_end = trouble_end;
-        let kind = Kind { spec, walls, group, start, filter };
-        let status = match agent_init(kind, log, report_end, &mut trouble_end) {
+        let status = match agent_init(cell, order_end, report_end, &mut trouble_end) {
             Ok(status) => status,
             Err(error) => {
                 let _ = write!(trouble_end, "-{error}");
@@ -65,46 +82,55 @@ pub fn start(
         // SAFETY: ends this process at once; destructors belong to the keeper.
         unsafe { libc::_exit(status) };
     }
-    drop((report_end, trouble_end));
-    let mut said = String::new();
-    trouble.read_to_string(&mut said).map_err(io_step("waiting for the agent's start"))?;
-    if walls.bwrap && said.is_empty() {
-        said = format!("-bwrap ended before the agent could begin; the log of {} says why", start.agent);
+    Ok(Waiting { pid, order, report, trouble })
+}
+
+impl Waiting {
+    /// Starts an agent: returns once its program's `exec` succeeded.
+    pub fn begin(mut self, walls: Walls, start: &StartAgent) -> Result<Started, StepError> {
+        let mut order = serde_json::to_vec(start).unwrap_or_default();
+        let sent = self.order.write_all(&order);
+        zeroize::Zeroize::zeroize(&mut order);
+        drop(self.order);
+        let mut said = String::new();
+        self.trouble.read_to_string(&mut said).map_err(io_step("waiting for the agent's start"))?;
+        if let (Err(error), true) = (&sent, said.is_empty()) {
+            said = format!("-the agent's init does not listen: {error}");
+        }
+        if walls.bwrap && said.is_empty() {
+            said = format!("-bwrap ended before the agent could begin; the log of {} says why", start.agent);
+        }
+        if let Some((_, why)) = said.split_once('-') {
+            let mut status = 0;
+            // SAFETY: a child of ours that was not reaped; status lives here.
+            unsafe { libc::waitpid(self.pid, &raw mut status, 0) };
+            return Err(StepError {
+                step: format!("starting agent {}", start.agent),
+                source: io::Error::other(why.to_owned()),
+            });
+        }
+        let applied = said.lines().map(str::to_owned).collect();
+        Ok(Started { pid: self.pid, report: File::from(OwnedFd::from(self.report)), applied })
     }
-    if let Some((steps, why)) = said.split_once('-') {
-        let _ = steps;
-        let mut status = 0;
-        // SAFETY: the child that was just made; status lives here.
-        unsafe { libc::waitpid(pid, &raw mut status, 0) };
-        return Err(StepError {
-            step: format!("starting agent {}", start.agent),
-            source: io::Error::other(why.to_owned()),
-        });
-    }
-    let applied = said.lines().map(str::to_owned).collect();
-    Ok(Started { pid, report: File::from(OwnedFd::from(report)), applied })
 }
 
 /// What an agent is started as.
 #[derive(Clone, Copy)]
 struct Kind<'a> {
-    spec: &'a LaunchSpec,
-    walls: Walls,
-    group: &'a Group,
+    cell: InCell<'a>,
     start: &'a StartAgent,
-    filter: &'a Filter,
 }
 
 /// The agent's own init: makes its view, starts the program, writes its log,
 /// collects what it leaves behind. Its end is the end of everything in its PID
 /// namespace.
 fn agent_init(
-    kind: Kind<'_>,
-    mut log: Log,
+    cell: InCell<'_>,
+    mut order: io::PipeReader,
     mut report: io::PipeWriter,
     trouble: &mut io::PipeWriter,
 ) -> Result<i32, StepError> {
-    let Kind { walls, start, .. } = kind;
+    let InCell { spec, walls, run_dir, .. } = cell;
     // SAFETY: resets what the keeper blocked and ignored; sets live through
     // the calls.
     unsafe {
@@ -118,10 +144,21 @@ fn agent_init(
     }
     not_dumpable()?;
     if walls.namespaces {
-        own_view(start)?;
+        every_view()?;
     } else {
         end_with_parent();
     }
+    let mut line = vec![];
+    order.read_to_end(&mut line).map_err(io_step("waiting for an order"))?;
+    let start = serde_json::from_slice::<StartAgent>(&line);
+    zeroize::Zeroize::zeroize(&mut line);
+    // Nobody needs it.
+    let Ok(start) = start else { return Ok(0) };
+    let mut log = Log::open(run_dir, &start.agent, spec.log).map_err(io_step("opening the agent's log"))?;
+    if walls.namespaces {
+        own_view(&start)?;
+    }
+    let kind = Kind { cell, start: &start };
     let (mut output, output_end) = io::pipe().map_err(io_step("making a pipe"))?;
     // SAFETY: as for any fork of a single-threaded process.
     let pid = clone_process(0)?;
@@ -250,20 +287,24 @@ fn end_with_parent() {
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
 }
 
-/// The agent's own mounts: its home and no other, its own `/tmp`, shared
-/// memory and process view, and everything that it may not write read-only.
-fn own_view(start: &StartAgent) -> Result<(), StepError> {
-    // What is mounted here is seen by nobody else: the keeper made every mount
-    // of the cell private.
-    let home = Path::new("/cell/home").join(&start.agent);
-    let tree = pick(&Path::new("/.homes").join(&start.agent))?;
-    attach(&tree, &home, true, false)?;
-    hide(Path::new("/.homes"))?;
+/// Mounts that are the same for every agent: its own `/tmp`, shared memory and
+/// process view. What is mounted here is seen by nobody else: the keeper made
+/// every mount of the cell private.
+fn every_view() -> Result<(), StepError> {
     for (place, bytes) in IN_MEMORY {
         mount_tmpfs(Path::new(place), "1777", bytes)?;
     }
     mount_proc(Path::new("/proc"))?;
-    hide_proc()?;
+    hide_proc()
+}
+
+/// The agent's own: its home and no other, and everything that it may not write
+/// read-only.
+fn own_view(start: &StartAgent) -> Result<(), StepError> {
+    let home = Path::new("/cell/home").join(&start.agent);
+    let tree = pick(&Path::new("/.homes").join(&start.agent))?;
+    attach(&tree, &home, true, false)?;
+    hide(Path::new("/.homes"))?;
     if start.view == View::Observe {
         read_only(Path::new("/cell/project"), true)?;
         read_only(Path::new("/cell/work"), true)?;
@@ -274,7 +315,7 @@ fn own_view(start: &StartAgent) -> Result<(), StepError> {
 
 /// User, limits, streams; then the walls of `bwrap`, or the last steps.
 fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeWriter) -> Result<(), StepError> {
-    let Kind { spec, walls, group, start, filter } = kind;
+    let Kind { cell: InCell { spec, walls, group, filter, .. }, start } = kind;
     let c = |text: &str| {
         CString::new(text).map_err(|_| StepError {
             step: "preparing the agent's arguments".to_owned(),
@@ -329,7 +370,7 @@ fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeW
 
 /// Has `bwrap` make this agent's walls, and the rest of the way walked in them.
 fn become_bwrap(kind: Kind<'_>, bwrap: &Path, env: &[CString], trouble: &mut io::PipeWriter) -> Result<(), StepError> {
-    let Kind { spec, walls, start, .. } = kind;
+    let Kind { cell: InCell { spec, walls, .. }, start } = kind;
     let work = start.view == View::Work;
     let mut binds = vec![
         (spec.home.join(".lazarus"), "/cell/.lazarus".into(), false),

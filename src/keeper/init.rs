@@ -1,6 +1,6 @@
 //! The keeper itself: the cell's first process.
 
-use super::agent::{self, Started};
+use super::agent::{self, InCell, Started, Waiting};
 use super::launch::EGRESS_AT;
 use super::watch::{self, End, Excess, HARVESTER, Watch};
 use super::{AgentState, Event, ExitRecord, LaunchSpec, LimitsMet, Order, Walls};
@@ -106,6 +106,8 @@ pub struct Keeper {
     filter: Filter,
     agents: Vec<Running>,
     clients: Vec<Client>,
+    /// The init of the first agent, made before the order for it.
+    waiting: Option<Waiting>,
     group: Group,
     /// Of the agents; and of what reads their work.
     watch: Watch,
@@ -119,17 +121,17 @@ pub struct Keeper {
 
 impl Keeper {
     /// Takes every other step into the cell, in order.
-    pub fn settle_in(prepared: Prepared, spec: LaunchSpec, group: Group, opened: Opened) -> Result<Self, StepError> {
+    ///
+    /// `group` waits for what the launcher says of the cell's control group.
+    pub fn settle_in(
+        prepared: Prepared,
+        spec: LaunchSpec,
+        group: impl FnOnce() -> Result<Group, StepError>,
+        opened: Opened,
+    ) -> Result<Self, StepError> {
         let Prepared { mut walls, mut applied, mut filter, system } = prepared;
-        if !group.cpu && !walls.pinned {
-            // It was expected, and could not be had.
-            walls.pinned = true;
-            filter = compile_filter(sockets_in(walls), true)?;
-        }
         not_dumpable()?;
         if let Some(system) = system {
-            // Only now: its root is the group that the cell was put into.
-            new_cgroup_namespace()?;
             let mut binds: Vec<(PathBuf, PathBuf, bool)> = vec![
                 (spec.home.join(".lazarus"), "/cell/.lazarus".into(), false),
                 (spec.home.join("project"), "/cell/project".into(), true),
@@ -149,6 +151,16 @@ impl Keeper {
             // To become a user may have made it dumpable again.
             not_dumpable()?;
             pivot(&root)?;
+        }
+        let group = group()?;
+        if walls.namespaces {
+            // Only now: its root is the group that the cell was put into.
+            new_cgroup_namespace()?;
+        }
+        if !group.cpu && !walls.pinned {
+            // It was expected, and could not be had.
+            walls.pinned = true;
+            filter = compile_filter(sockets_in(walls), true)?;
         }
         applied.push("non-dumpable first process".to_owned());
         if !walls.bwrap {
@@ -185,6 +197,7 @@ impl Keeper {
             filter,
             agents: vec![],
             clients: vec![],
+            waiting: None,
             group,
             watch,
             harvest_watch,
@@ -366,6 +379,7 @@ impl Keeper {
             if pid <= 0 {
                 return;
             }
+            self.waiting.take_if(|waiting| waiting.pid == pid);
             let Some(running) = self.agents.iter_mut().find(|a| a.pid == pid) else { continue };
             running.pid = 0;
             let mut said = String::new();
@@ -410,6 +424,7 @@ impl Keeper {
             let _ = stream.set_write_timeout(Some(Duration::from_secs(2)));
             let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
             let mut client = Client { stream, reader: BufReader::new(reader), gone: false };
+            let first = self.agents.is_empty() && self.waiting.is_none() && self.stopping.is_none();
             let hello = Event::Hello {
                 cell: self.spec.cell.clone(),
                 walled: self.walls.namespaces || self.walls.bwrap,
@@ -418,6 +433,11 @@ impl Keeper {
             };
             if tell(&mut client.stream, &hello) {
                 self.clients.push(client);
+            }
+            if first && self.walls.namespaces {
+                // While the daemon makes up its order. Where it fails, the order will
+                // say why.
+                self.waiting = agent::prepare(self.in_cell()).ok();
             }
         }
     }
@@ -471,6 +491,11 @@ impl Keeper {
             }
             Order::Stop { grace_ms } => self.stop(Duration::from_millis(grace_ms.min(60_000))),
             Order::Freeze => {
+                if let Some(waiting) = self.waiting.take() {
+                    // It would stand still too, and whoever wants it in vain.
+                    // SAFETY: a child of ours that was not reaped.
+                    unsafe { libc::kill(waiting.pid, libc::SIGKILL) };
+                }
                 self.signal_all(libc::SIGSTOP);
                 self.tell_all(&Event::Frozen { frozen: true });
             }
@@ -478,6 +503,16 @@ impl Keeper {
                 self.signal_all(libc::SIGCONT);
                 self.tell_all(&Event::Frozen { frozen: false });
             }
+        }
+    }
+
+    fn in_cell(&self) -> InCell<'_> {
+        InCell {
+            spec: &self.spec,
+            walls: self.walls,
+            group: &self.group,
+            run_dir: &self.opened.run_dir,
+            filter: &self.filter,
         }
     }
 
@@ -498,7 +533,8 @@ impl Keeper {
         let result = if self.stopping.is_some() {
             Err(StepError { step: "starting an agent".to_owned(), source: io::Error::other("the cell is ending") })
         } else {
-            agent::start(&self.spec, self.walls, &self.group, start, &self.opened.run_dir, &self.filter)
+            let waiting = self.waiting.take().map_or_else(|| agent::prepare(self.in_cell()), Ok);
+            waiting.and_then(|waiting| waiting.begin(self.walls, start))
         };
         let (event, pid, report) = match result {
             Ok(Started { pid, report, applied }) => {

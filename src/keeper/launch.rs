@@ -7,7 +7,7 @@
 use super::init::{Keeper, Opened, Prepared};
 use super::{Ahead, LaunchSpec, Ready, Walls};
 use crate::egress;
-use crate::sandbox::{Group, StepError, clone_process, write_id_maps};
+use crate::sandbox::{StepError, clone_process, write_id_maps};
 use rustix::cmsg_space;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -39,7 +39,6 @@ struct Go {
     /// The keeper's pid on the host, which it cannot see itself.
     pid: i32,
     spec: LaunchSpec,
-    group: Group,
 }
 
 /// The launcher's answer to a listening socket of the cell's.
@@ -122,19 +121,20 @@ fn try_launch() -> Result<(), StepError> {
     if walls.namespaces {
         write_id_maps(pid, spec.id_base, uid, gid)?;
     }
-    let group = groups.limit(group, &spec.cell, pid, spec.budget);
-    std::fs::write(spec.run_dir.join(GROUP), serde_json::to_vec(&group).unwrap_or_default())
-        .map_err(step("writing down which control group the cell has"))?;
-    let (egress, run_dir) = (spec.egress.clone(), spec.run_dir.clone());
-    let mut line = serde_json::to_vec(&Go { pid, spec, group }).unwrap_or_default();
+    let (egress, run_dir, cell, budget) = (spec.egress.clone(), spec.run_dir.clone(), spec.cell.clone(), spec.budget);
+    let mut line = serde_json::to_vec(&Go { pid, spec }).unwrap_or_default();
     line.push(b'\n');
     let sent = release.write_all(&line).map_err(step("releasing the keeper"));
     zeroize::Zeroize::zeroize(&mut line);
     sent?;
-    match egress {
-        Some(egress) => serve_egress(&release, pid, &run_dir, &egress),
-        None => Ok(()),
+    // While the keeper settles in.
+    let group = groups.limit(group, &cell, pid, budget);
+    let group = serde_json::to_vec(&group).unwrap_or_default();
+    std::fs::write(run_dir.join(GROUP), &group).map_err(step("writing down which control group the cell has"))?;
+    if let Some(egress) = egress {
+        serve_egress(&release, pid, &run_dir, &egress)?;
     }
+    release.write_all(&[&group[..], b"\n"].concat()).map_err(step("telling the keeper of its control group"))
 }
 
 /// A group's name before it is known for which cell it is; `group.json` says
@@ -170,7 +170,7 @@ fn serve_egress(
 
 /// Opens the proxy's socket in the cell's own network, as the keeper, and has
 /// the launcher serve it.
-fn open_egress(mut launcher: &UnixStream) -> Result<(), StepError> {
+fn open_egress(mut launcher: &UnixStream, heard: &mut impl BufRead) -> Result<(), StepError> {
     let what = "opening the way to the egress proxy";
     let listener = TcpListener::bind(EGRESS_AT).map_err(step(what))?;
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
@@ -180,7 +180,7 @@ fn open_egress(mut launcher: &UnixStream) -> Result<(), StepError> {
     sendmsg(launcher, &[IoSlice::new(b"L")], &mut control, SendFlags::NOSIGNAL)
         .map_err(|e| StepError { step: what.to_owned(), source: e.into() })?;
     launcher.flush().map_err(step(what))?;
-    match read_line::<Proxy>(&mut BufReader::new(launcher))? {
+    match read_line::<Proxy>(heard)? {
         Some(Proxy::Serves) => Ok(()),
         Some(Proxy::Failed(why)) => Err(StepError { step: what.to_owned(), source: io::Error::other(why) }),
         None => Err(StepError { step: what.to_owned(), source: io::ErrorKind::UnexpectedEof.into() }),
@@ -204,11 +204,19 @@ fn keep(walls: Walls, go: UnixStream) -> i32 {
     let settle = || -> Result<Option<Keeper>, StepError> {
         let prepared = Prepared::new(walls)?;
         // Without a whole line the launcher died, or nobody needs us.
-        let Some(Go { pid, spec, group }) = read_line(&mut BufReader::new(&go))? else { return Ok(None) };
+        let mut heard = BufReader::new(&go);
+        let Some(Go { pid, spec }) = read_line(&mut heard)? else { return Ok(None) };
         let opened = open(&spec, pid)?;
         if spec.egress.is_some() {
-            open_egress(&go)?;
+            open_egress(&go, &mut heard)?;
         }
+        let group = || {
+            let gone = || StepError {
+                step: "hearing of the control group".to_owned(),
+                source: io::ErrorKind::UnexpectedEof.into(),
+            };
+            read_line(&mut heard)?.ok_or_else(gone)
+        };
         Keeper::settle_in(prepared, spec, group, opened).map(Some)
     };
     match settle() {
