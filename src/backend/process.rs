@@ -342,8 +342,8 @@ impl ProcessBackend {
         }
         let (facts, cell, run_dir) = (self.facts.clone(), cell.clone(), run_dir.to_owned());
         let (keepers, children) = (Arc::clone(&self.keepers), Arc::clone(&self.children));
-        let mut killed_for_memory = group_of(&run_dir).killed_for_memory();
         tokio::spawn(async move {
+            let mut killed_for_memory = group_of(&run_dir).killed_for_memory();
             loop {
                 tokio::select! {
                     order = to_send.recv() => {

@@ -14,12 +14,9 @@ use seccompiler::{
 use std::collections::BTreeMap;
 use std::io;
 
-/// A compiled filter: two programs, because one can answer with one error only.
+/// A compiled filter.
 #[derive(Clone)]
-pub struct Filter {
-    allow: BpfProgram,
-    unknown: BpfProgram,
-}
+pub struct Filter(BpfProgram);
 
 /// Namespaces that an agent may not make with `clone`.
 const CLONE_NEW: u64 = (libc::CLONE_NEWNS
@@ -110,7 +107,6 @@ pub fn compile(sockets: Sockets, pinned: bool) -> Result<Filter, StepError> {
             rules.remove(&libc::SYS_socket);
         }
     }
-    let allow = allow_list(rules, arch).map_err(wrong)?;
     // clone3 has its flags behind a pointer that no filter can read: with
     // ENOSYS programs fall back to clone. The limit of core files stays as it
     // is; programs that want none make do with this answer.
@@ -118,19 +114,12 @@ pub fn compile(sockets: Sockets, pinned: bool) -> Result<Filter, StepError> {
     let no_core = || {
         SeccompRule::new(vec![Condition::new(1, Len::Dword, Op::Eq, core)?, Condition::new(2, Len::Qword, Op::Ne, 0)?])
     };
-    let unknown = SeccompFilter::new(
-        BTreeMap::from([
-            (libc::SYS_clone3, vec![]),
-            (libc::SYS_prlimit64, vec![no_core().map_err(wrong)?]),
-            (libc::SYS_setrlimit, vec![rule(0, Len::Dword, Op::Eq, core).map_err(wrong)?]),
-        ]),
-        SeccompAction::Allow,
-        SeccompAction::Errno(libc::ENOSYS as u32),
-        arch,
-    )
-    .and_then(TryInto::try_into)
-    .map_err(wrong)?;
-    Ok(Filter { allow, unknown })
+    let unknown = BTreeMap::from([
+        (libc::SYS_clone3, vec![]),
+        (libc::SYS_prlimit64, vec![no_core().map_err(wrong)?]),
+        (libc::SYS_setrlimit, vec![rule(0, Len::Dword, Op::Eq, core).map_err(wrong)?]),
+    ]);
+    allow_list(rules, unknown, arch).map(Filter).map_err(wrong)
 }
 
 /// What seccompiler puts before its comparisons: the architecture is checked
@@ -141,11 +130,16 @@ const PRELUDE: usize = 4;
 /// own comparisons for calls that depend on their arguments. When a filter is
 /// loaded the kernel translates all of it and runs it for every number there
 /// is: a plain list of 300 took 0.8 ms of a cell's start.
+///
+/// What `unknown` describes is answered with ENOSYS, all of a call where it has
+/// no conditions.
 fn allow_list(
     rules: BTreeMap<i64, Vec<SeccompRule>>,
+    mut unknown: BTreeMap<i64, Vec<SeccompRule>>,
     arch: TargetArch,
 ) -> Result<BpfProgram, seccompiler::BackendError> {
     let deny = SeccompAction::Errno(libc::EPERM as u32);
+    let no_such_call = SeccompAction::Errno(libc::ENOSYS as u32);
     let answer = |action: SeccompAction| {
         vec![sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: u32::from(action) }]
     };
@@ -162,11 +156,15 @@ fn allow_list(
         if number != next {
             start(next, answer(deny.clone()));
         }
+        let (conditions, yes, no) = match unknown.remove(&number) {
+            Some(conditions) => (conditions, no_such_call.clone(), SeccompAction::Allow),
+            None => (conditions, SeccompAction::Allow, deny.clone()),
+        };
         if conditions.is_empty() {
-            start(number, answer(SeccompAction::Allow));
+            start(number, answer(yes));
         } else {
             let one = BTreeMap::from([(number, conditions)]);
-            let program: BpfProgram = SeccompFilter::new(one, deny.clone(), SeccompAction::Allow, arch)?.try_into()?;
+            let program: BpfProgram = SeccompFilter::new(one, no, yes, arch)?.try_into()?;
             prelude = program[..PRELUDE].to_vec();
             start(number, program[PRELUDE..].to_vec());
         }
@@ -200,13 +198,10 @@ fn search(ranges: &[(i64, BpfProgram)]) -> BpfProgram {
 
 /// Applies the filter to this process and all that it starts, for good.
 pub fn apply(filter: &Filter) -> Result<(), StepError> {
-    for program in [&filter.allow, &filter.unknown] {
-        seccompiler::apply_filter(program).map_err(|e| StepError {
-            step: "applying the system call filter".to_owned(),
-            source: io::Error::other(e.to_string()),
-        })?;
-    }
-    Ok(())
+    seccompiler::apply_filter(&filter.0).map_err(|e| StepError {
+        step: "applying the system call filter".to_owned(),
+        source: io::Error::other(e.to_string()),
+    })
 }
 
 fn allowed() -> Vec<i64> {
@@ -532,13 +527,26 @@ mod tests {
         let deny = SeccompAction::Errno(libc::EPERM as u32);
         let plain: BpfProgram =
             SeccompFilter::new(rules.clone(), deny, SeccompAction::Allow, arch).unwrap().try_into().unwrap();
-        let searched = allow_list(rules, arch).unwrap();
+        let searched = allow_list(rules, BTreeMap::new(), arch).unwrap();
         // The last is a number of the x32 ABI, which no filter may let through.
         for number in (0..1000).chain([u32::MAX, 0x4000_0000 + libc::SYS_write as u32]) {
             for first in [0, 1, 2, 3, CLONE_NEW, u64::MAX] {
                 let arguments = [first, 0, 0, 0, 0, 0];
                 assert_eq!(run(&plain, number, arguments), run(&searched, number, arguments), "{number}, {first:#x}");
             }
+        }
+        let (Filter(real), core) = (compile(Sockets::All, false).unwrap(), u64::from(libc::RLIMIT_CORE));
+        let no_such_call = u32::from(SeccompAction::Errno(libc::ENOSYS as u32));
+        let allow = u32::from(SeccompAction::Allow);
+        for (number, arguments, answer) in [
+            (libc::SYS_clone3, [0; 6], no_such_call),
+            (libc::SYS_prlimit64, [0, core, 7, 0, 0, 0], no_such_call),
+            (libc::SYS_prlimit64, [0, core, 0, 7, 0, 0], allow),
+            (libc::SYS_prlimit64, [0, core + 1, 7, 0, 0, 0], allow),
+            (libc::SYS_setrlimit, [core, 7, 0, 0, 0, 0], no_such_call),
+            (libc::SYS_setrlimit, [core + 1, 7, 0, 0, 0, 0], allow),
+        ] {
+            assert_eq!(run(&real, number as u32, arguments), answer, "{number} {arguments:?}");
         }
         assert_ne!(run(&searched, libc::SYS_write as u32, [0; 6]), run(&searched, libc::SYS_mount as u32, [0; 6]));
     }
