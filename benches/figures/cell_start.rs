@@ -158,6 +158,7 @@ impl Bench {
             egress: Egress::default(),
             budget: Budget { memory: 2 << 30, processes: 512, cpu: 2000 },
             room: Room { bytes: 4 << 30, files: 200_000 },
+            in_memory: false,
             harvest_room: Room { bytes: 4 << 30, files: 200_000 },
             log: 16 << 20,
         }

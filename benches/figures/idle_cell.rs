@@ -55,6 +55,7 @@ fn launch(place: &Path, cell: &CellId, slot: u32, namespaces: bool) -> anyhow::R
         room: Room { bytes: 4 << 30, files: 200_000 },
         harvest_room: Room { bytes: 4 << 30, files: 200_000 },
         quota: false,
+        in_memory: false,
         log: 16 << 20,
         egress: None,
     };

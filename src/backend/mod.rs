@@ -76,6 +76,8 @@ pub struct Plan {
     pub budget: Budget,
     /// What its files may use together.
     pub room: Room,
+    /// Whether project and homes are to be in memory.
+    pub in_memory: bool,
     /// What reading the work may use beside that.
     pub harvest_room: Room,
     /// Most bytes of each agent's log.

@@ -221,6 +221,12 @@ impl ProcessBackend {
                 missing.join("; ")
             )));
         }
+        if plan.in_memory && !namespaces {
+            return Err(BackendError::Start(format!(
+                "`policy.disk_in_memory` needs a mount namespace of our own making, which this host does not give: {}",
+                missing.join("; ")
+            )));
+        }
         let id_base = self.id_base(plan.slot).await;
         let groups = report.groups.clone();
         let run_dir = self.run_dir(&plan.cell);
@@ -259,6 +265,7 @@ impl ProcessBackend {
             room: plan.room,
             harvest_room: plan.harvest_room,
             quota: false,
+            in_memory: plan.in_memory,
             log: plan.log,
             egress,
         };

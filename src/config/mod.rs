@@ -260,6 +260,9 @@ pub struct Policy {
     pub pull_request_commands: bool,
     /// Executors of one cell.
     pub agents_max: u32,
+    /// Whether a cell's project and homes are in memory, in a file system of the
+    /// size of its disk limit.
+    pub disk_in_memory: bool,
 }
 
 /// The way out of cells to named hosts.
@@ -683,6 +686,7 @@ fn policy(mut section: Section<'_>, report: &Report) -> Policy {
         max_commands_per_comment: section.number("max_commands_per_comment", 10, 1, 100),
         commands_per_minute: section.number("commands_per_minute", 30, 1, 10_000),
         pull_request_commands: section.get("pull_request_commands", false),
+        disk_in_memory: section.get("disk_in_memory", false),
         agents_max: section.number("agents_max", 8, 1, 64),
     };
     section.finish();

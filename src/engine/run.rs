@@ -510,6 +510,7 @@ fn plan(engine: &Engine, cell: &Cell, slot: i64, home: &Home) -> Plan {
         open_files: limits.open_files,
         budget: Budget { memory: limits.memory, processes: limits.processes, cpu: limits.cpu },
         room: Room { bytes: limits.disk, files: limits.files },
+        in_memory: engine.context.config.policy.disk_in_memory,
         // A snapshot holds every file once more, and the pack comes beside it.
         harvest_room: Room {
             bytes: limits.disk.saturating_add(engine.context.config.harvest.pack_max.saturating_mul(2)),

@@ -1,8 +1,10 @@
 //! Starting one agent inside the cell: its own init, and its program.
 
+use super::in_memory;
 use super::launch::EGRESS_AT;
 use super::log::Log;
 use super::protocol::Enter;
+use super::watch::HARVESTER;
 use super::{LaunchSpec, StartAgent, View, Walls};
 use crate::sandbox::{
     Filter, Group, IN_MEMORY, LandlockPaths, Limits, Sockets, StepError, apply_filter, attach, become_user,
@@ -156,7 +158,7 @@ fn agent_init(
     let Ok(start) = start else { return Ok(0) };
     let mut log = Log::open(run_dir, &start.agent, spec.log).map_err(io_step("opening the agent's log"))?;
     if walls.namespaces {
-        own_view(&start)?;
+        own_view(spec, &start)?;
     }
     let kind = Kind { cell, start: &start };
     let (mut output, output_end) = io::pipe().map_err(io_step("making a pipe"))?;
@@ -300,11 +302,18 @@ fn every_view() -> Result<(), StepError> {
 
 /// The agent's own: its home and no other, and everything that it may not write
 /// read-only.
-fn own_view(start: &StartAgent) -> Result<(), StepError> {
+fn own_view(spec: &LaunchSpec, start: &StartAgent) -> Result<(), StepError> {
     let home = Path::new("/cell/home").join(&start.agent);
-    let tree = pick(&Path::new("/.homes").join(&start.agent))?;
-    attach(&tree, &home, true, false)?;
+    let place = if spec.in_memory && start.agent != HARVESTER {
+        in_memory::make_home(&start.agent, AGENT_ID)?
+    } else {
+        Path::new("/.homes").join(&start.agent)
+    };
+    attach(&pick(&place)?, &home, true, false)?;
     hide(Path::new("/.homes"))?;
+    if spec.in_memory {
+        hide(Path::new(in_memory::ROOM))?;
+    }
     if start.view == View::Observe {
         read_only(Path::new("/cell/project"), true)?;
         read_only(Path::new("/cell/work"), true)?;

@@ -1,6 +1,7 @@
 //! The keeper itself: the cell's first process.
 
 use super::agent::{self, InCell, Started, Waiting};
+use super::in_memory;
 use super::launch::EGRESS_AT;
 use super::watch::{self, End, Excess, HARVESTER, Watch};
 use super::{AgentState, Event, ExitRecord, LaunchSpec, LimitsMet, Order, Walls};
@@ -13,7 +14,7 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How often a list of processes is made anew to end those that were forked
@@ -134,13 +135,15 @@ impl Keeper {
         if let Some(system) = system {
             let mut binds: Vec<(PathBuf, PathBuf, bool)> = vec![
                 (spec.home.join(".lazarus"), "/cell/.lazarus".into(), false),
-                (spec.home.join("project"), "/cell/project".into(), true),
-                (spec.home.join("work"), "/cell/work".into(), true),
                 (spec.home.join("shared"), "/cell/shared".into(), true),
                 // Agents see their own home alone; see `agent`.
                 (spec.home.join("home"), "/.homes".into(), true),
                 (spec.program.clone(), "/run/lazarus/lazarus".into(), false),
             ];
+            for name in ["project", "work"] {
+                let place = if spec.in_memory { in_memory::ON_DISK } else { "/cell" };
+                binds.push((spec.home.join(name), Path::new(place).join(name), !spec.in_memory));
+            }
             if let Some(objects) = &spec.objects {
                 binds.push((objects.clone(), OBJECTS_IN_CELL.into(), false));
             }
@@ -151,6 +154,10 @@ impl Keeper {
             // To become a user may have made it dumpable again.
             not_dumpable()?;
             pivot(&root)?;
+            if spec.in_memory {
+                in_memory::fill(spec.room)?;
+                applied.push("project and homes in memory: they are gone with the cell's first process".to_owned());
+            }
         }
         let group = group()?;
         if walls.namespaces {
@@ -182,6 +189,8 @@ impl Keeper {
         };
         let own_count = walls.namespaces || spec.id_base.is_some();
         let harvest_home = roots[3].join(HARVESTER);
+        // The rest is in a file system of just that size.
+        let roots = if spec.in_memory { vec![PathBuf::from("/cell/shared")] } else { roots };
         let watch = Watch::new(&spec, roots, spec.room, &group, own_count);
         let harvest_watch = Watch::new(&spec, vec![harvest_home], spec.harvest_room, &group, own_count);
         let signals = signal_descriptor()?;
@@ -285,6 +294,12 @@ impl Keeper {
         let namespaces = self.walls.namespaces;
         let processes = || if namespaces { agent::others() } else { agent::descendants() };
         let harvests = self.harvests();
+        if self.spec.in_memory
+            && !harvests
+            && let Some(limit) = in_memory::full()
+        {
+            self.note_met(limit, "the file system in memory is full; more was refused".to_owned());
+        }
         let found = if harvests { &mut self.harvest_watch } else { &mut self.watch }.look(processes);
         self.looked = Instant::now();
         let Some(Excess { limit, words, end }) = found else { return };
@@ -597,7 +612,9 @@ fn limits_words(spec: &LaunchSpec, group: &Group, walls: Walls) -> String {
         by(group.cpu, if walls.pinned { "as many processors to run on" } else { "not enforced" }),
         spec.room.bytes >> 20,
         spec.room.files,
-        if spec.quota {
+        if spec.in_memory {
+            "a file system in memory of that size"
+        } else if spec.quota {
             "a quota of the file system"
         } else {
             "counted by the keeper, which ends the cell's processes"

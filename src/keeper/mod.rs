@@ -22,6 +22,7 @@
 #![allow(unsafe_code, reason = "fork, exec and signals of processes that this program owns")]
 
 mod agent;
+mod in_memory;
 mod init;
 mod launch;
 mod log;

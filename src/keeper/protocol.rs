@@ -63,6 +63,8 @@ pub struct LaunchSpec {
     pub harvest_room: Room,
     /// Whether the file system sees to that.
     pub quota: bool,
+    /// Whether project and homes are in memory, in a file system of that size.
+    pub in_memory: bool,
     /// Most bytes of each agent's log that are kept.
     pub log: u64,
     /// The way out to named hosts, where it has one.

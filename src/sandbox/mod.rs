@@ -19,8 +19,8 @@ pub use bwrap::{arguments as bwrap_arguments, in_memory};
 pub use cgroup::{Budget, Group, Groups, settle as settle_groups};
 pub use filter::{Filter, Sockets, apply as apply_filter, compile as compile_filter};
 pub use mounts::{
-    IN_MEMORY, System, Tree, attach, build_root, hide, hide_proc, mount_proc, mount_tmpfs, pick, pick_system, pivot,
-    private, read_only,
+    IN_MEMORY, System, Tree, attach, build_root, hide, hide_proc, mount_proc, mount_tmpfs, mount_tmpfs_for, pick,
+    pick_system, pivot, private, read_only,
 };
 pub use probe::{FIRST_ID, HostReport, Missing, probe};
 pub use steps::{

@@ -104,7 +104,12 @@ pub fn read_only(path: &Path, recursive: bool) -> Result<(), StepError> {
 
 /// A small file system of the cell's own.
 pub fn mount_tmpfs(target: &Path, mode: &str, bytes: u64) -> Result<(), StepError> {
-    let options = format!("mode={mode},size={bytes},nr_inodes={}", (bytes / 4096).clamp(256, 200_000));
+    mount_tmpfs_for(target, mode, bytes, (bytes / 4096).clamp(256, 200_000))
+}
+
+/// The same for that many files and directories.
+pub fn mount_tmpfs_for(target: &Path, mode: &str, bytes: u64, files: u64) -> Result<(), StepError> {
+    let options = format!("mode={mode},size={bytes},nr_inodes={files}");
     let options = std::ffi::CString::new(options).unwrap_or_default();
     mount("tmpfs", target, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))
         .map_err(StepError::of(format!("making {}", target.display())))
@@ -208,7 +213,11 @@ pub(super) fn account_files(uid: u32, gid: u32) -> [(&'static str, String); 5] {
     ]
 }
 
+/// Files up to that size, in bytes, are copied: a mount costs more.
+const COPIED_MAX: u64 = 64 << 10;
+
 enum Piece {
+    File(Vec<u8>, PathBuf),
     Tree(Tree, PathBuf, bool),
     Link(PathBuf, PathBuf),
 }
@@ -240,9 +249,12 @@ pub fn pick_system() -> Result<System, StepError> {
     for name in ETC {
         let path = Path::new("/etc").join(name);
         // A link is followed: what counts is that programs find the file.
-        if path.exists() {
-            pieces.push(Piece::Tree(pick(&path.canonicalize().unwrap_or(path.clone()))?, path, false));
-        }
+        let Ok(source) = path.canonicalize() else { continue };
+        let small = std::fs::metadata(&source).is_ok_and(|meta| meta.is_file() && meta.len() <= COPIED_MAX);
+        pieces.push(match std::fs::read(&source) {
+            Ok(content) if small => Piece::File(content, path),
+            _ => Piece::Tree(pick(&source)?, path, false),
+        });
     }
     let devices: Vec<(Tree, PathBuf)> = DEVICES
         .iter()
@@ -293,6 +305,14 @@ pub fn build_root(
         match piece {
             Piece::Tree(tree, place, writable) => attach(tree, &inside(place), *writable, false)?,
             Piece::Link(place, target) => link(target, place)?,
+            Piece::File(content, place) => {
+                let inside = inside(place);
+                let written = inside.parent().map_or(Ok(()), std::fs::create_dir_all);
+                written.and_then(|()| std::fs::write(&inside, content)).map_err(|source| StepError {
+                    step: format!("copying {} into the cell", place.display()),
+                    source,
+                })?;
+            }
         }
     }
     for (tree, place) in &devices {

@@ -104,6 +104,34 @@ async fn threat_19_what_an_agent_leaves_for_whoever_reads_its_work_meets_limits_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_policy_asks_for_it_the_disk_is_memory_of_just_that_size_and_the_work_still_leaves() {
+    let work = "echo done > result.txt; git add result.txt; git commit -qm result; \
+                git status --short | wc -l; head -c 300M /dev/zero > ../home/full/big; echo the write ended with $?; \
+                stat -f -c %T . ../home/full; sleep 2";
+    let config = agent("full", "disk=64MiB, memory=1GiB", work);
+    let options = WorldOptions { config, policy: "disk_in_memory = true".to_owned(), ..WorldOptions::default() };
+    let world = World::with("limits-memory", options).await;
+    let issue = world.reader().open_issue("full", "Fill it.").await;
+    world.director().comment(issue, "/summon full").await;
+    let first = world.wait_for_any(issue, &[Kind::SpawnLog, Kind::CloseLog], |_| true).await;
+    if first.body.contains("disk_in_memory") {
+        println!("not run: this host gives no mount namespace\n{}", first.body);
+        return world.finish().await;
+    }
+    let cell = first.cell();
+    world.wait_for_state(issue, &cell, &["idle", "downed"]).await;
+    let said = world.cli(&["logs", &cell]).all();
+    world.director().comment(issue, "/close").await;
+    let log = world.wait_for_comment(issue, Kind::CloseLog, |_| true).await;
+    assert!(said.contains("the write ended with 1") && said.contains("tmpfs\ntmpfs\n0\n"), "{said}");
+    assert_met(&log, "disk");
+    assert!(log.body.contains("1 commit,") && log.body.contains("Pull request"), "{}", log.body);
+    let on_disk = world.data().join("graveyard").join(&cell);
+    assert!(!on_disk.join("home/full/big").exists() && !on_disk.join("project/result.txt").exists());
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proposal_gets_the_limits_it_asks_for_and_no_more_than_policy_allows() {
     let config = format!(
         "[limits_max]\nmemory = \"8GiB\"\nprocesses = 600\n{}",
