@@ -213,11 +213,7 @@ pub(super) fn account_files(uid: u32, gid: u32) -> [(&'static str, String); 5] {
     ]
 }
 
-/// Files up to that size, in bytes, are copied: a mount costs more.
-const COPIED_MAX: u64 = 64 << 10;
-
 enum Piece {
-    File(Vec<u8>, PathBuf),
     Tree(Tree, PathBuf, bool),
     Link(PathBuf, PathBuf),
 }
@@ -249,12 +245,9 @@ pub fn pick_system() -> Result<System, StepError> {
     for name in ETC {
         let path = Path::new("/etc").join(name);
         // A link is followed: what counts is that programs find the file.
-        let Ok(source) = path.canonicalize() else { continue };
-        let small = std::fs::metadata(&source).is_ok_and(|meta| meta.is_file() && meta.len() <= COPIED_MAX);
-        pieces.push(match std::fs::read(&source) {
-            Ok(content) if small => Piece::File(content, path),
-            _ => Piece::Tree(pick(&source)?, path, false),
-        });
+        if path.exists() {
+            pieces.push(Piece::Tree(pick(&path.canonicalize().unwrap_or(path.clone()))?, path, false));
+        }
     }
     let devices: Vec<(Tree, PathBuf)> = DEVICES
         .iter()
@@ -305,14 +298,6 @@ pub fn build_root(
         match piece {
             Piece::Tree(tree, place, writable) => attach(tree, &inside(place), *writable, false)?,
             Piece::Link(place, target) => link(target, place)?,
-            Piece::File(content, place) => {
-                let inside = inside(place);
-                let written = inside.parent().map_or(Ok(()), std::fs::create_dir_all);
-                written.and_then(|()| std::fs::write(&inside, content)).map_err(|source| StepError {
-                    step: format!("copying {} into the cell", place.display()),
-                    source,
-                })?;
-            }
         }
     }
     for (tree, place) in &devices {
