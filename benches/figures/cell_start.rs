@@ -139,9 +139,9 @@ impl Bench {
         home.make_agent(AGENT, uid)?;
         home.hand_over("none", uid)?;
         let took = self.timed(&id, &home).await;
-        let ended = self.backend.stop(self.plan(&id, &home), None).await;
-        self.roots.scrub(&id)?;
-        ended?;
+        // It stays on the disk as closed cells do: for seconds after files are deleted
+        // ext4 makes new ones slowly, and no daemon scrubs one cell for each that it starts.
+        self.backend.stop(self.plan(&id, &home), None).await?;
         took
     }
 
@@ -295,7 +295,7 @@ pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
         value: part(|t| t.recorded),
         unit: "ms",
         anchor: Some(anchor),
-        limit: Limit::RatioAtMost(1.5),
+        limit: Limit::RatioAtMost(1.2),
     });
     report.note(format!(
         "cell_start, in parts: command on record {:.2} ms, keeper ready {:.2} ms, exec {:.2} ms, start on record {:.2} ms",

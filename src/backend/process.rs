@@ -428,6 +428,20 @@ impl ProcessBackend {
         let Some(keeper) = self.keeper(&plan.cell) else { return unknown("the cell's keeper is gone".to_owned()) };
         let walled = keeper.running.isolation.is_none_or(|l| l == Isolation::Level2);
         let home = &plan.home;
+        // Only now: most cells are not looked into before their end, and a start
+        // should not wait for what that takes.
+        let (path, uid) = (home.clone(), self.agents_uid(plan.slot).await);
+        let made = tokio::task::spawn_blocking(move || {
+            Home { path: path.clone() }.make_agent(HARVESTER, uid)?;
+            // Where there are quotas: reading the work is not the agents' doing.
+            let _ = quota::exempt(&path.join("home").join(HARVESTER));
+            Ok::<(), crate::workspace::HomeError>(())
+        });
+        match made.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return unknown(error.to_string()),
+            Err(error) => return unknown(error.to_string()),
+        }
         let place = |inside: &str| if walled { PathBuf::from("/cell").join(inside) } else { home.join(inside) };
         let own = place("home").join(HARVESTER);
         let log = self.run_dir(&plan.cell).join("keeper").join(format!("{HARVESTER}.log"));
@@ -557,15 +571,10 @@ fn prepare_and_launch(
     if spec.run_dir.join(GROUP).exists() {
         clear_up(&spec.run_dir)?;
     }
-    Home { path: spec.home.clone() }
-        .make_agent(HARVESTER, spec.id_base.map(|b| b + 1))
-        .map_err(|e| BackendError::Start(e.to_string()))?;
     if let Some(base) = spec.id_base {
         let directories = written_in(&spec.home);
         let directories: Vec<&Path> = directories.iter().map(PathBuf::as_path).collect();
-        spec.quota = quota::limit(&directories, base, spec.room.bytes, spec.room.files)
-            .and_then(|()| quota::exempt(&spec.home.join("home").join(HARVESTER)))
-            .is_ok();
+        spec.quota = quota::limit(&directories, base, spec.room.bytes, spec.room.files).is_ok();
     }
     let spec = &spec;
     let run_dir = &spec.run_dir;
@@ -597,7 +606,7 @@ fn prepare_and_launch(
     let launcher = Launcher::spawn(program, run_root, ahead)
         .map_err(BackendError::io(format!("running {}", program.display())))?;
     launcher.launch(spec).unwrap_or_else(|| {
-        Err(BackendError::Start(format!("the launcher said nothing; see launcher.log in {}", run_dir.display())))
+        Err(BackendError::Start(format!("the launcher said nothing; see keeper/keeper.log in {}", run_dir.display())))
     })
 }
 

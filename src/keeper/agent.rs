@@ -591,7 +591,7 @@ pub fn descendants() -> Vec<libc::pid_t> {
 }
 
 /// Lets go of the streams and the session that the keeper was started with.
-pub fn detach_streams(run_dir: &File) {
+pub fn detach_streams() {
     // SAFETY: integers alone; as the first process of a namespace this fails
     // harmlessly where we lead a session already.
     unsafe { libc::setsid() };
@@ -600,11 +600,5 @@ pub fn detach_streams(run_dir: &File) {
             // SAFETY: both descriptors are open.
             unsafe { libc::dup2(null.as_raw_fd(), fd) };
         }
-    }
-    use rustix::fs::{Mode, OFlags, openat};
-    let flags = OFlags::CREATE | OFlags::APPEND | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    if let Ok(log) = openat(run_dir, "keeper.log", flags, Mode::from_raw_mode(0o600)) {
-        // SAFETY: both descriptors are open.
-        unsafe { libc::dup2(log.as_raw_fd(), 2) };
     }
 }

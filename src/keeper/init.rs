@@ -227,7 +227,7 @@ impl Keeper {
     pub fn run(mut self) -> i32 {
         // Nothing connects us with whoever started us any more: not its
         // standard streams, not its session.
-        agent::detach_streams(&self.opened.run_dir);
+        agent::detach_streams();
         loop {
             let mut polled = vec![poll_on(self.signals.as_raw_fd()), poll_on(self.opened.control.as_raw_fd())];
             polled.extend(self.clients.iter().map(|c| poll_on(c.stream.as_raw_fd())));

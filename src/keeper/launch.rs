@@ -239,7 +239,7 @@ fn open(spec: &LaunchSpec, pid: i32) -> Result<Opened, StepError> {
     let made = |options: &mut std::fs::OpenOptions, name: &str| options.create(true).mode(0o600).open(name);
     // Relative names keep within the 108 bytes that a socket's path may have.
     std::env::set_current_dir(run_dir).map_err(io_step("entering"))?;
-    let log = made(File::options().append(true), "launcher.log").map_err(io_step("opening launcher.log"))?;
+    let log = made(File::options().append(true), "keeper/keeper.log").map_err(io_step("opening keeper.log"))?;
     // SAFETY: both descriptors are open.
     unsafe { libc::dup2(log.as_raw_fd(), 2) };
     // What the daemon runs under (a service with `UMask=0077`, say) must not

@@ -123,7 +123,10 @@ async fn where_policy_asks_for_it_the_disk_is_memory_of_just_that_size_and_the_w
     let said = world.cli(&["logs", &cell]).all();
     world.director().comment(issue, "/close").await;
     let log = world.wait_for_comment(issue, Kind::CloseLog, |_| true).await;
-    assert!(said.contains("the write ended with 1") && said.contains("\n0\n") && said.contains("tmpfs\ntmpfs"), "{said}");
+    assert!(
+        said.contains("the write ended with 1") && said.contains("\n0\n") && said.contains("tmpfs\ntmpfs"),
+        "{said}"
+    );
     assert_met(&log, "disk");
     assert!(log.body.contains("1 commit,") && log.body.contains("Pull request"), "{}", log.body);
     let on_disk = world.data().join("graveyard").join(&cell);
