@@ -337,7 +337,12 @@ fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeW
     let own = start.env.iter().filter(|(name, _)| !way_out.iter().any(|(n, _)| n == name));
     let env: Vec<CString> =
         own.chain(&way_out).map(|(name, value)| c(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
-    set_limits(Limits { data: (!group.memory).then_some(spec.budget.memory), ..spec.limits })?;
+    set_limits(Limits {
+        data: (!group.memory).then_some(spec.budget.memory),
+        // Where the group counts them, it also says that it refused some.
+        processes: spec.limits.processes.filter(|_| !group.processes),
+        ..spec.limits
+    })?;
     if walls.pinned {
         let pick = spec.cell.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
         keep_to_processors(spec.budget.cpu.div_ceil(1000), pick)?;

@@ -365,8 +365,15 @@ fn scope(cell: &str) -> String {
     format!("lazarus-{cell}.scope")
 }
 
-/// `StartTransientUnit` of systemd's manager: a scope with that process in it.
+/// `StartTransientUnit` of systemd's manager: a scope with that process in it. One
+/// process that is ended for want of memory does not end the others: where
+/// systemd is too old to be told so, it does not do that either.
 fn ask_systemd(user: bool, cell: &str, pid: i32, budget: Budget) -> Result<(), StepError> {
+    let go_on = ["OOMPolicy", "s", "continue"];
+    start_scope(user, cell, pid, budget, &[&go_on]).or_else(|_| start_scope(user, cell, pid, budget, &[]))
+}
+
+fn start_scope(user: bool, cell: &str, pid: i32, budget: Budget, more: &[&[&str]]) -> Result<(), StepError> {
     let wrong =
         |why: String| StepError { step: "asking systemd for a scope".to_owned(), source: io::Error::other(why) };
     let program = busctl().ok_or_else(|| wrong("`busctl` is not there any more".to_owned()))?;
@@ -376,7 +383,7 @@ fn ask_systemd(user: bool, cell: &str, pid: i32, budget: Budget) -> Result<(), S
     }
     let manager = ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"];
     command.args([if user { "--user" } else { "--system" }, "--quiet", "call"]).args(manager);
-    command.args(["StartTransientUnit", "ssa(sv)a(sa(sv))", &scope(cell), "fail", "7"]);
+    command.args(["StartTransientUnit", "ssa(sv)a(sa(sv))", &scope(cell), "fail"]).arg((7 + more.len()).to_string());
     command.args(["PIDs", "au", "1", &pid.to_string()]);
     for (name, value) in [
         ("MemoryMax", budget.memory),
@@ -387,6 +394,7 @@ fn ask_systemd(user: bool, cell: &str, pid: i32, budget: Budget) -> Result<(), S
         command.args([name, "t", &value.to_string()]);
     }
     command.args(["Description", "s", &format!("Lazarus cell {cell}")]);
+    command.args(more.iter().copied().flatten());
     command.args(["CollectMode", "s", "inactive-or-failed"]).arg("0");
     let output = command.stdin(Stdio::null()).stdout(Stdio::null()).output().map_err(|e| wrong(e.to_string()))?;
     if output.status.success() {

@@ -91,22 +91,30 @@ impl Tx<'_> {
         let deadline = next_deadline(cell);
         let kind =
             deadline.map(|(_, kind)| serde_json::to_string(&kind)).transpose().map_err(StoreError::json("deadline"))?;
-        self.conn
-            .prepare_cached(
-                "INSERT INTO cells (id, mission, state, live, deadline, deadline_kind, data, updated_at) \
-                 VALUES (?1,?2,?3,?4,?5,?6,?7,?8) ON CONFLICT (id) DO UPDATE SET \
-                 state = ?3, live = ?4, deadline = ?5, deadline_kind = ?6, data = ?7, updated_at = ?8",
-            )?
-            .execute(params![
-                cell.id.as_str(),
-                cell.mission,
-                cell.state.word(),
-                cell.state.is_live(),
-                deadline.map(|(at, _)| at.0),
-                kind,
-                data,
-                now
-            ])?;
+        let values = params![
+            cell.id.as_str(),
+            cell.mission,
+            cell.state.word(),
+            cell.state.is_live(),
+            deadline.map(|(at, _)| at.0),
+            kind,
+            data,
+            now
+        ];
+        // Not `INSERT … ON CONFLICT`: that takes a slot, and with it user ids, for
+        // every change of a cell.
+        let known = self.conn.prepare_cached(
+            "UPDATE cells SET mission = ?2, state = ?3, live = ?4, deadline = ?5, deadline_kind = ?6, data = ?7, \
+             updated_at = ?8 WHERE id = ?1",
+        )?;
+        if { known }.execute(values)? == 0 {
+            self.conn
+                .prepare_cached(
+                    "INSERT INTO cells (id, mission, state, live, deadline, deadline_kind, data, updated_at) \
+                     VALUES (?1,?2,?3,?4,?5,?6,?7,?8)",
+                )?
+                .execute(values)?;
+        }
         Ok(())
     }
 
@@ -282,5 +290,61 @@ impl Tx<'_> {
             params![key, value],
         )?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cell::{Actor, At, CellId, Input, LimitsWanted, Policy, Spec, decide, evolve};
+    use crate::cell::{AutoRevive, BackendKind, Isolation, Network};
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn a_cell_keeps_its_slot_however_often_it_changes_and_the_next_has_the_next() {
+        let place = tempfile::tempdir().unwrap();
+        let store = Store::open(&place.path().join("registry.sqlite")).unwrap();
+        let spec = Spec {
+            agents: vec!["scribe".to_owned()],
+            backend: BackendKind::Process,
+            isolation: Isolation::Level2,
+            network: Network::None,
+            hosts: vec![],
+            ttl: 1000,
+            model: None,
+            task: None,
+            auto_revive: AutoRevive::No,
+            limits: LimitsWanted::default(),
+        };
+        let policy = Policy {
+            ttl_max: 1000,
+            invitation_ttl: 1000,
+            closed_grace: 1000,
+            archive_retention: 1000,
+            guests: false,
+            substitutes: false,
+            max_retries: 3,
+            participants_max: 8,
+        };
+        let cells = [1, 2].map(|byte| {
+            let propose = Input::Propose {
+                id: CellId::from_random([byte; 10]),
+                mission: "1#1".to_owned(),
+                spec: spec.clone(),
+                policy: policy.clone(),
+            };
+            let (events, _) = decide(None, &propose, &Actor::System, At(0)).unwrap();
+            events.iter().fold(None, |cell, event| evolve(cell, event, At(0))).unwrap()
+        });
+        let names = cells.clone().map(|cell| cell.id.to_string());
+        let counted = store.transact(move |tx| {
+            for cell in &cells {
+                for now in 0..5 {
+                    tx.put_cell(cell, now)?;
+                }
+            }
+            let slots = names.each_ref().map(|name| tx.cell(name).unwrap().unwrap().slot);
+            Ok((slots, tx.count_cells()?))
+        });
+        assert_eq!(counted.await.unwrap(), ([1, 2], (2, 0)));
     }
 }
