@@ -404,7 +404,7 @@ fn check_command(section: &Section<'_>, key: &str, argv: &[String], prompt: Prom
             && !name.starts_with('-')
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'+' | b'-'))
     };
-    if !(plain(program) || program.starts_with('/') && is_read_path(program)) {
+    if !(plain(program) || is_absolute(program)) {
         section.problem(key, "the program must be a plain name that is looked for on PATH, or an absolute path");
     }
     // A shell would split the value into words and expand it.
@@ -439,15 +439,19 @@ pub(crate) fn is_word(text: &str) -> bool {
 }
 
 fn is_read_path(text: &str) -> bool {
+    is_absolute(text)
+        // Of these a cell has its own, which would cover it.
+        && !["/tmp", "/var/tmp", "/var/run", "/run/lazarus", "/run/empty", "/proc", "/dev", "/cell"]
+            .iter()
+            .any(|own| std::path::Path::new(text).starts_with(own))
+}
+
+fn is_absolute(text: &str) -> bool {
     text.len() > 1
         && text.starts_with('/')
         && !text.contains(['$', '{', '}'])
         && text.split('/').skip(1).all(|part| part != ".." && part != ".")
         && text.bytes().any(|b| b != b'/')
-        // Of these a cell has its own, which would cover it.
-        && !["/tmp", "/var/tmp", "/var/run", "/run/lazarus", "/run/empty", "/proc", "/dev", "/cell"]
-            .iter()
-            .any(|own| std::path::Path::new(text).starts_with(own))
 }
 
 #[cfg(test)]
