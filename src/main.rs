@@ -5,7 +5,7 @@ fn main() -> std::process::ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_deref().and_then(|a| a.to_str()) {
         Some("cell-launch") => {
-            let status = lazarus::keeper::launch();
+            let status = lazarus::keeper::launch(std::path::Path::new(&arguments.next().unwrap_or_default()));
             std::process::ExitCode::from(status as u8)
         }
         Some("cell-enter") => std::process::ExitCode::from(lazarus::keeper::enter(arguments) as u8),

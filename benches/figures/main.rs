@@ -39,7 +39,8 @@ fn main() -> ExitCode {
     match arguments.first().map(String::as_str) {
         // What `ProcessBackend` asks of the program that it is in.
         Some("cell-launch") => {
-            return ExitCode::from(lazarus::keeper::launch() as u8);
+            let run_root = rest.first().map_or("", String::as_str);
+            return ExitCode::from(lazarus::keeper::launch(Path::new(run_root)) as u8);
         }
         Some("cell-probe") => {
             lazarus::cli::print_probe();

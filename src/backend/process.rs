@@ -4,8 +4,8 @@ use super::{Adopted, Backend, BackendError, Fact, Left, Plan, Running, Usage, Wo
 use crate::cell::{BackendKind, CellId, Exit, Isolation, Network};
 use crate::egress::{self, Token};
 use crate::keeper::{
-    AgentState, Ahead, EGRESS_PID, Event, ExitRecord, GROUP, HARVESTER, LIMITS_MET, LaunchSpec, LimitsMet, Order,
-    Ready, Room, StartAgent, View, Walls,
+    AgentState, Ahead, EGRESS_PID, Event, ExitRecord, GROUP, HARVESTER, KEEPER_PID, LIMITS_MET, LOCK, LaunchSpec,
+    LimitsMet, Order, Ready, Room, StartAgent, View, Walls, clear_ahead, keeper_lives,
 };
 use crate::sandbox::{FIRST_ID, Group, HostReport, LandlockPaths, Limits, quota, settle_groups};
 use crate::workspace::{HandedOut, Home, Wanted};
@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use std::collections::HashMap;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -128,6 +128,7 @@ impl ProcessBackend {
     pub fn new(run_root: PathBuf, facts: mpsc::UnboundedSender<Fact>) -> Result<Self, BackendError> {
         let program = std::env::current_exe().map_err(BackendError::io("finding this program's file"))?;
         settle_groups();
+        clear_ahead(&run_root);
         Ok(Self {
             run_root,
             program,
@@ -558,8 +559,8 @@ fn note_quota(run_dir: &Path, home: &Path, project: u32, room: Room) {
     let _ = std::fs::write(run_dir.join(USAGE), serde_json::to_vec(&usage).unwrap_or_default());
 }
 
-/// Makes the run directory, tells a launcher and waits for the keeper's first
-/// words. Returns the keeper's pid: a child of this process.
+/// Tells a launcher, which makes the run directory, and waits for the keeper's
+/// first words. Returns the keeper's pid: a child of this process.
 fn prepare_and_launch(
     program: &Path,
     run_root: &Path,
@@ -578,25 +579,13 @@ fn prepare_and_launch(
     }
     let spec = &spec;
     let run_dir = &spec.run_dir;
-    let own = run_dir.join("keeper");
-    let make = |path: &Path| {
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(BackendError::io(format!("making {}", path.display())))
-    };
-    make(run_dir)?;
-    make(&own)?;
-    let _ = std::fs::remove_file(run_dir.join(GROUP));
-    if let Some(egress) = &spec.egress {
-        make(&egress.directory)?;
+    for left in [GROUP, "keeper/exit.json"] {
+        let _ = std::fs::remove_file(run_dir.join(left));
     }
-    let _ = std::fs::remove_file(own.join("exit.json"));
-    if let Some(base) = spec.id_base {
-        chown(&own, Some(base), Some(base)).map_err(BackendError::io("giving the run directory to the keeper"))?;
-        if !ahead.walls.namespaces {
-            // Without a root of its own the cell has to walk there by itself.
-            for directory in spec.home.ancestors().take(2) {
-                let _ = std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o711));
-            }
+    if spec.id_base.is_some() && !ahead.walls.namespaces {
+        // Without a root of its own the cell has to walk there by itself.
+        for directory in spec.home.ancestors().take(2) {
+            let _ = std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o711));
         }
     }
     // A launcher that waited may have ended meanwhile; a new one has not.
@@ -655,7 +644,7 @@ fn clear_up(run_dir: &Path) -> Result<Usage, BackendError> {
 /// Waits until the keeper of a run directory is gone: it holds a lock as long
 /// as it lives, in whatever way it ends.
 fn wait_for_end(run_dir: &Path) {
-    if let Ok(lock) = std::fs::File::open(run_dir.join("lock")) {
+    if let Ok(lock) = std::fs::File::open(run_dir.join(LOCK)) {
         let _ = rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockShared);
     }
 }
@@ -666,12 +655,6 @@ fn reap(pid: i32) {
     if let Some(pid) = Pid::from_raw(pid) {
         let _ = waitpid(Some(pid), WaitOptions::empty());
     }
-}
-
-/// Whether a keeper lives there.
-fn keeper_lives(run_dir: &Path) -> bool {
-    let Ok(lock) = std::fs::File::open(run_dir.join("lock")) else { return false };
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockShared).is_err()
 }
 
 /// Every run as it ended: by the exit record, or as killed where there is none.
@@ -800,7 +783,7 @@ impl Backend for ProcessBackend {
                 let _ = self.wait_for(&keeper, Duration::from_secs(20), |_| false).await;
             }
             if keeper_lives(&run_dir) {
-                kill_locked(&run_dir.join("keeper.pid"), || keeper_lives(&run_dir));
+                kill_locked(&run_dir.join(KEEPER_PID), || keeper_lives(&run_dir));
                 let dir = run_dir.clone();
                 let waited = tokio::task::spawn_blocking(move || wait_for_end(&dir));
                 let _ = tokio::time::timeout(Duration::from_secs(20), waited).await;
@@ -838,9 +821,8 @@ impl Backend for ProcessBackend {
                 }
                 match self.connect(&cell, &run_dir, None).await {
                     Ok((_, _, running)) => {
-                        let pid = std::fs::read_to_string(run_dir.join("keeper.pid"))
-                            .ok()
-                            .and_then(|t| t.trim().parse().ok());
+                        let pid =
+                            std::fs::read_to_string(run_dir.join(KEEPER_PID)).ok().and_then(|t| t.trim().parse().ok());
                         return Ok(Adopted::Live(Running { pid, ..running }));
                     }
                     Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,

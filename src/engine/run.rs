@@ -381,9 +381,12 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
             // Revoked, or started anew, in the meantime: not these.
             let current = |run: &&AgentRun| stored.cell.running().any(|(a, n)| a == run.agent && n == run.number);
             for run in runs.iter().filter(current) {
-                let told: Vec<&str> = text.iter().map(String::as_str).collect();
-                let result =
-                    start_agent(engine, &stored.cell, stored.slot, &facts, run, &home, &text_of, &told, &mission).await;
+                let result = match home.write_prompt(&run.agent, run.number, &text_of, text.as_deref()) {
+                    Ok(prompt) => {
+                        start_agent(engine, &stored.cell, stored.slot, &facts, run, &home, &prompt, &mission).await
+                    }
+                    Err(error) => Err(error.to_string()),
+                };
                 if let Err(why) = result {
                     engine.agent_did_not_start(&id, run, &why);
                 }
@@ -584,7 +587,16 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &
     }
 
     let plan = plan(engine, cell, slot, home);
-    let running = match engine.backend.start(plan).await {
+    // What agents are told is written while the walls are made.
+    let (place, their_runs, task) = (home.clone(), runs.to_vec(), cell.spec.task.clone());
+    let prompts = blocking(move || {
+        their_runs
+            .iter()
+            .map(|run| place.write_prompt(&run.agent, run.number, &text, task.as_deref()))
+            .collect::<Result<Vec<String>, _>>()
+    });
+    let (started, prompts) = tokio::join!(engine.backend.start(plan), prompts);
+    let running = match started {
         Ok(running) => running,
         Err(error @ (BackendError::Isolation { .. } | BackendError::Start(_))) => {
             return failed(error.to_string(), None);
@@ -592,14 +604,15 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &
         Err(error) => return Err(Attempt::Again { why: error.to_string(), after: None }),
     };
     let words = format!("{}#{}", repository.reference().full_name(), mission.number);
-    home.write_record("spawn.log", spawn_record(cell, &words, &commit, &running).as_bytes())?;
+    let (place, record) = (home.clone(), spawn_record(cell, &words, &commit, &running));
+    let recorded = tokio::task::spawn_blocking(move || place.write_record("spawn.log", record.as_bytes()));
     let facts = Facts { commit: Some(commit.clone()), running: Some(running.clone()), ..Facts::default() };
-    for run in runs {
-        let told: Vec<&str> = cell.spec.task.iter().map(String::as_str).collect();
-        if let Err(why) = start_agent(engine, cell, slot, &facts, run, home, &text, &told, &words).await {
+    for (run, prompt) in runs.iter().zip(prompts??) {
+        if let Err(why) = start_agent(engine, cell, slot, &facts, run, home, &prompt, &words).await {
             return failed(format!("agent {} could not be started: {why}", run.agent), None);
         }
     }
+    recorded.await.map_err(|e| Attempt::Again { why: e.to_string(), after: None })??;
     Ok(Input::Started { cell: cell.id.clone(), runs: runs.to_vec(), running, commit, branch, planted })
 }
 
@@ -674,17 +687,15 @@ async fn start_agent(
     facts: &Facts,
     run: &AgentRun,
     home: &Home,
-    text: &ApprovedText,
-    told: &[&str],
+    prompt: &str,
     mission: &str,
 ) -> Result<(), String> {
     let profile = engine.context.profiles.get(&run.agent).ok_or("there is no such agent profile any more")?;
     home.make_agent(&run.agent, engine.backend.agents_uid(slot).await).map_err(|e| e.to_string())?;
-    let prompt = home.write_prompt(&run.agent, run.number, text, told).map_err(|e| e.to_string())?;
     let walled = facts.running.as_ref().and_then(|r| r.isolation).is_none_or(|l| l >= Isolation::Level2);
     let place = |inside: &str| if walled { Path::new("/cell").join(inside) } else { home.path.join(inside) };
     let (prompt_file, own_home, project) =
-        (place(".lazarus").join(&prompt), place("home").join(&run.agent), place("project"));
+        (place(".lazarus").join(prompt), place("home").join(&run.agent), place("project"));
     let credentials = |name: &str| engine.credential(name);
     let invocation = profile
         .invocation(&InvocationContext {

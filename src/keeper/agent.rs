@@ -156,7 +156,6 @@ fn agent_init(
     zeroize::Zeroize::zeroize(&mut line);
     // Nobody needs it.
     let Ok(start) = start else { return Ok(0) };
-    let mut log = Log::open(run_dir, &start.agent, spec.log).map_err(io_step("opening the agent's log"))?;
     if walls.namespaces {
         own_view(spec, &start)?;
     }
@@ -177,6 +176,7 @@ fn agent_init(
     // Only the program's own process may keep this open.
     close_pipe(trouble);
     close_streams();
+    let mut log = Log::new(run_dir, &start.agent, spec.log);
     let status = write_log_until_end(pid, &mut output, &mut log)?;
     let end = if libc::WIFSIGNALED(status) {
         format!("signal {}", libc::WTERMSIG(status))
@@ -196,7 +196,7 @@ fn agent_init(
 
 /// Writes what the program prints, and collects orphans, until the program has
 /// ended. What it printed before that is in the log then. Returns its status.
-fn write_log_until_end(pid: libc::pid_t, output: &mut io::PipeReader, log: &mut Log) -> Result<i32, StepError> {
+fn write_log_until_end(pid: libc::pid_t, output: &mut io::PipeReader, log: &mut Log<'_>) -> Result<i32, StepError> {
     rustix::io::ioctl_fionbio(&*output, true).map_err(StepError::of("reading what the agent prints"))?;
     // SAFETY: the sets live through the calls, the descriptor is ours. SIGTERM
     // is for the program; it gets it by itself.

@@ -228,6 +228,11 @@ impl Keeper {
         // Nothing connects us with whoever started us any more: not its
         // standard streams, not its session.
         agent::detach_streams();
+        if self.walls.namespaces {
+            // While the daemon makes up its order. Where it fails, the order will
+            // say why.
+            self.waiting = agent::prepare(self.in_cell()).ok();
+        }
         loop {
             let mut polled = vec![poll_on(self.signals.as_raw_fd()), poll_on(self.opened.control.as_raw_fd())];
             polled.extend(self.clients.iter().map(|c| poll_on(c.stream.as_raw_fd())));
@@ -439,7 +444,6 @@ impl Keeper {
             let _ = stream.set_write_timeout(Some(Duration::from_secs(2)));
             let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
             let mut client = Client { stream, reader: BufReader::new(reader), gone: false };
-            let first = self.agents.is_empty() && self.waiting.is_none() && self.stopping.is_none();
             let hello = Event::Hello {
                 cell: self.spec.cell.clone(),
                 walled: self.walls.namespaces || self.walls.bwrap,
@@ -448,11 +452,6 @@ impl Keeper {
             };
             if tell(&mut client.stream, &hello) {
                 self.clients.push(client);
-            }
-            if first && self.walls.namespaces {
-                // While the daemon makes up its order. Where it fails, the order will
-                // say why.
-                self.waiting = agent::prepare(self.in_cell()).ok();
             }
         }
     }

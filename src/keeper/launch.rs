@@ -7,21 +7,24 @@
 use super::init::{Keeper, Opened, Prepared};
 use super::{Ahead, LaunchSpec, Ready, Walls};
 use crate::egress;
-use crate::sandbox::{StepError, clone_process, write_id_maps};
+use crate::sandbox::{Group, Groups, StepError, clone_process, write_id_maps};
 use rustix::cmsg_space;
+use rustix::fs::{FlockOperation, flock};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Where the egress proxy listens in a cell that has one.
 pub const EGRESS_AT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
@@ -29,6 +32,13 @@ pub const EGRESS_AT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr:
 pub const GROUP: &str = "group.json";
 /// The file in the run directory with the pid of the proxy.
 pub const EGRESS_PID: &str = "egress.pid";
+/// The file in the run directory with the pid of the keeper.
+pub const KEEPER_PID: &str = "keeper.pid";
+/// The file in the run directory that the keeper has locked.
+pub const LOCK: &str = "lock";
+/// How the name of a run directory begins that no cell has yet.
+const AHEAD: &str = ".ahead-";
+const GROUP_WRITTEN: &str = "writing down which control group the cell has";
 
 /// Longest line that is read, in bytes.
 const LINE_MAX: u64 = 1 << 20;
@@ -36,9 +46,10 @@ const LINE_MAX: u64 = 1 << 20;
 /// What the launcher hands on to the keeper once its ids are there.
 #[derive(Serialize, Deserialize)]
 struct Go {
-    /// The keeper's pid on the host, which it cannot see itself.
-    pid: i32,
     spec: LaunchSpec,
+    /// Whether the cell has a run directory from before: then what was opened
+    /// ahead is opened again, there.
+    again: bool,
 }
 
 /// The launcher's answer to a listening socket of the cell's.
@@ -50,8 +61,8 @@ enum Proxy {
 
 /// Runs the launcher, and in its child the keeper. Returns the exit status.
 /// Has to be called before anything starts a thread.
-pub fn launch() -> i32 {
-    match try_launch() {
+pub fn launch(run_root: &Path) -> i32 {
+    match try_launch(run_root) {
         Ok(()) => 0,
         Err(error) => fail(&error),
     }
@@ -86,9 +97,10 @@ fn read_line<T: DeserializeOwned>(input: &mut impl BufRead) -> Result<Option<T>,
 }
 
 #[allow(clippy::exit, reason = "the keeper is a process of its own; nothing of the launcher's may run after it")]
-fn try_launch() -> Result<(), StepError> {
+fn try_launch(run_root: &Path) -> Result<(), StepError> {
     let mut input = io::stdin().lock();
     let Some(Ahead { walls, groups }) = read_line(&mut input)? else { return Ok(()) };
+    let mut ahead = RunDirAhead::make(run_root)?;
     // SAFETY: asks for numbers.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     let mut flags = libc::CLONE_PARENT;
@@ -108,21 +120,14 @@ fn try_launch() -> Result<(), StepError> {
     // Before the keeper can say anything: these are the first words, and whoever
     // has to collect it hears them in every case.
     say(&Ready::Launched { pid });
-    let group = groups.enter(&name_for_now(), pid)?;
-    let spec = match read_line::<LaunchSpec>(&mut input) {
-        Ok(Some(spec)) => spec,
-        other => {
-            // Nobody needs it: the keeper ends by this, and then its group can go.
-            drop(release);
-            group.remove();
-            return other.map(|_| ());
-        }
-    };
+    ahead.belongs_to(pid, &groups)?;
+    let Some(spec) = read_line::<LaunchSpec>(&mut input)? else { return Ok(()) };
     if walls.namespaces {
         write_id_maps(pid, spec.id_base, uid, gid)?;
     }
+    let (group, again) = ahead.becomes(&spec)?;
     let (egress, run_dir, cell, budget) = (spec.egress.clone(), spec.run_dir.clone(), spec.cell.clone(), spec.budget);
-    let mut line = serde_json::to_vec(&Go { pid, spec }).unwrap_or_default();
+    let mut line = serde_json::to_vec(&Go { spec, again }).unwrap_or_default();
     line.push(b'\n');
     let sent = release.write_all(&line).map_err(step("releasing the keeper"));
     zeroize::Zeroize::zeroize(&mut line);
@@ -130,35 +135,119 @@ fn try_launch() -> Result<(), StepError> {
     // While the keeper settles in.
     let group = groups.limit(group, &cell, pid, budget);
     let group = serde_json::to_vec(&group).unwrap_or_default();
-    std::fs::write(run_dir.join(GROUP), &group).map_err(step("writing down which control group the cell has"))?;
+    std::fs::write(run_dir.join(GROUP), &group).map_err(step(GROUP_WRITTEN))?;
     if let Some(egress) = egress {
         serve_egress(&release, pid, &run_dir, &egress)?;
     }
     release.write_all(&[&group[..], b"\n"].concat()).map_err(step("telling the keeper of its control group"))
 }
 
-/// A group's name before it is known for which cell it is; `group.json` says
-/// later which it has.
-fn name_for_now() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    format!("lazarus-{}-{}", std::process::id(), now.as_nanos())
+/// A run directory before it is known for which cell: to make files can take
+/// as long as all the walls do. Without a cell it goes, and its group with it.
+struct RunDirAhead {
+    path: PathBuf,
+    group: Option<Group>,
+}
+
+impl RunDirAhead {
+    /// Makes one, as the directory that this process, and its keeper, are in.
+    fn make(run_root: &Path) -> Result<Self, StepError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let path = run_root.join(format!("{AHEAD}{}-{}", std::process::id(), now.as_nanos()));
+        make_directory(&path)?;
+        let ahead = Self { path, group: None };
+        make_directory(&ahead.path.join("keeper"))?;
+        std::env::set_current_dir(&ahead.path).map_err(step("entering the run directory"))?;
+        Ok(ahead)
+    }
+
+    /// Writes down whose it is, and puts the keeper into a group of its own.
+    fn belongs_to(&mut self, keeper: i32, groups: &Groups) -> Result<(), StepError> {
+        let write = |name: &str, text: &[u8]| {
+            let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(name)?;
+            file.write_all(text)
+        };
+        write(KEEPER_PID, keeper.to_string().as_bytes()).map_err(step("writing keeper.pid"))?;
+        let name = format!("lazarus-{}", self.path.file_name().unwrap_or_default().display());
+        let group = groups.enter(&name.replace(AHEAD, ""), keeper)?;
+        let text = serde_json::to_vec(&group).unwrap_or_default();
+        self.group = Some(group);
+        write(GROUP, &text).map_err(step(GROUP_WRITTEN))
+    }
+
+    /// Makes it the cell's. Returns the group, and whether the cell had a run
+    /// directory before, which it keeps.
+    fn becomes(mut self, spec: &LaunchSpec) -> Result<(Group, bool), StepError> {
+        let run_dir = &spec.run_dir;
+        let again = match std::fs::rename(&self.path, run_dir) {
+            Ok(()) => false,
+            Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
+                for name in [KEEPER_PID, GROUP] {
+                    let to = run_dir.join(name);
+                    std::fs::rename(self.path.join(name), &to).map_err(step(&format!("making {}", to.display())))?;
+                }
+                true
+            }
+            Err(e) => return Err(step(&format!("making {}", run_dir.display()))(e)),
+        };
+        let group = self.group.take().unwrap_or_default();
+        if let Some(egress) = &spec.egress {
+            make_directory(&egress.directory)?;
+        }
+        // Where it may write: what is written on this side of the walls lies above it.
+        let own = run_dir.join("keeper");
+        make_directory(&own)?;
+        if let Some(base) = spec.id_base {
+            chown(&own, Some(base), Some(base)).map_err(step("giving the run directory to the keeper"))?;
+        }
+        Ok((group, again))
+    }
+}
+
+impl Drop for RunDirAhead {
+    fn drop(&mut self) {
+        if let Some(group) = &self.group {
+            group.remove();
+        }
+        // Gone already where it became a cell's.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Makes a directory for this user alone, where there is none.
+fn make_directory(path: &Path) -> Result<(), StepError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(step(&format!("making {}", path.display())))
+}
+
+/// Takes away what launchers left that were killed while they waited.
+pub fn clear_ahead(run_root: &Path) {
+    for entry in std::fs::read_dir(run_root).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_name().to_string_lossy().starts_with(AHEAD) && !keeper_lives(&path) {
+            let group = std::fs::read(path.join(GROUP)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+            drop(RunDirAhead { path, group });
+        }
+    }
+}
+
+/// Whether a keeper lives in a run directory: it holds a lock as long as it
+/// lives, in whatever way it ends.
+pub fn keeper_lives(run_dir: &Path) -> bool {
+    let Ok(lock) = File::open(run_dir.join(LOCK)) else { return false };
+    flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
 }
 
 /// Takes the cell's listening socket and starts the proxy for it: on this side
 /// of the walls, where the network is. It ends with the keeper.
-fn serve_egress(
-    mut keeper: &UnixStream,
-    pid: i32,
-    run_dir: &std::path::Path,
-    spec: &egress::Spec,
-) -> Result<(), StepError> {
+fn serve_egress(mut keeper: &UnixStream, pid: i32, run_dir: &Path, spec: &egress::Spec) -> Result<(), StepError> {
     // Without a socket the keeper failed, and says so by itself.
     let Ok(listener) = receive_descriptor(keeper) else { return Ok(()) };
     let started = || -> Result<(), String> {
         let pid = rustix::process::Pid::from_raw(pid).ok_or("the keeper has no pid")?;
         let keeper = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
             .map_err(|e| format!("watching the keeper: {e}"))?;
-        let program = std::path::Path::new("/proc/self/exe");
+        let program = Path::new("/proc/self/exe");
         let child = egress::start(program, spec, listener.as_fd(), Some(keeper.as_fd())).map_err(|e| e.to_string())?;
         std::fs::write(run_dir.join(EGRESS_PID), child.id().to_string()).map_err(|e| e.to_string())
     };
@@ -202,11 +291,20 @@ fn receive_descriptor(from: &UnixStream) -> io::Result<OwnedFd> {
 /// The keeper's whole life, as the launcher's child. Returns the exit status.
 fn keep(walls: Walls, go: UnixStream) -> i32 {
     let settle = || -> Result<Option<Keeper>, StepError> {
+        let mut opened = open()?;
         let prepared = Prepared::new(walls)?;
         // Without a whole line the launcher died, or nobody needs us.
         let mut heard = BufReader::new(&go);
-        let Some(Go { pid, spec }) = read_line(&mut heard)? else { return Ok(None) };
-        let opened = open(&spec, pid)?;
+        let Some(Go { spec, again }) = read_line(&mut heard)? else { return Ok(None) };
+        if again {
+            std::env::set_current_dir(&spec.run_dir).map_err(step(&format!("entering {}", spec.run_dir.display())))?;
+            opened = open()?;
+        }
+        // As `ps` shows it; the kernel takes 15 bytes of it.
+        if let Ok(name) = std::ffi::CString::new(spec.cell.as_str()) {
+            // SAFETY: the string lives through the call.
+            unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+        }
         if spec.egress.is_some() {
             open_egress(&go, &mut heard)?;
         }
@@ -229,47 +327,33 @@ fn keep(walls: Walls, go: UnixStream) -> i32 {
     }
 }
 
-/// Opens what only the host's user can open, in the run directory.
-fn open(spec: &LaunchSpec, pid: i32) -> Result<Opened, StepError> {
-    let run_dir = &spec.run_dir;
-    let io_step = |what: &str| {
-        let step = format!("{what} in {}", run_dir.display());
-        move |source: io::Error| StepError { step, source }
-    };
+/// Opens what only the host's user can open, in the run directory, where this
+/// process is: a socket's path may have 108 bytes.
+fn open() -> Result<Opened, StepError> {
     let made = |options: &mut std::fs::OpenOptions, name: &str| options.create(true).mode(0o600).open(name);
-    // Relative names keep within the 108 bytes that a socket's path may have.
-    std::env::set_current_dir(run_dir).map_err(io_step("entering"))?;
-    let log = made(File::options().append(true), "keeper/keeper.log").map_err(io_step("opening keeper.log"))?;
+    let log = made(File::options().append(true), "keeper/keeper.log").map_err(step("opening keeper.log"))?;
     // SAFETY: both descriptors are open.
     unsafe { libc::dup2(log.as_raw_fd(), 2) };
     // What the daemon runs under (a service with `UMask=0077`, say) must not
     // decide who can read what in the cell.
     // SAFETY: integers alone.
     unsafe { libc::umask(0o022) };
-    // As `ps` shows it; the kernel takes 15 bytes of it.
-    if let Ok(name) = std::ffi::CString::new(spec.cell.as_str()) {
-        // SAFETY: the string lives through the call.
-        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
-    }
     // Held for as long as the keeper lives: nobody starts a second one, and
     // whoever can take it knows that the first is gone.
-    let lock = made(File::options().truncate(false).write(true), "lock").map_err(io_step("opening the lock"))?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| StepError {
-        step: format!("taking the lock in {}", run_dir.display()),
+    let lock = made(File::options().truncate(false).write(true), LOCK).map_err(step("opening the lock"))?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| StepError {
+        step: "taking the lock of the run directory".to_owned(),
         source: io::Error::other("a keeper of this cell runs already"),
     })?;
-    made(File::options().truncate(true).write(true), "keeper.pid")
-        .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
-        .map_err(io_step("writing keeper.pid"))?;
     match std::fs::remove_file("control.sock") {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_step("removing the old control.sock")(e)),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(step("removing the old control.sock")(e)),
         _ => {}
     }
     Ok(Opened {
-        control: UnixListener::bind("control.sock").map_err(io_step("making control.sock"))?,
+        control: UnixListener::bind("control.sock").map_err(step("making control.sock"))?,
         // Its own directory, in which it may write: what the daemon wrote and
         // what was written here lies above it, out of its reach.
-        run_dir: File::open("keeper").map_err(io_step("opening the keeper's directory"))?,
+        run_dir: File::open("keeper").map_err(step("opening the keeper's directory"))?,
         _lock: lock,
     })
 }

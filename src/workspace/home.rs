@@ -295,9 +295,15 @@ impl Home {
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn write_prompt(&self, agent: &str, run: u32, text: &ApprovedText, told: &[&str]) -> Result<String, HomeError> {
+    pub fn write_prompt(
+        &self,
+        agent: &str,
+        run: u32,
+        text: &ApprovedText,
+        told: Option<&str>,
+    ) -> Result<String, HomeError> {
         let mut prompt = format!("# {}\n\n{}\n", text.title, text.body);
-        for told in told.iter().filter(|t| !t.is_empty()) {
+        if let Some(told) = told.filter(|t| !t.is_empty()) {
             prompt.push_str(&format!("\n## Also\n\n{told}\n"));
         }
         let name = format!("prompts/{agent}-{run}.md");
