@@ -251,8 +251,8 @@ fn bwrap() -> anyhow::Result<f64> {
 /// was free for long, which takes up to 0.3 ms a file; the anchor makes none.
 async fn until_files_are_made_fast(roots: &Roots) -> anyhow::Result<()> {
     /// Milliseconds a file or directory.
-    const FAST: f64 = 0.05;
-    for _ in 0..30 {
+    const FAST: f64 = 0.03;
+    for _ in 0..36 {
         let mut took = vec![];
         for _ in 0..20 {
             let home = roots.home(&new_cell());

@@ -35,16 +35,13 @@ impl Drop for Keeper {
 
 /// Starts a keeper as the process backend does, from the real binary.
 fn launch(place: &Path, cell: &CellId, slot: u32, namespaces: bool) -> anyhow::Result<Keeper> {
-    let (home, run) = (Home { path: place.join("cells").join(cell.as_str()) }, place.join("run").join(cell.as_str()));
+    let (home, runs) = (Home { path: place.join("cells").join(cell.as_str()) }, place.join("run"));
     let root = rustix::process::geteuid().is_root();
     let id_base = root.then_some(1_900_000_000 + 2 * slot);
-    if let Some(base) = id_base {
-        std::os::unix::fs::chown(run.join("keeper"), Some(base), Some(base))?;
-    }
     let spec = LaunchSpec {
         cell: cell.to_string(),
         home: home.path,
-        run_dir: run,
+        run_dir: runs.join(cell.as_str()),
         program: LAZARUS.into(),
         id_base,
         objects: None,
@@ -61,7 +58,7 @@ fn launch(place: &Path, cell: &CellId, slot: u32, namespaces: bool) -> anyhow::R
     };
     let mut launcher = Command::new(LAZARUS)
         .arg("cell-launch")
-        .arg(place)
+        .arg(runs)
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -110,8 +107,8 @@ pub fn measure(report: &mut Report) -> anyhow::Result<()> {
             let home = Home { path: place.0.join("cells").join(cell.as_str()) };
             home.make()?;
             std::fs::create_dir_all(home.path.join("project"))?;
-            std::fs::create_dir_all(place.0.join("run").join(cell.as_str()).join("keeper"))?;
         }
+        std::fs::create_dir_all(place.0.join("run"))?;
         std::thread::sleep(Duration::from_secs(1));
         let before = memory()?;
         let mut keepers = vec![];

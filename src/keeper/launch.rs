@@ -101,6 +101,7 @@ fn try_launch(run_root: &Path) -> Result<(), StepError> {
     let mut input = io::stdin().lock();
     let Some(Ahead { walls, groups }) = read_line(&mut input)? else { return Ok(()) };
     let mut ahead = RunDirAhead::make(run_root)?;
+    let opened = open()?;
     // SAFETY: asks for numbers.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     let mut flags = libc::CLONE_PARENT;
@@ -114,9 +115,9 @@ fn try_launch(run_root: &Path) -> Result<(), StepError> {
     let pid = clone_process(flags)?;
     if pid == 0 {
         drop((release, input));
-        std::process::exit(keep(walls, go));
+        std::process::exit(keep(walls, go, opened));
     }
-    drop(go);
+    drop((go, opened));
     // Before the keeper can say anything: these are the first words, and whoever
     // has to collect it hears them in every case.
     say(&Ready::Launched { pid });
@@ -289,9 +290,8 @@ fn receive_descriptor(from: &UnixStream) -> io::Result<OwnedFd> {
 }
 
 /// The keeper's whole life, as the launcher's child. Returns the exit status.
-fn keep(walls: Walls, go: UnixStream) -> i32 {
+fn keep(walls: Walls, go: UnixStream, mut opened: Opened) -> i32 {
     let settle = || -> Result<Option<Keeper>, StepError> {
-        let mut opened = open()?;
         let prepared = Prepared::new(walls)?;
         // Without a whole line the launcher died, or nobody needs us.
         let mut heard = BufReader::new(&go);
