@@ -81,9 +81,10 @@ impl Installation {
 }
 
 impl Drop for Installation {
-    /// Ends every cell that still lives.
+    /// Ends every cell that still lives, and takes its control group away.
     fn drop(&mut self) {
         for run in std::fs::read_dir(self.place.join("data/run")).into_iter().flatten().flatten() {
+            let group = std::fs::read(run.path().join(lazarus::keeper::GROUP)).unwrap_or_default();
             let (Ok(lock), Ok(pid)) =
                 (std::fs::File::open(run.path().join("lock")), std::fs::read_to_string(run.path().join("keeper.pid")))
             else {
@@ -94,6 +95,9 @@ impl Drop for Installation {
             if held && let Some(pid) = pid.trim().parse().ok().and_then(Pid::from_raw) {
                 let _ = kill_process(pid, Signal::KILL);
                 let _ = rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockShared);
+            }
+            if let Ok(group) = serde_json::from_slice::<lazarus::sandbox::Group>(&group) {
+                group.remove();
             }
         }
     }

@@ -311,3 +311,37 @@ async fn threat_30_a_registry_put_back_from_a_backup_is_seen_by_the_head_that_th
     assert!(!output.status.success(), "the roll-back was not seen:\n{}", output.all());
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_27_what_was_prepared_for_a_cell_that_never_came_is_taken_away() {
+    let mut world = World::new("prepared").await;
+    let run = world.data().join("run");
+    // Its directory, its launcher, and the control groups that it is in.
+    let prepared = || {
+        let names = std::fs::read_dir(&run).into_iter().flatten().flatten();
+        let mut ahead = names.filter(|entry| entry.file_name().to_string_lossy().starts_with(".ahead-"));
+        let path = ahead.next()?.path();
+        let launcher: i32 = path.file_name()?.to_str()?.split('-').nth(1)?.parse().ok()?;
+        let group: serde_json::Value = serde_json::from_slice(&std::fs::read(path.join("group.json")).ok()?).ok()?;
+        let groups: Vec<String> = serde_json::from_value(group["directories"].clone()).ok()?;
+        Some((path, launcher, groups))
+    };
+    let issue = world.reader().open_issue("One", "alone").await;
+    world.director().comment(issue, "/summon sleeper").await;
+    let cell = world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await.cell();
+    world.wait_for_state(issue, &cell, &["active"]).await;
+    let (path, launcher, groups) = world.wait_until("what is prepared", issue, async || prepared()).await;
+    // Nobody is left who could tidy up.
+    processes::kill(launcher);
+    world.daemon().kill_9();
+    assert!(path.exists() && groups.iter().all(|group| std::path::Path::new(group).exists()), "{path:?} {groups:?}");
+    world.daemon().start().await;
+    assert!(!path.exists(), "{path:?} is still there");
+    for group in groups {
+        assert!(!std::path::Path::new(&group).exists(), "{group} is still there");
+    }
+    assert_eq!(sleepers(&world).len(), 1, "the cell goes on");
+    world.director().comment(issue, "/close").await;
+    world.wait_for_comment(issue, Kind::CloseLog, |_| true).await;
+    world.finish().await;
+}
