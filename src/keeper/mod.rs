@@ -3,14 +3,14 @@
 //!
 //! How a cell starts: the daemon runs `lazarus cell-launch RUN_ROOT` (a plain
 //! `posix_spawn`, so it does not matter how large the daemon is) and keeps one
-//! such process waiting. The [`launch`]er, single-threaded, makes the namespaces
-//! with `CLONE_PARENT`, so that the keeper is the daemon's waitable child; when
-//! it hears of a cell it writes the id maps and ends. The keeper, the first
-//! process of the cell's PID namespace, opens what only the host's user can
-//! open, builds the cell's root, drops the host's, and then listens on its
-//! control socket. Each agent gets a PID,
-//! mount and IPC namespace inside of that, so agents of one cell see neither
-//! each other's processes nor homes.
+//! such process waiting. The [`launch`]er, single-threaded, makes a run directory
+//! and opens what only the host's user can open, then the namespaces with
+//! `CLONE_PARENT`, so that the keeper is the daemon's waitable child; when it
+//! hears of a cell it gives the run directory that cell's name, writes the id
+//! maps and ends. The keeper, the first process of the cell's PID namespace,
+//! builds the cell's root, drops the host's, and then listens on its control
+//! socket. Each agent gets a PID, mount and IPC namespace inside of that, so
+//! agents of one cell see neither each other's processes nor homes.
 //!
 //! There is no pipe between daemon and keeper after the start and no signal
 //! on the daemon's death: logs are files, events wait in the keeper until

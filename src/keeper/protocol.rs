@@ -41,7 +41,7 @@ pub struct LaunchSpec {
     pub cell: String,
     /// Its home on the host.
     pub home: PathBuf,
-    /// Its run directory on the host, made by the daemon.
+    /// Its run directory on the host.
     pub run_dir: PathBuf,
     /// This program's file, shown to agents as `/run/lazarus/lazarus`.
     pub program: PathBuf,
