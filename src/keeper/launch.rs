@@ -7,7 +7,7 @@
 use super::init::{Keeper, Opened, Prepared};
 use super::{Ahead, LaunchSpec, Ready, Walls};
 use crate::egress;
-use crate::sandbox::{Group, Groups, StepError, clone_process, write_id_maps};
+use crate::sandbox::{Group, Groups, StepError, clone_process, close_from, write_id_maps};
 use rustix::cmsg_space;
 use rustix::fs::{FlockOperation, flock};
 use rustix::net::{
@@ -62,6 +62,14 @@ enum Proxy {
 /// Runs the launcher, and in its child the keeper. Returns the exit status.
 /// Has to be called before anything starts a thread.
 pub fn launch(run_root: &Path) -> i32 {
+    // What whoever started the daemon left open: a keeper would hold it for days.
+    close_from(3);
+    // Ctrl-C in the daemon's terminal is for the daemon: this ends as its input
+    // does, and tidies up. The keeper and agents' inits set signals of their own.
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: integers alone.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
     match try_launch(run_root) {
         Ok(()) => 0,
         Err(error) => fail(&error),

@@ -263,7 +263,7 @@ pub fn keep_to_processors(count: u64, pick: u64) -> Result<(), StepError> {
 /// Closes every descriptor from `first` on.
 pub fn close_from(first: u32) {
     // SAFETY: integers alone. Nobody uses those descriptors afterwards: this
-    // is the last step before exec.
+    // is the first step of a program, or the last before exec.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
     if result != 0 {
         for fd in first..4096 {

@@ -79,12 +79,14 @@ pub fn place() -> PathBuf {
 /// A directory that every user can write, and not below `/tmp`, of which a cell
 /// has its own.
 fn new_place() -> PathBuf {
-    let mut base = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let below_tmp = ["/tmp", "/var/tmp"].iter().any(|tmp| base.starts_with(tmp));
-    if is_root() && (below_tmp || closed_to_others(&base).is_some()) {
-        base = PathBuf::from("/var/lib");
-    }
-    assert!(is_root() || !below_tmp, "what lies below /tmp cannot be shown to a cell: check the project out elsewhere");
+    let fits = |base: &PathBuf| {
+        let below_tmp = ["/tmp", "/var/tmp", "/dev/shm"].iter().any(|tmp| base.starts_with(tmp));
+        !(below_tmp || is_root() && closed_to_others(base).is_some())
+    };
+    let elsewhere = if is_root() { Some("/var/lib".into()) } else { std::env::var_os("HOME") };
+    let base =
+        [Some(env!("CARGO_TARGET_TMPDIR").into()), elsewhere].into_iter().flatten().map(PathBuf::from).find(fits);
+    let base = base.expect("what lies below /tmp cannot be shown to a cell: check the project out elsewhere");
     let directory = base.join(format!("escape-{}", hex::encode(rand::<4>())));
     crate::ground::directory(&directory, 0o1777);
     directory
