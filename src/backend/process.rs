@@ -28,6 +28,9 @@ const IDS_A_CELL: i64 = 4;
 /// What a cell used, in its run directory, so that it is not lost when the
 /// daemon dies between its end and the record of it.
 const USAGE: &str = "usage.json";
+/// Held while that file is read and written anew: an agent's end and a cell's may
+/// do so at once.
+static NOTING: Mutex<()> = Mutex::new(());
 /// How long after a cell the next launcher is made: while a process enters a
 /// control group the kernel lets nobody fork, and this cell's agents are to.
 const SPARE_AFTER: Duration = Duration::from_millis(10);
@@ -368,6 +371,11 @@ impl ProcessBackend {
                         let Ok(event) = serde_json::from_str::<Event>(&line) else { continue };
                         if let Event::Started(mut state) | Event::Ended(mut state) = event {
                             let ended = !state.running;
+                            if ended {
+                                // While the group is there: systemd takes its own away with
+                                // the last process.
+                                usage_of(&run_dir);
+                            }
                             if ended && state.signal == Some(libc::SIGKILL) && state.note.as_deref() == Some("killed") {
                                 let killed_now = group_of(&run_dir).killed_for_memory();
                                 if killed_now > killed_for_memory {
@@ -547,6 +555,7 @@ fn note_quota(run_dir: &Path, home: &Path, project: u32, room: Room) {
     let Ok((bytes, files)) = quota::used(&first, project) else { return };
     // The last block that did not fit is not counted.
     let near = |used: u64, most: u64| used + most / 50 >= most;
+    let _noting = NOTING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut usage: Usage = read_json(run_dir.join(USAGE));
     if near(bytes, room.bytes) {
         let words = format!("{} MiB, of {} MiB; more was refused", bytes >> 20, room.bytes >> 20);
@@ -612,6 +621,7 @@ fn group_of(run_dir: &Path) -> Group {
 /// What the cell of a run directory used, as far as it is known now, and was
 /// known when this was asked before.
 fn usage_of(run_dir: &Path) -> Usage {
+    let _noting = NOTING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut usage: Usage = read_json(run_dir.join(USAGE));
     let kept: LimitsMet = read_json(run_dir.join("keeper").join(LIMITS_MET));
     usage.met.0.extend(kept.0);
@@ -779,6 +789,8 @@ impl Backend for ProcessBackend {
                 handed = Some((self.hand_out(&plan, wanted, u32::MAX).await, plan.home.join("home").join(HARVESTER)));
             }
             if let Some(keeper) = self.keeper(cell) {
+                let dir = run_dir.clone();
+                let _ = tokio::task::spawn_blocking(move || usage_of(&dir)).await;
                 let _ = keeper.orders.send(Order::Stop { grace_ms: 0 });
                 let _ = self.wait_for(&keeper, Duration::from_secs(20), |_| false).await;
             }
