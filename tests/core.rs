@@ -6,8 +6,8 @@
 //! `proptest-regressions/` and is tried first ever after.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
-#[path = "core/council.rs"]
-mod council;
+#[path = "core/decisions.rs"]
+mod decisions;
 #[path = "core/documents.rs"]
 mod documents;
 #[path = "core/history.rs"]

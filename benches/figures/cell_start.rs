@@ -36,6 +36,7 @@ pub fn spec() -> Spec {
         task: None,
         auto_revive: AutoRevive::No,
         limits: lazarus::cell::LimitsWanted::default(),
+        base: None,
     }
 }
 
@@ -109,7 +110,7 @@ fn effect_row(cell: &CellId, index: usize, effect: &Effect) -> EffectRow {
 pub fn approve(tx: &Tx<'_>, id: &CellId, text: &ApprovedText, spec: Spec) -> Cell {
     let propose = Input::Propose { id: id.clone(), mission: "1#1".to_owned(), spec, policy: policy() };
     let cell = apply(tx, None, id, &propose, &director());
-    let approval = Approval { text: text.hash.clone(), by: vec![director()] };
+    let approval = Approval { text: text.hash.clone(), number: 1, record: text.hash.clone(), by: vec![director()] };
     apply(tx, Some(cell), id, &Input::Approve { approval }, &director())
 }
 

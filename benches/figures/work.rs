@@ -101,7 +101,7 @@ pub fn clone(report: &mut Report) -> anyhow::Result<()> {
     let (mut ours, mut local, mut reference, mut size) = (vec![], vec![], vec![], 0);
     for round in 0..=ROUNDS {
         let begun = Instant::now();
-        clone_project(&mirror, "laz-bench", "main", &target, true)?;
+        clone_project(&mirror, "laz-bench", "main", None, &target, true)?;
         let took = milliseconds(begun);
         size = size.max(disk(&target)?);
         gone()?;
@@ -171,7 +171,7 @@ fn measure_harvest(place: &Path, url: &str, token: &str, secret: &SecretString) 
     let mirror = place.join("mirror.git");
     lazarus::workspace::refresh_mirror(&mirror, url, secret)?;
     let clone = place.join("project");
-    let base = clone_project(&mirror, "laz-bench", "main", &clone, false)?.commit;
+    let base = clone_project(&mirror, "laz-bench", "main", None, &clone, false)?.commit;
     let mut import = Command::new("git")
         .arg("-C")
         .arg(&clone)

@@ -66,6 +66,21 @@ pub const LEAST: Limits =
 pub const LIMITS_FORM: &str = "pairs such as `memory=4GiB, cpu=1.5, processes=300`, separated by commas; known are \
                                memory, disk and log (sizes), cpu (processors), processes, open_files and files";
 
+/// The form of [`LIMITS_FORM`]; empty where nothing is wanted.
+impl std::fmt::Display for LimitsWanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut pairs = vec![];
+        for (name, wanted) in [("memory", self.memory), ("disk", self.disk), ("log", self.log)] {
+            pairs.extend(wanted.map(|bytes| format!("{name}={}", show_size(bytes))));
+        }
+        pairs.extend(self.cpu.map(|thousandths| format!("cpu={}", thousandths as f64 / 1000.0)));
+        for (name, wanted) in [("processes", self.processes), ("open_files", self.open_files), ("files", self.files)] {
+            pairs.extend(wanted.map(|count| format!("{name}={count}")));
+        }
+        f.write_str(&pairs.join(", "))
+    }
+}
+
 impl LimitsWanted {
     /// Reads [`LIMITS_FORM`].
     ///
@@ -172,6 +187,13 @@ pub fn show_size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wanted_limits_are_shown_as_they_are_read() {
+        let text = "memory=4GiB, disk=100MiB, cpu=1.5, processes=300, files=2000";
+        assert_eq!(LimitsWanted::parse(text).unwrap().to_string(), text);
+        assert_eq!(LimitsWanted::default().to_string(), "");
+    }
 
     #[test]
     fn wanted_limits_are_read_as_people_write_them() {

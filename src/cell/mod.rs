@@ -22,7 +22,7 @@ pub use decide::{Effect, Event, Input, Refusal, decide, evolve, replay};
 pub use lifecycle::{State, TABLE, Transition, Trigger, commands_in, mermaid, targets};
 pub use limits::{LEAST, LIMITS_FORM, Limits, LimitsWanted, parse_size, show_size};
 pub use model::{
-    Actor, AgentRun, Approval, At, AutoRevive, BackendKind, Cell, CellId, DeadlineKind, Exit, Identity, InvalidName,
-    Isolation, Network, Outcome, Participant, ParticipantState, Policy, RunState, Spec, next_deadline,
+    Actor, AgentRun, Approval, At, AutoRevive, BackendKind, Base, Cell, CellId, DeadlineKind, Exit, Identity,
+    InvalidName, Isolation, Network, Outcome, Participant, ParticipantState, Policy, RunState, Spec, next_deadline,
 };
 pub use role::{Permission, Role};

@@ -323,6 +323,20 @@ pub struct Spec {
     /// Limits other than the usual.
     #[serde(default)]
     pub limits: LimitsWanted,
+    /// Where the clone begins; `None` only in cells of a Lazarus that took the
+    /// default branch as it was at the start.
+    #[serde(default)]
+    pub base: Option<Base>,
+}
+
+/// The branch that a cell starts from, and the commit that it pointed to when the
+/// request was made: what is approved is that commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// The branch's name.
+    pub branch: String,
+    /// The commit, in hex.
+    pub commit: String,
 }
 
 /// The limits that hold for one cell, fixed when it is proposed.
@@ -346,11 +360,17 @@ pub struct Policy {
     pub participants_max: usize,
 }
 
-/// An approval, bound to the text that was approved.
+/// An approval, bound to the decision record that was approved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
     /// SHA-256 of the normalised title and body, hex.
     pub text: String,
+    /// The record's number in its mission; 0 in cells of a Lazarus without records.
+    #[serde(default)]
+    pub number: u32,
+    /// SHA-256 of the record, hex; empty in cells of a Lazarus without records.
+    #[serde(default)]
+    pub record: String,
     /// Who approved; several with a council.
     pub by: Vec<Actor>,
 }

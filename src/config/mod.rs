@@ -250,6 +250,10 @@ pub struct Policy {
     pub council_window: Duration,
     /// An approval this soon after an edit must be repeated (contract §6).
     pub approval_settle: Duration,
+    /// What becomes of commands of directors that only polling found.
+    pub polled_commands: PolledCommands,
+    /// Which commit of the base branch a cell starts from.
+    pub commit: CommitChoice,
     /// Live cells of one mission at once.
     pub max_cells_per_mission: u32,
     /// Commands of one comment that are looked at.
@@ -291,6 +295,49 @@ pub struct Harvest {
     pub signing_key: Option<PathBuf>,
 }
 
+/// What becomes of commands that only a director may give and that only polling
+/// found (contract §6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolledCommands {
+    /// The same person has to confirm them with a reaction.
+    Confirm,
+    /// They are carried out: for installations that no webhook can reach.
+    Run,
+}
+
+/// Which commit of the base branch a cell starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitChoice {
+    /// The one that was shown and approved.
+    Approved,
+    /// The newest at the start.
+    Latest,
+}
+
+/// A choice between words, as the configuration writes it.
+macro_rules! choice {
+    ($type:ty { $($word:literal = $value:path),+ }) => {
+        impl $type {
+            pub(crate) fn parse(text: &str) -> Option<Self> {
+                match text {
+                    $($word => Some($value),)+
+                    _ => None,
+                }
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(match self {
+                    $($value => $word,)+
+                })
+            }
+        }
+    };
+}
+choice! { PolledCommands { "confirm" = PolledCommands::Confirm, "run" = PolledCommands::Run } }
+choice! { CommitChoice { "approved" = CommitChoice::Approved, "latest" = CommitChoice::Latest } }
+
 /// How the forge is polled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reconcile {
@@ -298,6 +345,9 @@ pub struct Reconcile {
     pub interval: Duration,
     /// How far each poll looks back beyond the last one.
     pub overlap: Duration,
+    /// How long a comment that polling found is left to its delivery, before its
+    /// author is asked to confirm it.
+    pub grace: Duration,
 }
 
 /// The engine.
@@ -613,6 +663,7 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
     let reconcile = Reconcile {
         interval: section.duration("interval", MINUTE, SECOND, DAY),
         overlap: section.duration("overlap", 2 * MINUTE, SECOND, 7 * DAY),
+        grace: section.duration("grace", 10 * SECOND, Duration::ZERO, MINUTE),
     };
     section.finish();
 
@@ -682,6 +733,8 @@ fn policy(mut section: Section<'_>, report: &Report) -> Policy {
         proposer_may_vote: section.get("proposer_may_vote", false),
         council_window: section.duration("council_window", DAY, MINUTE, 30 * DAY),
         approval_settle: section.duration("approval_settle", 30 * SECOND, Duration::ZERO, HOUR),
+        polled_commands: section.get("polled_commands", PolledCommands::Confirm),
+        commit: section.get("commit", CommitChoice::Approved),
         max_cells_per_mission: section.number("max_cells_per_mission", 4, 1, 64),
         max_commands_per_comment: section.number("max_commands_per_comment", 10, 1, 100),
         commands_per_minute: section.number("commands_per_minute", 30, 1, 10_000),

@@ -2,11 +2,11 @@
 //! is a known key; what was never asked for is an unknown one. Problems are
 //! collected, so that a person sees all of them at once.
 
-use super::Problem;
 use super::layers::{Entries, Entry, Raw, parse_value};
 use super::secret::SecretSource;
 use super::source::{Source, Sourced};
 use super::units;
+use super::{CommitChoice, PolledCommands, Problem};
 use crate::cell::{Isolation, Network};
 use serde_json::Value;
 use std::cell::RefCell;
@@ -133,6 +133,8 @@ words! {
     SocketAddr: "an address and port such as \"127.0.0.1:8181\" or \"[::1]:8181\"", |text: &str| text.parse().ok();
     Isolation: "one of none, level_1, level_1_5, level_2, level_3", Isolation::parse;
     Network: "one of none, proxy, host", Network::parse;
+    PolledCommands: "one of confirm, run", PolledCommands::parse;
+    CommitChoice: "one of approved, latest", CommitChoice::parse;
 }
 
 /// What reading found out: the values, the keys there are, the problems.

@@ -3,15 +3,15 @@
 
 use super::context::Context;
 use super::desk::Desk;
-use super::input::{AuthorityRequest, Effect, Outcome, Until};
+use super::input::{AuthorityRequest, Effect, Look, Outcome, Until};
 use crate::cell::{
-    self, Actor, Approval, At, AutoRevive, BackendKind, CellId, Identity, Input as CellInput, Outcome as End, Role,
-    Spec, State,
+    self, Actor, Approval, At, AutoRevive, BackendKind, Base, CellId, Identity, Input as CellInput, Outcome as End,
+    Role, Spec, State,
 };
-use crate::gitea::event::{IssueAction, IssueSnapshot, RepoRef};
+use crate::gitea::event::RepoRef;
 use crate::mission::{
-    ApprovedText, Ballot, Command, Level, Line, Publishable, SummonOptions, Verdict, duration_words, grammar, vote,
-    what_changed,
+    ApprovedText, Approving, Command, DecisionRecord, Level, Line, Moment, OPEN_MAX, Origin, Publishable, Rules,
+    SummonOptions, TEMPLATE_MARKER, Verdict, duration_words, grammar, hidden_parts, what_changed,
 };
 use crate::publication::{Answer, TextChange};
 use crate::store::{Result, Tx};
@@ -37,22 +37,33 @@ pub(super) struct Asked {
     pub(super) level: Level,
     /// The comment that is answered; none for an operator.
     pub(super) comment: Option<i64>,
-    /// When it was given, by the forge's clock.
-    pub(super) given_at: At,
+    /// When it was given, on the forge; none for an operator.
+    pub(super) given: Option<Moment>,
     /// The text that was before the asker's eyes: of the signed event.
     pub(super) text: ApprovedText,
+    /// SHA-256 of the comment's text, hex.
+    pub(super) sha256: String,
     pub(super) accounts: BTreeMap<String, i64>,
+    /// Where a cell that is asked for would start.
+    pub(super) base: Option<Base>,
 }
 
 impl Asked {
-    pub(super) fn of_comment(request: &AuthorityRequest, level: Level, accounts: BTreeMap<String, i64>) -> Self {
+    pub(super) fn of_comment(
+        request: &AuthorityRequest,
+        level: Level,
+        accounts: BTreeMap<String, i64>,
+        base: Option<Base>,
+    ) -> Self {
         Self {
             actor: Actor::Person { id: request.person.id, login: request.person.login.clone() },
             level,
             comment: Some(request.comment),
-            given_at: At(request.written_at),
+            given: Some(Moment { at: At(request.written_at), id: Some(request.comment) }),
             text: ApprovedText::new(&request.issue.title, &request.issue.body),
+            sha256: request.sha256.clone(),
             accounts,
+            base,
         }
     }
 
@@ -230,20 +241,10 @@ impl Desk<'_> {
                 }
                 self.summon(asked, agents, options)?
             }
-            Command::Approve if !director => only_directors("approve"),
-            Command::Approve => self.approve(asked)?,
+            Command::Approve { .. } if !director => only_directors("approve"),
+            Command::Approve { number } => self.approve(asked, *number)?,
             Command::Reject { .. } if !director => only_directors("reject"),
-            Command::Reject { reason } => match self.mission.ballot.take() {
-                None => Done::no("there is nothing to reject here"),
-                Some(ballot) => {
-                    let reason = reason.clone().unwrap_or_else(|| "no reason was given".to_owned());
-                    let drop = CellInput::Drop { outcome: End::Rejected, reason };
-                    match self.apply(&ballot.cell, &drop, actor)? {
-                        Ok(_) => Done::ok(format!("Cell `{}` is rejected.", ballot.cell)).on(&ballot.cell),
-                        Err(refusal) => Done::no(refusal.to_string()),
-                    }
-                }
-            },
+            Command::Reject { number, reason } => self.reject(asked, *number, reason.as_deref())?,
             Command::Invite { .. } if !director => only_directors("invite"),
             Command::Invite { identity, role, cell } => self.invite(asked, identity, *role, cell.as_ref())?,
             Command::Revoke { .. } if !director => only_directors("revoke"),
@@ -337,12 +338,7 @@ impl Desk<'_> {
                     Err(why) => return Ok(Done::no(why)),
                 };
                 match self.apply(&id, &input, actor)? {
-                    Ok(_) => {
-                        if self.mission.ballot.as_ref().is_some_and(|b| b.cell == id) {
-                            self.mission.ballot = None;
-                        }
-                        Done::ok("").on(&id).until(Until::Closed)
-                    }
+                    Ok(_) => Done::ok("").on(&id).until(Until::Closed),
                     Err(refusal) => Done::no(refusal.to_string()).on(&id),
                 }
             }
@@ -384,8 +380,9 @@ impl Desk<'_> {
                 let done = self.on_cell(Some(cell), &input, actor, |_, id| {
                     Ok(Done::ok(format!("Cell `{id}` is destroyed; the ledger remains.")).until(Until::Scrubbed))
                 })?;
-                if done.ok && self.mission.ballot.as_ref().is_some_and(|b| b.cell == *cell) {
-                    self.mission.ballot = None;
+                if let Some(record) = self.mission.records.iter().find(|r| done.ok && r.cell == *cell).cloned() {
+                    self.mission.take_record(record.number);
+                    self.show_record(&record, &format!("Its cell was destroyed by {}.", asked.login()), false)?;
                 }
                 done
             }
@@ -508,79 +505,127 @@ impl Desk<'_> {
         Ok(done)
     }
 
-    pub(super) fn approve(&mut self, asked: &Asked) -> Result<Done> {
-        if self.mission.ballot.is_none() {
-            return Ok(Done::no(
-                if self.mission.is_proposal && self.mission.complained_of.as_deref() == Some(&self.mission.text) {
-                    "this proposal cannot be read as it is, so it cannot be approved; see the comment that names its fields"
-                } else {
-                    "there is no open proposal or request here; `/summon AGENT` asks for a cell"
-                },
-            ));
-        }
+    /// Counts an approval, however it was given, and starts the cell if that is enough.
+    pub(super) fn approve(&mut self, asked: &Asked, number: Option<u32>) -> Result<Done> {
         if !self.mission.open {
             return Ok(Done::no("the issue is closed"));
         }
-        let policy = &self.context.config.policy;
-        let ms = |d: std::time::Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
-        // What counts is the text that the approval was given on.
-        let text = asked.text.clone();
-        let verdict = vote(
-            &mut self.mission,
-            &text,
-            (asked.id(), asked.login()),
-            asked.given_at,
-            self.now,
-            ms(policy.approval_settle),
-            ms(policy.council_window),
-            policy.proposer_may_vote,
-        );
-        let Some(ballot) = self.mission.ballot.clone() else { return Ok(Done::no("there is nothing to approve")) };
-        match verdict {
-            Verdict::Nothing => Ok(Done::no("there is nothing to approve")),
-            Verdict::NotCounted(why) => Ok(Done::no(format!("This approval does not count: {why}."))),
-            Verdict::TooSoon => {
-                let mut done =
-                    self.too_soon("approval", "Look at it and `/approve` again if that is what you mean.")?;
-                done.cell = Some(ballot.cell);
+        let approving = Approving { id: asked.id(), login: asked.login().to_owned(), given: asked.given, number };
+        let (current, rules) = (self.mission.text.clone(), self.rules());
+        match self.mission.approve(&current, &approving, rules, self.now) {
+            Verdict::NothingOpen
+                if self.mission.is_proposal && self.mission.complained_of.as_deref() == Some(&self.mission.text) =>
+            {
+                Ok(Done::no(
+                    "this proposal cannot be read as it is, so it cannot be approved; see the comment that names its fields",
+                ))
+            }
+            Verdict::NothingOpen => {
+                Ok(Done::no("there is no open proposal or request here; `/summon AGENT` asks for a cell"))
+            }
+            Verdict::Several { open } => Ok(Done::no(format!(
+                "several requests are open, so nothing is started; name one: {}",
+                self.list_open(&open)
+            ))),
+            Verdict::NotOpen { number, open } => Ok(Done::no(match open.as_slice() {
+                [] => format!("request {number} is not open, and no other is"),
+                open => format!("request {number} is not open; open are {}", self.list_open(open)),
+            })),
+            Verdict::BornLater { number } => Ok(Done::no(format!(
+                "request {number} is newer than this approval, which was for something else; look at it, and `/approve {number}` if that is what you mean"
+            ))),
+            Verdict::NotCounted { why, .. } => Ok(Done::no(format!("This approval does not count: {why}."))),
+            Verdict::TooSoon { number } => {
+                let mut done = self.too_soon(
+                    "approval",
+                    &format!("Look at it and `/approve {number}` again if that is what you mean."),
+                )?;
+                done.cell = self.mission.records.iter().find(|r| r.number == number).map(|r| r.cell.clone());
                 Ok(done)
             }
-            Verdict::Counted { missing } => {
-                self.record(
-                    &asked.actor,
-                    Some(&ballot.cell),
-                    "voted",
-                    &json!({"text": text.hash, "missing": missing}),
-                )?;
+            Verdict::Counted { number, missing } => {
+                let Some(record) = self.mission.records.iter().find(|r| r.number == number).cloned() else {
+                    return Ok(Done::no("there is nothing to approve"));
+                };
+                let data = json!({"number": number, "sha256": record.sha256(&self.id), "missing": missing});
+                self.record(&asked.actor, Some(&record.cell), "voted", &data)?;
                 Ok(Done::ok(format!(
-                    "Counted; {missing} more approval{} needed.",
+                    "Counted for request {number}; {missing} more approval{} needed.",
                     if missing == 1 { " is" } else { "s are" }
                 ))
-                .on(&ballot.cell))
+                .on(&record.cell))
             }
-            Verdict::Approved { by } => {
-                if ballot.council.is_some() {
-                    self.record(&asked.actor, Some(&ballot.cell), "voted", &json!({"text": text.hash, "missing": 0}))?;
+            Verdict::Approved { record, by } => {
+                if record.council.is_some() {
+                    let data = json!({"number": record.number, "sha256": record.sha256(&self.id), "missing": 0});
+                    self.record(&asked.actor, Some(&record.cell), "voted", &data)?;
                 }
-                self.mission.ballot = None;
                 let mut approvers: Vec<Actor> = by.into_iter().map(|(id, login)| Actor::Person { id, login }).collect();
                 if matches!(asked.actor, Actor::Operator { .. }) {
                     approvers = vec![asked.actor.clone()];
                 }
-                self.start(&ballot.cell, text.hash, approvers, &asked.actor)
+                let names: Vec<String> = approvers.iter().map(super::desk::name_of).collect();
+                self.show_record(&record, &format!("Approved by {}.", names.join(", ")), false)?;
+                self.start(&record, approvers, &asked.actor)
             }
         }
     }
 
-    /// Approves a cell that is proposed: from here on it prepares itself.
-    pub(super) fn start(&mut self, cell: &CellId, text: String, by: Vec<Actor>, actor: &Actor) -> Result<Done> {
-        match self.apply(cell, &CellInput::Approve { approval: Approval { text, by } }, actor)? {
+    fn reject(&mut self, asked: &Asked, number: Option<u32>, reason: Option<&str>) -> Result<Done> {
+        let record = match self.mission.open_record(number) {
+            Ok(record) => record.clone(),
+            Err(Verdict::Several { open }) => {
+                return Ok(Done::no(format!("several requests are open; name one: {}", self.list_open(&open))));
+            }
+            Err(Verdict::NotOpen { number, .. }) => return Ok(Done::no(format!("request {number} is not open"))),
+            Err(_) => return Ok(Done::no("there is nothing to reject here")),
+        };
+        let reason = reason.unwrap_or("no reason was given").to_owned();
+        let drop = CellInput::Drop { outcome: End::Rejected, reason: reason.clone() };
+        match self.apply(&record.cell, &drop, &asked.actor)? {
+            Ok(_) => {
+                self.mission.take_record(record.number);
+                self.show_record(&record, &format!("Rejected by {}: {reason}.", asked.login()), false)?;
+                Ok(Done::ok(format!("Request {} (cell `{}`) is rejected.", record.number, record.cell))
+                    .on(&record.cell))
+            }
+            Err(refusal) => Ok(Done::no(refusal.to_string())),
+        }
+    }
+
+    fn list_open(&self, numbers: &[u32]) -> String {
+        let named = numbers.iter().filter_map(|n| self.mission.records.iter().find(|r| r.number == *n)).map(|record| {
+            let by = match &record.asked_by {
+                Actor::Person { login, .. } => login.clone(),
+                other => other.to_string(),
+            };
+            format!("`{}` ({} for `{by}`)", record.number, record.spec.agents.join("+"))
+        });
+        named.collect::<Vec<_>>().join(", ")
+    }
+
+    fn rules(&self) -> Rules {
+        let policy = &self.context.config.policy;
+        let ms = |d: std::time::Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
+        Rules {
+            settle: ms(policy.approval_settle),
+            window: ms(policy.council_window),
+            proposer_may_vote: policy.proposer_may_vote,
+        }
+    }
+
+    /// Starts the cell of an approved record: from here on it prepares itself.
+    fn start(&mut self, record: &DecisionRecord, by: Vec<Actor>, actor: &Actor) -> Result<Done> {
+        let cell = &record.cell;
+        let approval =
+            Approval { text: record.text.clone(), number: record.number, record: record.sha256(&self.id), by };
+        match self.apply(cell, &CellInput::Approve { approval }, actor)? {
             Ok(_) => Ok(Done::ok("").on(cell).until(Until::Active)),
             Err(refusal) => Ok(Done::no(refusal.to_string()).on(cell)),
         }
     }
 
-    pub(super) fn too_soon(&self, what: &str, then: &str) -> Result<Done> {
+    fn too_soon(&self, what: &str, then: &str) -> Result<Done> {
         let before = self.mission.text_before.as_deref().map(|h| self.tx.text(h)).transpose()?.flatten();
         let change = match before {
             Some(before) => Some(TextChange { diff: what_changed(&before, &self.text()?, 60) }),
@@ -596,17 +641,19 @@ impl Desk<'_> {
         })
     }
 
+    /// `/summon` and `/team`: a director's own is request and approval in one, a
+    /// writer's is put before the directors.
     pub(super) fn summon(&mut self, asked: &Asked, agents: &[String], options: &SummonOptions) -> Result<Done> {
         if !self.mission.open {
             return Ok(Done::no("the issue is closed; reopen it to ask for a cell"));
         }
-        let spec = match self.spec(agents, options) {
+        let mut spec = match self.spec(agents, options) {
             Ok(spec) => spec,
             Err(why) => return Ok(Done::no(why)),
         };
+        spec.base.clone_from(&asked.base);
         let most = self.context.config.policy.max_cells_per_mission as usize;
-        let live = self.live_cells()?;
-        if live.len() >= most {
+        if self.live_cells()?.len() >= most {
             return Ok(Done::no(format!("a mission may have {most} live cells; close one first")));
         }
         if asked.text.hash != self.mission.text {
@@ -616,48 +663,46 @@ impl Desk<'_> {
             ));
         }
         let director = asked.level == Level::Director;
-        let settle = i64::try_from(self.context.config.policy.approval_settle.as_millis()).unwrap_or(i64::MAX);
-        let warned = (asked.id(), self.mission.text.clone());
-        if director
-            && asked.comment.is_some()
-            && self.mission.edited_at.is_some_and(|edited| asked.given_at.0 - edited.0 < settle)
-            && !self.mission.summons_warned.contains(&warned)
-        {
-            self.mission.summons_warned.push(warned);
-            return self.too_soon("summons", "Look at it and give the command again if that is what you mean.");
+        if let Some(given) = asked.given.filter(|_| director) {
+            if !self.mission.settled_for(asked.id(), given, self.rules().settle) {
+                return self.too_soon("summons", "Look at it and give the command again if that is what you mean.");
+            }
+            let hidden = hidden_parts(&asked.text.body, &[TEMPLATE_MARKER]);
+            let told = (asked.id(), asked.text.hash.clone());
+            if !hidden.is_empty() && !self.mission.hidden_told.contains(&told) {
+                self.mission.hidden_told.push(told);
+                return Ok(Done::no(format!(
+                    "The page of this issue does not show all of the text that the agents would be given. It has {}. Give the command again if that is what you mean.",
+                    hidden.join("; ")
+                )));
+            }
         }
-        if !director && self.mission.ballot.is_some() {
-            return Ok(Done::no("another proposal or request is before the directors already"));
+        if self.mission.records.len() >= OPEN_MAX {
+            return Ok(Done::no(format!(
+                "{OPEN_MAX} requests are before the directors already; one of them has to be decided first"
+            )));
         }
-        let cell = new_cell_id();
-        let propose = CellInput::Propose {
-            id: cell.clone(),
-            mission: self.id.clone(),
-            spec,
-            policy: self.context.defaults().policy,
+        let origin = match asked.comment {
+            Some(id) => Origin::Comment { id, sha256: asked.sha256.clone() },
+            None => Origin::Operator,
         };
-        if let Err(refusal) = self.apply(&cell, &propose, &asked.actor)? {
-            return Ok(Done::no(refusal.to_string()));
-        }
-        let text = self.mission.text.clone();
+        // An operator's has no place on the forge; the clock is ours then.
+        let born = asked.given.unwrap_or(Moment { at: self.now, id: None });
+        let record = match self.put_before_directors(origin, born, asked.actor.clone(), spec, None, vec![])? {
+            Ok(record) => record,
+            Err(why) => return Ok(Done::no(why)),
+        };
         self.look_at_project()?;
         if director {
-            return self.start(&cell, text, vec![asked.actor.clone()], &asked.actor);
+            self.mission.take_record(record.number);
+            return self.start(&record, vec![asked.actor.clone()], &asked.actor);
         }
-        self.mission.ballot = Some(Ballot {
-            cell: cell.clone(),
-            text,
-            proposer: asked.id(),
-            council: None,
-            members: None,
-            votes: vec![],
-            warned: vec![],
-            request: true,
-        });
+        self.show_open(&record, "")?;
         Ok(Done::ok(format!(
-            "Recorded as a request (cell `{cell}`): a director approves it with `/approve`, or rejects it with `/reject`."
+            "Recorded as request {0} (cell `{1}`): a director approves it with `/approve {0}`, or rejects it with `/reject {0}`.",
+            record.number, record.cell
         ))
-        .on(&cell))
+        .on(&record.cell))
     }
 
     pub(super) fn spec(&self, agents: &[String], options: &SummonOptions) -> std::result::Result<Spec, String> {
@@ -706,6 +751,7 @@ impl Desk<'_> {
             task: options.task.clone(),
             auto_revive: AutoRevive::Ask,
             limits: cell::LimitsWanted::default(),
+            base: None,
         })
     }
 }
@@ -735,7 +781,7 @@ pub(super) fn operated(
     operation: &str,
     by: String,
     command: Command,
-    issue: Option<Box<(RepoRef, IssueSnapshot)>>,
+    issue: Option<Box<(RepoRef, Look)>>,
     cell: Option<CellId>,
     accounts: BTreeMap<String, i64>,
 ) -> Result<()> {
@@ -744,12 +790,8 @@ pub(super) fn operated(
         tx.put_operation(operation, &text, now.0)
     };
     let mut desk = if let Some(found) = &issue {
-        let (mut desk, new) = Desk::for_issue(tx, context, now, key, &found.0, &found.1)?;
-        if new {
-            desk.take_on(&found.1, IssueAction::Seen)?;
-        } else {
-            desk.observe(&found.1, IssueAction::Seen)?;
-        }
+        let (mut desk, new) = Desk::for_issue(tx, context, now, key, &found.0, &found.1.issue)?;
+        desk.take_in(&found.1, new)?;
         desk
     } else {
         let Some(cell) = &cell else { return refuse("neither a mission nor a cell was named".to_owned()) };
@@ -763,9 +805,11 @@ pub(super) fn operated(
         actor: Actor::Operator { name: by },
         level: Level::Director,
         comment: None,
-        given_at: now,
+        given: None,
         text,
+        sha256: String::new(),
         accounts,
+        base: issue.as_ref().and_then(|found| found.1.summons_base.clone()),
     };
     let done = desk.command(&asked, &command)?;
     let target = done.cell.clone().or(cell);

@@ -34,6 +34,17 @@ pub struct KnownRepo {
     pub directors: Vec<i64>,
     /// Number of the approval label, once it is known.
     pub approved_label: Option<i64>,
+    /// When it was made on this forge, in seconds since the epoch; 0 where it is not
+    /// known yet.
+    pub made_at: i64,
+}
+
+impl KnownRepo {
+    /// Whether something is older than the repository: it came here by migration, and
+    /// carries nobody's authority.
+    pub fn is_older(&self, at: jiff::Timestamp) -> bool {
+        at.as_second() < self.made_at
+    }
 }
 
 /// Everything that decisions are made with.

@@ -6,11 +6,11 @@
 //! the desk itself decides nothing but who is asked and what is said.
 
 use super::context::Context;
-use super::input::{Effect, Facts, Outcome, PublishedWork, Until};
+use super::input::{AuthorityRequest, Effect, Facts, Outcome, PublishedWork, Until};
 use crate::cell::{self, Actor, At, Cell, CellId, Event, Identity, Input as CellInput, Refusal, State};
 use crate::egress;
 use crate::gitea::event::{IssueSnapshot, RepoRef};
-use crate::mission::{ApprovedText, Mission, duration_words};
+use crate::mission::{ApprovedText, Line, Mission, duration_words};
 use crate::publication::{Answer, CloseLog, Publication, PullRequest, SpawnLog, StatusRow, StatusTable, Warning};
 use crate::store::{EffectRow, Head, NewEntry, Result, StoreError, Tx};
 use serde_json::json;
@@ -26,6 +26,44 @@ pub fn mission_id(repo_id: i64, number: i64) -> String {
     format!("{repo_id}#{number}")
 }
 
+/// The name of the `count`-th effect of an input: the same input gives the same.
+pub fn effect_name(key: &str, count: u32) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(key.as_bytes());
+    hasher.update([0]);
+    hasher.update(count.to_be_bytes());
+    hex::encode(&hasher.finalize()[..10])
+}
+
+/// Puts an effect of a mission into the queue.
+#[allow(clippy::too_many_arguments, reason = "the parts of one row")]
+pub fn queue_effect(
+    tx: &Tx<'_>,
+    now: At,
+    id: &str,
+    lane: String,
+    mission: &str,
+    cell: Option<&CellId>,
+    effect: &Effect,
+    not_before: i64,
+) -> Result<()> {
+    let data = serde_json::to_string(effect).map_err(|e| StoreError::Corrupt { what: "effect", why: e.to_string() })?;
+    tx.queue(
+        &EffectRow {
+            seq: 0,
+            id: id.to_owned(),
+            lane,
+            mission: mission.to_owned(),
+            cell: cell.map(ToString::to_string),
+            kind: effect.kind().into_owned(),
+            data,
+            attempts: 0,
+            not_before,
+        },
+        now.0,
+    )
+}
+
 /// One decision in progress.
 pub struct Desk<'a> {
     pub tx: &'a Tx<'a>,
@@ -38,6 +76,8 @@ pub struct Desk<'a> {
     pub id: String,
     pub mission: Mission,
     pub repo: RepoRef,
+    /// Numbers of the issue's own requests that this input made void.
+    pub voided: Vec<u32>,
 }
 
 impl<'a> Desk<'a> {
@@ -45,7 +85,32 @@ impl<'a> Desk<'a> {
     pub fn open(tx: &'a Tx<'a>, context: &'a Context, now: At, key: &str, id: &str) -> Result<Option<Self>> {
         let Some(mission) = tx.mission(id)? else { return Ok(None) };
         let repo = RepoRef { id: mission.repo_id, owner: mission.owner.clone(), name: mission.repo.clone() };
-        Ok(Some(Self { tx, context, now, key: key.to_owned(), effects: 0, id: id.to_owned(), mission, repo }))
+        let mut desk = Self {
+            tx,
+            context,
+            now,
+            key: key.to_owned(),
+            effects: 0,
+            id: id.to_owned(),
+            mission,
+            repo,
+            voided: vec![],
+        };
+        desk.end_what_is_older_than_records()?;
+        Ok(Some(desk))
+    }
+
+    /// A Lazarus without decision records left something open: nobody was shown it as
+    /// it would run, so it ends, and has to be asked for again.
+    fn end_what_is_older_than_records(&mut self) -> Result<()> {
+        let Some(old) = self.mission.from_before_records.take() else { return Ok(()) };
+        let reason = "Lazarus was upgraded while this was open; it has to be asked for again".to_owned();
+        let drop = CellInput::Drop { outcome: cell::Outcome::Abandoned, reason };
+        let _ = self.apply(&old.cell, &drop, &Actor::System)?;
+        // A proposal is read again at the next look.
+        self.mission.is_proposal = false;
+        let repo = self.repo.clone();
+        self.look(&repo)
     }
 
     /// Opens the desk of a cell's mission.
@@ -76,6 +141,23 @@ impl<'a> Desk<'a> {
         }
         let text = ApprovedText::new(&issue.title, &issue.body);
         tx.put_text(&text)?;
+        // What was heard of the issue before it became a mission counts as well.
+        let seen = tx.seen_text(repo.id, issue.number)?;
+        let (mut edited_at, mut text_before) = (None, None);
+        if let Some(seen) = &seen {
+            let before = if seen.text.hash == text.hash {
+                edited_at = seen.edited_at.map(At);
+                seen.before.clone()
+            } else {
+                edited_at = Some(At(issue.updated_at.as_millisecond()));
+                Some((seen.text.title.clone(), seen.text.body.clone()))
+            };
+            if let (Some(_), Some((title, body))) = (edited_at, before) {
+                let before = ApprovedText::new(&title, &body);
+                tx.put_text(&before)?;
+                text_before = Some(before.hash);
+            }
+        }
         let mission = Mission {
             repo_id: repo.id,
             owner: repo.owner.clone(),
@@ -88,19 +170,25 @@ impl<'a> Desk<'a> {
             deleted: false,
             text: text.hash,
             seen_at: issue.updated_at.as_second(),
-            first_polled: None,
-            edited_at: None,
-            text_before: None,
+            first_polled: seen
+                .filter(|seen| edited_at.is_none() && seen.since > issue.created_at.as_millisecond())
+                .map(|seen| seen.since / 1000),
+            edited_at,
+            text_before,
             is_proposal: false,
             complained_of: None,
-            ballot: None,
+            records: vec![],
+            last_record: 0,
+            from_before_records: None,
             cells: vec![],
             label_event: 0,
-            smuggled_label: false,
+            label_handled: None,
             summons_warned: vec![],
+            hidden_told: vec![],
             shown_state: None,
         };
-        let desk = Self { tx, context, now, key: key.to_owned(), effects: 0, id, mission, repo: repo.clone() };
+        let desk =
+            Self { tx, context, now, key: key.to_owned(), effects: 0, id, mission, repo: repo.clone(), voided: vec![] };
         Ok((desk, true))
     }
 
@@ -128,11 +216,7 @@ impl<'a> Desk<'a> {
 
     fn next_effect_id(&mut self) -> String {
         self.effects += 1;
-        let mut hasher = Sha256::new();
-        hasher.update(self.key.as_bytes());
-        hasher.update([0]);
-        hasher.update(self.effects.to_be_bytes());
-        hex::encode(&hasher.finalize()[..10])
+        effect_name(&self.key, self.effects)
     }
 
     /// Queues an effect.
@@ -143,22 +227,38 @@ impl<'a> Desk<'a> {
     }
 
     fn queue_as(&self, id: &str, lane: String, effect: &Effect, cell: Option<&CellId>, not_before: i64) -> Result<()> {
-        let data =
-            serde_json::to_string(effect).map_err(|e| StoreError::Corrupt { what: "effect", why: e.to_string() })?;
-        self.tx.queue(
-            &EffectRow {
-                seq: 0,
-                id: id.to_owned(),
-                lane,
-                mission: self.id.clone(),
-                cell: cell.map(ToString::to_string),
-                kind: effect.kind().to_owned(),
-                data,
-                attempts: 0,
-                not_before,
-            },
-            self.now.0,
-        )
+        queue_effect(self.tx, self.now, id, lane, &self.id, cell, effect, not_before)
+    }
+
+    /// Asks somebody to confirm commands that only polling found, and waits for it.
+    pub fn ask_to_confirm(&mut self, request: &AuthorityRequest) -> Result<()> {
+        let login = &request.person.login;
+        let mut items = vec![(
+            true,
+            format!(
+                "`{login}`: only polling found your comment, so nobody can say that it was not edited since. If you mean the following, give *this* comment a 👍 within a day; a 👎 takes it back."
+            ),
+        )];
+        for line in &request.lines {
+            items.push(match line {
+                Line::Command { command, .. } => (true, format!("`{}`", command.to_string().replace('`', "'"))),
+                Line::Refused { why, .. } => (false, why.clone()),
+            });
+        }
+        let answer = Answer { items, mentions: vec![login.clone()], ..Answer::default() };
+        let id = self.next_effect_id();
+        let published = self.context.render(&Publication::Question(answer), &id, None);
+        let sha256 = super::look::sha256(published.body.trim_end());
+        let effect = Effect::Comment {
+            repo: self.repo.clone(),
+            number: self.mission.number,
+            kind: "question".to_owned(),
+            body: published.body,
+        };
+        self.queue_as(&id, comment_lane(&self.id), &effect, None, 0)?;
+        let confirm =
+            Effect::Confirm { request: Box::new(request.clone()), question: id, sha256, asked_at: self.now.0 };
+        self.queue(format!("confirm:{}", request.comment), &confirm, None, 0).map(|_| ())
     }
 
     /// Writes a comment.
@@ -183,18 +283,33 @@ impl<'a> Desk<'a> {
         self.publish(&Publication::Warning(Warning { text: text.into(), change }), None)
     }
 
-    /// Brings the status comment and the state label up to date.
-    pub fn show(&mut self) -> Result<()> {
-        if self.mission.deleted || (self.mission.cells.is_empty() && self.mission.ballot.is_none()) {
+    /// Writes a comment that has a slot of its own: one that stands there already is
+    /// edited in place. With `only_edit`, none is written where none stands.
+    pub fn publish_standing(&mut self, slot: &str, publication: &Publication, only_edit: bool) -> Result<()> {
+        if self.mission.deleted {
             return Ok(());
         }
         let id = self.next_effect_id();
-        let publication = Publication::Status(self.status(None)?);
-        let body = self.context.render(&publication, &id, None).body;
+        let published = self.context.render(publication, &id, None);
         let lane = comment_lane(&self.id);
-        self.tx.supersede(&lane, "status")?;
-        let effect = Effect::Status { repo: self.repo.clone(), number: self.mission.number, body };
-        self.queue_as(&id, lane, &effect, None, 0)?;
+        self.tx.supersede(&lane, slot)?;
+        let effect = Effect::Standing {
+            repo: self.repo.clone(),
+            number: self.mission.number,
+            slot: slot.to_owned(),
+            body: published.body,
+            only_edit,
+        };
+        self.queue_as(&id, lane, &effect, None, 0)
+    }
+
+    /// Brings the status comment and the state label up to date.
+    pub fn show(&mut self) -> Result<()> {
+        if self.mission.deleted || (self.mission.cells.is_empty() && self.mission.records.is_empty()) {
+            return Ok(());
+        }
+        let publication = Publication::Status(self.status(None)?);
+        self.publish_standing("status", &publication, false)?;
         let newest = self.mission.cells.last().cloned();
         let state = newest.map(|c| self.tx.cell(c.as_str())).transpose()?.flatten().map(|row| row.cell.state);
         if let Some(state) = state
@@ -248,17 +363,25 @@ impl<'a> Desk<'a> {
         if table.cells.len() > 10 {
             table.cells.drain(..table.cells.len() - 10);
         }
-        if let Some(ballot) = &self.mission.ballot {
-            table.waiting = Some(match &ballot.council {
-                Some(council) => format!(
-                    "Cell `{}` waits for the council: {} of {} approvals.",
-                    ballot.cell,
-                    ballot.votes.len(),
-                    council.votes
-                ),
-                None => format!("Cell `{}` waits for a director: `/approve` or `/reject`.", ballot.cell),
-            });
-        }
+        let waiting: Vec<String> = self
+            .mission
+            .records
+            .iter()
+            .map(|record| {
+                let number = record.number;
+                match &record.council {
+                    Some(council) => format!(
+                        "Request {number} waits for the council: {} of {} approvals (`/approve {number}`).",
+                        record.votes.len(),
+                        council.votes
+                    ),
+                    None => {
+                        format!("Request {number} waits for a director: `/approve {number}` or `/reject {number}`.")
+                    }
+                }
+            })
+            .collect();
+        table.waiting = (!waiting.is_empty()).then(|| waiting.join(" "));
         Ok(table)
     }
 
@@ -267,9 +390,10 @@ impl<'a> Desk<'a> {
         Ok(self.tx.cell(id.as_str())?.filter(|row| row.cell.mission == self.id).map(|row| row.cell))
     }
 
-    /// The live cells of this mission.
+    /// The live cells of this mission. What is only asked for is no live cell.
     pub fn live_cells(&self) -> Result<Vec<Cell>> {
-        Ok(self.tx.cells_of(&self.id)?.into_iter().map(|row| row.cell).filter(|c| c.state.is_live()).collect())
+        let cells = self.tx.cells_of(&self.id)?.into_iter().map(|row| row.cell);
+        Ok(cells.filter(|c| c.state.is_live() && c.state != State::Proposed).collect())
     }
 
     /// What is kept beside a cell.
@@ -534,7 +658,10 @@ impl<'a> Desk<'a> {
             until: cell.expires_at.map(time_words).unwrap_or_default(),
             commit: facts.commit.clone().unwrap_or_default(),
             branch: facts.branch.clone().unwrap_or_default(),
+            behind: facts.behind,
             text: cell.approval.as_ref().map(|a| a.text.clone()).unwrap_or_default(),
+            request: cell.approval.as_ref().map(|a| a.number).unwrap_or_default(),
+            record: cell.approval.as_ref().map(|a| a.record.clone()).unwrap_or_default(),
             head: self.tx.head()?.to_string(),
             planted,
         })

@@ -1,15 +1,17 @@
 //! What each input leads to; what happens to an issue, and commands, have pages of
 //! their own.
 
-use super::commands::{Asked, logins_in, operated};
+use super::commands::{Asked, logins_in, operated, verb_of};
 use super::context::Context;
-use super::desk::{Desk, mission_id};
-use super::input::{AuthorityRequest, Effect, Input};
+use super::desk::{Desk, effect_name, mission_id, queue_effect};
+use super::input::{AuthorityRequest, Disbelief, Effect, Heard, Input, Look};
+use super::look::sha256;
 use crate::cell::{Actor, At, Input as CellInput};
+use crate::config::PolledCommands;
 use crate::gitea::event::{CommentAction, CommentSnapshot, ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
-use crate::mission::{Command, Level, Line, is_proposal, parse_comment};
+use crate::mission::{ApprovedText, Command, Level, Line, Origin, is_proposal, parse_comment};
 use crate::publication::{Answer, Publication};
-use crate::store::{Result, Tx};
+use crate::store::{Result, Sight, Tx};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -17,24 +19,42 @@ use std::collections::BTreeMap;
 pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) -> Result<()> {
     match input {
         Input::Forge { happened } => forge(tx, context, now, key, happened),
-        Input::Authorized { request, level, accounts, lost } => {
-            let (mut desk, _) = Desk::for_issue(tx, context, now, key, &request.repo, &request.issue)?;
-            if let Some(ballot) = desk.mission.ballot.as_mut() {
-                ballot.votes.retain(|v| !lost.contains(&v.id));
-            }
-            let asked = Asked::of_comment(&request, level, accounts);
-            desk.run_commands(&asked, &request.lines)?;
-            desk.close()
-        }
-        Input::CouncilKnown { mission, cell, members, unknown } => {
-            let Some(mut desk) = Desk::open(tx, context, now, key, &mission)? else { return Ok(()) };
-            if let Some(ballot) = desk.mission.ballot.as_mut().filter(|b| b.cell == cell) {
-                ballot.members = Some(members);
-                if !unknown.is_empty() {
-                    let names: Vec<String> = unknown.iter().map(|n| format!("`{n}`")).collect();
-                    desk.warn(format!("The council names {}, whom the forge does not know.", names.join(", ")), None)?;
+        Input::Looked { repo, number, look } => match look {
+            Some(look) => {
+                let known = tx.mission(&mission_id(repo.id, number))?.is_some();
+                let ours = known || look.label || is_proposal(&look.issue.title, &look.issue.body);
+                if !ours {
+                    return Ok(());
                 }
+                let (mut desk, new) = Desk::for_issue(tx, context, now, key, &repo, &look.issue)?;
+                desk.take_in(&look, new)?;
+                desk.close()
             }
+            None => {
+                let id = mission_id(repo.id, number);
+                let Some(mut desk) = Desk::open(tx, context, now, key, &id)? else { return Ok(()) };
+                desk.deleted()?;
+                desk.close()
+            }
+        },
+        Input::Authorized { request, level, accounts, look } => {
+            authorized(tx, context, now, key, &request, level, accounts, &look)
+        }
+        Input::Disbelieved { request, why } => disbelieved(tx, context, now, key, &request, why),
+        Input::NotConfirmed { request, why } => {
+            if tx.has_acted_on(request.repo.id, request.comment)? {
+                return Ok(());
+            }
+            let (mut desk, _) = Desk::for_issue(tx, context, now, key, &request.repo, &request.issue)?;
+            tx.act_on(request.repo.id, request.comment, now.0)?;
+            let actor = Actor::Person { id: request.person.id, login: request.person.login.clone() };
+            for line in &request.lines {
+                let Line::Command { command, .. } = line else { continue };
+                desk.record(&actor, None, "refused", &json!({"command": verb_of(command), "why": why}))?;
+            }
+            let text = format!("What `{}` was asked to confirm is not done: {why}.", request.person.login);
+            let answer = Answer { items: vec![(false, text)], ..Answer::default() };
+            desk.answer(request.comment, false, true, &answer)?;
             desk.close()
         }
         Input::ProjectSeen { mission, missing } => {
@@ -45,18 +65,13 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
             )?;
             desk.close()
         }
-        Input::Labelled { repo, issue, events } => {
-            let (mut desk, _) = Desk::for_issue(tx, context, now, key, &repo, &issue)?;
-            desk.observe(&issue, IssueAction::Seen)?;
-            desk.approve_by_label(&events)?;
-            desk.close()
-        }
-        Input::Started { cell, runs, running, commit, branch, planted } => {
+        Input::Started { cell, runs, running, commit, branch, behind, planted } => {
             let Some(mut desk) = Desk::of_cell(tx, context, now, key, &cell)? else { return Ok(()) };
             let mut facts = desk.facts(&cell)?;
             facts.running = Some(running);
             facts.commit = Some(commit);
             facts.branch = Some(branch);
+            facts.behind = behind;
             desk.put_facts(&cell, &facts)?;
             let started = desk.apply(&cell, &CellInput::Started { runs }, &Actor::System)?;
             if started.is_ok_and(|events| !events.is_empty())
@@ -68,10 +83,11 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
             desk.show()?;
             desk.close()
         }
-        Input::StartFailed { cell, reason, found } => {
+        Input::StartFailed { cell, reason, changed } => {
             let Some(mut desk) = Desk::of_cell(tx, context, now, key, &cell)? else { return Ok(()) };
-            if let Some(found) = found {
-                desk.observe(&found.1, IssueAction::Seen)?;
+            if changed {
+                let repo = desk.repo.clone();
+                desk.look(&repo)?;
             }
             let _ = desk.apply(&cell, &CellInput::StartFailed { reason }, &Actor::System)?;
             desk.show()?;
@@ -191,31 +207,50 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
 
 fn forge(tx: &Tx<'_>, context: &Context, now: At, key: &str, event: ForgeEvent) -> Result<()> {
     match event {
-        ForgeEvent::Issue { repo, action, issue, sender, previous_title: _, previous_body: _ } => {
+        ForgeEvent::Issue { repo, action, issue, previous_title, previous_body, .. } => {
             if issue.is_pull {
                 return Ok(());
             }
-            let known = tx.mission(&mission_id(repo.id, issue.number))?;
-            // Most issues are none of our business: they are not even recorded.
-            let ours = known.is_some()
-                || is_proposal(&issue.title, &issue.body)
-                || approval_label(context, &repo).is_some_and(|l| issue.labels.iter().any(|x| x.id == l));
-            if !ours || (known.is_none() && action == IssueAction::Deleted) {
-                return Ok(());
-            }
-            let (mut desk, new) = Desk::for_issue(tx, context, now, key, &repo, &issue)?;
-            if new {
-                desk.take_on(&issue, action)?;
-            } else if action == IssueAction::Deleted {
-                desk.deleted(&sender)?;
-            } else {
-                desk.observe(&issue, action)?;
-            }
-            if matches!(action, IssueAction::LabelsChanged | IssueAction::Seen) && desk.mission.ballot.is_some() {
-                let has_label = approval_label(context, &repo).is_some_and(|l| issue.labels.iter().any(|x| x.id == l));
-                if has_label || action == IssueAction::LabelsChanged {
-                    desk.read_timeline()?;
+            let text = ApprovedText::new(&issue.title, &issue.body);
+            // What an edit replaced is only in its delivery; of a part that stayed as
+            // it was the forge says nothing.
+            let before = (previous_title.is_some() || previous_body.is_some()).then(|| {
+                ApprovedText::new(
+                    previous_title.as_deref().unwrap_or(&issue.title),
+                    previous_body.as_deref().unwrap_or(&issue.body),
+                )
+            });
+            let at = issue.updated_at.as_millisecond();
+            let sight = Sight {
+                at,
+                since: if action == IssueAction::Opened { issue.created_at.as_millisecond() } else { at },
+                told: matches!(action, IssueAction::Edited | IssueAction::Seen),
+                before: before.as_ref(),
+            };
+            tx.see_text((repo.id, issue.number), &text, sight, now.0)?;
+
+            let labelled = approval_label(context, &repo).is_some_and(|l| issue.labels.iter().any(|x| x.id == l));
+            let id = mission_id(repo.id, issue.number);
+            let Some(mut desk) = Desk::open(tx, context, now, key, &id)? else {
+                // Most issues are none of our business.
+                if action == IssueAction::Deleted || !(labelled || is_proposal(&issue.title, &issue.body)) {
+                    return Ok(());
                 }
+                return first_look(tx, now, key, &repo, issue.number);
+            };
+            let mission = &desk.mission;
+            let news = match action {
+                IssueAction::Seen | IssueAction::Other | IssueAction::Opened => {
+                    text.hash != mission.text
+                        || issue.open != mission.open
+                        || mission.deleted
+                        || (labelled && mission.label_handled.is_none())
+                }
+                IssueAction::LabelsChanged => labelled || mission.label_handled.is_some(),
+                IssueAction::Edited | IssueAction::Closed | IssueAction::Reopened | IssueAction::Deleted => true,
+            };
+            if news {
+                desk.look(&repo)?;
             }
             desk.close()
         }
@@ -227,6 +262,15 @@ fn forge(tx: &Tx<'_>, context: &Context, now: At, key: &str, event: ForgeEvent) 
             match action {
                 CommentAction::Created => {
                     commented(tx, context, now, key, &repo, &issue, &comment, &sender, sender_can_push)
+                }
+                CommentAction::Edited | CommentAction::Deleted
+                    if is_of_open_request(tx, &mission_id(repo.id, issue.number), comment.id)? =>
+                {
+                    let Some(mut desk) = Desk::open(tx, context, now, key, &mission_id(repo.id, issue.number))? else {
+                        return Ok(());
+                    };
+                    desk.look(&repo)?;
+                    desk.close()
                 }
                 CommentAction::Edited if sender.id != comment.author.id && !by_bot(&sender) => {
                     // A command put into somebody else's mouth: never executed,
@@ -273,23 +317,24 @@ fn commented(
     if comment.author.id <= 0 || comment.author.id != sender.id {
         return Ok(());
     }
+    // The signed event shows the issue's text as it was when this was said.
+    let text = ApprovedText::new(&issue.title, &issue.body);
+    let at = issue.updated_at.as_millisecond();
+    tx.see_text((repo.id, issue.number), &text, Sight { at, since: at, told: false, before: None }, now.0)?;
     let parsed = parse_comment(&comment.body);
-    if parsed.lines.is_empty() || tx.knows(&format!("comment:{}:{}:deleted", repo.id, comment.id))? {
+    if parsed.lines.is_empty()
+        || tx.knows(&format!("comment:{}:{}:deleted", repo.id, comment.id))?
+        || tx.has_acted_on(repo.id, comment.id)?
+    {
         return Ok(());
     }
-    let (mut desk, new) = Desk::for_issue(tx, context, now, key, repo, issue)?;
-    if new {
-        // A poll shows the issue as it is, a delivery as it was when this was said.
-        desk.take_on(issue, if stated_write.is_none() { IssueAction::Seen } else { IssueAction::Other })?;
-    } else {
-        desk.observe(issue, IssueAction::Other)?;
-    }
+    let (mut desk, _) = Desk::for_issue(tx, context, now, key, repo, issue)?;
     if stated_write.is_none() {
         desk.mission.doubt_text_before(comment.created_at.as_second());
     }
     let limit = i64::from(context.config.policy.commands_per_minute);
     let count = parsed.lines.len() as i64;
-    let in_minute = tx.pace(comment.author.id, now.0, count)?;
+    let in_minute = tx.pace_of(&format!("commands:{}", comment.author.id), now.0, count)?;
     if in_minute > limit {
         // Said once a minute, then silence: answering each would be the flood.
         if in_minute - count <= limit {
@@ -310,15 +355,11 @@ fn commented(
         comment: comment.id,
         person: comment.author.clone(),
         written_at: comment.created_at.as_millisecond(),
+        sha256: sha256(&comment.body),
         logins: logins_in(&parsed.lines),
-        voters: desk
-            .mission
-            .ballot
-            .iter()
-            .flat_map(|b| b.votes.iter().filter(|v| v.id > 0).map(|v| (v.id, v.login.clone())))
-            .collect(),
         lines: parsed.lines,
         stated_write,
+        heard: if stated_write.is_some() { Heard::Delivered } else { Heard::Polled },
     };
     let everybody_may = request.lines.iter().all(|line| {
         matches!(
@@ -327,11 +368,122 @@ fn commented(
         )
     });
     if everybody_may {
-        let asked = Asked::of_comment(&request, Level::Read, BTreeMap::new());
+        tx.act_on(repo.id, comment.id, now.0)?;
+        let asked = Asked::of_comment(&request, Level::Read, BTreeMap::new(), None);
         desk.run_commands(&asked, &request.lines)?;
     } else {
         let lane = format!("authority:{}", desk.id);
         desk.queue(lane, &Effect::Authorize { request: Box::new(request) }, None, 0)?;
     }
     desk.close()
+}
+
+/// The forge is asked about an issue that is no mission yet.
+fn first_look(tx: &Tx<'_>, now: At, key: &str, repo: &RepoRef, number: i64) -> Result<()> {
+    let id = mission_id(repo.id, number);
+    let effect = Effect::Look { repo: repo.clone(), number };
+    let lane = format!("authority:{id}");
+    tx.supersede(&lane, &effect.kind())?;
+    queue_effect(tx, now, &effect_name(key, 1), lane, &id, None, &effect, 0)
+}
+
+/// Whether a comment is the one that made an open request.
+fn is_of_open_request(tx: &Tx<'_>, mission: &str, comment: i64) -> Result<bool> {
+    let mission = tx.mission(mission)?;
+    Ok(mission
+        .is_some_and(|m| m.records.iter().any(|r| matches!(r.origin, Origin::Comment { id, .. } if id == comment))))
+}
+
+/// Carries out commands whose comment the forge confirmed.
+#[allow(clippy::too_many_arguments, reason = "the parts of one input")]
+fn authorized(
+    tx: &Tx<'_>,
+    context: &Context,
+    now: At,
+    key: &str,
+    request: &AuthorityRequest,
+    level: Level,
+    accounts: BTreeMap<String, i64>,
+    look: &Look,
+) -> Result<()> {
+    if tx.has_acted_on(request.repo.id, request.comment)? {
+        return Ok(());
+    }
+    let (mut desk, new) = Desk::for_issue(tx, context, now, key, &request.repo, &look.issue)?;
+    desk.take_in(look, new)?;
+    let confirm = context.config.policy.polled_commands == PolledCommands::Confirm && request.heard == Heard::Polled;
+    if confirm && level == Level::Director && request.lines.iter().any(needs_director) {
+        desk.ask_to_confirm(request)?;
+        return desk.close();
+    }
+    tx.act_on(request.repo.id, request.comment, now.0)?;
+    let asked = Asked::of_comment(request, level, accounts, look.summons_base.clone());
+    desk.run_commands(&asked, &request.lines)?;
+    desk.close()
+}
+
+/// What was heard of a comment does not hold: it is on record, and answered where
+/// somebody may wait for an answer.
+fn disbelieved(
+    tx: &Tx<'_>,
+    context: &Context,
+    now: At,
+    key: &str,
+    request: &AuthorityRequest,
+    why: Disbelief,
+) -> Result<()> {
+    let id = mission_id(request.repo.id, request.issue.number);
+    let verbs: Vec<String> = request
+        .lines
+        .iter()
+        .filter_map(|line| match line {
+            Line::Command { command, .. } => Some(verb_of(command)),
+            Line::Refused { .. } => None,
+        })
+        .collect();
+    let action = match why {
+        Disbelief::Differs => "security_not_what_the_forge_has",
+        Disbelief::Migrated => "security_migrated_command",
+        Disbelief::Edited | Disbelief::Gone => "refused",
+    };
+    tx.append(&crate::store::NewEntry {
+        at: now.0,
+        mission: id.clone(),
+        cell: String::new(),
+        actor: actor_text(&request.person),
+        action: action.to_owned(),
+        data: json!({"comment": request.comment, "commands": verbs, "why": why}).to_string(),
+    })?;
+    let text = match why {
+        Disbelief::Edited => {
+            "This comment was edited before it was acted on, so nothing was done; give the command again in a new comment."
+        }
+        Disbelief::Differs => {
+            "The forge does not show this comment as it was delivered, so nothing was done; give the command again in a new comment."
+        }
+        Disbelief::Migrated | Disbelief::Gone => return Ok(()),
+    };
+    if tx.has_acted_on(request.repo.id, request.comment)? {
+        return Ok(());
+    }
+    let Some(mut desk) = Desk::open(tx, context, now, key, &id)? else { return Ok(()) };
+    let answer = Answer { items: vec![(false, text.to_owned())], ..Answer::default() };
+    desk.answer(request.comment, false, true, &answer)?;
+    desk.close()
+}
+
+fn actor_text(person: &Person) -> String {
+    let actor = Actor::Person { id: person.id, login: person.login.clone() };
+    serde_json::to_string(&actor).unwrap_or_default()
+}
+
+/// Whether a line asks for something that only a director can do, of a director.
+fn needs_director(line: &Line) -> bool {
+    match line {
+        Line::Refused { .. } => false,
+        Line::Command { command, .. } => !matches!(
+            command,
+            Command::Status { .. } | Command::Help { .. } | Command::Accept { .. } | Command::Tell { .. }
+        ),
+    }
 }

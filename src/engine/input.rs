@@ -1,10 +1,11 @@
 //! What comes in, and what is to be done: the rows of inbox and effects queue.
 
 use crate::backend::{Harvest, Running, Usage};
-use crate::cell::{Actor, AgentRun, CellId, DeadlineKind, Effect as CellEffect, Exit};
+use crate::cell::{Actor, AgentRun, Base, CellId, DeadlineKind, Effect as CellEffect, Exit};
 use crate::gitea::event::{ForgeEvent, IssueSnapshot, Person, RepoRef};
-use crate::mission::{Command, Level, Line, Publishable};
+use crate::mission::{Command, Level, Line, Member, Publishable};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// One thing that happened, as the inbox holds it.
@@ -16,7 +17,16 @@ pub enum Input {
         /// What.
         happened: ForgeEvent,
     },
-    /// It is known what a commenter may do.
+    /// The forge was asked about an issue, because something was heard of it.
+    Looked {
+        /// Where.
+        repo: RepoRef,
+        /// The issue's number.
+        number: i64,
+        /// What the forge showed; `None`: no such issue.
+        look: Option<Box<Look>>,
+    },
+    /// The forge confirmed a comment, and it is known what its author may do.
     Authorized {
         /// What was asked.
         request: Box<AuthorityRequest>,
@@ -24,19 +34,22 @@ pub enum Input {
         level: Level,
         /// Numbers of accounts that the commands name, by lower-case login.
         accounts: BTreeMap<String, i64>,
-        /// Voters of before who have lost the right.
-        lost: Vec<i64>,
+        /// The issue and what belongs to it, as the forge shows it now.
+        look: Box<Look>,
     },
-    /// It is known whom a council's logins mean.
-    CouncilKnown {
-        /// The mission.
-        mission: String,
-        /// The cell that the ballot is about.
-        cell: CellId,
-        /// The accounts.
-        members: Vec<i64>,
-        /// Logins that the forge does not know.
-        unknown: Vec<String>,
+    /// What was heard of a comment is not so, or it is nobody's command.
+    Disbelieved {
+        /// What was heard.
+        request: Box<AuthorityRequest>,
+        /// Why.
+        why: Disbelief,
+    },
+    /// Somebody did not confirm in time what only polling had found.
+    NotConfirmed {
+        /// What was asked.
+        request: Box<AuthorityRequest>,
+        /// Why it is not done, in words of ours.
+        why: String,
     },
     /// It is known what of a project a cell would not have.
     ProjectSeen {
@@ -44,15 +57,6 @@ pub enum Input {
         mission: String,
         /// In words of ours.
         missing: Vec<String>,
-    },
-    /// The timeline was read for approvals by label.
-    Labelled {
-        /// Where.
-        repo: RepoRef,
-        /// The issue as it is.
-        issue: IssueSnapshot,
-        /// Approval-label events after opening, oldest first.
-        events: Vec<LabelEvent>,
     },
     /// A cell runs.
     Started {
@@ -66,6 +70,9 @@ pub enum Input {
         commit: String,
         /// Its branch.
         branch: String,
+        /// Commits that the branch has beyond that one by now.
+        #[serde(default)]
+        behind: u64,
         /// Configuration for agents that the repository carries.
         planted: Vec<String>,
     },
@@ -75,8 +82,9 @@ pub enum Input {
         cell: CellId,
         /// Why.
         reason: String,
-        /// Where the text was found changed: the issue as it is.
-        found: Option<Box<(RepoRef, IssueSnapshot)>>,
+        /// Whether the issue was found to be other than it was approved.
+        #[serde(default)]
+        changed: bool,
     },
     /// An agent's run ended.
     AgentEnded {
@@ -145,7 +153,7 @@ pub enum Input {
         /// What.
         command: Command,
         /// The issue, for commands on a mission.
-        issue: Option<Box<(RepoRef, IssueSnapshot)>>,
+        issue: Option<Box<(RepoRef, Look)>>,
         /// The cell, for commands on one.
         cell: Option<CellId>,
         /// Numbers of accounts that the command names.
@@ -179,14 +187,80 @@ pub struct AuthorityRequest {
     pub person: Person,
     /// When it was written, by the forge's clock, in milliseconds.
     pub written_at: i64,
+    /// SHA-256 of the comment's whole text, hex; empty in requests of a Lazarus
+    /// that did not compare it.
+    #[serde(default)]
+    pub sha256: String,
     /// What it says.
     pub lines: Vec<Line>,
     /// What a signed delivery stated of the right to write.
     pub stated_write: Option<bool>,
     /// Logins that the commands name.
     pub logins: Vec<String>,
-    /// Voters of before: number and login.
-    pub voters: Vec<(i64, String)>,
+    /// How it was heard of.
+    #[serde(default)]
+    pub heard: Heard,
+}
+
+/// How a comment was heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Heard {
+    /// By a signed delivery of its creation.
+    #[default]
+    Delivered,
+    /// By polling alone: a text that was edited in its first second looks the same.
+    Polled,
+    /// By polling, and its author confirmed it since.
+    Confirmed,
+}
+
+/// Why something that was heard of a comment is not acted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disbelief {
+    /// The comment was edited since.
+    Edited,
+    /// The forge shows another author, issue, time or text.
+    Differs,
+    /// It came here by migration, from a forge whose people are not ours.
+    Migrated,
+    /// It is not there (any more).
+    Gone,
+}
+
+/// An issue and what belongs to it, as the forge showed it when it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Look {
+    /// The issue.
+    pub issue: IssueSnapshot,
+    /// The branch that the proposal names, or the default one, and where it points.
+    #[serde(default)]
+    pub proposal_base: Option<Base>,
+    /// The default branch and where it points, where a summons was given.
+    #[serde(default)]
+    pub summons_base: Option<Base>,
+    /// Why there is no base, in words of ours.
+    #[serde(default)]
+    pub no_base: Option<String>,
+    /// Whom the names of the proposal's council mean.
+    #[serde(default)]
+    pub members: Vec<Member>,
+    /// Names of the council that the forge does not know.
+    #[serde(default)]
+    pub unknown: Vec<String>,
+    /// Whether the approval label is on the issue.
+    #[serde(default)]
+    pub label: bool,
+    /// Events of the approval label after the opening, oldest first.
+    #[serde(default)]
+    pub label_events: Vec<LabelEvent>,
+    /// Numbers of voters who have lost the right to vote.
+    #[serde(default)]
+    pub lost: Vec<i64>,
+    /// Comments of open requests that were edited or deleted.
+    #[serde(default)]
+    pub changed: Vec<i64>,
 }
 
 /// The approval label was put on an issue.
@@ -228,14 +302,21 @@ pub enum Effect {
         /// The text, with the marker.
         body: String,
     },
-    /// The one comment that is edited in place.
-    Status {
+    /// A comment that is edited in place: each slot of a mission has one.
+    #[serde(alias = "status")]
+    Standing {
         /// Where.
         repo: RepoRef,
         /// On which issue.
         number: i64,
+        /// Which one: `status`, `proposal`, `request-3`, …
+        #[serde(default = "status_slot")]
+        slot: String,
         /// The text, with the marker.
         body: String,
+        /// Whether it is written only where it stands already.
+        #[serde(default)]
+        only_edit: bool,
     },
     /// The label that shows the state.
     StateLabel {
@@ -258,20 +339,25 @@ pub enum Effect {
         /// Who, and what they ask.
         request: Box<AuthorityRequest>,
     },
-    /// Find out whom a council's logins mean.
-    ResolveCouncil {
-        /// The cell that the ballot is about.
-        cell: CellId,
-        /// The logins.
-        logins: Vec<String>,
+    /// See whether somebody confirmed what only polling had found.
+    Confirm {
+        /// What is to be confirmed.
+        request: Box<AuthorityRequest>,
+        /// The effect that asked for it: its comment is where the answer is given.
+        question: String,
+        /// SHA-256 of that comment's text, hex: somebody may have edited it.
+        sha256: String,
+        /// When it was asked, by our clock, in milliseconds since the epoch.
+        asked_at: i64,
     },
     /// Look for what of a project a cell would not have.
     LookAtProject {
         /// Which.
         repo: RepoRef,
     },
-    /// Read an issue's timeline for approvals by label.
-    ReadTimeline {
+    /// Ask the forge about an issue: what was heard of it is only a hint.
+    #[serde(alias = "read_timeline")]
+    Look {
         /// Where.
         repo: RepoRef,
         /// Which issue.
@@ -328,25 +414,30 @@ pub enum Effect {
     },
 }
 
+fn status_slot() -> String {
+    "status".to_owned()
+}
+
 impl Effect {
-    /// Its kind, one word.
-    pub const fn kind(&self) -> &'static str {
-        match self {
+    /// Its kind, one word. A comment that is edited in place has its slot for it, so
+    /// that a newer text of the same slot can take an older one's place.
+    pub fn kind(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Standing { slot, .. } => return Cow::Owned(slot.clone()),
             Self::React { .. } => "react",
             Self::Comment { .. } => "comment",
-            Self::Status { .. } => "status",
             Self::StateLabel { .. } => "state_label",
             Self::RemoveApproval { .. } => "remove_approval",
             Self::Authorize { .. } => "authorize",
-            Self::ResolveCouncil { .. } => "resolve_council",
+            Self::Confirm { .. } => "confirm",
             Self::LookAtProject { .. } => "look_at_project",
-            Self::ReadTimeline { .. } => "read_timeline",
+            Self::Look { .. } => "look",
             Self::Cell { .. } => "cell",
             Self::Push { .. } => "push",
             Self::PublishFile { .. } => "publish_file",
             Self::Record { .. } => "record",
             Self::Deduplicate { .. } => "deduplicate",
-        }
+        })
     }
 }
 
@@ -360,6 +451,8 @@ pub struct Facts {
     pub commit: Option<String>,
     /// Its branch.
     pub branch: Option<String>,
+    /// Commits that the branch had beyond that one at the start.
+    pub behind: u64,
     /// What was done, once it was read.
     pub harvest: Option<Harvest>,
     /// What it used, once it ended.

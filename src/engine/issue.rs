@@ -1,184 +1,292 @@
-//! What happens to an issue: seen, edited, labelled, closed, deleted.
+//! What happens to an issue: seen, edited, labelled, closed, deleted. All of it is
+//! taken from a look at the forge, never from what a delivery says of it.
 
 use super::commands::{Asked, new_cell_id};
-use super::desk::Desk;
-use super::handle::approval_label;
-use super::input::{Effect, LabelEvent};
-use crate::cell::{Actor, At, Input as CellInput, Outcome as End, State};
-use crate::gitea::event::{IssueAction, IssueSnapshot, Person};
-use crate::mission::{ApprovedText, Ballot, Level, is_proposal, parse_proposal, what_changed};
-use crate::publication::{Answer, Publication};
+use super::desk::{Desk, name_of};
+use super::input::{Effect, LabelEvent, Look};
+use crate::cell::{Actor, At, Input as CellInput, Outcome as End, Spec, State};
+use crate::gitea::event::RepoRef;
+use crate::mission::{
+    ApprovedText, CouncilRule, DecisionRecord, FieldError, Level, Member, Moment, Origin, TEMPLATE_MARKER,
+    duration_words, hidden_parts, is_proposal, parse_proposal, what_changed,
+};
+use crate::publication::{Answer, Publication, Request};
 use crate::store::Result;
 use serde_json::json;
 use std::collections::BTreeMap;
 
+/// The slot of the comment that shows the issue's own request.
+const PROPOSAL: &str = "proposal";
+/// The slot of the comment that says what is wrong with a proposal.
+const UNREADABLE: &str = "unreadable";
+/// Looks at one issue that are taken at once within a minute; more wait.
+const LOOKS_AT_ONCE: i64 = 10;
+/// How long a look waits beyond that, in milliseconds.
+const LOOK_LATER: i64 = 10_000;
+
+/// Which comment shows a record.
+fn slot_of(record: &DecisionRecord) -> String {
+    match record.origin {
+        Origin::Issue => PROPOSAL.to_owned(),
+        _ => format!("request-{}", record.number),
+    }
+}
+
 impl Desk<'_> {
-    /// A mission that was not known: reads it, and says what is wrong with it.
-    pub(super) fn take_on(&mut self, issue: &IssueSnapshot, action: IssueAction) -> Result<()> {
-        let label = approval_label(self.context, &self.repo);
-        if action == IssueAction::Seen {
-            self.mission.first_polled = Some(issue.updated_at.as_second());
-        }
-        // Whoever opens an issue by the web form can put any label on it.
-        if label.is_some_and(|l| issue.labels.iter().any(|x| x.id == l))
-            && matches!(
-                action,
-                IssueAction::Opened | IssueAction::Seen | IssueAction::LabelsChanged | IssueAction::Other
-            )
-        {
-            self.mission.smuggled_label = true;
-            self.drop_label()?;
-            self.warn(
-                "The label `lazarus/approved` was on this issue when it was opened. That approves nothing, so it was taken off; a director approves with `/approve`, or by adding the label now.",
-                None,
-            )?;
-        }
-        if issue.open {
-            self.consider_proposal()?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn drop_label(&mut self) -> Result<()> {
-        let effect = Effect::RemoveApproval { repo: self.repo.clone(), number: self.mission.number };
-        let lane = format!("label:{}", self.id);
-        self.tx.supersede(&lane, effect.kind())?;
-        self.queue(lane, &effect, None, 0).map(|_| ())
-    }
-
-    pub(super) fn read_timeline(&mut self) -> Result<()> {
+    /// Asks the forge about the issue.
+    pub(super) fn look(&mut self, repo: &RepoRef) -> Result<()> {
         let lane = format!("authority:{}", self.id);
-        let effect = Effect::ReadTimeline { repo: self.repo.clone(), number: self.mission.number };
-        self.tx.supersede(&lane, effect.kind())?;
-        self.queue(lane, &effect, None, 0).map(|_| ())
+        let effect = Effect::Look { repo: repo.clone(), number: self.mission.number };
+        self.tx.supersede(&lane, &effect.kind())?;
+        let looks = self.tx.pace_of(&format!("look:{}", self.id), self.now.0, 1)?;
+        let not_before = if looks > LOOKS_AT_ONCE { self.now.0 + LOOK_LATER } else { 0 };
+        self.queue(lane, &effect, None, not_before).map(|_| ())
+    }
+
+    /// Takes over what the forge shows of an issue.
+    pub(super) fn take_in(&mut self, look: &Look, new: bool) -> Result<()> {
+        self.mission.forget_voters(&look.lost);
+        for comment in &look.changed {
+            for record in self.mission.void_by_comment(*comment) {
+                self.void(&record, "its comment was edited or deleted after it was recorded")?;
+            }
+        }
+        let issue = &look.issue;
+        self.mission.seen_at = self.mission.seen_at.max(issue.updated_at.as_second());
+        self.mission.author_login.clone_from(&issue.author.login);
+        let text = ApprovedText::new(&issue.title, &issue.body);
+        let edited = text.hash != self.mission.text;
+        if edited {
+            self.edited(&text, At(issue.updated_at.as_millisecond()))?;
+        }
+        let reopened = issue.open && !self.mission.open;
+        if issue.open != self.mission.open {
+            self.mission.open = issue.open;
+            if !issue.open {
+                self.end_all("the issue was closed")?;
+            }
+        }
+        // Reopening restarts nothing; a proposal is before the directors again.
+        if issue.open && (new || edited || reopened || !self.mission.is_proposal) && self.mission.proposal().is_none() {
+            let born = if reopened { At(issue.updated_at.as_millisecond()) } else { self.text_is_from(look) };
+            self.consider_proposal(look, born)?;
+        }
+        self.label(look)
+    }
+
+    /// Since when the issue has the text that it has, by the forge's clock.
+    fn text_is_from(&self, look: &Look) -> At {
+        let polled = self.mission.first_polled.map(|seconds| At(seconds * 1000));
+        self.mission.edited_at.or(polled).unwrap_or(At(look.issue.created_at.as_millisecond()))
     }
 
     /// Reads the issue's text as a proposal, if it means to be one.
-    pub(super) fn consider_proposal(&mut self) -> Result<()> {
+    fn consider_proposal(&mut self, look: &Look, born: At) -> Result<()> {
         let text = self.text()?;
         if !is_proposal(&text.title, &text.body) {
             self.mission.is_proposal = false;
             return Ok(());
         }
         self.mission.is_proposal = true;
-        let proposer = Actor::Person { id: self.mission.author, login: self.mission.author_login.clone() };
+        let error = |field: &str, why: String| FieldError { field: field.to_owned(), why };
         let parsed = parse_proposal(&text.body, &self.context.defaults()).and_then(|proposal| {
-            match self.context.network_refusal(proposal.spec.network, &proposal.spec.hosts) {
-                Some(why) => Err(vec![crate::mission::FieldError { field: "Network hosts".to_owned(), why }]),
-                None => Ok(proposal),
+            let mut errors = vec![];
+            if let Some(why) = self.context.network_refusal(proposal.spec.network, &proposal.spec.hosts) {
+                errors.push(error("Network hosts", why));
             }
+            if let Some(why) = &look.no_base {
+                errors.push(error("Base branch", why.clone()));
+            }
+            errors.extend(
+                look.unknown.iter().map(|login| error("Council", format!("the forge knows no account `{login}`"))),
+            );
+            if errors.is_empty() { Ok(proposal) } else { Err(errors) }
         });
         match parsed {
             Ok(proposal) => {
-                let old = self.mission.ballot.take().filter(|b| !b.request);
-                if let Some(ballot) = old.as_ref().filter(|b| !b.votes.is_empty() && b.text != text.hash) {
-                    let voters: Vec<&str> = ballot.votes.iter().map(|v| v.login.as_str()).collect();
-                    self.warn(
-                        format!("The text was changed, so the approvals that were given ({}) are void; they have to be given again.", voters.join(", ")),
-                        None,
-                    )?;
-                }
-                let cell = match &old {
-                    Some(ballot) => {
-                        let _ = self.apply(
-                            &ballot.cell.clone(),
-                            &CellInput::Revise { spec: proposal.spec.clone() },
-                            &proposer,
-                        )?;
-                        ballot.cell.clone()
-                    }
-                    None => {
-                        let cell = new_cell_id();
-                        let propose = CellInput::Propose {
-                            id: cell.clone(),
-                            mission: self.id.clone(),
-                            spec: proposal.spec.clone(),
-                            policy: self.context.defaults().policy,
-                        };
-                        let _ = self.apply(&cell, &propose, &proposer)?;
-                        cell
+                let Some(base) = look.proposal_base.clone() else {
+                    // The text became a proposal after the forge was asked: ask again.
+                    self.mission.is_proposal = false;
+                    let repo = self.repo.clone();
+                    return self.look(&repo);
+                };
+                let spec = Spec { base: Some(base), ..proposal.spec };
+                let proposer = Actor::Person { id: self.mission.author, login: self.mission.author_login.clone() };
+                let moment = Moment { at: born, id: None };
+                let before = match self.voided.as_slice() {
+                    [] => String::new(),
+                    void => {
+                        let numbers: Vec<String> = void.iter().map(u32::to_string).collect();
+                        format!("Request {} is void, because the text was changed. ", numbers.join(", "))
                     }
                 };
-                let logins = proposal.council.as_ref().map(|c| c.members.clone()).unwrap_or_default();
-                if !logins.is_empty() {
-                    // On the same lane as votes, so before any of them.
-                    let lane = format!("authority:{}", self.id);
-                    self.queue(lane, &Effect::ResolveCouncil { cell: cell.clone(), logins }, Some(&cell), 0)?;
+                let made = self.put_before_directors(
+                    Origin::Issue,
+                    moment,
+                    proposer,
+                    spec,
+                    proposal.council,
+                    look.members.clone(),
+                )?;
+                match made {
+                    Ok(record) => self.show_open(&record, &before)?,
+                    Err(why) => return self.warn(format!("This proposal is not before the directors: {why}"), None),
+                }
+                if self.mission.complained_of.take().is_some() {
+                    let items = vec![(true, "This proposal can be read now.".to_owned())];
+                    let answer = Publication::Answer(Answer { items, ..Answer::default() });
+                    self.publish_standing(UNREADABLE, &answer, true)?;
                 }
                 self.look_at_project()?;
-                self.mission.ballot = Some(Ballot {
-                    cell,
-                    text: text.hash,
-                    proposer: self.mission.author,
-                    council: proposal.council,
-                    members: None,
-                    votes: vec![],
-                    warned: vec![],
-                    request: false,
-                });
                 self.show()
             }
             Err(errors) => {
-                if let Some(ballot) = self.mission.ballot.take() {
-                    let drop = CellInput::Drop {
-                        outcome: End::Abandoned,
-                        reason: "the proposal was edited and cannot be read any more".to_owned(),
-                    };
-                    let _ = self.apply(&ballot.cell, &drop, &Actor::System)?;
-                }
                 if self.mission.complained_of.as_deref() == Some(&text.hash) {
                     return Ok(());
                 }
                 self.mission.complained_of = Some(text.hash);
+                let fields: Vec<&str> = errors.iter().map(|e| e.field.as_str()).collect();
+                self.record(&Actor::System, None, "proposal_refused", &json!({"fields": fields}))?;
                 let mut items = vec![(
                     false,
                     "This proposal cannot be read as it is. Edit the issue; each of these needs a change:".to_owned(),
                 )];
                 items.extend(errors.into_iter().map(|e| (false, format!("{}: {}", e.field, e.why))));
-                let answer = Answer { items, ..Answer::default() };
-                self.publish(&Publication::Refusal(answer), None)
+                let answer = Publication::Refusal(Answer { items, ..Answer::default() });
+                self.publish_standing(UNREADABLE, &answer, false)
             }
         }
     }
 
-    /// Takes over what an issue looks like now, unless it is old news.
-    pub(super) fn observe(&mut self, issue: &IssueSnapshot, action: IssueAction) -> Result<()> {
-        let at = issue.updated_at.as_second();
-        if at < self.mission.seen_at || self.mission.deleted {
-            return Ok(());
+    /// Puts a request before the directors: a record, the cell that it would start,
+    /// and a comment that shows it. The inner error is for people.
+    pub(super) fn put_before_directors(
+        &mut self,
+        origin: Origin,
+        born: Moment,
+        asked_by: Actor,
+        spec: Spec,
+        council: Option<CouncilRule>,
+        members: Vec<Member>,
+    ) -> Result<std::result::Result<DecisionRecord, String>> {
+        let cell = new_cell_id();
+        let propose = CellInput::Propose {
+            id: cell.clone(),
+            mission: self.id.clone(),
+            spec: spec.clone(),
+            policy: self.context.defaults().policy,
+        };
+        if let Err(refusal) = self.apply(&cell, &propose, &asked_by)? {
+            return Ok(Err(refusal.to_string()));
         }
-        let newer = at > self.mission.seen_at;
-        self.mission.seen_at = at;
-        self.mission.author_login.clone_from(&issue.author.login);
-        let text = ApprovedText::new(&issue.title, &issue.body);
-        // Within one second the order is not known: then only an event that is
-        // about the text changes the text.
-        if text.hash != self.mission.text && (newer || matches!(action, IssueAction::Edited | IssueAction::Seen)) {
-            self.edited(&text, at)?;
-        }
-        if issue.open != self.mission.open
-            && (newer || matches!(action, IssueAction::Closed | IssueAction::Reopened | IssueAction::Seen))
-        {
-            self.mission.open = issue.open;
-            if issue.open {
-                // Reopening restarts nothing; a proposal is before the directors again.
-                if self.mission.ballot.is_none() && self.live_cells()?.is_empty() {
-                    self.consider_proposal()?;
-                }
-            } else {
-                self.end_all("the issue was closed")?;
-            }
-        }
-        Ok(())
+        let record = DecisionRecord {
+            number: self.mission.next_number(),
+            cell,
+            origin,
+            born,
+            asked_by,
+            spec,
+            council,
+            members,
+            text: self.mission.text.clone(),
+            votes: vec![],
+            told: vec![],
+        };
+        let sha256 = record.sha256(&self.id);
+        let data = json!({"number": record.number, "sha256": sha256, "request": record});
+        self.record(&record.asked_by, Some(&record.cell), "requested", &data)?;
+        self.mission.records.push(record.clone());
+        Ok(Ok(record))
     }
 
-    pub(super) fn edited(&mut self, text: &ApprovedText, at: i64) -> Result<()> {
+    /// Shows a record to the directors, or how it ended where it is shown already.
+    pub(super) fn show_record(&mut self, record: &DecisionRecord, standing: &str, open: bool) -> Result<()> {
+        let spec = &record.spec;
+        let mut rows = vec![
+            ("agents".to_owned(), spec.agents.join(" + ")),
+            ("backend".to_owned(), spec.backend.to_string()),
+            ("isolation".to_owned(), format!("{} or stronger", spec.isolation)),
+            (
+                "network".to_owned(),
+                match spec.hosts.as_slice() {
+                    [] => spec.network.to_string(),
+                    hosts => format!("{}: {}", spec.network, hosts.join(", ")),
+                },
+            ),
+            ("time to live".to_owned(), duration_words(spec.ttl)),
+            ("auto-revive".to_owned(), spec.auto_revive.to_string()),
+            (
+                "limits".to_owned(),
+                match spec.limits.to_string() {
+                    none if none.is_empty() => "the usual".to_owned(),
+                    some => some,
+                },
+            ),
+            (
+                "council".to_owned(),
+                match &record.council {
+                    None => "any one director".to_owned(),
+                    Some(council) if record.members.is_empty() => format!("{} directors", council.votes),
+                    Some(council) => {
+                        let members: Vec<String> =
+                            record.members.iter().map(|m| format!("{} (account {})", m.login, m.id)).collect();
+                        format!("{} of {}", council.votes, members.join(", "))
+                    }
+                },
+            ),
+        ];
+        if let Some(model) = &spec.model {
+            rows.push(("model".to_owned(), model.clone()));
+        }
+        if let Some(base) = &spec.base {
+            rows.push(("base branch".to_owned(), format!("{} at {}", base.branch, base.commit)));
+        }
+        rows.push(("cell".to_owned(), record.cell.to_string()));
+        rows.push(("SHA-256 of the text".to_owned(), record.text.clone()));
+        let text = self.tx.text(&record.text)?.map(|t| (t.title, t.body)).unwrap_or_default();
+        let request = Request {
+            number: record.number,
+            asked_by: name_of(&record.asked_by),
+            standing: standing.to_owned(),
+            open,
+            rows,
+            task: spec.task.clone(),
+            hidden: hidden_parts(&text.1, &[TEMPLATE_MARKER]),
+            text: format!("{}\n\n{}", text.0, text.1),
+            sha256: record.sha256(&self.id),
+            mentions: vec![],
+        };
+        self.publish_standing(&slot_of(record), &Publication::Request(request), !open)
+    }
+
+    /// Shows a record that was just made.
+    pub(super) fn show_open(&mut self, record: &DecisionRecord, before: &str) -> Result<()> {
+        let number = record.number;
+        let standing = format!(
+            "{before}Nothing runs before it is approved: `/approve {number}`, or `/reject {number}` and a reason. Any edit makes it void."
+        );
+        self.show_record(record, standing.trim(), true)
+    }
+
+    /// A record that was open is void: its cell ends, and the bot says so.
+    fn void(&mut self, record: &DecisionRecord, why: &str) -> Result<()> {
+        let data = json!({"number": record.number, "sha256": record.sha256(&self.id), "why": why});
+        self.record(&Actor::System, Some(&record.cell), "request_void", &data)?;
+        if record.origin == Origin::Issue {
+            self.voided.push(record.number);
+        }
+        let drop = CellInput::Drop { outcome: End::Abandoned, reason: format!("the request is void: {why}") };
+        let _ = self.apply(&record.cell, &drop, &Actor::System)?;
+        self.show_record(record, &format!("**It is void**: {why}. Undoing the edit does not bring it back."), false)
+    }
+
+    fn edited(&mut self, text: &ApprovedText, at: At) -> Result<()> {
         let before = self.text()?;
         self.tx.put_text(text)?;
         self.record(&Actor::System, None, "text_changed", &json!({"from": before.hash, "to": text.hash}))?;
         self.mission.text_before = Some(before.hash.clone());
         self.mission.text.clone_from(&text.hash);
-        self.mission.edited_at = Some(At(at * 1000));
+        self.mission.edited_at = Some(at);
         let change = what_changed(&before, text, 40);
         let mut voided = vec![];
         for cell in self.tx.cells_of(&self.id)?.into_iter().map(|row| row.cell) {
@@ -204,7 +312,6 @@ impl Desk<'_> {
             }
         }
         if !voided.is_empty() {
-            self.drop_label()?;
             self.warn(
                 format!(
                     "The text was changed after it was approved, so the approval of {} is void. What already runs goes on with the text that was approved; nothing is started or revived until a director approves again.",
@@ -213,35 +320,39 @@ impl Desk<'_> {
                 Some(change),
             )?;
         }
-        if let Some(ballot) = self.mission.ballot.clone().filter(|b| b.request) {
-            // A request was for the text as it was.
-            self.mission.ballot = None;
-            let drop = CellInput::Drop {
-                outcome: End::Abandoned,
-                reason: "the text was changed after the request".to_owned(),
-            };
-            let _ = self.apply(&ballot.cell, &drop, &Actor::System)?;
+        let void = self.mission.void_by_edit();
+        let voters: Vec<String> = void.iter().flat_map(|r| r.votes.iter().map(|v| v.login.clone())).collect();
+        for record in void {
+            self.void(&record, "the issue's text was changed after the request was made")?;
         }
-        if self.mission.open {
-            self.consider_proposal()?;
+        if !voters.is_empty() {
+            let voters = voters.join(", ");
+            self.warn(
+                format!("The text was changed, so the approvals that were given ({voters}) are void; they have to be given again."),
+                None,
+            )?;
         }
         Ok(())
     }
 
-    pub(super) fn deleted(&mut self, by: &Person) -> Result<()> {
-        self.record(&Actor::Person { id: by.id, login: by.login.clone() }, None, "issue_deleted", &json!({}))?;
+    /// The forge has no such issue any more.
+    pub(super) fn deleted(&mut self) -> Result<()> {
+        if self.mission.deleted {
+            return Ok(());
+        }
+        self.record(&Actor::System, None, "issue_deleted", &json!({}))?;
         self.mission.deleted = true;
         self.mission.open = false;
         self.end_all("the issue was deleted")
     }
 
-    pub(super) fn end_all(&mut self, reason: &str) -> Result<()> {
-        self.mission.ballot = None;
+    fn end_all(&mut self, reason: &str) -> Result<()> {
+        for record in std::mem::take(&mut self.mission.records) {
+            self.void(&record, reason)?;
+        }
         for cell in self.live_cells()? {
             let input = match cell.state {
-                State::Proposed | State::Invited => {
-                    CellInput::Drop { outcome: End::Abandoned, reason: reason.to_owned() }
-                }
+                State::Invited => CellInput::Drop { outcome: End::Abandoned, reason: reason.to_owned() },
                 State::Idle => CellInput::Close { outcome: End::Completed, reason: Some(reason.to_owned()) },
                 _ => CellInput::Close { outcome: End::Abandoned, reason: Some(reason.to_owned()) },
             };
@@ -250,42 +361,67 @@ impl Desk<'_> {
         self.show()
     }
 
-    pub(super) fn approve_by_label(&mut self, events: &[LabelEvent]) -> Result<()> {
-        let Some(newest) = events.last() else { return Ok(()) };
-        if newest.id <= self.mission.label_event {
+    /// Deals with the approval label, once for each time that somebody adds it.
+    fn label(&mut self, look: &Look) -> Result<()> {
+        if !look.label {
+            self.mission.label_handled = None;
             return Ok(());
         }
-        self.mission.label_event = newest.id;
-        if !newest.added || self.context.bot().is_some_and(|b| b.id == newest.actor.id) {
+        let newest = look.label_events.last();
+        let event = newest.map_or(0, |e| e.id);
+        if self.mission.label_handled == Some(event) {
             return Ok(());
         }
-        if newest.level != Some(Level::Director) {
-            self.drop_label()?;
+        self.mission.label_handled = Some(event);
+        // Whatever comes of it, it counts once.
+        self.drop_label()?;
+        match newest.filter(|e| e.added && e.id > self.mission.label_event) {
+            Some(newest) => {
+                self.mission.label_event = newest.id;
+                self.approve_by_label(newest)
+            }
+            None => self.warn(
+                "The label `lazarus/approved` was on this issue when it was opened, or was left over. That approves nothing, so it was taken off; a director approves with `/approve`, or by adding the label now.",
+                None,
+            ),
+        }
+    }
+
+    fn drop_label(&mut self) -> Result<()> {
+        let effect = Effect::RemoveApproval { repo: self.repo.clone(), number: self.mission.number };
+        let lane = format!("label:{}", self.id);
+        self.tx.supersede(&lane, &effect.kind())?;
+        self.queue(lane, &effect, None, 0).map(|_| ())
+    }
+
+    fn approve_by_label(&mut self, event: &LabelEvent) -> Result<()> {
+        let actor = Actor::Person { id: event.actor.id, login: event.actor.login.clone() };
+        if event.level != Some(Level::Director) || self.context.bot().is_some_and(|b| b.id == event.actor.id) {
+            let login = &event.actor.login;
+            self.record(&actor, None, "refused", &json!({"command": "label", "why": "not a director"}))?;
             return self.warn(
-                format!(
-                    "`{}` is not a director here, so the label approves nothing; it was taken off.",
-                    newest.actor.login
-                ),
+                format!("`{login}` is not a director here, so the label approves nothing; it was taken off."),
                 None,
             );
         }
-        self.mission.doubt_text_before(newest.at / 1000);
-        let text = self.text()?;
+        self.mission.doubt_text_before(event.at / 1000);
         let asked = Asked {
-            actor: Actor::Person { id: newest.actor.id, login: newest.actor.login.clone() },
+            actor,
             level: Level::Director,
             comment: None,
-            given_at: At(newest.at),
-            text,
+            given: Some(Moment { at: At(event.at), id: Some(event.id) }),
+            text: self.text()?,
+            sha256: String::new(),
             accounts: BTreeMap::new(),
+            base: None,
         };
-        let done = self.approve(&asked)?;
+        let done = self.approve(&asked, None)?;
         if !done.ok {
-            self.drop_label()?;
+            self.record(&asked.actor, None, "refused", &json!({"command": "label", "why": done.says}))?;
         }
         if !done.says.is_empty() {
             let change = done.change.map(|c| c.diff);
-            self.warn(done.says, change)?;
+            self.warn(format!("The label `lazarus/approved` was taken off. {}", done.says), change)?;
         }
         self.show()
     }

@@ -9,6 +9,7 @@ mod desk;
 mod handle;
 mod input;
 mod issue;
+mod look;
 mod reconcile;
 mod run;
 mod work;
@@ -20,7 +21,7 @@ pub use input::{Facts, Outcome};
 use crate::agents::Profiles;
 use crate::backend::{Adopted, Backend as _, Fact, ProcessBackend};
 use crate::cell::{AgentRun, CellId, Exit, State};
-use crate::config::Config;
+use crate::config::{Config, PolledCommands};
 use crate::gitea::event::{ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
 use crate::gitea::{Forge, ForgeOptions};
 use crate::mission::{Command, Mission};
@@ -67,6 +68,9 @@ pub struct Engine {
     /// Of these, effects on cells: they can take minutes.
     cells_running: AtomicUsize,
     learned: AtomicBool,
+    /// Comments that polling found and whose deliveries may still come: by number,
+    /// since when.
+    undelivered: std::sync::Mutex<HashMap<i64, std::time::Instant>>,
     stop: watch::Sender<bool>,
     facts: tokio::sync::Mutex<mpsc::UnboundedReceiver<Fact>>,
     _lock: DataLock,
@@ -156,6 +160,7 @@ impl Engine {
             running: AtomicUsize::new(0),
             cells_running: AtomicUsize::new(0),
             learned: AtomicBool::new(false),
+            undelivered: std::sync::Mutex::default(),
             stop: watch::channel(false).0,
             facts: tokio::sync::Mutex::new(facts),
             _lock: lock,
@@ -180,7 +185,14 @@ impl Engine {
                     let label = tx.pin(&format!("label:{id}"), "lazarus/approved")?;
                     let (owner, name) = repo.owner_and_name();
                     let reference = RepoRef { id, owner: owner.to_owned(), name: name.to_owned() };
-                    repos.push(KnownRepo { reference, config: repo.clone(), directors, approved_label: label });
+                    let made_at = tx.meta(&format!("made_at:{id}"))?.and_then(|t| t.parse().ok()).unwrap_or(0);
+                    repos.push(KnownRepo {
+                        reference,
+                        config: repo.clone(),
+                        directors,
+                        approved_label: label,
+                        made_at,
+                    });
                 }
             }
             Ok((bot, repos))
@@ -242,6 +254,25 @@ impl Engine {
         self.look.notify_one();
     }
 
+    /// Whether a comment that polling found is left to its delivery for a while.
+    fn waits_for_delivery(&self, comment: i64) -> bool {
+        let config = &self.context.config;
+        if config.policy.polled_commands == PolledCommands::Run {
+            return false;
+        }
+        let grace = config.reconcile.grace;
+        let mut undelivered = self.undelivered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        undelivered.retain(|_, since| since.elapsed() < grace * 4 + Duration::from_secs(3600));
+        undelivered.entry(comment).or_insert_with(std::time::Instant::now).elapsed() < grace
+    }
+
+    /// Whether some comment is left to its delivery now.
+    fn a_delivery_may_come(&self) -> bool {
+        let grace = self.context.config.reconcile.grace;
+        let undelivered = self.undelivered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        undelivered.values().any(|since| since.elapsed() < grace)
+    }
+
     async fn gone(&self, repo: &RepoRef, mission: &Mission) -> Result<(), StoreError> {
         let zero = jiff::Timestamp::UNIX_EPOCH;
         let nobody = Person { id: -1, login: "nobody that the forge names".to_owned() };
@@ -256,6 +287,7 @@ impl Engine {
             labels: vec![],
             created_at: zero,
             updated_at: zero,
+            migrated: false,
         };
         self.take_in(ForgeEvent::Issue {
             repo: repo.clone(),
@@ -415,7 +447,10 @@ impl Engine {
                 tracing::warn!(%error, "the repositories could not be read again");
             }
             let jitter = interval / 10;
-            let wait = interval.saturating_sub(jitter) + jitter.mul_f64(f64::from(rounds % 7) / 3.5);
+            let mut wait = interval.saturating_sub(jitter) + jitter.mul_f64(f64::from(rounds % 7) / 3.5);
+            if self.a_delivery_may_come() {
+                wait = wait.min(self.context.config.reconcile.grace + Duration::from_millis(100));
+            }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.look.notified() => {}
@@ -529,7 +564,9 @@ impl Engine {
             }
             Attempt::Again { why, after } => {
                 let doubled = Duration::from_millis(500).saturating_mul(1 << row.attempts.clamp(0, 10));
-                let wait = after.unwrap_or_default().max(doubled.min(BACKOFF_MAX));
+                // Somebody who confirms is heard within as long as they took.
+                let most = if row.kind == "confirm" { self.context.config.reconcile.interval } else { BACKOFF_MAX };
+                let wait = after.unwrap_or_default().max(doubled.min(most));
                 tracing::info!(
                     effect = id,
                     kind = row.kind,
@@ -596,7 +633,7 @@ impl Engine {
             lane: format!("twice:{}", row.id),
             mission: row.mission.clone(),
             cell: row.cell.clone(),
-            kind: effect.kind().to_owned(),
+            kind: effect.kind().into_owned(),
             data,
             attempts: 0,
             not_before: now + DEDUPLICATE_AFTER,
@@ -641,8 +678,15 @@ impl Engine {
                         let served: Vec<String> = known.repos.values().map(|r| r.reference.full_name()).collect();
                         format!("{owner}/{name} is not among the configured repositories: {}", served.join(", "))
                     })?;
-                let found = forge.repo_ref(&repo).issue(number).get().await.map_err(|e| e.to_string())?;
+                let served = self.context.repo(repo.id).ok_or("the repository is not served any more")?;
+                let summons = matches!(command, Command::Summon { .. });
+                let mission = desk::mission_id(repo.id, number);
+                let found =
+                    look::look_at(self, forge, &served, &mission, number, summons).await.map_err(Attempt::words)?;
                 let found = found.ok_or_else(|| format!("there is no issue {owner}/{name}#{number}"))?;
+                if let (true, Some(why)) = (summons, &found.no_base) {
+                    return Err(why.clone());
+                }
                 Some(Box::new((repo, found)))
             }
         };

@@ -4,8 +4,9 @@
 use super::Engine;
 use super::context::KnownRepo;
 use super::input::Input;
-use crate::gitea::event::{CommentAction, ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
+use crate::gitea::event::{CommentAction, ForgeEvent, IssueAction, IssueSnapshot, Person};
 use crate::gitea::{Forge, ForgeError, IssueQuery, IssueState};
+use crate::mission::parse_comment;
 use crate::store::StoreError;
 use futures::StreamExt as _;
 use jiff::Timestamp;
@@ -75,15 +76,17 @@ pub async fn learn(engine: &Engine, forge: &Forge) -> Result<(), ReconcileError>
             // Names are not unique: of several the oldest, as `init` says.
             .or_else(|| labels.iter().filter(|l| l.name == "lazarus/approved").map(|l| l.id).min());
         let (full, id) = (config.name.clone(), reference.id);
+        let made_at = found.created_at.map_or(0, Timestamp::as_second);
         engine
             .store
             .transact(move |tx| {
                 tx.put_pin("repository", &full, id)?;
+                tx.put_meta(&format!("made_at:{id}"), &made_at.to_string())?;
                 approved.map_or(Ok(()), |label| tx.put_pin(&label_key, "lazarus/approved", label))
             })
             .await?;
         engine.context.learn(|known| {
-            known.repos.insert(id, KnownRepo { reference, config, directors, approved_label: approved });
+            known.repos.insert(id, KnownRepo { reference, config, directors, approved_label: approved, made_at });
         });
     }
     Ok(())
@@ -91,10 +94,12 @@ pub async fn learn(engine: &Engine, forge: &Forge) -> Result<(), ReconcileError>
 
 /// One round over every repository.
 pub async fn round(engine: &Engine, forge: &Forge) -> Result<(), ReconcileError> {
+    let now = engine.clock.now().0;
+    engine.store.transact(move |tx| tx.forget_old_texts(now)).await?;
     let mut first_error = None;
     for repo in engine.context.known().repos.into_values() {
         // One that cannot be read does not hide the others.
-        if let Err(error) = look_at(engine, forge, &repo.reference).await {
+        if let Err(error) = look_at(engine, forge, &repo).await {
             tracing::warn!(%error, repository = repo.config.name, "a repository could not be looked at to the end");
             first_error = first_error.or(Some(error));
         }
@@ -102,7 +107,8 @@ pub async fn round(engine: &Engine, forge: &Forge) -> Result<(), ReconcileError>
     first_error.map_or(Ok(()), Err)
 }
 
-async fn look_at(engine: &Engine, forge: &Forge, repo: &RepoRef) -> Result<(), ReconcileError> {
+async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<(), ReconcileError> {
+    let repo = &known.reference;
     let id = repo.id;
     let overlap = i64::try_from(engine.context.config.reconcile.overlap.as_secs()).unwrap_or(120);
     let now = Timestamp::now().as_second();
@@ -134,13 +140,29 @@ async fn look_at(engine: &Engine, forge: &Forge, repo: &RepoRef) -> Result<(), R
         issues.insert(issue.number, issue);
     }
     drop(stream);
+    // Comments from then on are looked at again the next time.
+    let mut held = i64::MAX;
     let mut comments = api.comments_since(since);
     while let Some(comment) = comments.next().await {
         let (number, comment) = comment?;
         newest = newest.max(comment.updated_at.as_second());
-        let key = format!("comment:{}:{}:created", repo.id, comment.id);
-        // An edited comment may be somebody else's words by now.
-        if comment.updated_at != comment.created_at || engine.store.read(move |tx| tx.knows(&key)).await? {
+        // An edited comment may be somebody else's words by now; one that is older
+        // than the repository, or was migrated, is nobody's here.
+        if comment.updated_at != comment.created_at || comment.migrated || known.is_older(comment.created_at) {
+            continue;
+        }
+        let ours = engine.context.bot().is_some_and(|bot| bot.id == comment.author.id);
+        if ours || parse_comment(&comment.body).lines.is_empty() {
+            continue;
+        }
+        let written = comment.id;
+        if engine.store.read(move |tx| tx.has_acted_on(id, written)).await? {
+            continue;
+        }
+        // Its delivery may be on its way: who is asked to confirm what was delivered a
+        // moment later is asked for nothing.
+        if engine.waits_for_delivery(comment.id) {
+            held = held.min(comment.updated_at.as_second());
             continue;
         }
         let issue = match issues.get(&number) {
@@ -158,6 +180,7 @@ async fn look_at(engine: &Engine, forge: &Forge, repo: &RepoRef) -> Result<(), R
             .take_in(ForgeEvent::Comment {
                 repo: repo.clone(),
                 action: CommentAction::Created,
+                // As it is now, which is what the person who wrote it may not have seen.
                 issue,
                 comment,
                 sender,
@@ -188,14 +211,18 @@ async fn look_at(engine: &Engine, forge: &Forge, repo: &RepoRef) -> Result<(), R
     }
     // Not further than our own clock: a forge that is ahead must not make us
     // skip what comes after.
-    let newest = newest.min(now);
+    let newest = newest.min(now).min(held);
     engine.store.transact(move |tx| tx.put_watermark(id, newest)).await?;
     Ok(())
 }
 
 /// What a poll or a delivery becomes in the inbox.
 pub fn as_input(event: ForgeEvent) -> (String, String, Input) {
-    let key = event.semantic_key();
+    let mut key = event.semantic_key();
+    if let ForgeEvent::Comment { sender_can_push: None, .. } = &event {
+        // Its delivery may still come, and proves more.
+        key.push_str(":polled");
+    }
     let lane = format!("{}", event.repo().id);
     (key, lane, Input::Forge { happened: event })
 }

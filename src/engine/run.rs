@@ -1,13 +1,14 @@
 //! Running effects. Each may run twice: once before a crash and once after.
 
-use super::authority::level_of;
 use super::context::Context;
-use super::input::{Effect, Facts, Input, LabelEvent};
+use super::input::{Effect, Facts, Input};
+use super::look;
 use super::work::{Order, publish_file, push, repository_of};
 use super::{Engine, desk};
 use crate::agents::InvocationContext;
 use crate::backend::{Backend as _, BackendError, Harvest, Plan, Running, WorkWanted, host_read_paths};
 use crate::cell::{AgentRun, Cell, CellId, Effect as CellEffect, Isolation, Role, State};
+use crate::config::CommitChoice;
 use crate::gitea::event::RepoRef;
 use crate::gitea::{Forge, ForgeError, Repository};
 use crate::keeper::{Room, StartAgent, View};
@@ -15,9 +16,7 @@ use crate::mission::ApprovedText;
 use crate::publication::parse_marker;
 use crate::sandbox::{Budget, LandlockPaths};
 use crate::store::{EffectRow, StoreError};
-use crate::workspace::{GitError, Home, HomeError, clone_project, mirror_of, refresh_mirror, scrub, unpin};
-use futures::StreamExt as _;
-use std::collections::BTreeMap;
+use crate::workspace::{Cloned, GitError, Home, HomeError, clone_project, mirror_of, refresh_mirror, scrub, unpin};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -47,9 +46,15 @@ const MENDED_BY_PEOPLE: Duration = Duration::from_secs(30);
 /// Attempts after which even that is given up: about a day.
 const ATTEMPTS_MAX: i64 = 800;
 
-/// How old a comment may be for what its delivery states of the writer's
-/// rights to count, in milliseconds.
-const FRESH: i64 = 60_000;
+impl Attempt {
+    /// Why it was not done, for a person.
+    pub(super) fn words(self) -> String {
+        match self {
+            Self::Again { why, .. } | Self::Never { why, .. } => why,
+            Self::Done(_) => "nothing is wrong".to_owned(),
+        }
+    }
+}
 
 impl From<ForgeError> for Attempt {
     fn from(error: ForgeError) -> Self {
@@ -89,7 +94,9 @@ pub async fn run(engine: &Engine, row: &EffectRow) -> Attempt {
     };
     match result {
         Ok(input) => Attempt::Done(input),
-        Err(Attempt::Again { why, .. }) if row.attempts > ATTEMPTS_MAX && row.kind != "cell" => {
+        Err(Attempt::Again { why, .. })
+            if row.attempts > ATTEMPTS_MAX && !matches!(row.kind.as_str(), "cell" | "confirm") =>
+        {
             Attempt::Never { why, input: None }
         }
         // A reaction is a courtesy: one that is forbidden is not worth a queue.
@@ -122,9 +129,9 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
             engine.note_comment(row, &kind, posted).await?;
             Ok(Input::Nothing)
         }
-        Effect::Status { repo, number, body } => {
-            let mission = row.mission.clone();
-            let known = engine.store.read(move |tx| tx.comment_of_kind(&mission, "status")).await?;
+        Effect::Standing { repo, number, slot, body, only_edit } => {
+            let (mission, name) = (row.mission.clone(), slot.clone());
+            let known = engine.store.read(move |tx| tx.comment_of_kind(&mission, &name)).await?;
             if let Some(known) = known {
                 match forge.repo_ref(&repo).comment(known.comment_id).edit(&body).await {
                     Ok(_) => return Ok(Input::Nothing),
@@ -133,8 +140,11 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
                     Err(error) => return Err(error.into()),
                 }
             }
+            if only_edit {
+                return Ok(Input::Nothing);
+            }
             let posted = post(engine, forge, row, &repo, number, &body).await?;
-            engine.note_comment(row, "status", posted).await?;
+            engine.note_comment(row, &slot, posted).await?;
             Ok(Input::Nothing)
         }
         Effect::StateLabel { repo, number, state } => {
@@ -161,47 +171,11 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
             }
             Ok(Input::Nothing)
         }
-        Effect::Authorize { mut request } => {
-            let Some(mut known) = context.repo(request.repo.id) else {
-                return Err(Attempt::Never { why: "the repository is not served any more".to_owned(), input: None });
-            };
-            known.reference = request.repo.clone();
-            // A late delivery tells of a comment that may be gone by now, and
-            // of rights that may be.
-            let written = forge.repo_ref(&request.repo).comment(request.comment).get().await;
-            match written {
-                Ok(Some(now)) if now.updated_at == now.created_at => {}
-                Ok(Some(_)) => {
-                    request.lines = vec![crate::mission::Line::Refused {
-                        at: 0..0,
-                        why: "this comment was edited before it was acted on; give the command again in a new comment"
-                            .to_owned(),
-                    }];
-                }
-                Ok(None) => return Ok(Input::Nothing),
-                Err(error) if error.is_not_found() => return Ok(Input::Nothing),
-                // Of an account that is gone the forge gives no comment, ever.
-                Err(ForgeError::Server { .. }) if row.attempts >= 5 => return Ok(Input::Nothing),
-                Err(error) => return Err(error.into()),
-            }
-            let age = engine.clock.now().0 - request.written_at;
-            let stated = request.stated_write.filter(|_| age < FRESH);
-            let level = level_of(forge, &known, &request.person, stated).await?;
-            let mut accounts = BTreeMap::new();
-            for login in std::mem::take(&mut request.logins) {
-                if let Some(user) = forge.user(&login).await? {
-                    accounts.insert(login.to_lowercase(), user.id);
-                }
-            }
-            let mut lost = vec![];
-            for (id, login) in std::mem::take(&mut request.voters) {
-                let voter = crate::gitea::event::Person { id, login };
-                if level_of(forge, &known, &voter, None).await? != crate::mission::Level::Director {
-                    lost.push(id);
-                }
-            }
-            Ok(Input::Authorized { request, level, accounts, lost })
+        Effect::Authorize { request } => look::authorize(engine, forge, row, request).await,
+        Effect::Confirm { request, question, sha256, asked_at } => {
+            look::confirm(engine, forge, row, request, question, &sha256, asked_at).await
         }
+        Effect::Look { repo, number } => look::look(engine, forge, row, repo, number).await,
         Effect::LookAtProject { repo } => {
             let missing = missing_in_cell(forge, &repo, row.attempts).await?;
             Ok(if missing.is_empty() {
@@ -209,47 +183,6 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
             } else {
                 Input::ProjectSeen { mission: row.mission.clone(), missing }
             })
-        }
-        Effect::ResolveCouncil { cell, logins } => {
-            let (mut members, mut unknown) = (vec![], vec![]);
-            for login in logins {
-                match forge.user(&login).await? {
-                    Some(user) => members.push(user.id),
-                    None => unknown.push(login),
-                }
-            }
-            Ok(Input::CouncilKnown { mission: row.mission.clone(), cell, members, unknown })
-        }
-        Effect::ReadTimeline { repo, number } => {
-            let (Some(known), api) = (context.repo(repo.id), forge.repo_ref(&repo).issue(number)) else {
-                return Err(Attempt::Never { why: "the repository is not served any more".to_owned(), input: None });
-            };
-            let Some(label) = known.approved_label else { return Ok(Input::Nothing) };
-            let Some(issue) = api.get().await? else { return Ok(Input::Nothing) };
-            let mut events = vec![];
-            let mut timeline = api.timeline();
-            while let Some(event) = timeline.next().await {
-                let event = event?;
-                let Some((found, added)) = event.label_added() else { continue };
-                // Whoever opens an issue can set any label, and then stands in
-                // the timeline as its author: in the second of the opening the
-                // author's labels are part of it.
-                let opening =
-                    event.created_at.as_second() <= issue.created_at.as_second() && event.actor.id == issue.author.id;
-                if found.id == label && !opening {
-                    events.push(LabelEvent {
-                        id: event.id,
-                        actor: event.actor.clone(),
-                        added,
-                        at: event.created_at.as_millisecond(),
-                        level: None,
-                    });
-                }
-            }
-            if let Some(newest) = events.last_mut().filter(|e| e.added) {
-                newest.level = Some(level_of(forge, &known, &newest.actor, None).await?);
-            }
-            Ok(Input::Labelled { repo, issue, events })
         }
         Effect::Deduplicate { repo, number, of } => {
             let bot = bot_id(context)?;
@@ -342,7 +275,7 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
             let result = match result {
                 // What cannot be done for good must not leave the cell waiting.
                 Err(Attempt::Never { why, .. }) => {
-                    Ok(Input::StartFailed { cell: id.clone(), reason: engine.context.redact(&why), found: None })
+                    Ok(Input::StartFailed { cell: id.clone(), reason: engine.context.redact(&why), changed: false })
                 }
                 other => other,
             };
@@ -536,14 +469,14 @@ async fn approved_text(engine: &Engine, cell: &Cell) -> Result<ApprovedText, Att
 /// and at the cell comes after everything that takes long: what runs is what
 /// was approved, or nothing.
 async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &[AgentRun], home: &Home) -> Ran {
-    let failed = |reason: String, found| Ok(Input::StartFailed { cell: cell.id.clone(), reason, found });
+    let failed = |reason: String, changed| Ok(Input::StartFailed { cell: cell.id.clone(), reason, changed });
     let changed = "the text was changed after it was approved".to_owned();
     if cell.state != State::Preparing {
         // Closed or destroyed while this waited: nothing is started.
         return Ok(Input::Nothing);
     }
     if cell.approval_void {
-        return failed(changed, None);
+        return failed(changed, false);
     }
     let text = approved_text(engine, cell).await?;
     let mission_name = row.mission.clone();
@@ -554,35 +487,36 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &
     let forge =
         engine.forge.as_ref().ok_or_else(|| Attempt::Again { why: "there is no forge".to_owned(), after: None })?;
     let Some(repository) = forge.repository_by_id(repo.id).await? else {
-        return failed("the repository is not there any more".to_owned(), None);
+        return failed("the repository is not there any more".to_owned(), false);
     };
     if repository.empty {
-        return failed("the repository is empty; it needs a first commit".to_owned(), None);
+        return failed("the repository is empty; it needs a first commit".to_owned(), false);
     }
-    let branch = repository.default_branch.clone();
+    let base = cell.spec.base.clone();
+    let branch = base.as_ref().map_or_else(|| repository.default_branch.clone(), |base| base.branch.clone());
     // A home that was handed over may hold anything by now: it stays as it is.
-    let commit = match home.is_made() {
-        Some(commit) => commit,
-        None => match make_home(engine, row, cell, slot, home, &repository, &text).await? {
-            Ok(commit) => commit,
-            Err(why) => return failed(why, None),
+    let (commit, behind) = match home.is_made() {
+        Some(commit) => (commit, 0),
+        None => match make_home(engine, row, cell, slot, home, &repository, &branch, &text).await? {
+            Ok(cloned) => (cloned.commit, cloned.behind),
+            Err(why) => return failed(why, false),
         },
     };
     let planted = planted_configuration(&home.path.join("project"));
 
     let Some(issue) = forge.repo_ref(&repo).issue(mission.number).get().await? else {
-        return failed("the issue is not there any more".to_owned(), None);
+        return failed("the issue is not there any more".to_owned(), true);
     };
     if ApprovedText::new(&issue.title, &issue.body).hash != text.hash {
-        return failed(changed, Some(Box::new((repo, issue))));
+        return failed(changed, true);
     }
     if !issue.open {
-        return failed("the issue was closed".to_owned(), Some(Box::new((repo, issue))));
+        return failed("the issue was closed".to_owned(), true);
     }
     let name = cell.id.to_string();
     match engine.store.read(move |tx| tx.cell(&name)).await? {
         Some(now) if now.cell.state != State::Preparing => return Ok(Input::Nothing),
-        Some(now) if now.cell.approval_void => return failed(changed, None),
+        Some(now) if now.cell.approval_void => return failed(changed, false),
         _ => {}
     }
 
@@ -599,7 +533,7 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &
     let running = match started {
         Ok(running) => running,
         Err(error @ (BackendError::Isolation { .. } | BackendError::Start(_))) => {
-            return failed(error.to_string(), None);
+            return failed(error.to_string(), false);
         }
         Err(error) => return Err(Attempt::Again { why: error.to_string(), after: None }),
     };
@@ -609,11 +543,11 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &
     let facts = Facts { commit: Some(commit.clone()), running: Some(running.clone()), ..Facts::default() };
     for (run, prompt) in runs.iter().zip(prompts??) {
         if let Err(why) = start_agent(engine, cell, slot, &facts, run, home, &prompt, &words).await {
-            return failed(format!("agent {} could not be started: {why}", run.agent), None);
+            return failed(format!("agent {} could not be started: {why}", run.agent), false);
         }
     }
     recorded.await.map_err(|e| Attempt::Again { why: e.to_string(), after: None })??;
-    Ok(Input::Started { cell: cell.id.clone(), runs: runs.to_vec(), running, commit, branch, planted })
+    Ok(Input::Started { cell: cell.id.clone(), runs: runs.to_vec(), running, commit, branch, behind, planted })
 }
 
 /// What a cell was started as, for its own records.
@@ -631,6 +565,7 @@ fn spawn_record(cell: &Cell, mission: &str, commit: &str, running: &Running) -> 
 
 /// Makes a cell's home and the clone in it, from nothing. The inner error is
 /// for good.
+#[allow(clippy::too_many_arguments, reason = "the parts of one home")]
 async fn make_home(
     engine: &Engine,
     row: &EffectRow,
@@ -638,8 +573,9 @@ async fn make_home(
     slot: i64,
     home: &Home,
     repository: &Repository,
+    branch: &str,
     text: &ApprovedText,
-) -> Result<Result<String, String>, Attempt> {
+) -> Result<Result<Cloned, String>, Attempt> {
     // Half a home, from before a crash, that no agent has seen.
     let path = home.path.clone();
     blocking(move || scrub(&path)).await?.map_err(|e| Attempt::Again { why: e.to_string(), after: None })?;
@@ -648,7 +584,12 @@ async fn make_home(
     let url = format!("{}/{}.git", engine.context.config.forge.url.trim_end_matches('/'), reference.full_name());
     let (place, target, token) =
         (mirror_of(&engine.roots.mirrors, reference.id), home.path.join("project"), engine.token.clone());
-    let (branch, name) = (repository.default_branch.clone(), cell.id.to_string());
+    let (branch, name) = (branch.to_owned(), cell.id.to_string());
+    // What was approved is that commit, unless policy wants the newest.
+    let pinned = match engine.context.config.policy.commit {
+        CommitChoice::Approved => cell.spec.base.as_ref().map(|base| base.commit.clone()),
+        CommitChoice::Latest => None,
+    };
     // Where a cell has no root of its own, it cannot be shown the mirror.
     let borrow = engine.backend.probe().await.is_ok_and(|host| host.level_2());
     let mirror = engine.mirror(reference.id);
@@ -656,13 +597,13 @@ async fn make_home(
         let _one_at_a_time = mirror.lock().await;
         blocking(move || {
             refresh_mirror(&place, &url, &token)?;
-            clone_project(&place, &name, &branch, &target, borrow)
+            clone_project(&place, &name, &branch, pinned.as_deref(), &target, borrow)
         })
         .await?
     };
     let cloned = match cloned {
         Ok(cloned) => cloned,
-        Err(error @ GitError::NoGit(_)) => return Ok(Err(error.to_string())),
+        Err(error @ (GitError::NoGit(_) | GitError::NoCommit { .. })) => return Ok(Err(error.to_string())),
         // The forge may be down for a moment; after some tries it is not that.
         Err(error) if row.attempts >= 4 => return Ok(Err(engine.context.redact(&error.to_string()))),
         Err(error) => return Err(Attempt::Again { why: engine.context.redact(&error.to_string()), after: None }),
@@ -676,7 +617,7 @@ async fn make_home(
     let uid = engine.backend.agents_uid(slot).await;
     let (home, commit) = (home.clone(), cloned.commit.clone());
     blocking(move || home.hand_over(&commit, uid)).await??;
-    Ok(Ok(cloned.commit))
+    Ok(Ok(cloned))
 }
 
 #[allow(clippy::too_many_arguments, reason = "the parts of one start")]

@@ -64,6 +64,10 @@ pub struct IssueSnapshot {
     pub created_at: Timestamp,
     /// When it was last changed, by the forge's clock, in whole seconds.
     pub updated_at: Timestamp,
+    /// Whether the forge says that it was migrated from another one. Gitea's API
+    /// leaves that out, so compare the time with the repository's as well.
+    #[serde(default)]
+    pub migrated: bool,
 }
 
 /// A comment as the event or the poll showed it.
@@ -79,6 +83,10 @@ pub struct CommentSnapshot {
     pub created_at: Timestamp,
     /// When it was last edited, by the forge's clock.
     pub updated_at: Timestamp,
+    /// Whether the forge says that it was migrated from another one. Gitea's API
+    /// leaves that out, so compare the time with the repository's as well.
+    #[serde(default)]
+    pub migrated: bool,
 }
 
 /// What happened to an issue.
@@ -192,8 +200,15 @@ impl ForgeEvent {
                     ),
                 }
             }
-            Self::Comment { repo, action, comment, .. } => match action {
-                CommentAction::Created => format!("comment:{}:{}:created", repo.id, comment.id),
+            Self::Comment { repo, action, issue, comment, .. } => match action {
+                // With what is claimed of it: a forged twin must not use up the key
+                // of the true one. What is acted on once is the comment itself.
+                CommentAction::Created => format!(
+                    "comment:{}:{}:created:{}",
+                    repo.id,
+                    comment.id,
+                    short_hash(&[&comment.author.id.to_string(), &issue.number.to_string(), &comment.body])
+                ),
                 CommentAction::Deleted => format!("comment:{}:{}:deleted", repo.id, comment.id),
                 CommentAction::Edited => format!(
                     "comment:{}:{}:edited:{}:{}",

@@ -154,6 +154,19 @@ impl CommentApi {
         }
     }
 
+    /// The same with the number of the issue that it stands under; 0 where the
+    /// forge names none.
+    pub async fn get_with_issue(&self) -> Result<Option<(i64, CommentSnapshot)>, ForgeError> {
+        match optional(self.repo.send(&Ask::get(self.path(""))).await)? {
+            Some(answer) if answer.status == StatusCode::NO_CONTENT => Ok(None),
+            Some(answer) => {
+                let comment = answer.parse::<RawComment>()?;
+                Ok(Some((comment.issue_number().unwrap_or(0), comment.snapshot())))
+            }
+            None => Ok(None),
+        }
+    }
+
     /// Replaces its text.
     pub async fn edit(&self, body: &str) -> Result<CommentSnapshot, ForgeError> {
         let ask = Ask::json(Method::PATCH, self.path(""), &json!({ "body": body }), Repeat::Safe);

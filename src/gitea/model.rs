@@ -196,6 +196,9 @@ pub struct Repository {
     /// Whether it has no commit.
     #[serde(default)]
     pub empty: bool,
+    /// When it was made on this forge: what is older came here by migration.
+    #[serde(default)]
+    pub created_at: Option<Timestamp>,
     /// What the token may do in it.
     #[serde(default, deserialize_with = "or_default")]
     pub permissions: OwnRights,
@@ -686,6 +689,10 @@ pub(super) struct RawIssue {
     pub(super) updated_at: Timestamp,
     pub(super) pull_request: Option<IgnoredAny>,
     pub(super) repository: Option<RawIssueRepository>,
+    #[serde(default, deserialize_with = "or_default")]
+    original_author: String,
+    #[serde(default, deserialize_with = "or_default")]
+    original_author_id: i64,
 }
 
 impl RawIssue {
@@ -701,6 +708,7 @@ impl RawIssue {
             labels: self.labels.kept,
             created_at: self.created_at,
             updated_at: self.updated_at,
+            migrated: !self.original_author.is_empty() || self.original_author_id != 0,
         }
     }
 }
@@ -718,6 +726,10 @@ pub(super) struct RawComment {
     issue_url: String,
     #[serde(default, deserialize_with = "or_default")]
     pull_request_url: String,
+    #[serde(default, deserialize_with = "or_default")]
+    original_author: String,
+    #[serde(default, deserialize_with = "or_default")]
+    original_author_id: i64,
 }
 
 impl RawComment {
@@ -735,6 +747,7 @@ impl RawComment {
             body: self.body,
             created_at: self.created_at,
             updated_at: self.updated_at,
+            migrated: !self.original_author.is_empty() || self.original_author_id != 0,
         }
     }
 }

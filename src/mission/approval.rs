@@ -1,7 +1,7 @@
-//! Approval, and the mission's own state: what text is known, when it last
-//! changed, who voted.
+//! The mission's own state: what text is known, when it last changed, what is
+//! open before the directors, and who may decide.
 
-use super::text::ApprovedText;
+use super::record::{COUNCIL_MAX, DecisionRecord};
 use crate::cell::{At, CellId};
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +76,9 @@ impl CouncilRule {
         if !members.iter().all(named) {
             return Err(wrong());
         }
+        if members.len() > COUNCIL_MAX {
+            return Err(format!("{} people are named; a council has at most {COUNCIL_MAX}", members.len()));
+        }
         let mut distinct: Vec<String> = members.iter().map(|m| m.to_lowercase()).collect();
         distinct.sort();
         distinct.dedup();
@@ -98,29 +101,6 @@ pub struct Vote {
     pub login: String,
     /// When, by our clock.
     pub at: At,
-}
-
-/// What is before the directors now: a proposal, or a request by a writer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ballot {
-    /// The cell that it would start.
-    pub cell: CellId,
-    /// Hash of the text it is about.
-    pub text: String,
-    /// Who proposed it, by number; 0 for the operator.
-    pub proposer: i64,
-    /// Who decides.
-    pub council: Option<CouncilRule>,
-    /// The accounts that the council's logins meant when it was proposed: names
-    /// can change hands. Not known for a moment after that.
-    pub members: Option<Vec<i64>>,
-    /// Votes so far.
-    pub votes: Vec<Vote>,
-    /// Whether somebody who approved too soon after an edit was told so, by
-    /// account number: their next approval of this text counts.
-    pub warned: Vec<i64>,
-    /// Whether it is a request of a writer rather than a proposal.
-    pub request: bool,
 }
 
 /// A mission: one issue, and what is known of it.
@@ -161,173 +141,44 @@ pub struct Mission {
     pub is_proposal: bool,
     /// Hash of a text that was found unparsable and answered.
     pub complained_of: Option<String>,
-    /// What is before the directors.
-    pub ballot: Option<Ballot>,
+    /// What is before the directors: open records, oldest first.
+    #[serde(default)]
+    pub records: Vec<DecisionRecord>,
+    /// The number of the newest record that there ever was.
+    #[serde(default)]
+    pub last_record: u32,
+    /// What an older Lazarus held open; asked anew when the mission is next seen.
+    #[serde(default, rename = "ballot", skip_serializing)]
+    pub from_before_records: Option<OldBallot>,
     /// The cells of this mission, oldest first.
     pub cells: Vec<CellId>,
     /// Number of the newest label event that was looked at.
     pub label_event: i64,
-    /// Whether the approval label was on the issue when it was opened.
-    pub smuggled_label: bool,
+    /// The label event that was the newest when the label that is on the issue was
+    /// dealt with; 0 where there was none; `None` where no label is on it.
+    #[serde(default)]
+    pub label_handled: Option<i64>,
     /// Who was told that a summons came too soon after an edit, and of which
     /// text: account number and hash.
     pub summons_warned: Vec<(i64, String)>,
+    /// Who was told that a page hides parts of a text, and of which text: account
+    /// number and hash.
+    #[serde(default)]
+    pub hidden_told: Vec<(i64, String)>,
     /// The `lazarus/state/*` label that is shown.
     pub shown_state: Option<String>,
 }
 
-/// What an approval comes to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// There is nothing to approve.
-    Nothing,
-    /// The text was changed a moment before: say what changed, count a repeat.
-    TooSoon,
-    /// It does not count, for that reason.
-    NotCounted(String),
-    /// It counts; so many more are needed.
-    Counted {
-        /// Distinct directors that are still needed.
-        missing: usize,
-    },
-    /// It counts and is enough.
-    Approved {
-        /// Everybody whose approval counts.
-        by: Vec<(i64, String)>,
-    },
-}
-
-/// Counts one approval by a director. Changes only the ballot.
-///
-/// `given_at` is when it was given and `mission.edited_at` when the text last
-/// changed, both by the forge's clock; `now` is ours, for the window.
-#[allow(clippy::too_many_arguments, reason = "each is a fact of its own, and a struct would only hide that")]
-pub fn vote(
-    mission: &mut Mission,
-    current: &ApprovedText,
-    voter: (i64, &str),
-    given_at: At,
-    now: At,
-    settle: i64,
-    window: i64,
-    proposer_may_vote: bool,
-) -> Verdict {
-    let edited_at = mission.edited_at;
-    let Some(ballot) = mission.ballot.as_mut() else { return Verdict::Nothing };
-    if ballot.text != current.hash {
-        return Verdict::NotCounted("the text that is before the directors is not the issue's text any more".into());
-    }
-    let (id, login) = voter;
-    if let Some(edited) = edited_at
-        && given_at.0 - edited.0 < settle
-        && !ballot.warned.contains(&id)
-    {
-        ballot.warned.push(id);
-        return Verdict::TooSoon;
-    }
-    let Some(council) = ballot.council.clone() else {
-        return Verdict::Approved { by: vec![(id, login.to_owned())] };
-    };
-    if id == ballot.proposer && !proposer_may_vote {
-        return Verdict::NotCounted("the proposer's own vote does not count in a council".into());
-    }
-    if !council.members.is_empty() {
-        match &ballot.members {
-            None => {
-                return Verdict::NotCounted("the council is still being looked up; approve again in a moment".into());
-            }
-            Some(members) if !members.contains(&id) => {
-                return Verdict::NotCounted(format!("the council of this proposal is {}", council.members.join(", ")));
-            }
-            Some(_) => {}
-        }
-    }
-    // Votes outside the window do not count any more.
-    ballot.votes.retain(|v| now.0 - v.at.0 <= window);
-    if !ballot.votes.iter().any(|v| v.id == id) {
-        ballot.votes.push(Vote { id, login: login.to_owned(), at: now });
-    }
-    if ballot.votes.len() >= council.votes {
-        Verdict::Approved { by: ballot.votes.iter().map(|v| (v.id, v.login.clone())).collect() }
-    } else {
-        Verdict::Counted { missing: council.votes - ballot.votes.len() }
-    }
+/// What is left of an open proposal or request of a Lazarus without records.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct OldBallot {
+    /// The cell that it would have started.
+    pub cell: CellId,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn mission(council: Option<CouncilRule>, edited_at: Option<At>) -> (Mission, ApprovedText) {
-        let text = ApprovedText::new("t", "b");
-        let ballot = Ballot {
-            cell: CellId::from_random([1; 10]),
-            text: text.hash.clone(),
-            proposer: 4,
-            council,
-            members: Some(vec![7, 8, 4]),
-            votes: vec![],
-            warned: vec![],
-            request: false,
-        };
-        let mission = Mission {
-            repo_id: 1,
-            owner: "acme".into(),
-            repo: "widget".into(),
-            issue_id: 1,
-            number: 1,
-            author: 4,
-            author_login: "reader".into(),
-            open: true,
-            deleted: false,
-            text: text.hash.clone(),
-            seen_at: 0,
-            first_polled: None,
-            edited_at,
-            text_before: None,
-            is_proposal: true,
-            complained_of: None,
-            ballot: Some(ballot),
-            cells: vec![],
-            label_event: 0,
-            smuggled_label: false,
-            summons_warned: vec![],
-            shown_state: None,
-        };
-        (mission, text)
-    }
-
-    fn cast(m: &mut Mission, text: &ApprovedText, who: i64, login: &str, at: i64) -> Verdict {
-        vote(m, text, (who, login), At(at), At(at), 30_000, 86_400_000, false)
-    }
-
-    #[test]
-    fn threat_13_an_approval_right_after_an_edit_counts_only_when_repeated() {
-        let (mut m, text) = mission(None, Some(At(100_000)));
-        assert_eq!(cast(&mut m, &text, 2, "director", 110_000), Verdict::TooSoon);
-        assert!(matches!(cast(&mut m, &text, 2, "director", 111_000), Verdict::Approved { .. }));
-        let (mut m, text) = mission(None, Some(At(100_000)));
-        assert!(matches!(cast(&mut m, &text, 2, "director", 140_000), Verdict::Approved { .. }));
-    }
-
-    #[test]
-    fn threat_13_an_approval_of_another_text_does_not_count() {
-        let (mut m, _) = mission(None, None);
-        let other = ApprovedText::new("t", "changed");
-        assert!(matches!(cast(&mut m, &other, 2, "director", 0), Verdict::NotCounted(_)));
-    }
-
-    #[test]
-    fn a_council_needs_distinct_people_other_than_the_proposer_within_the_window() {
-        let rule = CouncilRule::parse("2 of ada, bob, reader").unwrap();
-        let (mut m, text) = mission(rule, None);
-        assert_eq!(cast(&mut m, &text, 7, "ada", 0), Verdict::Counted { missing: 1 });
-        assert_eq!(cast(&mut m, &text, 7, "ada", 1), Verdict::Counted { missing: 1 }, "the same person twice");
-        assert!(matches!(cast(&mut m, &text, 4, "reader", 2), Verdict::NotCounted(_)), "the proposer");
-        assert!(matches!(cast(&mut m, &text, 9, "eve", 2), Verdict::NotCounted(_)), "not a member");
-        assert_eq!(cast(&mut m, &text, 8, "bob", 90_000_000), Verdict::Counted { missing: 1 }, "ada's is too old");
-        assert!(matches!(cast(&mut m, &text, 7, "ada", 90_000_001), Verdict::Approved { .. }));
-    }
 
     #[test]
     fn a_council_is_read_from_words() {
@@ -337,5 +188,13 @@ mod tests {
         assert!(CouncilRule::parse("3 of 2").is_err());
         assert!(CouncilRule::parse("many").is_err());
         assert!(CouncilRule::parse("3 of ada").is_err());
+    }
+
+    #[test]
+    fn a_council_names_at_most_twenty_people() {
+        let names = |count: usize| (0..count).map(|n| format!("u{n}")).collect::<Vec<_>>().join(",");
+        assert!(CouncilRule::parse(&format!("1 of {}", names(20))).is_ok());
+        let why = CouncilRule::parse(&format!("1 of {}", names(4000))).unwrap_err();
+        assert!(why.contains("4000") && why.contains("20"), "{why}");
     }
 }

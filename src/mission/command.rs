@@ -5,10 +5,11 @@
 //! lists, links, tables, HTML and `<details>`. Arguments are literal strings;
 //! nothing is expanded.
 
-use super::text::duration;
+use super::text::{duration, duration_words};
 use crate::cell::{BackendKind, CellId, Identity, Isolation, Network, Outcome, Role};
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::ops::Range;
 
 /// Most commands that are read from one comment; the rest is refused.
@@ -23,28 +24,88 @@ pub const COMMENT_MAX: usize = 64 * 1024;
 #[serde(tag = "verb", rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the fields are the arguments of contract §7")]
 pub enum Command {
-    Summon { agents: Vec<String>, options: SummonOptions },
-    Approve,
-    Reject { reason: Option<String> },
-    Invite { identity: String, role: Role, cell: Option<CellId> },
-    Revoke { identity: String, cell: Option<CellId> },
-    Accept { cell: Option<CellId> },
-    Tell { agent: String, text: String },
-    Status { cell: Option<CellId> },
-    Help { command: Option<String> },
-    Extend { by: i64, cell: Option<CellId> },
-    Pause { cell: Option<CellId> },
-    Resume { cell: Option<CellId> },
-    Checkpoint { note: Option<String> },
-    Revive { agent: Option<String> },
-    Substitute { agent: String, instead_of: Option<String> },
-    Handoff { task: String, from: String, to: String },
-    Decide { text: String },
-    Vote { yes: bool, on: Option<String> },
-    Publish { what: Publishable, cell: Option<CellId> },
-    Close { outcome: Outcome, reason: Option<String>, cell: Option<CellId> },
-    Resurrect { cell: Option<CellId> },
-    Destroy { cell: CellId },
+    Summon {
+        agents: Vec<String>,
+        options: SummonOptions,
+    },
+    Approve {
+        #[serde(default)]
+        number: Option<u32>,
+    },
+    Reject {
+        #[serde(default)]
+        number: Option<u32>,
+        reason: Option<String>,
+    },
+    Invite {
+        identity: String,
+        role: Role,
+        cell: Option<CellId>,
+    },
+    Revoke {
+        identity: String,
+        cell: Option<CellId>,
+    },
+    Accept {
+        cell: Option<CellId>,
+    },
+    Tell {
+        agent: String,
+        text: String,
+    },
+    Status {
+        cell: Option<CellId>,
+    },
+    Help {
+        command: Option<String>,
+    },
+    Extend {
+        by: i64,
+        cell: Option<CellId>,
+    },
+    Pause {
+        cell: Option<CellId>,
+    },
+    Resume {
+        cell: Option<CellId>,
+    },
+    Checkpoint {
+        note: Option<String>,
+    },
+    Revive {
+        agent: Option<String>,
+    },
+    Substitute {
+        agent: String,
+        instead_of: Option<String>,
+    },
+    Handoff {
+        task: String,
+        from: String,
+        to: String,
+    },
+    Decide {
+        text: String,
+    },
+    Vote {
+        yes: bool,
+        on: Option<String>,
+    },
+    Publish {
+        what: Publishable,
+        cell: Option<CellId>,
+    },
+    Close {
+        outcome: Outcome,
+        reason: Option<String>,
+        cell: Option<CellId>,
+    },
+    Resurrect {
+        cell: Option<CellId>,
+    },
+    Destroy {
+        cell: CellId,
+    },
 }
 
 /// What leaves a cell only if a director says so (contract §8), and its work,
@@ -112,8 +173,8 @@ const GRAMMAR: &[CommandKind] = &[
         "a cell for one agent",
     ),
     c("team", "/team A+B[+C…] [key=value…]", "director; write access asks", "one cell, several executors"),
-    c("approve", "/approve", "director", "approves the open proposal or request"),
-    c("reject", "/reject [reason]", "director", "rejects it"),
+    c("approve", "/approve [NUMBER]", "director", "approves the open proposal or request"),
+    c("reject", "/reject [NUMBER] [reason]", "director", "rejects it"),
     c("invite", "/invite IDENTITY ROLE [CELL]", "director", "invites `agent:NAME`, `bot:NAME` or `human:LOGIN`"),
     c("revoke", "/revoke IDENTITY [CELL]", "director", "takes an invitation or a participation back"),
     c("accept", "/accept [CELL]", "the invited human", "accepts an invitation"),
@@ -426,8 +487,18 @@ fn read_arguments(kind: &CommandKind, rest: &str) -> Result<Command, String> {
     };
     match kind.name {
         "summon" | "team" => summon(kind.name, rest),
-        "approve" => nothing_more(Command::Approve, words),
-        "reject" => Ok(Command::Reject { reason: some(rest) }),
+        "approve" => {
+            let number = words.next().map(record_number).transpose()?;
+            nothing_more(Command::Approve { number }, words)
+        }
+        "reject" => {
+            // A reason may begin with any word; only a bare number is a number.
+            let (first, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+            match record_number(first) {
+                Ok(number) => Ok(Command::Reject { number: Some(number), reason: some(after.trim()) }),
+                Err(_) => Ok(Command::Reject { number: None, reason: some(rest) }),
+            }
+        }
         "invite" => {
             let identity = words.next().ok_or("IDENTITY is missing")?;
             let role = words.next().ok_or_else(|| format!("ROLE is missing; allowed are {}", roles()))?;
@@ -573,6 +644,16 @@ fn read_arguments(kind: &CommandKind, rest: &str) -> Result<Command, String> {
     }
 }
 
+/// The number of a request: `2` or `#2`.
+fn record_number(word: &str) -> Result<u32, String> {
+    let digits = word.strip_prefix('#').unwrap_or(word);
+    digits
+        .parse()
+        .ok()
+        .filter(|number| *number > 0 && digits.bytes().all(|b| b.is_ascii_digit()))
+        .ok_or_else(|| format!("`{}` is not the number of a request, such as `2`", shown(word)))
+}
+
 fn roles() -> String {
     Role::ALL.map(Role::word).join(", ")
 }
@@ -702,6 +783,94 @@ impl SummonOptions {
     }
 }
 
+/// The command as a person would write it: what is repeated to people before it
+/// counts is exactly what was read.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let optional = |f: &mut fmt::Formatter<'_>, word: Option<&dyn fmt::Display>| match word {
+            Some(word) => write!(f, " {word}"),
+            None => Ok(()),
+        };
+        macro_rules! line {
+            ($name:literal $(, $word:expr)*) => {{
+                f.write_str(concat!("/", $name))?;
+                $(optional(f, $word)?;)*
+                Ok(())
+            }};
+        }
+        fn some<T: fmt::Display>(word: Option<&T>) -> Option<&dyn fmt::Display> {
+            word.map(|w| w as &dyn fmt::Display)
+        }
+        match self {
+            Self::Summon { agents, options } => {
+                let verb = if agents.len() > 1 { "team" } else { "summon" };
+                write!(f, "/{verb} {}{options}", agents.join("+"))
+            }
+            Self::Approve { number } => line!("approve", some(number.as_ref())),
+            Self::Reject { number, reason } => line!("reject", some(number.as_ref()), some(reason.as_ref())),
+            Self::Invite { identity, role, cell } => line!("invite", Some(identity), Some(role), some(cell.as_ref())),
+            Self::Revoke { identity, cell } => line!("revoke", Some(identity), some(cell.as_ref())),
+            Self::Accept { cell } => line!("accept", some(cell.as_ref())),
+            Self::Tell { agent, text } => line!("tell", Some(agent), Some(text)),
+            Self::Status { cell } => line!("status", some(cell.as_ref())),
+            Self::Help { command } => line!("help", some(command.as_ref())),
+            Self::Extend { by, cell } => line!("extend", Some(&duration_words(*by)), some(cell.as_ref())),
+            Self::Pause { cell } => line!("pause", some(cell.as_ref())),
+            Self::Resume { cell } => line!("resume", some(cell.as_ref())),
+            Self::Checkpoint { note } => line!("checkpoint", some(note.as_ref())),
+            Self::Revive { agent } => line!("revive", some(agent.as_ref())),
+            Self::Substitute { agent, instead_of } => {
+                line!("substitute", Some(agent))?;
+                instead_of.as_ref().map_or(Ok(()), |agent| write!(f, " for {agent}"))
+            }
+            Self::Handoff { task, from, to } => write!(f, "/handoff {task} from {from} to {to}"),
+            Self::Decide { text } => line!("decide", Some(text)),
+            Self::Vote { yes, on } => {
+                write!(f, "/vote {}", if *yes { "yes" } else { "no" })?;
+                on.as_ref().map_or(Ok(()), |id| write!(f, " on {id}"))
+            }
+            Self::Publish { what, cell } => {
+                f.write_str("/publish ")?;
+                match what {
+                    Publishable::Work => f.write_str("work"),
+                    Publishable::Notes => f.write_str("notes"),
+                    Publishable::Decisions => f.write_str("decisions"),
+                    Publishable::Checkpoint => f.write_str("checkpoint"),
+                    Publishable::Artifact(name) => write!(f, "artifact {name}"),
+                }?;
+                optional(f, some(cell.as_ref()))
+            }
+            Self::Close { outcome, reason, cell } => {
+                line!("close", Some(outcome), some(cell.as_ref()), some(reason.as_ref()))
+            }
+            Self::Resurrect { cell } => line!("resurrect", some(cell.as_ref())),
+            Self::Destroy { cell } => line!("destroy", Some(cell)),
+        }
+    }
+}
+
+impl fmt::Display for SummonOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(backend) = self.backend {
+            write!(f, " backend={backend}")?;
+        }
+        if let Some(isolation) = self.isolation {
+            write!(f, " isolation={isolation}")?;
+        }
+        if let Some(ttl) = self.ttl {
+            write!(f, " ttl={}", duration_words(ttl))?;
+        }
+        if let Some(network) = self.network {
+            write!(f, " network={network}")?;
+        }
+        if let Some(model) = &self.model {
+            write!(f, " model={model}")?;
+        }
+        // Last, since it may go on to the end of the line.
+        self.task.as_ref().map_or(Ok(()), |task| write!(f, " task={task}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -730,8 +899,8 @@ mod tests {
 
     #[test]
     fn a_command_stands_at_the_start_of_a_line_of_ordinary_text() {
-        assert_eq!(commands("/approve"), [Command::Approve]);
-        assert_eq!(commands("Good.\r\n/approve\r\nthanks"), [Command::Approve]);
+        assert_eq!(commands("/approve"), [Command::Approve { number: None }]);
+        assert_eq!(commands("Good.\r\n/approve\r\nthanks"), [Command::Approve { number: None }]);
         assert_eq!(commands("please /approve"), []);
         assert_eq!(commands("/pause\n\n/resume").len(), 2);
     }
@@ -848,6 +1017,45 @@ mod tests {
         assert_eq!(agents, &["scribe", "critic"]);
         assert_eq!(options.ttl, Some(7_200_000));
         assert_eq!(options.task.as_deref(), Some("fix the = parser"));
+    }
+
+    #[test]
+    fn a_command_repeated_to_people_reads_as_the_same_command() {
+        for line in [
+            "/summon scribe ttl=2h isolation=level_2 network=proxy model=a/b task=do it \"well\" = now",
+            "/team scribe+critic backend=process",
+            "/approve",
+            "/approve 3",
+            "/reject",
+            "/reject 3 too costly",
+            "/reject too costly",
+            "/invite agent:scribe executor laz-aaaaaaaaaaaaaaaa",
+            "/invite @ada director",
+            "/revoke human:ada",
+            "/accept",
+            "/tell scribe hello there",
+            "/status laz-aaaaaaaaaaaaaaaa",
+            "/help close",
+            "/extend 1h30m laz-aaaaaaaaaaaaaaaa",
+            "/pause",
+            "/resume",
+            "/checkpoint before lunch",
+            "/revive scribe",
+            "/substitute critic for scribe",
+            "/handoff 3 from scribe to critic",
+            "/decide use tabs",
+            "/vote no on 4",
+            "/publish artifact report.md",
+            "/publish work laz-aaaaaaaaaaaaaaaa",
+            "/close failed laz-aaaaaaaaaaaaaaaa it broke",
+            "/close abandoned",
+            "/resurrect",
+            "/destroy laz-aaaaaaaaaaaaaaaa",
+        ] {
+            let read = commands(line);
+            assert_eq!(read.len(), 1, "{line}");
+            assert_eq!(commands(&read[0].to_string()), read, "{line} became {}", read[0]);
+        }
     }
 
     #[test]

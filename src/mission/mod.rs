@@ -4,10 +4,15 @@
 
 mod approval;
 mod command;
+mod hidden;
 mod proposal;
+mod record;
 mod text;
 
-pub use approval::{Ballot, CouncilRule, Level, Mission, Verdict, Vote, vote};
+pub use approval::{CouncilRule, Level, Mission, OldBallot, Vote};
 pub use command::{Command, CommandKind, Line, Parsed, Publishable, SummonOptions, grammar, parse_comment, suspicious};
+pub use hidden::{first_invisible, hidden_parts};
+pub use proposal::{BODY_MAX, TEMPLATE_MARKER};
 pub use proposal::{Defaults, FieldError, Proposal, is_proposal, parse_proposal};
+pub use record::{Approving, COUNCIL_MAX, DecisionRecord, Member, Moment, OPEN_MAX, Origin, Rules, Verdict};
 pub use text::{ApprovedText, duration, duration_words, normalise, what_changed};

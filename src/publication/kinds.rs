@@ -20,6 +20,8 @@ pub enum Publication {
     Refusal(Answer),
     /// Lazarus needs a director.
     Question(Answer),
+    /// A decision record: what is before the directors.
+    Request(Request),
     /// Something that people should know.
     Warning(Warning),
     /// The text of a pull request: no comment, but it leaves like one.
@@ -36,6 +38,7 @@ impl Publication {
             Self::Answer(_) => "answer",
             Self::Refusal(_) => "refusal",
             Self::Question(_) => "question",
+            Self::Request(_) => "request",
             Self::Warning(_) => "warning",
             Self::PullRequest(_) => "pull-request",
         }
@@ -71,8 +74,14 @@ pub struct SpawnLog {
     pub commit: String,
     /// The branch.
     pub branch: String,
+    /// Commits that the branch had beyond that one at the start.
+    pub behind: u64,
     /// Hash of the approved text.
     pub text: String,
+    /// The number of the approved request; 0 where there was none.
+    pub request: u32,
+    /// Hash of the approved request.
+    pub record: String,
     /// The ledger's head.
     pub head: String,
     /// Agent configuration found in the repository, not loaded by the host's side.
@@ -208,6 +217,31 @@ pub struct Answer {
     pub mentions: Vec<String>,
 }
 
+/// A decision record, as the directors are shown it (contract §6).
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Its number in the mission.
+    pub number: u32,
+    /// Who asks.
+    pub asked_by: String,
+    /// Where it stands, in words of ours.
+    pub standing: String,
+    /// Whether it is open.
+    pub open: bool,
+    /// Everything that was parsed: what, value.
+    pub rows: Vec<(String, String)>,
+    /// The task beside the text, where there is one.
+    pub task: Option<String>,
+    /// The text that the agents are given.
+    pub text: String,
+    /// What of that text the page does not show, in words of ours.
+    pub hidden: Vec<String>,
+    /// SHA-256 of the record.
+    pub sha256: String,
+    /// People to be called: logins.
+    pub mentions: Vec<String>,
+}
+
 /// Something that people should know.
 #[derive(Debug, Clone, Default)]
 pub struct Warning {
@@ -245,7 +279,8 @@ impl RenderError {
     }
 }
 
-const BUILT_IN: [(&str, &str); 7] = [
+const BUILT_IN: [(&str, &str); 8] = [
+    ("request.md", include_str!("../../templates/comments/request.md")),
     ("pull-request.md", include_str!("../../templates/comments/pull-request.md")),
     ("spawn-log.md", include_str!("../../templates/comments/spawn-log.md")),
     ("close-log.md", include_str!("../../templates/comments/close-log.md")),
@@ -312,6 +347,7 @@ impl Templates {
             Publication::Answer(answer) | Publication::Refusal(answer) | Publication::Question(answer) => {
                 ("answer.md", clean.answer(answer), answer.mentions.clone())
             }
+            Publication::Request(request) => ("request.md", clean.request(request), request.mentions.clone()),
             Publication::Warning(warning) => (
                 "warning.md",
                 context! {
@@ -404,9 +440,35 @@ impl Cleaner<'_> {
             until => log.until.clone(),
             commit => self.line(&log.commit),
             branch => self.line(&log.branch),
+            behind => log.behind,
             text => log.text.clone(),
+            request => log.request,
+            record => log.record.clone(),
             head => log.head.clone(),
             planted => self.lines(&log.planted),
+        }
+    }
+
+    fn request(&mut self, request: &Request) -> minijinja::Value {
+        // It is shown whole: what does not fit on a page of the forge is not approved unseen.
+        let whole = Limits { bytes: 40 * 1024, lines: 4000, ..Limits::default() };
+        let mut block = |text: &str| {
+            let (clean, removed) = gate::block(text, whole, self.secrets);
+            self.removed += removed;
+            clean.as_str().to_owned()
+        };
+        let (task, text) = (request.task.as_deref().map(&mut block), block(&request.text));
+        context! {
+            number => request.number,
+            asked_by => self.line(&request.asked_by),
+            standing => self.words(&request.standing),
+            open => request.open,
+            rows => request.rows.iter().map(|(what, value)| (what.clone(), self.plain(value))).collect::<Vec<_>>(),
+            task => task,
+            text => text,
+            hidden => request.hidden.iter().map(|part| self.words(part)).collect::<Vec<_>>(),
+            sha256 => request.sha256.clone(),
+            mentions => request.mentions.clone(),
         }
     }
 
@@ -526,6 +588,13 @@ mod tests {
                 ..PullRequest::default()
             }),
             Publication::Status(StatusTable { cells: vec![StatusRow::default()], waiting: None }),
+            Publication::Request(Request {
+                number: 2,
+                rows: vec![("agents".into(), "scribe #1 @ada".into())],
+                task: Some("closes #1 @ada".into()),
+                open: true,
+                ..Request::default()
+            }),
             Publication::Answer(Answer { items: vec![(true, "done `x`".into())], ..Answer::default() }),
             Publication::Warning(Warning {
                 text: "careful".into(),

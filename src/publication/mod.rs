@@ -11,7 +11,7 @@ pub mod redaction;
 
 pub use gate::{Allowed, Removed, marker, parse_marker};
 pub use kinds::{
-    Answer, CloseLog, Publication, Published, PullRequest, RenderError, SpawnLog, StatusRow, StatusTable, Templates,
-    TextChange, Warning, plain_title,
+    Answer, CloseLog, Publication, Published, PullRequest, RenderError, Request, SpawnLog, StatusRow, StatusTable,
+    Templates, TextChange, Warning, plain_title,
 };
 pub use redaction::Secrets;

@@ -159,11 +159,11 @@ impl Tx<'_> {
             .flatten())
     }
 
-    /// How many effects are not done. A later look for a doubled comment is
-    /// not work that anybody waits for.
+    /// How many effects are not done. A later look for a doubled comment, or for
+    /// somebody's confirmation, is not work that anybody waits for.
     pub fn count_open_effects(&self) -> Result<i64> {
         Ok(self.conn.query_row(
-            "SELECT COUNT(*) FROM effects WHERE state IN ('ready', 'running') AND kind <> 'deduplicate'",
+            "SELECT COUNT(*) FROM effects WHERE state IN ('ready', 'running') AND kind NOT IN ('deduplicate', 'confirm')",
             [],
             |row| row.get(0),
         )?)

@@ -57,14 +57,32 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Counts `commands` of a person in the running minute; returns the sum.
-    pub fn pace(&self, person: i64, now: i64, commands: i64) -> Result<i64> {
+    /// Notes that a comment's commands are carried out or answered now. `false`:
+    /// they were before.
+    pub fn act_on(&self, repo_id: i64, comment_id: i64, now: i64) -> Result<bool> {
+        let rows = self
+            .conn
+            .prepare_cached("INSERT INTO acted (repo_id, comment_id, at) VALUES (?,?,?) ON CONFLICT DO NOTHING")?
+            .execute(params![repo_id, comment_id, now])?;
+        Ok(rows == 1)
+    }
+
+    /// Whether a comment's commands were carried out or answered.
+    pub fn has_acted_on(&self, repo_id: i64, comment_id: i64) -> Result<bool> {
+        let mut known = self.conn.prepare_cached("SELECT 1 FROM acted WHERE repo_id = ? AND comment_id = ?")?;
+        Ok(known.exists([repo_id, comment_id])?)
+    }
+
+    /// Counts what somebody or something does in the running minute; returns the
+    /// sum. `who` names one of whatever has a pace: a person's commands, looks at an
+    /// issue.
+    pub fn pace_of(&self, who: &str, now: i64, count: i64) -> Result<i64> {
         let minute = now / 60_000;
-        self.conn.execute("DELETE FROM pace WHERE minute < ?", [minute])?;
+        self.conn.execute("DELETE FROM paces WHERE minute < ?", [minute])?;
         Ok(self.conn.query_row(
-            "INSERT INTO pace (person, minute, commands) VALUES (?,?,?) \
-             ON CONFLICT (person, minute) DO UPDATE SET commands = commands + excluded.commands RETURNING commands",
-            params![person, minute, commands],
+            "INSERT INTO paces (who, minute, count) VALUES (?,?,?) \
+             ON CONFLICT (who, minute) DO UPDATE SET count = count + excluded.count RETURNING count",
+            params![who, minute, count],
             |row| row.get(0),
         )?)
     }

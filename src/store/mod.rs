@@ -17,7 +17,7 @@ mod schema;
 pub use effects::{EffectRow, EffectState};
 pub use inbox::InboxRow;
 pub use ledger::{Entry, GENESIS, Head, LedgerFault, NewEntry, verify};
-pub use registry::{CellRow, CommentRow};
+pub use registry::{CellRow, CommentRow, SeenText, Sight};
 
 use rusqlite::Connection;
 use std::fs::File;

@@ -27,6 +27,46 @@ pub struct CommentRow {
     pub comment_id: i64,
 }
 
+/// How an issue's text was seen. Times are the forge's, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Sight<'a> {
+    /// When the issue was last changed, at this sight.
+    pub at: i64,
+    /// The latest time at which the text may have become what it is, if it was never
+    /// seen before: the opening, where that is what was heard of.
+    pub since: i64,
+    /// Whether the sight is about the text: within one second it is then the later.
+    pub told: bool,
+    /// The text that it replaced, where the forge said so.
+    pub before: Option<&'a ApprovedText>,
+}
+
+/// The text that an issue was seen with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenText {
+    /// The text. Title and body are cut where they are very long, and empty where it
+    /// was long ago; the hash is the whole one's.
+    pub text: ApprovedText,
+    /// When it became so, by the forge's clock in milliseconds, where it was edited.
+    pub edited_at: Option<i64>,
+    /// The latest time at which it may have become so, by the forge's clock in
+    /// milliseconds: what it was before nobody here saw.
+    pub since: i64,
+    /// Title and body before that, cut likewise.
+    pub before: Option<(String, String)>,
+}
+
+/// Longest part of a text that is kept for saying what changed, in bytes.
+const TEXT_KEPT: usize = 64 * 1024;
+
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(TEXT_KEPT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 fn parse<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(StoreError::json(what))
 }
@@ -54,7 +94,7 @@ impl Tx<'_> {
         text.map(|t| parse("mission", &t)).transpose()
     }
 
-    /// Missions of a repository that have a cell that is not over, or a ballot.
+    /// Missions of a repository that have a cell that is not over.
     pub fn missions_of(&self, repo_id: i64) -> Result<Vec<Mission>> {
         let mut statement = self.conn.prepare_cached(
             "SELECT DISTINCT m.state FROM missions m JOIN cells c ON c.mission = m.id WHERE m.repo_id = ? AND c.live = 1",
@@ -201,6 +241,99 @@ impl Tx<'_> {
             .optional()?)
     }
 
+    /// Notes the text that an issue was seen with.
+    pub fn see_text(
+        &self,
+        (repo_id, number): (i64, i64),
+        text: &ApprovedText,
+        sight: Sight<'_>,
+        now: i64,
+    ) -> Result<()> {
+        let Sight { at, since, told, before } = sight;
+        let known: Option<(String, String, String, i64)> = self
+            .conn
+            .prepare_cached("SELECT hash, title, body, at FROM issue_texts WHERE repo_id = ? AND number = ?")?
+            .query_row([repo_id, number], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+            .optional()?;
+        let edited = match &known {
+            Some((hash, _, _, seen)) => {
+                if at < *seen || (at == *seen && !told) {
+                    return Ok(());
+                }
+                *hash != text.hash
+            }
+            None => before.is_some_and(|before| before.hash != text.hash),
+        };
+        let before = match (&known, before) {
+            (_, Some(before)) => Some((before.title.as_str(), before.body.as_str())),
+            (Some((_, title, body, _)), None) => Some((title.as_str(), body.as_str())),
+            (None, None) => None,
+        }
+        .filter(|_| edited);
+        self.conn
+            .prepare_cached(
+                "INSERT INTO issue_texts (repo_id, number, hash, title, body, at, edited_at, before_title, before_body, seen_at, since) \
+                 VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11) ON CONFLICT (repo_id, number) DO UPDATE SET hash = ?3, title = ?4, \
+                 body = ?5, at = ?6, seen_at = ?10, since = COALESCE(?7, since), edited_at = COALESCE(?7, edited_at), \
+                 before_title = COALESCE(?8, before_title), before_body = COALESCE(?9, before_body)",
+            )?
+            .execute(params![
+                repo_id,
+                number,
+                text.hash,
+                cut(&text.title),
+                cut(&text.body),
+                at,
+                edited.then_some(at),
+                before.map(|b| cut(b.0)),
+                before.map(|b| cut(b.1)),
+                now,
+                if edited { at } else { since }
+            ])?;
+        Ok(())
+    }
+
+    /// The text that an issue was last seen with.
+    pub fn seen_text(&self, repo_id: i64, number: i64) -> Result<Option<SeenText>> {
+        Ok(self
+            .conn
+            .prepare_cached(
+                "SELECT hash, title, body, edited_at, before_title, before_body, since FROM issue_texts \
+                 WHERE repo_id = ? AND number = ?",
+            )?
+            .query_row([repo_id, number], |row| {
+                let before: (Option<String>, Option<String>) = (row.get(4)?, row.get(5)?);
+                Ok(SeenText {
+                    text: ApprovedText { hash: row.get(0)?, title: row.get(1)?, body: row.get(2)? },
+                    edited_at: row.get(3)?,
+                    since: row.get(6)?,
+                    before: before.0.zip(before.1),
+                })
+            })
+            .optional()?)
+    }
+
+    /// Lets the texts go that nobody asks for any more: after an hour what the text
+    /// was, after 90 days that the issue was seen.
+    pub fn forget_old_texts(&self, now: i64) -> Result<()> {
+        self.conn.execute(
+            "UPDATE issue_texts SET title = '', body = '', before_title = NULL, before_body = NULL \
+             WHERE seen_at < ? AND body <> ''",
+            [now - 3_600_000],
+        )?;
+        self.conn.execute("DELETE FROM issue_texts WHERE seen_at < ?", [now - 90 * 86_400_000])?;
+        Ok(())
+    }
+
+    /// The number on the forge of the comment that an effect posted.
+    pub fn comment_of_effect(&self, effect: &str) -> Result<Option<i64>> {
+        Ok(self
+            .conn
+            .prepare_cached("SELECT comment_id FROM comments WHERE effect = ?")?
+            .query_row([effect], |row| row.get(0))
+            .optional()?)
+    }
+
     /// Notes a comment of the bot.
     pub fn put_comment(&self, effect: &str, mission: &str, cell: Option<&str>, kind: &str, id: i64) -> Result<()> {
         self.conn
@@ -314,6 +447,7 @@ mod tests {
             task: None,
             auto_revive: AutoRevive::No,
             limits: LimitsWanted::default(),
+            base: None,
         };
         let policy = Policy {
             ttl_max: 1000,

@@ -104,6 +104,33 @@ BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER ledger_is_a_chain BEFORE INSERT ON ledger
 WHEN NEW.seq <> (SELECT COALESCE(MAX(seq), 0) + 1 FROM ledger)
 BEGIN SELECT RAISE(ABORT, 'the ledger has no gaps'); END;
+", "
+-- Comments whose commands were carried out, or answered: once, whatever else is
+-- heard of them.
+CREATE TABLE acted (repo_id INTEGER NOT NULL, comment_id INTEGER NOT NULL, at INTEGER NOT NULL,
+    PRIMARY KEY (repo_id, comment_id)) STRICT, WITHOUT ROWID;
+
+-- How often, in the running minute.
+DROP TABLE pace;
+CREATE TABLE paces (who TEXT NOT NULL, minute INTEGER NOT NULL, count INTEGER NOT NULL,
+    PRIMARY KEY (who, minute)) STRICT, WITHOUT ROWID;
+
+-- The text that each issue was last seen with, whether it is a mission or not:
+-- an edit from before it became one counts as well.
+CREATE TABLE issue_texts (
+    repo_id INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    hash TEXT NOT NULL,
+    title TEXT NOT NULL,
+    body TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    since INTEGER NOT NULL,
+    edited_at INTEGER,
+    before_title TEXT,
+    before_body TEXT,
+    seen_at INTEGER NOT NULL,
+    PRIMARY KEY (repo_id, number)
+) STRICT, WITHOUT ROWID;
 "];
 
 /// Brings the file's schema up to date, each step in a transaction.

@@ -20,6 +20,8 @@ pub struct Cloned {
     pub commit: String,
     /// The branch it is on.
     pub branch: String,
+    /// Commits that the branch has beyond that one.
+    pub behind: u64,
 }
 
 /// Where the mirror of a project lies.
@@ -33,15 +35,43 @@ pub fn mirror_of(mirrors: &Path, repo_id: i64) -> PathBuf {
 /// [`OBJECTS_IN_CELL`], where the cell sees the mirror's. They stay there for as
 /// long as the mirror has a reference for the cell; see [`unpin`].
 ///
+/// `commit` is the one that was approved; `None` takes the branch's newest.
+///
 /// # Errors
-/// Where git cannot be run, or there is no such branch.
-pub fn clone_project(mirror: &Path, cell: &str, branch: &str, target: &Path, borrow: bool) -> Result<Cloned, GitError> {
+/// Where git cannot be run, there is no such branch, or the commit is not there
+/// any more ([`GitError::NoCommit`]).
+pub fn clone_project(
+    mirror: &Path,
+    cell: &str,
+    branch: &str,
+    commit: Option<&str>,
+    target: &Path,
+    borrow: bool,
+) -> Result<Cloned, GitError> {
     super::scrub(target).map_err(GitError::io(format!("removing {}", target.display())))?;
-    let commit = run(
+    let head = run(
         "rev-parse",
         git(Some(mirror)).args(["rev-parse", "--verify", &format!("refs/heads/{branch}^{{commit}}")]),
     )?;
-    let commit = commit.trim().to_owned();
+    let head = head.trim().to_owned();
+    let commit = match commit {
+        Some(commit) if commit != head => {
+            let there = commit.bytes().all(|b| b.is_ascii_hexdigit())
+                && run("cat-file", git(Some(mirror)).args(["cat-file", "-e", &format!("{commit}^{{commit}}")])).is_ok();
+            if !there {
+                return Err(GitError::NoCommit { commit: commit.to_owned(), branch: branch.to_owned() });
+            }
+            commit.to_owned()
+        }
+        _ => head.clone(),
+    };
+    let behind = if commit == head {
+        0
+    } else {
+        let range = format!("{commit}..{head}");
+        let counted = run("rev-list", git(Some(mirror)).args(["rev-list", "--count", &range]))?;
+        counted.trim().parse().unwrap_or(0)
+    };
     run("update-ref", git(Some(mirror)).args(["update-ref", &pin(cell), &commit]))?;
     // Cloned beside its place and moved there, so that half a clone is
     // never taken for one.
@@ -52,12 +82,20 @@ pub fn clone_project(mirror: &Path, cell: &str, branch: &str, target: &Path, bor
         git(None)
             .args(["-c", "protocol.file.allow=always", "clone", "--quiet", "--single-branch", "--no-tags"])
             .arg(if borrow { "--shared" } else { "--no-hardlinks" })
+            .args(if commit == head { &[][..] } else { &["--no-checkout"][..] })
             .args(["--no-recurse-submodules", "--template=", "--branch"])
             .arg(branch)
             .arg("--")
             .arg(mirror)
             .arg(&new),
     )?;
+    if commit != head {
+        // The branch went on, or was moved, since this commit was approved.
+        if run("cat-file", git(Some(&new)).args(["cat-file", "-e", &commit])).is_err() {
+            run("fetch", git(Some(&new)).args(["fetch", "--quiet", "--no-tags"]).arg(mirror).arg(pin(cell)))?;
+        }
+        run("checkout", git(Some(&new)).args(["checkout", "--quiet", "-B", branch, &commit]))?;
+    }
     // Neither the mirror's path nor any remote is the cell's business.
     run("remote", git(Some(&new)).args(["remote", "remove", "origin"]))?;
     let dot_git = new.join(".git");
@@ -67,7 +105,7 @@ pub fn clone_project(mirror: &Path, cell: &str, branch: &str, target: &Path, bor
     }
     write_hook(&dot_git).map_err(GitError::io("writing the clone's hook"))?;
     std::fs::rename(&new, target).map_err(GitError::io(format!("moving the clone to {}", target.display())))?;
-    Ok(Cloned { commit, branch: branch.to_owned() })
+    Ok(Cloned { commit, branch: branch.to_owned(), behind })
 }
 
 /// Says in every commit which mission and cell it is of. A convenience of the
@@ -161,9 +199,29 @@ mod tests {
         let commit = ask(&mirror, &["commit-tree", &tree, "-m", "first"]).unwrap();
         ask(&mirror, &["update-ref", "refs/heads/main", &commit]).unwrap();
         let target = place.path().join("project");
-        let cloned = clone_project(&mirror, "laz-x", "main", &target, true).unwrap();
+        let cloned = clone_project(&mirror, "laz-x", "main", None, &target, true).unwrap();
         assert_eq!(cloned.commit, commit);
         assert!(std::fs::read_dir(target.join(".git/objects/pack")).unwrap().next().is_none(), "it has objects");
+
+        // The branch goes on; what was approved is what is cloned.
+        let next = ask(&mirror, &["commit-tree", &tree, "-p", &commit, "-m", "second"]).unwrap();
+        ask(&mirror, &["update-ref", "refs/heads/main", &next]).unwrap();
+        let cloned = clone_project(&mirror, "laz-x", "main", Some(&commit), &target, true).unwrap();
+        assert_eq!((cloned.commit.as_str(), cloned.behind), (commit.as_str(), 1));
+        let cloned = clone_project(&mirror, "laz-y", "main", None, &target, false).unwrap();
+        assert_eq!((cloned.commit.as_str(), cloned.behind), (next.as_str(), 0));
+        // It was moved back and aside: the approved commit is on no branch any more.
+        let aside = ask(&mirror, &["commit-tree", &tree, "-m", "another first"]).unwrap();
+        ask(&mirror, &["update-ref", "refs/heads/main", &aside]).unwrap();
+        let cloned = clone_project(&mirror, "laz-z", "main", Some(&next), &target, false).unwrap();
+        assert_eq!(cloned.commit, next);
+        assert_eq!(ask(&target, &["rev-parse", "main"]).unwrap(), next);
+        let missing = clone_project(&mirror, "laz-q", "main", Some(&"1".repeat(40)), &target, true);
+        assert!(matches!(missing, Err(GitError::NoCommit { .. })), "{missing:?}");
+        for cell in ["laz-y", "laz-z"] {
+            unpin(&mirror, cell).unwrap();
+        }
+        let _ = clone_project(&mirror, "laz-x", "main", Some(&commit), &target, true).unwrap();
 
         // The branch is gone from the forge, and the mirror is cleaned up.
         ask(&mirror, &["update-ref", "-d", "refs/heads/main"]).unwrap();

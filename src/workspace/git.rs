@@ -38,6 +38,14 @@ pub enum GitError {
         /// What was tried.
         what: &'static str,
     },
+    /// The commit that was asked for is not in the project.
+    #[error("the commit {commit} of branch {branch} is not in the repository any more; ask for the cell again")]
+    NoCommit {
+        /// The commit.
+        commit: String,
+        /// The branch that it was on.
+        branch: String,
+    },
     /// A file could not be used.
     #[error("{tried}: {source}")]
     Io {
@@ -53,7 +61,7 @@ impl GitError {
     /// the forge's answers that are final are not such.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::NoGit(_) => false,
+            Self::NoGit(_) | Self::NoCommit { .. } => false,
             Self::Timeout { .. } | Self::Io { .. } => true,
             Self::Git { words, .. } => Self::is_transient_words(words),
         }

@@ -100,6 +100,7 @@ pub fn spec(agents: usize) -> Spec {
         task: None,
         auto_revive: AutoRevive::No,
         limits: lazarus::cell::LimitsWanted::default(),
+        base: None,
     }
 }
 
@@ -501,7 +502,7 @@ impl Given<'_> {
         } else {
             (0..voters).map(|n| person(self.detail() / 2 + 2 * n)).collect()
         };
-        Input::Approve { approval: Approval { text: "0".repeat(64), by } }
+        Input::Approve { approval: Approval { text: "0".repeat(64), number: 1, record: "1".repeat(64), by } }
     }
 
     fn revise(&self) -> Input {

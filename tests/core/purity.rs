@@ -58,8 +58,19 @@ const OUTSIDE: [(&str, &str); 49] = [
 ];
 
 /// The crates that the core may name, and the rooms of this one.
-const ALLOWED: [&str; 10] =
-    ["std", "crate", "super", "self", "serde", "thiserror", "sha2", "hex", "pulldown_cmark", "strsim"];
+const ALLOWED: [&str; 11] = [
+    "std",
+    "crate",
+    "super",
+    "self",
+    "serde",
+    "thiserror",
+    "sha2",
+    "hex",
+    "pulldown_cmark",
+    "unicode_security",
+    "strsim",
+];
 
 fn sources(room: &str) -> Vec<PathBuf> {
     let mut rooms = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(room)];

@@ -21,7 +21,7 @@ fn preparing(agents: usize, auto_revive: AutoRevive) -> History {
 }
 
 fn approval() -> Approval {
-    Approval { text: "0".repeat(64), by: vec![person(0)] }
+    Approval { text: "0".repeat(64), number: 1, record: "1".repeat(64), by: vec![person(0)] }
 }
 
 fn invite(identity: lazarus::cell::Identity, forge_id: Option<i64>, role: Role) -> Input {

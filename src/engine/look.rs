@@ -1,0 +1,256 @@
+//! Asking the forge. What a delivery says is a hint: before anything is done that
+//! needs authority, the forge is asked for the issue, the comment, its author and
+//! their rights, and what it shows is what counts (contract §6).
+
+use super::Engine;
+use super::authority::level_of;
+use super::context::KnownRepo;
+use super::input::{AuthorityRequest, Disbelief, Heard, Input, LabelEvent, Look};
+use super::run::{Attempt, Ran};
+use crate::cell::Base;
+use crate::gitea::event::{Person, RepoRef};
+use crate::gitea::{Forge, ForgeError};
+use crate::mission::{ApprovedText, Command, DecisionRecord, Level, Line, Member, Origin, is_proposal, parse_proposal};
+use crate::store::EffectRow;
+use futures::StreamExt as _;
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
+
+/// How old a comment may be for what its delivery states of the writer's
+/// rights to count, in milliseconds.
+const FRESH: i64 = 60_000;
+/// How long somebody has for confirming what only polling found, in milliseconds.
+const CONFIRM_WITHIN: i64 = 24 * 3_600_000;
+
+/// SHA-256 of a text as it is, hex.
+pub(super) fn sha256(text: &str) -> String {
+    hex::encode(Sha256::digest(text))
+}
+
+fn served(engine: &Engine, repo: &RepoRef) -> Result<KnownRepo, Attempt> {
+    let mut known = engine
+        .context
+        .repo(repo.id)
+        .ok_or_else(|| Attempt::Never { why: "the repository is not served any more".to_owned(), input: None })?;
+    known.reference = repo.clone();
+    Ok(known)
+}
+
+/// Looks at an issue because something was heard of it.
+pub(super) async fn look(engine: &Engine, forge: &Forge, row: &EffectRow, repo: RepoRef, number: i64) -> Ran {
+    let known = served(engine, &repo)?;
+    let look = look_at(engine, forge, &known, &row.mission, number, false).await?;
+    Ok(Input::Looked { repo, number, look: look.map(Box::new) })
+}
+
+/// An issue and what belongs to it, as the forge shows it now.
+pub(super) async fn look_at(
+    engine: &Engine,
+    forge: &Forge,
+    known: &KnownRepo,
+    mission: &str,
+    number: i64,
+    summons: bool,
+) -> Result<Option<Look>, Attempt> {
+    let api = forge.repo_ref(&known.reference);
+    let Some(issue) = api.issue(number).get().await? else { return Ok(None) };
+    let name = mission.to_owned();
+    let mission = engine.store.read(move |tx| tx.mission(&name)).await?;
+    let records: &[DecisionRecord] = mission.as_ref().map_or(&[], |m| &m.records);
+    let text = ApprovedText::new(&issue.title, &issue.body);
+
+    let known_proposal = mission
+        .as_ref()
+        .is_some_and(|m| m.text == text.hash && m.open == issue.open && m.from_before_records.is_none());
+    let proposal = (issue.open && !known_proposal && is_proposal(&text.title, &text.body))
+        .then(|| parse_proposal(&text.body, &engine.context.defaults()).ok())
+        .flatten();
+    let (mut proposal_base, mut summons_base, mut no_base) = (None, None, None);
+    let (mut members, mut unknown) = (vec![], vec![]);
+    if let Some(proposal) = &proposal {
+        match base(forge, &known.reference, proposal.base.as_deref()).await? {
+            Ok(found) => proposal_base = Some(found),
+            Err(why) => no_base = Some(why),
+        }
+        for login in proposal.council.iter().flat_map(|c| &c.members) {
+            match forge.user(login).await? {
+                Some(user) => members.push(Member { id: user.id, login: user.login }),
+                None => unknown.push(login.clone()),
+            }
+        }
+    }
+    if summons {
+        match base(forge, &known.reference, None).await? {
+            Ok(found) => summons_base = Some(found),
+            Err(why) => no_base = Some(why),
+        }
+    }
+
+    let label = known.approved_label.filter(|id| issue.labels.iter().any(|l| l.id == *id));
+    let mut label_events = vec![];
+    if let Some(label) = label {
+        let mut timeline = api.issue(number).timeline();
+        while let Some(event) = timeline.next().await {
+            let event = event?;
+            let Some((found, added)) = event.label_added() else { continue };
+            // Whoever opens an issue can set any label, and then stands in the timeline
+            // as its author: in the second of the opening the author's labels are part
+            // of it. What is older than the repository came here by migration.
+            let opening =
+                event.created_at.as_second() <= issue.created_at.as_second() && event.actor.id == issue.author.id;
+            if found.id == label && !opening && !known.is_older(event.created_at) {
+                label_events.push(LabelEvent {
+                    id: event.id,
+                    actor: event.actor.clone(),
+                    added,
+                    at: event.created_at.as_millisecond(),
+                    level: None,
+                });
+            }
+        }
+        if let Some(newest) = label_events.last_mut().filter(|e| e.added) {
+            newest.level = Some(level_of(forge, known, &newest.actor, None).await?);
+        }
+    }
+
+    let mut lost = vec![];
+    for (id, login) in mission.as_ref().map(crate::mission::Mission::voters).unwrap_or_default() {
+        if level_of(forge, known, &Person { id, login }, None).await? != Level::Director {
+            lost.push(id);
+        }
+    }
+    let mut changed = vec![];
+    for record in records {
+        let Origin::Comment { id, sha256: before } = &record.origin else { continue };
+        let same = api.comment(*id).get().await?.is_some_and(|now| {
+            now.updated_at == now.created_at && now.author.id == record.asker() && sha256(&now.body) == *before
+        });
+        if !same {
+            changed.push(*id);
+        }
+    }
+    Ok(Some(Look {
+        issue,
+        proposal_base,
+        summons_base,
+        no_base,
+        members,
+        unknown,
+        label: label.is_some(),
+        label_events,
+        lost,
+        changed,
+    }))
+}
+
+/// A branch and where it points now. The inner error is for people.
+async fn base(forge: &Forge, repo: &RepoRef, named: Option<&str>) -> Result<Result<Base, String>, Attempt> {
+    let Some(repository) = forge.repository_by_id(repo.id).await? else {
+        return Ok(Err("the repository is not there any more".to_owned()));
+    };
+    if repository.empty {
+        return Ok(Err("the repository is empty; it needs a first commit".to_owned()));
+    }
+    let branch = named.unwrap_or(&repository.default_branch).to_owned();
+    Ok(match forge.repo_ref(&repository.reference()).branch(&branch).await? {
+        Some(found) => Ok(Base { branch, commit: found.commit_id }),
+        None => Err(format!("the repository has no branch `{branch}`")),
+    })
+}
+
+/// Compares a comment with what was heard of it, and finds out what its author may
+/// do now.
+pub(super) async fn authorize(engine: &Engine, forge: &Forge, row: &EffectRow, request: Box<AuthorityRequest>) -> Ran {
+    let known = served(engine, &request.repo)?;
+    if let Some(why) = doubt(forge, row, &known, &request).await? {
+        return Ok(Input::Disbelieved { request, why });
+    }
+    let age = engine.clock.now().0 - request.written_at;
+    let stated = request.stated_write.filter(|_| age < FRESH);
+    let level = level_of(forge, &known, &request.person, stated).await?;
+    let mut accounts = BTreeMap::new();
+    for login in &request.logins {
+        if let Some(user) = forge.user(login).await? {
+            accounts.insert(login.to_lowercase(), user.id);
+        }
+    }
+    let summons = request.lines.iter().any(|l| matches!(l, Line::Command { command: Command::Summon { .. }, .. }));
+    let number = request.issue.number;
+    let Some(look) = look_at(engine, forge, &known, &row.mission, number, summons).await? else {
+        return Ok(Input::Disbelieved { request, why: Disbelief::Gone });
+    };
+    Ok(Input::Authorized { request, level, accounts, look: Box::new(look) })
+}
+
+/// Why what was heard of a comment does not hold, if it does not.
+async fn doubt(
+    forge: &Forge,
+    row: &EffectRow,
+    known: &KnownRepo,
+    request: &AuthorityRequest,
+) -> Result<Option<Disbelief>, Attempt> {
+    let found = forge.repo_ref(&request.repo).comment(request.comment).get_with_issue().await;
+    let (number, now) = match found {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(Some(Disbelief::Gone)),
+        Err(error) if error.is_not_found() => return Ok(Some(Disbelief::Gone)),
+        // Of an account that is gone the forge gives no comment, ever.
+        Err(ForgeError::Server { .. }) if row.attempts >= 5 => return Ok(Some(Disbelief::Gone)),
+        Err(error) => return Err(error.into()),
+    };
+    if now.migrated || known.is_older(now.created_at) {
+        return Ok(Some(Disbelief::Migrated));
+    }
+    if now.updated_at != now.created_at {
+        return Ok(Some(Disbelief::Edited));
+    }
+    let same = now.author.id == request.person.id
+        && number == request.issue.number
+        && now.created_at.as_millisecond() == request.written_at
+        && (request.sha256.is_empty() || sha256(&now.body) == request.sha256);
+    Ok((!same).then_some(Disbelief::Differs))
+}
+
+/// Sees whether somebody confirmed, by a reaction, what only polling had found.
+pub(super) async fn confirm(
+    engine: &Engine,
+    forge: &Forge,
+    row: &EffectRow,
+    mut request: Box<AuthorityRequest>,
+    question: String,
+    shown: &str,
+    asked_at: i64,
+) -> Ran {
+    let (repo, comment) = (request.repo.id, request.comment);
+    let (asked, acted) =
+        engine.store.read(move |tx| Ok((tx.comment_of_effect(&question)?, tx.has_acted_on(repo, comment)?))).await?;
+    if acted {
+        // Its delivery came after all.
+        return Ok(Input::Nothing);
+    }
+    let not_confirmed = |request, why: &str| Ok(Input::NotConfirmed { request, why: why.to_owned() });
+    if engine.clock.now().0 - asked_at > CONFIRM_WITHIN {
+        return not_confirmed(request, "nobody confirmed it within a day");
+    }
+    let again = || Err(Attempt::Again { why: "it is not confirmed yet".to_owned(), after: None });
+    let Some(asked) = asked else { return again() };
+    let api = forge.repo_ref(&request.repo).comment(asked);
+    match api.get().await? {
+        None => return not_confirmed(request, "the question was deleted"),
+        // Whoever may write can edit any comment, ours too.
+        Some(now) if sha256(now.body.trim_end()) != *shown => {
+            return not_confirmed(request, "somebody edited the question");
+        }
+        Some(_) => {}
+    }
+    let reactions = api.reactions().await?;
+    let gave = |content: &str| reactions.iter().any(|r| r.user.id == request.person.id && r.content == content);
+    if gave("-1") {
+        return not_confirmed(request, "it was taken back with a 👎");
+    }
+    if !gave("+1") {
+        return again();
+    }
+    request.heard = Heard::Confirmed;
+    authorize(engine, forge, row, request).await
+}
