@@ -15,6 +15,8 @@ mod client;
 mod command_line;
 #[path = "conversations/crash.rs"]
 mod crash;
+#[path = "conversations/decisions.rs"]
+mod decisions;
 #[path = "conversations/door.rs"]
 mod door;
 #[path = "conversations/egress.rs"]

@@ -245,8 +245,11 @@ fn forge(tx: &Tx<'_>, context: &Context, now: At, key: &str, event: ForgeEvent) 
                         || issue.open != mission.open
                         || mission.deleted
                         || (labelled && mission.label_handled.is_none())
+                        || (!mission.records.is_empty() && issue.updated_at.as_second() > mission.seen_at)
                 }
-                IssueAction::LabelsChanged => labelled || mission.label_handled.is_some(),
+                IssueAction::LabelsChanged => {
+                    labelled || mission.label_handled.is_some() || !mission.records.is_empty()
+                }
                 IssueAction::Edited | IssueAction::Closed | IssueAction::Reopened | IssueAction::Deleted => true,
             };
             if news {

@@ -252,7 +252,8 @@ pub struct Look {
     /// Whether the approval label is on the issue.
     #[serde(default)]
     pub label: bool,
-    /// Events of the approval label after the opening, oldest first.
+    /// Events of the approval label after the opening and after those that were dealt
+    /// with before, oldest first.
     #[serde(default)]
     pub label_events: Vec<LabelEvent>,
     /// Numbers of voters who have lost the right to vote.
@@ -274,7 +275,7 @@ pub struct LabelEvent {
     pub added: bool,
     /// When, by the forge's clock, in milliseconds.
     pub at: i64,
-    /// What they may do, looked up for the newest event alone.
+    /// What they may do, looked up where it was put on.
     pub level: Option<Level>,
 }
 

@@ -252,7 +252,7 @@ impl Desk<'_> {
             rows,
             task: spec.task.clone(),
             hidden: hidden_parts(&text.1, &[TEMPLATE_MARKER]),
-            text: format!("{}\n\n{}", text.0, text.1),
+            text: format!("{}\n\n{}", text.0, text.1.replacen(TEMPLATE_MARKER, "", 1).trim_start()),
             sha256: record.sha256(&self.id),
             mentions: vec![],
         };
@@ -263,7 +263,7 @@ impl Desk<'_> {
     pub(super) fn show_open(&mut self, record: &DecisionRecord, before: &str) -> Result<()> {
         let number = record.number;
         let standing = format!(
-            "{before}Nothing runs before it is approved: `/approve {number}`, or `/reject {number}` and a reason. Any edit makes it void."
+            "{before}Nothing runs before it is approved: `/approve {number}`, or `/reject {number}` and a reason. An edit withdraws it."
         );
         self.show_record(record, standing.trim(), true)
     }
@@ -363,28 +363,44 @@ impl Desk<'_> {
 
     /// Deals with the approval label, once for each time that somebody adds it.
     fn label(&mut self, look: &Look) -> Result<()> {
-        if !look.label {
-            self.mission.label_handled = None;
-            return Ok(());
-        }
-        let newest = look.label_events.last();
-        let event = newest.map_or(0, |e| e.id);
-        if self.mission.label_handled == Some(event) {
-            return Ok(());
-        }
-        self.mission.label_handled = Some(event);
+        let bot = self.context.bot().map(|b| b.id);
+        let events = &look.label_events;
+        let newest = events.last().map_or(self.mission.label_event, |e| e.id);
+        // What somebody took off again is taken back; the bot takes off what it dealt with.
+        let stands = |index: usize| !events[index + 1..].iter().any(|e| !e.added && Some(e.actor.id) != bot);
+        let added: Vec<&LabelEvent> =
+            (0..events.len()).filter(|i| events[*i].added && stands(*i)).map(|i| &events[i]).collect();
+        let handled = std::mem::replace(&mut self.mission.label_handled, look.label.then_some(newest));
+        self.mission.label_event = newest;
         // Whatever comes of it, it counts once.
-        self.drop_label()?;
-        match newest.filter(|e| e.added && e.id > self.mission.label_event) {
-            Some(newest) => {
-                self.mission.label_event = newest.id;
-                self.approve_by_label(newest)
-            }
-            None => self.warn(
+        if look.label && handled != Some(newest) {
+            self.drop_label()?;
+        }
+        if added.is_empty() && look.label && handled.is_none() && !events.iter().any(|e| !e.added) {
+            return self.warn(
                 "The label `lazarus/approved` was on this issue when it was opened, or was left over. That approves nothing, so it was taken off; a director approves with `/approve`, or by adding the label now.",
                 None,
-            ),
+            );
         }
+        let mut strangers: Vec<String> = vec![];
+        for event in added {
+            if event.level == Some(Level::Director) && Some(event.actor.id) != bot {
+                self.approve_by_label(event)?;
+                continue;
+            }
+            let actor = Actor::Person { id: event.actor.id, login: event.actor.login.clone() };
+            self.record(&actor, None, "refused", &json!({"command": "label", "why": "not a director"}))?;
+            let name = format!("`{}`", event.actor.login);
+            if !strangers.contains(&name) {
+                strangers.push(name);
+            }
+        }
+        if !strangers.is_empty() {
+            let (names, is) =
+                (strangers.join(", "), if strangers.len() == 1 { "is not a director" } else { "are not directors" });
+            self.warn(format!("{names} {is} here, so the label approves nothing; it was taken off."), None)?;
+        }
+        Ok(())
     }
 
     fn drop_label(&mut self) -> Result<()> {
@@ -396,14 +412,6 @@ impl Desk<'_> {
 
     fn approve_by_label(&mut self, event: &LabelEvent) -> Result<()> {
         let actor = Actor::Person { id: event.actor.id, login: event.actor.login.clone() };
-        if event.level != Some(Level::Director) || self.context.bot().is_some_and(|b| b.id == event.actor.id) {
-            let login = &event.actor.login;
-            self.record(&actor, None, "refused", &json!({"command": "label", "why": "not a director"}))?;
-            return self.warn(
-                format!("`{login}` is not a director here, so the label approves nothing; it was taken off."),
-                None,
-            );
-        }
         self.mission.doubt_text_before(event.at / 1000);
         let asked = Asked {
             actor,

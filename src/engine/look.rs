@@ -22,6 +22,9 @@ const FRESH: i64 = 60_000;
 /// How long somebody has for confirming what only polling found, in milliseconds.
 const CONFIRM_WITHIN: i64 = 24 * 3_600_000;
 
+/// Most events of the approval label that one look deals with.
+const LABEL_EVENTS_MAX: usize = 20;
+
 /// SHA-256 of a text as it is, hex.
 pub(super) fn sha256(text: &str) -> String {
     hex::encode(Sha256::digest(text))
@@ -59,9 +62,9 @@ pub(super) async fn look_at(
     let records: &[DecisionRecord] = mission.as_ref().map_or(&[], |m| &m.records);
     let text = ApprovedText::new(&issue.title, &issue.body);
 
-    let known_proposal = mission
-        .as_ref()
-        .is_some_and(|m| m.text == text.hash && m.open == issue.open && m.from_before_records.is_none());
+    let known_proposal = mission.as_ref().is_some_and(|m| {
+        m.is_proposal && m.text == text.hash && m.open == issue.open && m.from_before_records.is_none()
+    });
     let proposal = (issue.open && !known_proposal && is_proposal(&text.title, &text.body))
         .then(|| parse_proposal(&text.body, &engine.context.defaults()).ok())
         .flatten();
@@ -86,9 +89,11 @@ pub(super) async fn look_at(
         }
     }
 
-    let label = known.approved_label.filter(|id| issue.labels.iter().any(|l| l.id == *id));
-    let mut label_events = vec![];
-    if let Some(label) = label {
+    let label = known.approved_label.is_some_and(|id| issue.labels.iter().any(|l| l.id == id));
+    let mut label_events: Vec<LabelEvent> = vec![];
+    // One that was added and taken off since is in the timeline alone.
+    if let Some(pinned) = known.approved_label.filter(|_| label || !records.is_empty()) {
+        let dealt_with = mission.as_ref().map_or(0, |m| m.label_event);
         let mut timeline = api.issue(number).timeline();
         while let Some(event) = timeline.next().await {
             let event = event?;
@@ -98,7 +103,7 @@ pub(super) async fn look_at(
             // of it. What is older than the repository came here by migration.
             let opening =
                 event.created_at.as_second() <= issue.created_at.as_second() && event.actor.id == issue.author.id;
-            if found.id == label && !opening && !known.is_older(event.created_at) {
+            if found.id == pinned && event.id > dealt_with && !opening && !known.is_older(event.created_at) {
                 label_events.push(LabelEvent {
                     id: event.id,
                     actor: event.actor.clone(),
@@ -108,8 +113,11 @@ pub(super) async fn look_at(
                 });
             }
         }
-        if let Some(newest) = label_events.last_mut().filter(|e| e.added) {
-            newest.level = Some(level_of(forge, known, &newest.actor, None).await?);
+        // A writer can add and remove it as often as they like: the newest few count.
+        let surplus = label_events.len().saturating_sub(LABEL_EVENTS_MAX);
+        label_events.drain(..surplus);
+        for event in label_events.iter_mut().filter(|e| e.added) {
+            event.level = Some(level_of(forge, known, &event.actor, None).await?);
         }
     }
 
@@ -129,18 +137,7 @@ pub(super) async fn look_at(
             changed.push(*id);
         }
     }
-    Ok(Some(Look {
-        issue,
-        proposal_base,
-        summons_base,
-        no_base,
-        members,
-        unknown,
-        label: label.is_some(),
-        label_events,
-        lost,
-        changed,
-    }))
+    Ok(Some(Look { issue, proposal_base, summons_base, no_base, members, unknown, label, label_events, lost, changed }))
 }
 
 /// A branch and where it points now. The inner error is for people.

@@ -234,7 +234,14 @@ impl Engine {
         if matches!(event, ForgeEvent::Other { .. }) {
             return Ok(false);
         }
-        let (key, lane, input) = reconcile::as_input(event);
+        // A label that is added, taken off and added within one second looks the same
+        // each time. What a delivery says of an issue is only a reason to ask the forge,
+        // so none of them is a repetition.
+        let hint = matches!(&event, ForgeEvent::Issue { action, .. } if *action != IssueAction::Seen);
+        let (mut key, lane, input) = reconcile::as_input(event);
+        if hint {
+            key.push_str(&format!(":{}", uuid::Uuid::now_v7()));
+        }
         self.put(key, lane, &input).await
     }
 

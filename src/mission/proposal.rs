@@ -311,7 +311,7 @@ fn almost_headings(line: &str) -> Option<&'static str> {
             let ours = looks_like(name);
             seen == ours || (is_heading && ours.len() > 4 && strsim::damerau_levenshtein(&seen, &ours) <= 2)
         };
-        (looks_like(label) == seen || names.iter().any(|name| like(name))).then_some(*label)
+        (looks_like(label) == seen || names.iter().any(like)).then_some(*label)
     })
 }
 

@@ -280,7 +280,7 @@ impl World {
              [paths]\ndata = {data:?}\n\
              [[repositories]]\nname = {repo:?}\n{directors}\n\
              [policy]\n{isolation}\n{policy}\n\
-             [reconcile]\ninterval = {reconcile:?}\n\
+             [reconcile]\ninterval = {reconcile:?}\ngrace = \"1s\"\n\
              [agents.sleeper]\ndescription = \"Sleeps until it is ended\"\nargv = [\"sleep\", \"3600\"]\nprompt = \"stdin\"\n\
              [agents.crasher]\ndescription = \"Ends badly at once\"\nargv = [\"sh\", \"-c\", \"exit 3\"]\nprompt = \"stdin\"\n\
              [agents.quick]\ndescription = \"Ends well at once\"\nargv = [\"true\"]\nprompt = \"stdin\"\n\

@@ -18,8 +18,10 @@ pub enum Kind {
     Answer,
     /// A command was not done, and why.
     Refusal,
-    /// Somebody has to decide.
+    /// Somebody has to answer.
     Question,
+    /// What is before the directors.
+    Request,
     /// Something was seen that people should know of.
     Warning,
 }
@@ -34,14 +36,24 @@ impl Kind {
             Self::Answer => "answer",
             Self::Refusal => "refusal",
             Self::Question => "question",
+            Self::Request => "request",
             Self::Warning => "warning",
         }
     }
 
     fn parse(word: &str) -> Option<Self> {
-        [Self::SpawnLog, Self::CloseLog, Self::Status, Self::Answer, Self::Refusal, Self::Question, Self::Warning]
-            .into_iter()
-            .find(|kind| kind.word() == word)
+        [
+            Self::SpawnLog,
+            Self::CloseLog,
+            Self::Status,
+            Self::Answer,
+            Self::Refusal,
+            Self::Question,
+            Self::Request,
+            Self::Warning,
+        ]
+        .into_iter()
+        .find(|kind| kind.word() == word)
     }
 }
 
