@@ -741,16 +741,17 @@ async fn one_event(config: &Config, forge: &Forge, found: &Repository, bot: &Use
     way
 }
 
-/// How long it takes until the daemon's inbox knows a key.
+/// How long it takes until the daemon's inbox has a delivery of what this key names.
 async fn arrival(registry: &Path, key: String, limit: Duration) -> Option<Duration> {
     let registry = registry.to_owned();
     let start = Instant::now();
     while start.elapsed() < limit {
         let (registry, key) = (registry.clone(), key.clone());
-        let known =
-            tokio::task::spawn_blocking(move || crate::store::look(&registry, |tx| tx.knows(&key)).unwrap_or(false))
-                .await
-                .unwrap_or(false);
+        let known = tokio::task::spawn_blocking(move || {
+            crate::store::look(&registry, |tx| tx.was_delivered(&key)).unwrap_or(false)
+        })
+        .await
+        .unwrap_or(false);
         if known {
             return Some(start.elapsed());
         }

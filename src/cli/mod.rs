@@ -79,12 +79,15 @@ enum Verb {
     Approve {
         /// OWNER/REPO#N
         mission: String,
+        /// The request's number, where several are open.
+        number: Option<u32>,
     },
     /// Reject it.
     Reject {
         /// OWNER/REPO#N
         mission: String,
-        /// Why.
+        /// The request's number, where several are open; then why.
+        #[arg(value_name = "[NUMBER] REASON")]
         reason: Vec<String>,
     },
     /// Invite somebody to a cell.
@@ -372,7 +375,10 @@ fn try_run(cli: Cli) -> anyhow::Result<bool> {
         Verb::Team { agents, mission, options } => {
             operate::summon(&config, &format!("team {agents}"), &mission, options.pairs(), json)
         }
-        Verb::Approve { mission } => operate(Target::Mission(mission), "approve".into()),
+        Verb::Approve { mission, number } => {
+            let number = number.map(|n| format!(" {n}")).unwrap_or_default();
+            operate(Target::Mission(mission), format!("approve{number}"))
+        }
         Verb::Reject { mission, reason } => operate(Target::Mission(mission), format!("reject {}", reason.join(" "))),
         Verb::Invite { cell, identity, role } => {
             operate(Target::Cell(cell.clone()), format!("invite {identity} {role} {cell}"))

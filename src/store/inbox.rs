@@ -33,6 +33,15 @@ impl Tx<'_> {
         Ok(self.conn.prepare_cached("SELECT 1 FROM inbox WHERE key = ?")?.exists([key])?)
     }
 
+    /// Whether a delivery was ever stored whose key is this one, or begins with it and
+    /// goes on with a claim. What only polling found does not count.
+    pub fn was_delivered(&self, key: &str) -> Result<bool> {
+        let mut found = self.conn.prepare_cached(
+            "SELECT 1 FROM inbox WHERE (key = ?1 OR (key > ?1 || ':' AND key < ?1 || ';')) AND key NOT LIKE '%:polled'",
+        )?;
+        Ok(found.exists([key])?)
+    }
+
     /// The oldest inputs that wait, at most `limit`.
     pub fn waiting_inputs(&self, limit: i64) -> Result<Vec<InboxRow>> {
         let mut statement = self
