@@ -37,5 +37,7 @@ mod moods;
 mod people_and_forge;
 #[path = "conversations/publication.rs"]
 mod publication;
+#[path = "conversations/vocabulary.rs"]
+mod vocabulary;
 #[path = "conversations/work.rs"]
 mod work;

@@ -38,6 +38,8 @@ pub struct Desk<'a> {
     pub id: String,
     pub mission: Mission,
     pub repo: RepoRef,
+    /// The cell that an operator named: meant by commands that name none.
+    pub meant: Option<CellId>,
 }
 
 impl<'a> Desk<'a> {
@@ -45,7 +47,17 @@ impl<'a> Desk<'a> {
     pub fn open(tx: &'a Tx<'a>, context: &'a Context, now: At, key: &str, id: &str) -> Result<Option<Self>> {
         let Some(mission) = tx.mission(id)? else { return Ok(None) };
         let repo = RepoRef { id: mission.repo_id, owner: mission.owner.clone(), name: mission.repo.clone() };
-        Ok(Some(Self { tx, context, now, key: key.to_owned(), effects: 0, id: id.to_owned(), mission, repo }))
+        Ok(Some(Self {
+            tx,
+            context,
+            now,
+            key: key.to_owned(),
+            effects: 0,
+            id: id.to_owned(),
+            mission,
+            repo,
+            meant: None,
+        }))
     }
 
     /// Opens the desk of a cell's mission.
@@ -100,7 +112,8 @@ impl<'a> Desk<'a> {
             summons_warned: vec![],
             shown_state: None,
         };
-        let desk = Self { tx, context, now, key: key.to_owned(), effects: 0, id, mission, repo: repo.clone() };
+        let desk =
+            Self { tx, context, now, key: key.to_owned(), effects: 0, id, mission, repo: repo.clone(), meant: None };
         Ok((desk, true))
     }
 
@@ -221,7 +234,7 @@ impl<'a> Desk<'a> {
             if only.is_some_and(|id| *id != cell.id) {
                 continue;
             }
-            let facts = facts_of(&row.facts);
+            let facts = Facts::of(&row)?;
             table.cells.push(StatusRow {
                 cell: cell.id.to_string(),
                 state: match cell.outcome {
@@ -274,7 +287,7 @@ impl<'a> Desk<'a> {
 
     /// What is kept beside a cell.
     pub fn facts(&self, cell: &CellId) -> Result<Facts> {
-        Ok(self.tx.cell(cell.as_str())?.map(|row| facts_of(&row.facts)).unwrap_or_default())
+        Ok(self.tx.cell(cell.as_str())?.map(|row| Facts::of(&row)).transpose()?.unwrap_or_default())
     }
 
     /// Keeps it.
@@ -459,13 +472,17 @@ impl<'a> Desk<'a> {
                 Until::Closed => over && !facts.publishing,
                 Until::Published => facts.published.is_some() && !facts.publishing,
                 Until::Scrubbed => scrubbed,
+                // Answered by what came of it, or never taken any more.
+                Until::Snapshot => over,
+                Until::FileLeft => scrubbed,
             };
             if reached {
-                let mut outcome = self.cell_outcome(cell, facts);
+                let mut outcome = Outcome::on(&cell.id);
                 let refused = facts.published.as_ref().and_then(|p| p.refused.clone());
                 outcome.success = match until {
                     Until::Active => !over,
                     Until::Published => refused.is_none(),
+                    Until::Snapshot | Until::FileLeft => false,
                     _ => true,
                 };
                 outcome.message = if until == Until::Published {
@@ -484,32 +501,27 @@ impl<'a> Desk<'a> {
         Ok(())
     }
 
+    /// Answers the operators who waited for one thing on a cell.
+    pub fn settle_until(&self, cell: &CellId, until: Until, success: bool, message: &str) -> Result<()> {
+        let mut facts = self.facts(cell)?;
+        let (reached, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut facts.waiting).into_iter().partition(|(_, u)| *u == until);
+        if reached.is_empty() {
+            return Ok(());
+        }
+        facts.waiting = waiting;
+        for (operation, _) in reached {
+            let outcome = Outcome { success, message: message.replace('`', ""), ..Outcome::on(cell) };
+            self.settle_operation(&operation, &outcome)?;
+        }
+        self.put_facts(cell, &facts)
+    }
+
     /// Notes what an operator's command came to.
     pub fn settle_operation(&self, operation: &str, outcome: &Outcome) -> Result<()> {
         let text =
             serde_json::to_string(outcome).map_err(|e| StoreError::Corrupt { what: "outcome", why: e.to_string() })?;
         self.tx.put_operation(operation, &text, self.now.0)
-    }
-
-    /// A cell in the words of contract §7.
-    pub fn cell_outcome(&self, cell: &Cell, facts: &Facts) -> Outcome {
-        let mut outcome = Outcome { success: true, cell_id: Some(cell.id.to_string()), ..Outcome::default() };
-        let more = &mut outcome.more;
-        more.insert("project".into(), json!(format!("{}/{}", self.repo.owner, self.repo.name)));
-        more.insert("agent".into(), json!(cell.spec.agents.first()));
-        more.insert("agents".into(), json!(cell.spec.agents));
-        more.insert("backend".into(), json!(cell.spec.backend));
-        more.insert("state".into(), json!(cell.state));
-        more.insert("pid".into(), json!(facts.running.as_ref().and_then(|r| r.pid)));
-        if let Some(published) = &facts.published {
-            more.insert("branch".into(), json!(published.branch));
-            more.insert("pull_request".into(), json!(published.pull.as_ref().map(|(_, address)| address)));
-            more.insert("refused".into(), json!(published.refused));
-        }
-        if let Some(running) = &facts.running {
-            more.insert("probe".into(), json!(running));
-        }
-        outcome
     }
 
     /// The log of a cell that runs now.
@@ -614,11 +626,6 @@ fn reached(report: &egress::Report) -> Vec<(String, u64, String, String)> {
     }
     let size = |bytes: u64| if bytes < 10_000 { format!("{bytes} B") } else { format!("{} kB", bytes.div_ceil(1000)) };
     hosts.into_iter().map(|(h, c)| (h.to_owned(), c.connections, size(c.bytes_out), size(c.bytes_in))).collect()
-}
-
-/// Reads what is kept beside a cell.
-pub fn facts_of(text: &str) -> Facts {
-    serde_json::from_str(text).unwrap_or_default()
 }
 
 /// A branch's name as a part of another: letters, digits and `-`.

@@ -3,14 +3,15 @@
 
 use super::commands::{Asked, logins_in, operated};
 use super::context::Context;
-use super::desk::{Desk, mission_id};
-use super::input::{AuthorityRequest, Effect, Input};
+use super::desk::{Desk, comment_lane, mission_id};
+use super::input::{AuthorityRequest, Effect, Input, Outcome, Until};
 use crate::cell::{Actor, At, Input as CellInput};
 use crate::gitea::event::{CommentAction, CommentSnapshot, ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
 use crate::mission::{Command, Level, Line, is_proposal, parse_comment};
 use crate::publication::{Answer, Publication};
-use crate::store::{Result, Tx};
+use crate::store::{EffectRow, Result, StoreError, Tx};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
 /// Handles one input inside the writer's transaction.
@@ -115,6 +116,15 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
                 },
             };
             let applied = desk.apply(&cell, &outcome, &Actor::System)?;
+            let (taken, words) = match (&outcome, &applied) {
+                (_, Err(refusal)) => (false, refusal.to_string()),
+                (CellInput::CheckpointTaken { hash }, Ok(_)) => (true, format!("the checkpoint of {cell} is {hash}")),
+                (_, Ok(_)) => {
+                    let why = harvest.unknown.as_deref().unwrap_or("no snapshot was handed out");
+                    (false, format!("no checkpoint of {cell} was taken: {why}"))
+                }
+            };
+            desk.settle_until(&cell, Until::Snapshot, taken, &words)?;
             if applied.is_ok_and(|events| !events.is_empty()) {
                 let items = match &outcome {
                     CellInput::CheckpointTaken { hash } => (true, format!("Checkpoint of `{cell}`: `{hash}`.")),
@@ -148,6 +158,12 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
         Input::FilePublished { cell, what, by, left, refused } => {
             let Some(mut desk) = Desk::of_cell(tx, context, now, key, &cell)? else { return Ok(()) };
             desk.record(&by, Some(&cell), "file_published", &json!({"what": what, "left": left, "refused": refused}))?;
+            let words = match (&refused, &left) {
+                (Some(why), _) => format!("nothing of {cell} was published: {why}"),
+                (None, Some((name, _))) => format!("{name} of cell {cell} is published"),
+                (None, None) => format!("published from {cell}"),
+            };
+            desk.settle_until(&cell, Until::FileLeft, refused.is_none(), &words)?;
             if let Some(why) = refused {
                 let items = vec![(false, format!("Nothing of `{cell}` was published: {why}"))];
                 desk.publish(&Publication::Refusal(Answer { items, ..Answer::default() }), Some(&cell))?;
@@ -187,6 +203,88 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
         }
         Input::Nothing => Ok(()),
     }
+}
+
+/// Says that an input could not be decided, because a record that it needs
+/// cannot be read: in the ledger, and to whoever gave a command. What was
+/// decided of it is undone already, and other missions go on.
+pub fn not_decided(
+    tx: &Tx<'_>,
+    context: &Context,
+    now: At,
+    key: &str,
+    input: Option<&Input>,
+    error: &StoreError,
+) -> Result<()> {
+    let (mut mission, mut cell) = (String::new(), None);
+    let mut answer = None;
+    match input {
+        Some(Input::Operated { operation, cell: named, issue, .. }) => {
+            cell.clone_from(named);
+            if let Some(found) = issue {
+                mission = mission_id(found.0.id, found.1.number);
+            }
+            tx.put_operation(operation, &outcome_text(&Outcome::refused(error.to_string()))?, now.0)?;
+        }
+        Some(Input::Forge { happened: ForgeEvent::Comment { repo, action, issue, comment, .. } }) => {
+            mission = mission_id(repo.id, issue.number);
+            let commands = parse_comment(&comment.body).lines.len() as i64;
+            let by_bot = context.bot().is_some_and(|bot| bot.id == comment.author.id);
+            let limit = i64::from(context.config.policy.commands_per_minute);
+            if *action == CommentAction::Created
+                && commands > 0
+                && !by_bot
+                && tx.pace(comment.author.id, now.0, commands)? <= limit
+            {
+                answer = Some((repo, issue.number, comment.id));
+            }
+        }
+        Some(Input::Forge { happened: ForgeEvent::Issue { repo, issue, .. } }) => {
+            mission = mission_id(repo.id, issue.number);
+        }
+        Some(Input::Authorized { request, .. }) => {
+            mission = mission_id(request.repo.id, request.issue.number);
+            answer = Some((&request.repo, request.issue.number, request.comment));
+        }
+        Some(Input::Deadline { cell: due, .. }) => {
+            // It would be found due again at once, and for ever.
+            tx.put_off(due.as_str(), now.plus(super::LOOK_AGAIN_AT_DAMAGED).0)?;
+            cell = Some(due.clone());
+        }
+        _ => {}
+    }
+    let why = context.redact(&error.to_string());
+    tx.append(&crate::store::NewEntry {
+        at: now.0,
+        mission: mission.clone(),
+        cell: cell.map(|cell| cell.to_string()).unwrap_or_default(),
+        actor: serde_json::to_string(&Actor::System).map_err(StoreError::json("actor"))?,
+        action: "not_decided".to_owned(),
+        data: json!({"input": key, "why": why}).to_string(),
+    })?;
+    let Some((repo, number, comment)) = answer else { return Ok(()) };
+    let text = "Nothing was done: what is stored of this mission cannot be read. Whoever operates this Lazarus finds \
+                in its log, and by `lazarus status`, what is damaged; after it is mended, give the command again.";
+    let answer = Answer { items: vec![(false, text.to_owned())], ..Answer::default() };
+    let id = hex::encode(&Sha256::digest(format!("not decided:{key}"))[..10]);
+    let published = context.render(&Publication::Refusal(answer), &id, None);
+    let queue = |id: &str, lane: String, effect: &Effect| {
+        let data = serde_json::to_string(effect).map_err(StoreError::json("effect"))?;
+        let kind = effect.kind().to_owned();
+        let mission = mission.clone();
+        let row =
+            EffectRow { seq: 0, id: id.to_owned(), lane, mission, cell: None, kind, data, attempts: 0, not_before: 0 };
+        tx.queue(&row, now.0)
+    };
+    let react = Effect::React { repo: repo.clone(), comment, content: "confused".to_owned() };
+    queue(&format!("{id}r"), format!("react:{comment}"), &react)?;
+    let kind = "refusal".to_owned();
+    let say = Effect::Comment { repo: repo.clone(), number, kind, body: published.body };
+    queue(&id, comment_lane(&mission), &say)
+}
+
+fn outcome_text(outcome: &Outcome) -> Result<String> {
+    serde_json::to_string(outcome).map_err(StoreError::json("outcome"))
 }
 
 fn forge(tx: &Tx<'_>, context: &Context, now: At, key: &str, event: ForgeEvent) -> Result<()> {

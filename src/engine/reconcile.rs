@@ -167,6 +167,14 @@ async fn look_at(engine: &Engine, forge: &Forge, repo: &RepoRef) -> Result<(), R
     }
     // Forgejo says nothing of a deleted issue: only asking tells.
     for mission in engine.store.read(move |tx| tx.missions_of(id)).await? {
+        let mission = match mission {
+            Ok(mission) => mission,
+            Err(error) => {
+                // Nothing can be decided about it; the others are looked at.
+                tracing::error!(%error, "a mission cannot be read, so it is not looked at");
+                continue;
+            }
+        };
         if mission.deleted || issues.contains_key(&mission.number) {
             continue;
         }

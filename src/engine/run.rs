@@ -1,10 +1,10 @@
 //! Running effects. Each may run twice: once before a crash and once after.
 
+use super::Engine;
 use super::authority::level_of;
 use super::context::Context;
 use super::input::{Effect, Facts, Input, LabelEvent};
 use super::work::{Order, publish_file, push, repository_of};
-use super::{Engine, desk};
 use crate::agents::InvocationContext;
 use crate::backend::{Backend as _, BackendError, Harvest, Plan, Running, WorkWanted, host_read_paths};
 use crate::cell::{AgentRun, Cell, CellId, Effect as CellEffect, Isolation, Role, State};
@@ -330,7 +330,7 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
     let name = id.to_string();
     let stored =
         engine.store.read(move |tx| tx.cell(&name)).await?.ok_or_else(|| never("there is no such cell".to_owned()))?;
-    let facts = desk::facts_of(&stored.facts);
+    let facts = Facts::of(&stored)?;
     let home = engine.roots.home(&id);
     let backend = &engine.backend;
     match order {
