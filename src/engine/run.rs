@@ -668,8 +668,9 @@ async fn make_home(
         Err(error) => return Err(Attempt::Again { why: engine.context.redact(&error.to_string()), after: None }),
     };
     home.write_record("mission.md", format!("# {}\n\n{}\n", text.title, text.body).as_bytes())?;
+    let project = mission_words(engine, &row.mission).await?;
     let record = serde_json::json!({
-        "cell_id": cell.id, "mission": row.mission, "repository": repository.reference().full_name(),
+        "cell_id": cell.id, "project": project, "repository": repository.reference().full_name(),
         "agents": cell.spec.agents, "commit": cloned.commit, "approved_text": text.hash,
     });
     home.write_record("cell.json", format!("{record:#}\n").as_bytes())?;

@@ -280,3 +280,101 @@ fn the_page_has_a_row_for_what_the_program_answers() {
     let rows: Vec<&str> = words.verbs().collect();
     assert_eq!(rows, ["invite", "status", "status CELL", "summon", "team"], "a new row needs a form in src/operations");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_tells_people_what_each_cell_is_about_since_when_and_what_its_agents_do() {
+    let world = World::with(
+        "status-people",
+        WorldOptions {
+            config: "[agents.talker]\nargv = [\"sh\", \"-c\", \"echo first; echo I am at it; sleep 3600\"]\nprompt = \"stdin\"\n"
+                .to_owned(),
+            ..WorldOptions::default()
+        },
+    )
+    .await;
+    let empty = world.cli(&["status"]).stdout;
+    assert!(empty.starts_with("CELL ") && empty.contains("no cells"), "a header, and that there is nothing:\n{empty}");
+
+    let issue = world.reader().open_issue("For people", "to read").await;
+    let mission = world.mission(issue);
+    world.director().comment(issue, "/team talker+quick+crasher").await;
+    let cell = world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await.cell();
+    world.wait_for_state(issue, &cell, &["downed"]).await;
+    world.director().comment(issue, "/revoke agent:crasher").await;
+    world.wait_for_state(issue, &cell, &["active"]).await;
+    let guest = format!("human:{}", world.reader().login);
+    assert!(world.cli(&["invite", &cell, &guest, "observer"]).status.success());
+    let row_of =
+        |output: &str| output.lines().find(|line| line.contains(&cell)).expect("a row for the cell").to_owned();
+
+    let shown = world
+        .wait_until("the agent's last line", issue, async || {
+            let shown = world.cli(&["status"]).stdout;
+            shown.contains("talker last said: I am at it").then_some(shown)
+        })
+        .await;
+    let header = shown.lines().next().unwrap();
+    for column in ["CELL", "MISSION", "STATE", "SINCE", "ISOLATION", "TIME LEFT", "AGENTS"] {
+        assert!(header.contains(column), "no column {column}:\n{shown}");
+    }
+    let row = row_of(&shown);
+    for word in [
+        mission.as_str(),
+        " active ",
+        "UTC",
+        "3 h 59 min",
+        "agent:talker (executor) running since ",
+        "agent:quick (executor) idle since ",
+        ": exit 0",
+        &format!("{guest} (observer) invited"),
+    ] {
+        assert!(row.contains(word), "no `{word}` in the row:\n{shown}");
+    }
+    assert!(!row.contains("crasher"), "whoever is gone does nothing:\n{shown}");
+    for target in [cell.as_str(), mission.as_str()] {
+        let one = world.cli(&["status", target]);
+        assert!(one.status.success() && row_of(&one.stdout).contains(&mission), "{}", one.all());
+    }
+
+    world.director().comment(issue, "/pause").await;
+    world.wait_for_state(issue, &cell, &["paused"]).await;
+    assert!(row_of(&world.cli(&["status"]).stdout).contains("talker (executor) frozen"));
+    world.director().comment(issue, "/close failed no luck").await;
+    world.wait_for_state(issue, &cell, &["closed"]).await;
+    assert!(!world.cli(&["status"]).stdout.contains(&cell), "it is over");
+    let over = row_of(&world.cli(&["status", "--all"]).stdout);
+    assert!(over.contains("closed (failed)") && over.contains(&mission), "{over}");
+    world.finish().await;
+}
+
+/// The registry's own name for a mission (`1#5`) says nothing to anybody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_people_read_names_a_mission_by_number_alone() {
+    let world = World::new("mission-names").await;
+    let issue = world.reader().open_issue("By its name", "always").await;
+    let mission = world.mission(issue);
+    world.director().comment(issue, "/summon sleeper").await;
+    let cell = world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await.cell();
+    world.wait_for_state(issue, &cell, &["active"]).await;
+    let ledger = world.cli(&["ledger", "show", "--mission", &mission]).stdout;
+    assert!(ledger.lines().count() > 3 && ledger.lines().all(|line| line.contains(&mission)), "{ledger}");
+    assert_eq!(world.cli(&["ledger", "show", &mission]).stdout, ledger, "both forms find the same");
+    let record = world.file_of_cell(&cell, ".lazarus/cell.json").expect("the cell's record");
+    assert!(record.contains(&mission), "{record}");
+    let bare = format!("#{issue}");
+    let read = [ledger, record, world.cli(&["status", "--all"]).stdout, world.cli(&["status", &cell]).stdout];
+    let log = std::fs::read_to_string(&world.installation().log).unwrap();
+    for text in read.iter().map(String::as_str).chain([log.as_str()]) {
+        for (at, _) in text.match_indices(&bare) {
+            let before = text[..at].chars().next_back();
+            assert!(
+                !before.is_some_and(|c| c.is_ascii_digit()),
+                "a mission by number alone: …{}",
+                &text[at.saturating_sub(60)..at + bare.len()]
+            );
+        }
+    }
+    let other = world.cli(&["ledger", "show", "--mission", "acme/unknown#1"]);
+    assert!(!other.status.success() && other.stderr.contains("acme/unknown#1"), "{}", other.all());
+    world.finish().await;
+}
