@@ -15,6 +15,8 @@ mod client;
 mod command_line;
 #[path = "conversations/crash.rs"]
 mod crash;
+#[path = "conversations/damage.rs"]
+mod damage;
 #[path = "conversations/door.rs"]
 mod door;
 #[path = "conversations/egress.rs"]
