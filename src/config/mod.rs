@@ -24,6 +24,7 @@ pub use source::{Source, Sourced};
 use crate::agents::{self, Profile};
 use crate::cell::LEAST;
 use crate::egress::{AddressRange, HostName};
+use crate::mission::COMMANDS_MAX;
 use layers::{Entries, Entry, Raw};
 use section::{Report, Section};
 use serde_json::{Value, json};
@@ -252,7 +253,8 @@ pub struct Policy {
     pub approval_settle: Duration,
     /// Live cells of one mission at once.
     pub max_cells_per_mission: u32,
-    /// Commands of one comment that are looked at.
+    /// Commands of one comment that are read, at most
+    /// [`COMMANDS_MAX`](crate::mission::COMMANDS_MAX).
     pub max_commands_per_comment: u32,
     /// Commands of one person in a minute.
     pub commands_per_minute: u32,
@@ -683,7 +685,8 @@ fn policy(mut section: Section<'_>, report: &Report) -> Policy {
         council_window: section.duration("council_window", DAY, MINUTE, 30 * DAY),
         approval_settle: section.duration("approval_settle", 30 * SECOND, Duration::ZERO, HOUR),
         max_cells_per_mission: section.number("max_cells_per_mission", 4, 1, 64),
-        max_commands_per_comment: section.number("max_commands_per_comment", 10, 1, 100),
+        // Fewer than the contract allows, never more.
+        max_commands_per_comment: section.number("max_commands_per_comment", 10, 1, COMMANDS_MAX as u32),
         commands_per_minute: section.number("commands_per_minute", 30, 1, 10_000),
         pull_request_commands: section.get("pull_request_commands", false),
         disk_in_memory: section.get("disk_in_memory", false),

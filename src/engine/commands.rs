@@ -14,7 +14,7 @@ use crate::mission::{
     what_changed,
 };
 use crate::publication::{Answer, TextChange};
-use crate::store::{Result, Tx};
+use crate::store::{Result, StoreError, Tx};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -740,7 +740,7 @@ pub(super) fn operated(
     accounts: BTreeMap<String, i64>,
 ) -> Result<()> {
     let refuse = |message: String| {
-        let text = serde_json::to_string(&Outcome::refused(message)).unwrap_or_default();
+        let text = serde_json::to_string(&Outcome::refused(message)).map_err(StoreError::json("outcome"))?;
         tx.put_operation(operation, &text, now.0)
     };
     let mut desk = if let Some(found) = &issue {

@@ -133,7 +133,7 @@ impl<'a> Desk<'a> {
             at: self.now.0,
             mission: self.id.clone(),
             cell: cell.map(ToString::to_string).unwrap_or_default(),
-            actor: serde_json::to_string(actor).unwrap_or_default(),
+            actor: serde_json::to_string(actor).map_err(StoreError::json("actor"))?,
             action: action.to_owned(),
             data: data.to_string(),
         })
@@ -311,7 +311,7 @@ impl<'a> Desk<'a> {
         };
         let mut now = known.clone();
         for event in &events {
-            let data = serde_json::to_value(event).unwrap_or_default();
+            let data = serde_json::to_value(event).map_err(StoreError::json("event"))?;
             self.record(actor, Some(id), event.action(), &data)?;
             now = cell::evolve(now, event, self.now);
         }
@@ -416,7 +416,7 @@ impl<'a> Desk<'a> {
     /// The work of a cell left, or was refused.
     pub fn work_published(&mut self, cell: &Cell, published: &PublishedWork) -> Result<()> {
         let mut facts = self.facts(&cell.id)?;
-        let data = serde_json::to_value(published).unwrap_or_default();
+        let data = serde_json::to_value(published).map_err(StoreError::json("published work"))?;
         self.record(&Actor::System, Some(&cell.id), "work_published", &data)?;
         facts.published = Some(published.clone());
         if std::mem::take(&mut facts.publishing) {

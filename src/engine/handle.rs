@@ -7,7 +7,7 @@ use super::desk::{Desk, comment_lane, mission_id};
 use super::input::{AuthorityRequest, Effect, Input, Outcome, Until};
 use crate::cell::{Actor, At, Input as CellInput};
 use crate::gitea::event::{CommentAction, CommentSnapshot, ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
-use crate::mission::{Command, Level, Line, is_proposal, parse_comment};
+use crate::mission::{Command, Level, Line, is_proposal, parse_commands, parse_comment};
 use crate::publication::{Answer, Publication};
 use crate::store::{EffectRow, Result, StoreError, Tx};
 use serde_json::json;
@@ -195,7 +195,7 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
                 at: now.0,
                 mission,
                 cell: cell.map(ToString::to_string).unwrap_or_default(),
-                actor: serde_json::to_string(&Actor::System).unwrap_or_default(),
+                actor: serde_json::to_string(&Actor::System).map_err(StoreError::json("actor"))?,
                 action: "effect_failed".to_owned(),
                 data: json!({"kind": kind, "why": why}).to_string(),
             })?;
@@ -338,7 +338,7 @@ fn forge(tx: &Tx<'_>, context: &Context, now: At, key: &str, event: ForgeEvent) 
                         mission: id,
                         cell: String::new(),
                         actor: serde_json::to_string(&Actor::Person { id: sender.id, login: sender.login.clone() })
-                            .unwrap_or_default(),
+                            .map_err(StoreError::json("actor"))?,
                         action: "security_command_in_edited_comment".to_owned(),
                         data: json!({"comment": comment.id, "author": comment.author.login}).to_string(),
                     })?;
@@ -371,7 +371,7 @@ fn commented(
     if comment.author.id <= 0 || comment.author.id != sender.id {
         return Ok(());
     }
-    let parsed = parse_comment(&comment.body);
+    let parsed = parse_commands(&comment.body, context.config.policy.max_commands_per_comment as usize);
     if parsed.lines.is_empty() || tx.knows(&format!("comment:{}:{}:deleted", repo.id, comment.id))? {
         return Ok(());
     }

@@ -299,8 +299,15 @@ impl Engine {
         tasks.spawn(async move { engine.work().await });
         let _ = stopped.wait_for(|s| *s).await;
         tasks.shutdown().await;
-        let mark = serde_json::to_string(&self.clock.follow()).unwrap_or_default();
-        let _ = self.store.transact(move |tx| tx.put_meta("clock", &mark)).await;
+        self.mark_time().await;
+    }
+
+    /// Notes what time it is, for the next start. A note that is missing is
+    /// made up for by the ledger.
+    async fn mark_time(&self) {
+        if let Ok(mark) = serde_json::to_string(&self.clock.follow()) {
+            let _ = self.store.transact(move |tx| tx.put_meta("clock", &mark)).await;
+        }
     }
 
     /// Ends [`run`](Self::run). Cells go on.
@@ -458,8 +465,7 @@ impl Engine {
             }
             if marked.elapsed() > Duration::from_secs(60) {
                 marked = std::time::Instant::now();
-                let mark = serde_json::to_string(&self.clock.follow()).unwrap_or_default();
-                let _ = self.store.transact(move |tx| tx.put_meta("clock", &mark)).await;
+                self.mark_time().await;
             }
             let next = self
                 .store
@@ -601,7 +607,7 @@ impl Engine {
 
     async fn deduplicate_later(&self, row: &EffectRow, repo: &RepoRef, number: i64) -> Result<(), StoreError> {
         let effect = Effect::Deduplicate { repo: repo.clone(), number, of: row.id.clone() };
-        let data = serde_json::to_string(&effect).unwrap_or_default();
+        let data = serde_json::to_string(&effect).map_err(StoreError::json("effect"))?;
         let now = self.clock.now().0;
         let later = EffectRow {
             seq: 0,

@@ -27,7 +27,7 @@ pub enum ReconcileError {
 pub async fn learn(engine: &Engine, forge: &Forge) -> Result<(), ReconcileError> {
     let me = forge.current_user().await?;
     let bot = Person { id: me.id, login: me.login };
-    let text = serde_json::to_string(&bot).unwrap_or_default();
+    let text = serde_json::to_string(&bot).map_err(StoreError::json("record of the bot's account"))?;
     engine.store.transact(move |tx| tx.put_meta("bot", &text)).await?;
     engine.context.learn(|known| known.bot = Some(bot));
     for config in engine.context.config.repositories.clone() {
