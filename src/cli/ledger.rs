@@ -23,10 +23,10 @@ pub enum LedgerVerb {
         #[arg(long, value_name = "OWNER/REPO#N", conflicts_with = "about")]
         mission: Option<String>,
         /// From this entry on.
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
         from: i64,
         /// At most so many.
-        #[arg(long, default_value_t = 1000)]
+        #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
         limit: i64,
     },
     /// Check the chain, and that the heads on the forge are in it.
@@ -114,16 +114,20 @@ fn show(registry: &Path, about: Option<&str>, from: i64, limit: i64, json: bool)
             },
         };
         let mut names = Missions::default();
-        let entries = tx.entries(from, limit, id.as_deref())?;
+        // One more, to know whether there are more.
+        let entries = tx.entries(from, limit + 1, id.as_deref())?;
         let named = entries.into_iter().map(|entry| {
             let name = if entry.mission.is_empty() { "-".to_owned() } else { names.name(tx, &entry.mission)? };
             Ok((entry, name))
         });
         Ok(Ok(named.collect::<store::Result<Vec<_>>>()?))
     })?;
-    let entries = found.map_err(|why| anyhow::anyhow!(why))?;
+    let mut entries = found.map_err(|why| anyhow::anyhow!(why))?;
+    let more = entries.get(limit as usize).map(|(entry, _)| format!("more from {} (--from)", entry.seq));
+    entries.truncate(limit as usize);
     if json {
-        let message = format!("{} entries", entries.len());
+        let more = more.map_or_else(String::new, |more| format!("; {more}"));
+        let message = format!("{} entries{more}", entries.len());
         let entries: Vec<Value> = entries.iter().map(|(entry, name)| entry_json(entry, name)).collect();
         let text = json!({"success": true, "message": message, "entries": entries}).to_string();
         return Ok(Said { success: true, text });
@@ -140,7 +144,7 @@ fn show(registry: &Path, about: Option<&str>, from: i64, limit: i64, json: bool)
         // Whoever changed an entry must not steer the operator's terminal.
         line.replace(char::is_control, "\u{fffd}")
     });
-    Ok(Said { success: true, text: lines.collect::<Vec<_>>().join("\n") })
+    Ok(Said::done(lines.chain(more).collect::<Vec<_>>().join("\n")))
 }
 
 fn entry_json(entry: &Entry, name: &str) -> Value {

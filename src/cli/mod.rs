@@ -49,7 +49,8 @@ enum Verb {
     /// Prepare a repository on the forge: labels, issue template, webhook.
     #[command(after_help = init::HELP)]
     Init {
-        /// OWNER/REPO
+        /// The repository.
+        #[arg(value_name = "OWNER/REPO")]
         repository: String,
         /// Only say what would be done.
         #[arg(long)]
@@ -65,7 +66,8 @@ enum Verb {
     Summon {
         /// The agent's name.
         agent: String,
-        /// OWNER/REPO#N
+        /// The issue.
+        #[arg(value_name = "OWNER/REPO#N")]
         mission: String,
         #[command(flatten)]
         options: SummonArgs,
@@ -73,20 +75,24 @@ enum Verb {
     /// One cell with several executors on an issue.
     Team {
         /// Agents, joined by +.
+        #[arg(value_name = "A+B")]
         agents: String,
-        /// OWNER/REPO#N
+        /// The issue.
+        #[arg(value_name = "OWNER/REPO#N")]
         mission: String,
         #[command(flatten)]
         options: SummonArgs,
     },
     /// Approve the open proposal or request of an issue.
     Approve {
-        /// OWNER/REPO#N
+        /// The issue.
+        #[arg(value_name = "OWNER/REPO#N")]
         mission: String,
     },
     /// Reject it.
     Reject {
-        /// OWNER/REPO#N
+        /// The issue.
+        #[arg(value_name = "OWNER/REPO#N")]
         mission: String,
         /// Why.
         reason: Vec<String>,
@@ -122,7 +128,7 @@ enum Verb {
         /// One agent; else all.
         agent: Option<String>,
         /// How much of the end of each log, in bytes.
-        #[arg(long, default_value_t = 65_536)]
+        #[arg(long, value_name = "BYTES", default_value_t = 65_536)]
         tail: u64,
     },
     /// Accept an invitation. Only the invited person can, in a comment.
@@ -222,8 +228,7 @@ enum Verb {
         /// Why.
         reason: Vec<String>,
     },
-    /// Let something out of a cell; or push a closed cell's work again, where
-    /// the forge refused it.
+    /// Let something optional out of a cell, or push a closed cell's work again.
     Publish {
         /// The cell.
         cell: String,
@@ -243,7 +248,7 @@ enum Verb {
         /// The cell.
         cell: String,
     },
-    /// The ledger.
+    /// What happened, entry by entry.
     #[command(subcommand)]
     Ledger(ledger::LedgerVerb),
     /// Shell completions.
@@ -400,7 +405,10 @@ fn print_line(text: &str) -> std::io::Result<()> {
     printed
 }
 
+/// Says what went wrong. Words of others may be in it: they do not steer the
+/// terminal.
 fn complain(message: &str) {
+    let message = message.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}");
     let _ = writeln!(std::io::stderr(), "lazarus: {message}");
 }
 
@@ -475,12 +483,13 @@ fn try_run(cli: Cli) -> anyhow::Result<Option<Said>> {
     }
     let config = load(&cli)?;
     let operate = |target: Target, line: String| {
-        operate::run(&config, target, &line).map(|answer| Some(operate::said(&answer, form, json)))
+        let answer = operate::run(&config, target, &line)?;
+        operate::said(&answer, form, json).map(Some)
     };
     let on_cell = |cell: String, line: String| operate(Target::Cell(cell), line);
     let summon = |line: String, mission: &str, options: SummonArgs| {
         let answer = operate::summon(&config, &line, mission, options.pairs())?;
-        Ok(Some(operate::said(&answer, form, json)))
+        operate::said(&answer, form, json).map(Some)
     };
     match cli.verb {
         Verb::Serve => {
@@ -530,6 +539,11 @@ fn try_run(cli: Cli) -> anyhow::Result<Option<Said>> {
             let allowed = ["work", "notes", "decisions", "checkpoint", "artifact"];
             if !allowed.contains(&what.as_str()) {
                 anyhow::bail!("WHAT {what}: allowed are {}", allowed.join(", "));
+            }
+            match (what == "artifact", &name) {
+                (true, None) => anyhow::bail!("NAME is missing: which file of shared/artifacts"),
+                (false, Some(name)) => anyhow::bail!("NAME {name}: only an artifact has a name"),
+                _ => {}
             }
             on_cell(cell.clone(), format!("publish {what} {} {cell}", name.unwrap_or_default()))
         }

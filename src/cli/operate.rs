@@ -124,9 +124,15 @@ async fn alone(config: Config, request: Request) -> anyhow::Result<Answer> {
 }
 
 /// What to print of an answer.
-pub fn said(answer: &Answer, form: Form, json: bool) -> Said {
+///
+/// # Errors
+/// A refusal, for people: it goes where errors go.
+pub fn said(answer: &Answer, form: Form, json: bool) -> anyhow::Result<Said> {
     if json {
-        return Said { success: answer.success, text: answer.to_json(form).to_string() };
+        return Ok(Said { success: answer.success, text: answer.to_json(form).to_string() });
+    }
+    if !answer.success {
+        anyhow::bail!("{}", answer.message);
     }
     let mut text = answer.message.clone();
     let mut line = |name: &str, value: &str| {
@@ -145,5 +151,5 @@ pub fn said(answer: &Answer, form: Form, json: bool) -> Said {
             }
         }
     }
-    Said { success: answer.success, text }
+    Ok(Said::done(text))
 }

@@ -62,7 +62,7 @@ fn one(config: &Config, text: &str, json: bool) -> anyhow::Result<Said> {
     let (cell, since) = found.ok_or_else(|| anyhow::anyhow!("{}", unknown_cell(&id)))?;
     let message = format!("cell {id} is {}", cell.state);
     if json {
-        return Ok(operate::said(&Answer::of_cell(message, cell), Form::OneCell, true));
+        return operate::said(&Answer::of_cell(message, cell), Form::OneCell, true);
     }
     let mut out = table(&place, &[(&cell, since)]);
     let _ = write!(out, "\n{}", cell.probe);
@@ -187,7 +187,11 @@ fn last_lines(place: &Place<'_>, cell: &CellView) -> Vec<String> {
 /// Who, as what, and what they are doing.
 fn doing(member: &MemberView, state: State, now: At) -> String {
     let who = format!("{} ({})", member.identity, member.role);
-    let since = |time: Option<Time>| time.map_or_else(String::new, |time| format!(" since {}", moment(time.0, now)));
+    let at = |words: &str, time: Option<Time>| match time {
+        Some(time) => format!("{words} {}", moment(time.0, now)),
+        // Of runs from before it was kept there is no time.
+        None => words.split(' ').next().unwrap_or_default().to_owned(),
+    };
     let what = match &member.run {
         _ if member.state == "invited" => "invited".to_owned(),
         None if matches!(member.identity, Identity::Agent(_)) => "waiting".to_owned(),
@@ -195,7 +199,7 @@ fn doing(member: &MemberView, state: State, now: At) -> String {
         Some(run) if run.state == "running" => match state {
             State::Paused | State::Downed | State::Checkpointing => "frozen".to_owned(),
             State::Preparing => "being started".to_owned(),
-            _ => format!("running{}", since(run.started_at)),
+            _ => at("running since", run.started_at),
         },
         Some(run) => {
             let how = match (run.exit_code, run.signal) {
@@ -205,16 +209,13 @@ fn doing(member: &MemberView, state: State, now: At) -> String {
             };
             let note = run.note.as_deref().map(printable).unwrap_or_default();
             let how: Vec<&str> = [how.as_str(), note.as_str()].into_iter().filter(|part| !part.is_empty()).collect();
-            let word = match run.success {
-                Some(true) if state.is_live() => "idle",
-                Some(true) => "ended",
-                _ => "dead",
+            let words = match run.success {
+                Some(true) if state.is_live() => "idle since",
+                Some(true) => "ended at",
+                _ => "dead since",
             };
-            format!(
-                "{word}{}{}",
-                since(run.ended_at),
-                if how.is_empty() { String::new() } else { format!(": {}", how.join(", ")) }
-            )
+            let how = if how.is_empty() { String::new() } else { format!(": {}", how.join(", ")) };
+            format!("{}{how}", at(words, run.ended_at))
         }
     };
     format!("{who} {what}")

@@ -28,7 +28,7 @@ use crate::mission::COMMANDS_MAX;
 use layers::{Entries, Entry, Raw};
 use section::{Report, Section};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -344,6 +344,7 @@ pub struct Config {
     /// Agent profiles: the built-in ones and the user's, merged.
     pub agents: BTreeMap<String, Profile>,
     values: BTreeMap<String, Sourced<Value>>,
+    keys: BTreeSet<String>,
 }
 
 impl Config {
@@ -369,9 +370,10 @@ impl Config {
         let report = Report::default();
         let mut config = read(tree, &report, options);
         match report.conclude() {
-            Ok(values) if problems.is_empty() => {
+            Ok((values, keys)) if problems.is_empty() => {
                 config.file = file.map(|(path, _)| path);
                 config.values = values;
+                config.keys = keys;
                 Ok(config)
             }
             outcome => {
@@ -429,6 +431,12 @@ impl Config {
     /// Every value by dotted key, as [`sourced`](Self::sourced) gives them.
     pub fn values(&self) -> &BTreeMap<String, Sourced<Value>> {
         &self.values
+    }
+
+    /// Every key that there is, set or not, by dotted name: those of the agents
+    /// and repositories that are configured among them.
+    pub fn keys(&self) -> &BTreeSet<String> {
+        &self.keys
     }
 
     /// The repository of this name, in any case.
@@ -654,6 +662,7 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
         credentials,
         agents: profiles,
         values: BTreeMap::new(),
+        keys: BTreeSet::new(),
     }
 }
 

@@ -268,7 +268,7 @@ fn probe_words(cell: &Cell, running: &Running, seen: &Seen) -> String {
         ),
         None => "what isolation it has is not known yet".to_owned(),
     };
-    let keeper = seen.pid.map_or_else(String::new, |pid| format!(", its keeper is process {pid}"));
+    let keeper = seen.pid.map_or_else(String::new, |pid| format!(" (keeper: process {pid})"));
     match cell.state {
         State::Proposed => "It does not run: it is not approved yet.".to_owned(),
         State::Invited => "It does not run: nobody who is to work has accepted yet.".to_owned(),
