@@ -457,10 +457,8 @@ fn try_run(cli: Cli) -> anyhow::Result<Option<Said>> {
         Verb::Agent(AgentVerb::Scribe { mission }) => {
             let project = std::env::current_dir()?;
             let ended = crate::agents::scribe::run(mission, &project)?;
-            return match ended == ExitCode::SUCCESS {
-                true => Ok(None),
-                false => anyhow::bail!("the mission is not done"),
-            };
+            anyhow::ensure!(ended == ExitCode::SUCCESS, "the mission is not done");
+            return Ok(None);
         }
         Verb::GitCredential { socket, verb } => {
             let mut out = std::io::stdout().lock();

@@ -135,6 +135,9 @@ words! {
     Network: "one of none, proxy, host", Network::parse;
 }
 
+/// Every value by its dotted key, and where it came from.
+pub(crate) type Values = BTreeMap<String, Sourced<Value>>;
+
 /// What reading found out: the values, the keys there are, the problems.
 #[derive(Default)]
 pub(crate) struct Report {
@@ -161,7 +164,7 @@ impl Report {
     }
 
     /// The values and every key that there is, or the problems.
-    pub(crate) fn conclude(self) -> Result<(BTreeMap<String, Sourced<Value>>, BTreeSet<String>), Vec<Problem>> {
+    pub(crate) fn conclude(self) -> Result<(Values, BTreeSet<String>), Vec<Problem>> {
         let mut known = self.known.into_inner();
         let mut problems = self.problems.into_inner();
         for (key, at) in self.unknown.into_inner() {

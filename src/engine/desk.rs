@@ -471,10 +471,9 @@ impl<'a> Desk<'a> {
                 Until::Active => over || (cell.started_at.is_some() && cell.state != State::Preparing),
                 Until::Closed => over && !facts.publishing,
                 Until::Published => facts.published.is_some() && !facts.publishing,
-                Until::Scrubbed => scrubbed,
-                // Answered by what came of it, or never taken any more.
+                // These are answered by what came of them, or never any more.
                 Until::Snapshot => over,
-                Until::FileLeft => scrubbed,
+                Until::Scrubbed | Until::FileLeft => scrubbed,
             };
             if reached {
                 let mut outcome = Outcome::on(&cell.id);
