@@ -59,12 +59,12 @@ fn one(config: &Config, text: &str, json: bool) -> anyhow::Result<Said> {
     let id = operate::cell(text)?;
     let place = Place::of(config)?;
     let found = store::look(place.registry, |tx| operations::one(tx, &id, |cell| place.look(cell), place.now))?;
-    let (cell, since) = found.ok_or_else(|| anyhow::anyhow!("{}", unknown_cell(&id)))?;
+    let cell = found.ok_or_else(|| anyhow::anyhow!("{}", unknown_cell(&id)))?;
     let message = format!("cell {id} is {}", cell.state);
     if json {
         return operate::said(&Answer::of_cell(message, cell), Form::OneCell, true);
     }
-    let mut out = table(&place, &[(&cell, since)]);
+    let mut out = table(&place, std::slice::from_ref(&cell));
     let _ = write!(out, "\n{}", cell.probe);
     for (name, value) in [
         ("commit", &cell.commit),
@@ -113,8 +113,7 @@ fn list(config: &Config, which: &Which, json: bool) -> anyhow::Result<Said> {
         });
         return Ok(Said { success, text: object.to_string() });
     }
-    let rows: Vec<(&CellView, Option<At>)> = listing.cells.iter().zip(listing.since.iter().copied()).collect();
-    let mut out = table(&place, &rows);
+    let mut out = table(&place, &listing.cells);
     for cell in damaged {
         let _ = write!(out, "\n{}  {}  {}", printable(&cell.cell_id), cell.project, printable(&cell.error));
     }
@@ -129,11 +128,11 @@ fn list(config: &Config, which: &Which, json: bool) -> anyhow::Result<Said> {
 
 /// A header, and a row for each cell; below each that works, the last line that
 /// its agents printed.
-fn table(place: &Place<'_>, cells: &[(&CellView, Option<At>)]) -> String {
+fn table(place: &Place<'_>, cells: &[CellView]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["CELL", "MISSION", "STATE", "SINCE", "ISOLATION", "TIME LEFT", "AGENTS"]);
-    for (cell, since) in cells {
+    for cell in cells {
         let state = match cell.outcome {
             Some(outcome) if !cell.state.is_live() => format!("{} ({outcome})", cell.state),
             _ => cell.state.to_string(),
@@ -144,7 +143,7 @@ fn table(place: &Place<'_>, cells: &[(&CellView, Option<At>)]) -> String {
             cell.cell_id.to_string(),
             cell.project.clone(),
             state,
-            since.map_or_else(|| "unknown".to_owned(), |at| moment(at, place.now)),
+            cell.since.map_or_else(|| "unknown".to_owned(), |at| moment(at, place.now)),
             cell.isolation.map_or("not started", |isolation| isolation.word()).to_owned(),
             time_left(cell, place.now),
             if members.is_empty() { "nobody yet".to_owned() } else { members.join("; ") },
@@ -156,7 +155,7 @@ fn table(place: &Place<'_>, cells: &[(&CellView, Option<At>)]) -> String {
     }
     if cells.len() <= WITH_LINES_MAX {
         // The rows follow the header, one each.
-        for (index, (cell, _)) in cells.iter().enumerate().rev() {
+        for (index, cell) in cells.iter().enumerate().rev() {
             let last = last_lines(place, cell);
             let at = (index + 2).min(lines.len());
             lines.splice(at..at, last);
@@ -263,7 +262,7 @@ pub fn logs(config: &Config, cell: &str, agent: Option<&str>, tail: u64, json: b
     let id = operate::cell(cell)?;
     let place = Place::of(config)?;
     let found = store::look(place.registry, |tx| operations::one(tx, &id, |cell| place.look(cell), place.now))?;
-    let (cell, _) = found.ok_or_else(|| anyhow::anyhow!("{}", unknown_cell(&id)))?;
+    let cell = found.ok_or_else(|| anyhow::anyhow!("{}", unknown_cell(&id)))?;
     let names: Vec<&str> = cell
         .members
         .iter()

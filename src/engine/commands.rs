@@ -788,7 +788,11 @@ pub(super) fn operated(
     if !waits {
         let mut outcome = row.as_ref().map_or_else(Outcome::default, |row| Outcome::on(&row.cell.id));
         outcome.success = done.ok;
-        outcome.message = if done.says.is_empty() { "done".to_owned() } else { done.says.replace('`', "") };
+        outcome.message = match (&target, done.says.as_str()) {
+            (Some(cell), "") => format!("{} is done on cell {cell}", verb_of(&command)),
+            (None, "") => format!("{} is done", verb_of(&command)),
+            (_, says) => says.replace('`', ""),
+        };
         desk.settle_operation(operation, &outcome)?;
     }
     desk.show()?;

@@ -146,6 +146,9 @@ pub struct CellView {
     pub pid: Option<i32>,
     /// What it used.
     pub usage: UsageView,
+    /// Since when it is in its state, for people; where that is known.
+    #[serde(skip)]
+    pub since: Option<At>,
 }
 
 impl CellView {
@@ -192,6 +195,7 @@ impl CellView {
             expired: has_expired(cell, now),
             pid: seen.pid,
             usage: UsageView { limits_met: facts.usage.met.0, egress: facts.usage.egress },
+            since: cell.state_since,
         })
     }
 }

@@ -37,8 +37,6 @@ pub struct DamagedView {
 pub struct Listing {
     /// Those that were wanted, oldest first.
     pub cells: Vec<CellView>,
-    /// Since when each is in its state, in the same order; where it is known.
-    pub since: Vec<Option<At>>,
     /// Those that were wanted and cannot be read.
     pub damaged: Vec<DamagedView>,
 }
@@ -81,7 +79,6 @@ impl Listing {
                 match CellView::new(&row, project, &look(&row.cell), now) {
                     Ok(view) => {
                         self.cells.push(view);
-                        self.since.push(row.cell.state_since);
                         return Ok(());
                     }
                     Err(error) => (row.cell.id.to_string(), row.cell.mission, error),
@@ -145,9 +142,8 @@ fn name_of(tx: &Tx<'_>, id: &str) -> Result<String> {
 ///
 /// # Errors
 /// Where it cannot be read.
-pub fn one(tx: &Tx<'_>, id: &CellId, look: impl Fn(&Cell) -> Seen, now: At) -> Result<Option<(CellView, Option<At>)>> {
+pub fn one(tx: &Tx<'_>, id: &CellId, look: impl Fn(&Cell) -> Seen, now: At) -> Result<Option<CellView>> {
     let Some(row) = tx.cell(id.as_str())? else { return Ok(None) };
     let project = Missions::default().name(tx, &row.cell.mission)?;
-    let since = row.cell.state_since;
-    CellView::new(&row, project, &look(&row.cell), now).map(|view| Some((view, since)))
+    CellView::new(&row, project, &look(&row.cell), now).map(Some)
 }

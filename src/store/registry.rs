@@ -60,6 +60,11 @@ fn parse<T: DeserializeOwned>(what: &'static str, of: &str, text: &str) -> Resul
     serde_json::from_str(text).map_err(|error| StoreError::Corrupt { what, why: format!("{of}: {error}") })
 }
 
+/// The registry's name for a mission (`1#7`), for people.
+fn issue_words(id: &str) -> String {
+    id.split_once('#').map_or_else(|| id.to_owned(), |(repo, number)| format!("issue {number} of repository {repo}"))
+}
+
 impl Tx<'_> {
     /// A mission by its name in the registry.
     pub fn mission(&self, id: &str) -> Result<Option<Mission>> {
@@ -68,7 +73,7 @@ impl Tx<'_> {
             .prepare_cached("SELECT state FROM missions WHERE id = ?")?
             .query_row([id], |row| row.get(0))
             .optional()?;
-        text.map(|t| parse("mission", id, &t)).transpose()
+        text.map(|t| parse("mission", &issue_words(id), &t)).transpose()
     }
 
     /// A mission by repository and issue number.
@@ -80,7 +85,7 @@ impl Tx<'_> {
             )?
             .query_row([repo_id, number], |row| row.get(0))
             .optional()?;
-        text.map(|t| parse("mission", &format!("{repo_id}#{number}"), &t)).transpose()
+        text.map(|t| parse("mission", &issue_words(&format!("{repo_id}#{number}")), &t)).transpose()
     }
 
     /// What the registry calls the mission with that number of a repository.
@@ -115,7 +120,8 @@ impl Tx<'_> {
             "SELECT DISTINCT m.id, m.state FROM missions m JOIN cells c ON c.mission = m.id WHERE m.repo_id = ? AND c.live = 1",
         )?;
         let rows = statement.query_map([repo_id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
-        rows.map(|row| row.map(|(id, text)| parse("mission", &id, &text)).map_err(StoreError::from)).collect()
+        rows.map(|row| row.map(|(id, text)| parse("mission", &issue_words(&id), &text)).map_err(StoreError::from))
+            .collect()
     }
 
     /// Stores a mission.
@@ -391,9 +397,36 @@ impl Tx<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::cell::{Actor, At, CellId, Input, LimitsWanted, Policy, Spec, decide, evolve};
+    use crate::cell::{Actor, At, Cell, CellId, Identity, Input, LimitsWanted, Policy, Spec, decide, evolve};
     use crate::cell::{AutoRevive, BackendKind, Isolation, Network};
     use crate::store::Store;
+
+    /// Rows from before a field was kept still load (no step of the schema is
+    /// needed for those).
+    #[test]
+    fn a_cell_of_an_older_lazarus_is_read() {
+        let identity = Identity::Agent("scribe".to_owned());
+        let participant = serde_json::json!({
+            "identity": identity, "forge_id": null, "role": "executor", "state": {"state": "joined"},
+            "run": {"run": "running", "number": 1},
+        });
+        let spec = serde_json::json!({
+            "agents": ["scribe"], "backend": "process", "isolation": "level_2", "network": "none", "hosts": [],
+            "ttl": 1000, "model": null, "task": null, "auto_revive": "no",
+        });
+        let policy = serde_json::json!({
+            "ttl_max": 1000, "invitation_ttl": 1000, "closed_grace": 1000, "archive_retention": 1000, "guests": false,
+            "substitutes": false, "max_retries": 3, "participants_max": 8,
+        });
+        let row = serde_json::json!({
+            "id": CellId::from_random([1; 10]), "mission": "1#1", "state": "active", "spec": spec, "policy": policy,
+            "proposed_by": {"kind": "system"}, "approval": null, "approval_void": false, "participants": [participant],
+            "created_at": 0, "started_at": 1, "expires_at": 2, "closed_at": null, "archived_at": null, "outcome": null,
+            "reason": null, "last_run": 1, "revivals": 0, "final_checkpoint": false,
+        });
+        let cell: Cell = super::parse("cell", "laz-x", &row.to_string()).unwrap();
+        assert_eq!((cell.state_since, cell.participants[0].joined_at), (None, None));
+    }
 
     #[tokio::test]
     async fn a_cell_keeps_its_slot_however_often_it_changes_and_the_next_has_the_next() {
