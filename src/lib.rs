@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`server`] | the door for webhooks: verify, parse, store, answer; the control socket |
 //! | [`cli`] | the operator's command line, `init`, `doctor` |
+//! | [`operations`] | one typed request and one typed answer, for whoever asks; a cell as others see it |
 //! | [`demo`] | the stand-in forge and the played main job |
 //! | [`engine`] | the only writer: inbox → core → one transaction → effects; reconciler; timers; adoption |
 //! | [`mission`] | pure: proposals, slash commands, authority, approval, council |
@@ -34,6 +35,7 @@ pub mod engine;
 pub mod gitea;
 pub mod keeper;
 pub mod mission;
+pub mod operations;
 pub mod publication;
 pub mod sandbox;
 pub mod server;

@@ -15,6 +15,8 @@ mod client;
 mod command_line;
 #[path = "conversations/crash.rs"]
 mod crash;
+#[path = "conversations/damage.rs"]
+mod damage;
 #[path = "conversations/decisions.rs"]
 mod decisions;
 #[path = "conversations/door.rs"]
@@ -39,5 +41,7 @@ mod moods;
 mod people_and_forge;
 #[path = "conversations/publication.rs"]
 mod publication;
+#[path = "conversations/vocabulary.rs"]
+mod vocabulary;
 #[path = "conversations/work.rs"]
 mod work;

@@ -323,7 +323,7 @@ fn threat_10_a_model_or_session_from_a_comment_that_is_not_a_name_is_refused() {
 #[test]
 fn a_user_can_change_one_key_of_a_built_in_profile_or_add_a_profile() {
     let agents = configured(
-        "[agents.claude]\nstall = \"10m\"\ncredentials = { ANTHROPIC_API_KEY = \"mine\" }\n\
+        "[agents.claude]\nmodel_default = \"opus\"\ncredentials = { ANTHROPIC_API_KEY = \"mine\" }\n\
          [agents.my-agent]\nargv = [\"/opt/my/agent\", \"--in={prompt_file}\", \"--at\", \"{project}\", \"{{literal}}\"]\n\
          env = { MODE = \"$HOME stays as it is\", GIT_AUTHOR_NAME = \"my-agent\" }\nread_paths = [\"/opt/my\"]\n\
          success = { exit_codes = [0, 2], require_output = \"DONE\" }\n",
@@ -332,7 +332,7 @@ fn a_user_can_change_one_key_of_a_built_in_profile_or_add_a_profile() {
     let profiles = Profiles::load(&agents).unwrap();
     assert_eq!(profiles.names().len(), BUILT_IN.len() + 1);
     let claude = profiles.get("claude").unwrap();
-    assert_eq!(claude.stall.unwrap().as_secs(), 600);
+    assert_eq!(claude.model_default.as_deref(), Some("opus"));
     assert_eq!(claude.credentials["ANTHROPIC_API_KEY"], "mine");
     assert_eq!(claude.home_variable.as_deref(), Some("CLAUDE_CONFIG_DIR"));
     let mine = profiles.get("my-agent").unwrap();
@@ -382,6 +382,9 @@ fn a_profile_that_would_be_unsafe_is_refused_with_what_to_do_instead() {
         ("argv = [\"a\", \"{prompt_file}\"]\nnetwork_hosts = [\"https://x\"]", "must be a host such as"),
         ("argv = [\"a\", \"{prompt_file}\"]\nmodel_default = \"-x\"", "a model's name"),
         ("argv = [\"a\", \"{prompt_file}\"]\nstall = \"1s\"", "from 10s"),
+        ("argv = [\"a\", \"{prompt_file}\"]\nstall = \"10s\"", "does not watch for silent agents yet"),
+        ("argv = [\"a\", \"{prompt_file}\"]\nheartbeats = true", "does not hear heartbeats yet"),
+        ("argv = [\"a\", \"{prompt_file}\"]\ncheckpoint = true", "does not start an agent from a checkpoint yet"),
         ("argv = [\"a\", \"{prompt_file}\"]\nsuccess = { exit_codes = [256] }", "0 to 255"),
         ("argv = [\"a\", \"{prompt_file}\"]\nsuccess = { exit_codes = [] }", "exit_codes is empty"),
         ("argv = [\"a\", \"{prompt_file}\"]\nargs = []", "unknown key `agents.mine.args`"),

@@ -355,6 +355,18 @@ impl Profile {
             credentials,
             success,
         };
+        // Accepted in silence, these would be taken for a promise.
+        for (key, given, what) in [
+            ("stall", profile.stall.is_some(), "watch for silent agents"),
+            ("heartbeats", profile.heartbeats, "hear heartbeats"),
+            ("checkpoint", profile.checkpoint, "start an agent from a checkpoint"),
+        ] {
+            if given {
+                let text =
+                    format!("this version of Lazarus does not {what} yet, so the key would do nothing; take it out");
+                section.problem(key, &text);
+            }
+        }
         if let Some(named) = section.optional::<String>("name")
             && named != name
         {

@@ -3,8 +3,8 @@
 
 mod process;
 
-pub use process::ProcessBackend;
 pub(crate) use process::host_read_paths;
+pub use process::{ProcessBackend, agent_log, look};
 
 use crate::cell::{BackendKind, CellId, Exit, Isolation, Network};
 use crate::egress::{self, HostName, Rules};
@@ -128,6 +128,15 @@ pub struct Running {
     pub pid: Option<i32>,
 }
 
+/// What is to be seen of a cell now, from outside and without asking it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Whether its keeper lives, and with it everything in the cell.
+    pub lives: bool,
+    /// The keeper's pid on this host, while it lives.
+    pub pid: Option<i32>,
+}
+
 /// Something that happened to a cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
@@ -224,6 +233,8 @@ pub trait Backend: Send + Sync {
     fn stop(&self, plan: Plan, wanted: Option<WorkWanted>) -> BoxFuture<'_, Result<Left, BackendError>>;
     /// Looks for a cell that ought to run.
     fn adopt(&self, cell: CellId) -> BoxFuture<'_, Result<Adopted, BackendError>>;
+    /// Looks at a cell from outside.
+    fn look(&self, cell: CellId) -> BoxFuture<'_, Seen>;
     /// The last lines of an agent's log.
     fn log(&self, cell: CellId, agent: String, bytes: u64) -> BoxFuture<'_, Result<String, BackendError>>;
 }

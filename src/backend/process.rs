@@ -1,6 +1,6 @@
 //! Cells as processes of this host, each under its keeper.
 
-use super::{Adopted, Backend, BackendError, Fact, Left, Plan, Running, Usage, WorkWanted};
+use super::{Adopted, Backend, BackendError, Fact, Left, Plan, Running, Seen, Usage, WorkWanted};
 use crate::cell::{BackendKind, CellId, Exit, Isolation, Network};
 use crate::egress::{self, Token};
 use crate::keeper::{
@@ -849,6 +849,11 @@ impl Backend for ProcessBackend {
         .boxed()
     }
 
+    fn look(&self, cell: CellId) -> BoxFuture<'_, Seen> {
+        let run_root = self.run_root.clone();
+        async move { tokio::task::spawn_blocking(move || look(&run_root, &cell)).await.unwrap_or_default() }.boxed()
+    }
+
     fn log(&self, cell: CellId, agent: String, bytes: u64) -> BoxFuture<'_, Result<String, BackendError>> {
         async move {
             let path = self.run_dir(&cell).join("keeper").join(format!("{agent}.log"));
@@ -873,6 +878,24 @@ fn kill_locked(pid_file: &Path, lives: impl Fn() -> bool) {
     if lives() {
         let _ = pidfd_send_signal(&fd, Signal::KILL);
     }
+}
+
+/// What is to be seen of a cell whose run directory lies below `run_root`, with
+/// a daemon or without one. Blocks for a file or two.
+pub fn look(run_root: &Path, cell: &CellId) -> Seen {
+    let run_dir = run_root.join(cell.as_str());
+    let lives = keeper_lives(&run_dir);
+    let pid = || std::fs::read_to_string(run_dir.join(KEEPER_PID)).ok()?.trim().parse().ok();
+    Seen { lives, pid: if lives { pid() } else { None } }
+}
+
+/// The last `bytes` of what an agent printed, below `run_root`. Empty where it
+/// printed nothing, or is gone.
+///
+/// # Errors
+/// Where a file of it cannot be read.
+pub fn agent_log(run_root: &Path, cell: &CellId, agent: &str, bytes: u64) -> io::Result<String> {
+    read_log(&run_root.join(cell.as_str()).join("keeper").join(format!("{agent}.log")), bytes)
 }
 
 /// The end of a log that lies in two files, see the keeper's.

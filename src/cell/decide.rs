@@ -881,6 +881,15 @@ pub(super) fn duration_words(milliseconds: i64) -> String {
 /// Applies one event that happened at `at`. `None` is "no cell yet"; an event
 /// that fits no cell leaves things as they are.
 pub fn evolve(cell: Option<Cell>, event: &Event, at: At) -> Option<Cell> {
+    let before = cell.as_ref().map(|cell| cell.state);
+    let mut cell = applied(cell, event, at)?;
+    if before.is_some_and(|before| before != cell.state) {
+        cell.state_since = Some(at);
+    }
+    Some(cell)
+}
+
+fn applied(cell: Option<Cell>, event: &Event, at: At) -> Option<Cell> {
     if let Event::Proposed { id, mission, spec, policy, by } = event {
         return Some(cell.unwrap_or_else(|| Cell {
             id: id.clone(),
@@ -897,6 +906,8 @@ pub fn evolve(cell: Option<Cell>, event: &Event, at: At) -> Option<Cell> {
             expires_at: None,
             closed_at: None,
             archived_at: None,
+            destroyed_at: None,
+            state_since: Some(at),
             outcome: None,
             reason: None,
             last_run: 0,
@@ -926,10 +937,16 @@ pub fn evolve(cell: Option<Cell>, event: &Event, at: At) -> Option<Cell> {
                 state: ParticipantState::Invited { until: *until },
                 offered: None,
                 run: RunState::Waiting,
+                joined_at: None,
+                run_started_at: None,
+                run_ended_at: None,
             });
         }
         Event::Accepted { identity, forge_id } => {
             if let Some(p) = find(&mut cell, identity) {
+                if p.state != ParticipantState::Joined {
+                    p.joined_at = Some(at);
+                }
                 p.state = ParticipantState::Joined;
                 if let Some((role, _)) = p.offered.take() {
                     p.role = role;
@@ -948,6 +965,7 @@ pub fn evolve(cell: Option<Cell>, event: &Event, at: At) -> Option<Cell> {
                 p.state = ParticipantState::Gone;
                 if let RunState::Running { number } = p.run {
                     p.run = RunState::Ended { number, exit: revoked() };
+                    p.run_ended_at = Some(at);
                 }
             }
         }
@@ -963,22 +981,27 @@ pub fn evolve(cell: Option<Cell>, event: &Event, at: At) -> Option<Cell> {
             for agent in agents {
                 cell.last_run += 1;
                 let number = cell.last_run;
-                set_run(&mut cell, &agent, RunState::Running { number });
+                set_run(&mut cell, &agent, RunState::Running { number }, at);
             }
         }
-        Event::Started { expires_at, .. } => {
+        Event::Started { runs, expires_at } => {
+            for p in &mut cell.participants {
+                if matches!(&p.run, RunState::Running { number } if runs.iter().any(|r| r.number == *number)) {
+                    p.run_started_at = Some(at);
+                }
+            }
             cell.state = State::Active;
             cell.started_at.get_or_insert(at);
             cell.expires_at = Some(*expires_at);
         }
         Event::AgentEnded { run, exit } => {
-            set_run(&mut cell, &run.agent, RunState::Ended { number: run.number, exit: exit.clone() });
+            set_run(&mut cell, &run.agent, RunState::Ended { number: run.number, exit: exit.clone() }, at);
         }
         Event::Idle => cell.state = State::Idle,
         Event::Downed { .. } => cell.state = State::Downed,
         Event::WorkGiven { agents, .. } => {
             for run in agents {
-                set_run(&mut cell, &run.agent, RunState::Running { number: run.number });
+                set_run(&mut cell, &run.agent, RunState::Running { number: run.number }, at);
                 cell.last_run = cell.last_run.max(run.number);
             }
             cell.state = State::Active;
@@ -993,7 +1016,7 @@ pub fn evolve(cell: Option<Cell>, event: &Event, at: At) -> Option<Cell> {
         }
         Event::Revived { runs } => {
             for run in runs {
-                set_run(&mut cell, &run.agent, RunState::Running { number: run.number });
+                set_run(&mut cell, &run.agent, RunState::Running { number: run.number }, at);
                 cell.last_run = cell.last_run.max(run.number);
             }
             cell.revivals += 1;
@@ -1010,7 +1033,7 @@ pub fn evolve(cell: Option<Cell>, event: &Event, at: At) -> Option<Cell> {
             cell.outcome = Some(*outcome);
             cell.reason = reason.clone();
             cell.closed_at = Some(at);
-            end_everything(&mut cell);
+            end_everything(&mut cell, at);
         }
         Event::Archived => {
             cell.state = State::Archived;
@@ -1023,7 +1046,8 @@ pub fn evolve(cell: Option<Cell>, event: &Event, at: At) -> Option<Cell> {
                 cell.reason = reason.clone();
             }
             cell.closed_at.get_or_insert(at);
-            end_everything(&mut cell);
+            cell.destroyed_at = Some(at);
+            end_everything(&mut cell, at);
         }
     }
     Some(cell)
@@ -1034,10 +1058,11 @@ pub fn replay<'a>(events: impl IntoIterator<Item = &'a (Event, At)>) -> Option<C
     events.into_iter().fold(None, |cell, (event, at)| evolve(cell, event, *at))
 }
 
-fn end_everything(cell: &mut Cell) {
+fn end_everything(cell: &mut Cell, at: At) {
     for p in &mut cell.participants {
         if let RunState::Running { number } = p.run {
             p.run = RunState::Ended { number, exit: stopped() };
+            p.run_ended_at = Some(at);
         }
         p.offered = None;
         if matches!(p.state, ParticipantState::Invited { .. }) {
@@ -1058,9 +1083,13 @@ fn find<'a>(cell: &'a mut Cell, identity: &Identity) -> Option<&'a mut Participa
     cell.participants.iter_mut().find(|p| p.identity.same(identity) && p.state != ParticipantState::Gone)
 }
 
-fn set_run(cell: &mut Cell, agent: &str, run: RunState) {
+fn set_run(cell: &mut Cell, agent: &str, run: RunState, at: At) {
     for p in &mut cell.participants {
         if matches!(&p.identity, Identity::Agent(name) if name == agent) && p.state == ParticipantState::Joined {
+            match run {
+                RunState::Running { .. } => (p.run_started_at, p.run_ended_at) = (Some(at), None),
+                _ => p.run_ended_at = Some(at),
+            }
             p.run = run.clone();
         }
     }

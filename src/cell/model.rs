@@ -463,6 +463,17 @@ pub struct Participant {
     pub offered: Option<(Role, At)>,
     /// The process, for agents.
     pub run: RunState,
+    /// When they joined. `None` before that, and for those who joined before
+    /// this was kept.
+    #[serde(default)]
+    pub joined_at: Option<At>,
+    /// When the newest run began: when its program ran, or until then when it
+    /// was ordered.
+    #[serde(default)]
+    pub run_started_at: Option<At>,
+    /// When the newest run ended. `None` while it goes on.
+    #[serde(default)]
+    pub run_ended_at: Option<At>,
 }
 
 impl Participant {
@@ -506,6 +517,13 @@ pub struct Cell {
     pub closed_at: Option<At>,
     /// When it was archived.
     pub archived_at: Option<At>,
+    /// When it was destroyed.
+    #[serde(default)]
+    pub destroyed_at: Option<At>,
+    /// Since when it is in its state. `None` for cells that have not moved since
+    /// this is kept.
+    #[serde(default)]
+    pub state_since: Option<At>,
     /// How it ended, from `closing` on.
     pub outcome: Option<Outcome>,
     /// Why it ended, in words.

@@ -16,6 +16,7 @@ pub fn show(config: &Config, json: bool) -> String {
         if let Some(object) = shown.as_object_mut() {
             // As every answer of the command line has it.
             object.insert("success".to_owned(), true.into());
+            object.insert("message".to_owned(), "the configuration that is in force".into());
         }
         shown.to_string()
     } else {

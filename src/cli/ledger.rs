@@ -1,25 +1,32 @@
 //! `lazarus ledger show` and `lazarus ledger verify`.
 
+use super::Said;
+use crate::cell::{Actor, At, CellId};
 use crate::config::Config;
 use crate::gitea::{Forge, ForgeOptions};
+use crate::operations::{self, MissionName, Missions, Time};
 use crate::publication::parse_marker;
-use crate::store::{self, Head};
+use crate::store::{self, Entry, Head};
 use clap::Subcommand;
 use futures::StreamExt as _;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::path::Path;
 
 /// The ledger's verbs.
 #[derive(Debug, Subcommand)]
 pub enum LedgerVerb {
     /// Entries, oldest first.
     Show {
-        /// A cell or a mission (as `status --json` names it); else all.
+        /// A cell, or OWNER/REPO#N; else all.
         about: Option<String>,
+        /// Only entries about this mission: OWNER/REPO#N.
+        #[arg(long, value_name = "OWNER/REPO#N", conflicts_with = "about")]
+        mission: Option<String>,
         /// From this entry on.
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
         from: i64,
         /// At most so many.
-        #[arg(long, default_value_t = 1000)]
+        #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
         limit: i64,
     },
     /// Check the chain, and that the heads on the forge are in it.
@@ -35,39 +42,14 @@ pub enum LedgerVerb {
 }
 
 /// Runs one of them.
-pub fn run(config: &Config, verb: LedgerVerb, json: bool) -> anyhow::Result<bool> {
+pub fn run(config: &Config, verb: LedgerVerb, json: bool) -> anyhow::Result<Said> {
     let registry = &config.paths.registry;
     if !registry.exists() {
-        anyhow::bail!("there is no registry at {} yet", registry.display());
+        anyhow::bail!("there is no registry at {} yet; `lazarus serve` makes it", registry.display());
     }
     match verb {
-        LedgerVerb::Show { about, from, limit } => {
-            let entries = store::look(registry, |tx| tx.entries(from, limit, about.as_deref()))?;
-            if json {
-                println!(
-                    "{}",
-                    json!({"success": true, "cell_id": null, "message": format!("{} entries", entries.len()), "entries": entries})
-                );
-                return Ok(true);
-            }
-            for entry in entries {
-                let at = jiff::Timestamp::from_millisecond(entry.at)
-                    .map(|t| t.strftime("%F %T").to_string())
-                    .unwrap_or_default();
-                let who: String =
-                    serde_json::from_str::<crate::cell::Actor>(&entry.actor).map_or(entry.actor, |a| a.to_string());
-                let cell = if entry.cell.is_empty() { "-".to_owned() } else { entry.cell };
-                let line = format!(
-                    "{:>6}  {at}  {:<8}  {cell}  {:<20}  {who}  {}",
-                    entry.seq,
-                    entry.mission,
-                    entry.action,
-                    entry.hash.chars().take(12).collect::<String>()
-                );
-                // Whoever changed an entry must not steer the operator's terminal.
-                println!("{}", line.replace(char::is_control, "\u{fffd}"));
-            }
-            Ok(true)
+        LedgerVerb::Show { about, mission, from, limit } => {
+            show(registry, about.or(mission).as_deref(), from, limit, json)
         }
         LedgerVerb::Verify { offline, heads } => {
             let mut wanted = vec![];
@@ -101,20 +83,76 @@ pub fn run(config: &Config, verb: LedgerVerb, json: bool) -> anyhow::Result<bool
                 Ok(head) => (!unasked, format!("the ledger is whole: {} entries, head {head}; {asked}", head.seq)),
                 Err(fault) => (false, fault.to_string()),
             };
-            if json {
-                println!(
-                    "{}",
-                    json!({
-                        "success": good, "cell_id": null, "message": message,
-                        "head": result.as_ref().ok().map(ToString::to_string), "fault": result.as_ref().err(),
-                    })
-                );
+            let text = if json {
+                let head = result.as_ref().ok().map(ToString::to_string);
+                json!({"success": good, "message": message, "head": head, "fault": result.as_ref().err()}).to_string()
             } else {
-                println!("{message}");
-            }
-            Ok(good)
+                message
+            };
+            Ok(Said { success: good, text })
         }
     }
+}
+
+/// The entries, each mission by the name that people have for it. Hashes are
+/// over the registry's own name, which JSON has as `mission_id`.
+fn show(registry: &Path, about: Option<&str>, from: i64, limit: i64, json: bool) -> anyhow::Result<Said> {
+    let wanted = match about {
+        None => None,
+        Some(text) if text.contains('#') => Some(Err(text.parse::<MissionName>()?)),
+        Some(text) => Some(Ok(CellId::parse(text).map_err(|_| {
+            anyhow::anyhow!("ABOUT {text:?}: a cell, as in laz-abcdefghijklmnop, or OWNER/REPO#N, as in acme/widget#7")
+        })?)),
+    };
+    let found = store::look(registry, |tx| {
+        let id = match &wanted {
+            None => None,
+            Some(Ok(cell)) => Some(cell.to_string()),
+            Some(Err(name)) => match operations::mission_of(tx, name)? {
+                Some(id) => Some(id),
+                None => return Ok(Err(format!("nothing is known of {name}"))),
+            },
+        };
+        let mut names = Missions::default();
+        // One more, to know whether there are more.
+        let entries = tx.entries(from, limit + 1, id.as_deref())?;
+        let named = entries.into_iter().map(|entry| {
+            let name = if entry.mission.is_empty() { "-".to_owned() } else { names.name(tx, &entry.mission)? };
+            Ok((entry, name))
+        });
+        Ok(Ok(named.collect::<store::Result<Vec<_>>>()?))
+    })?;
+    let mut entries = found.map_err(|why| anyhow::anyhow!(why))?;
+    let more = entries.get(limit as usize).map(|(entry, _)| format!("more from {} (--from)", entry.seq));
+    entries.truncate(limit as usize);
+    if json {
+        let more = more.map_or_else(String::new, |more| format!("; {more}"));
+        let message = format!("{} entries{more}", entries.len());
+        let entries: Vec<Value> = entries.iter().map(|(entry, name)| entry_json(entry, name)).collect();
+        let text = json!({"success": true, "message": message, "entries": entries}).to_string();
+        return Ok(Said { success: true, text });
+    }
+    let width = entries.iter().map(|(_, name)| name.chars().count()).max().unwrap_or(0);
+    let lines = entries.iter().map(|(entry, name)| {
+        let at = jiff::Timestamp::from_millisecond(entry.at)
+            .map_or_else(|_| "no time".to_owned(), |t| t.strftime("%F %T").to_string());
+        let who =
+            serde_json::from_str::<Actor>(&entry.actor).map_or_else(|_| entry.actor.clone(), |actor| actor.to_string());
+        let cell = if entry.cell.is_empty() { "-" } else { &entry.cell };
+        let hash: String = entry.hash.chars().take(12).collect();
+        let line = format!("{:>6}  {at}  {name:<width$}  {cell:<20}  {:<20}  {who}  {hash}", entry.seq, entry.action);
+        // Whoever changed an entry must not steer the operator's terminal.
+        line.replace(char::is_control, "\u{fffd}")
+    });
+    Ok(Said::done(lines.chain(more).collect::<Vec<_>>().join("\n")))
+}
+
+fn entry_json(entry: &Entry, name: &str) -> Value {
+    json!({
+        "seq": entry.seq, "at": Time(At(entry.at)), "at_ms": entry.at, "mission": name, "mission_id": entry.mission,
+        "cell": entry.cell, "actor": entry.actor, "action": entry.action, "data": entry.data,
+        "previous": entry.previous, "hash": entry.hash,
+    })
 }
 
 /// The heads that our own logs on the forge carry.

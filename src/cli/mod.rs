@@ -12,7 +12,11 @@ mod serve;
 mod status;
 
 use crate::config::{Config, LoadOptions};
+use crate::operations::{Answer, Form};
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use serde_json::json;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -45,7 +49,8 @@ enum Verb {
     /// Prepare a repository on the forge: labels, issue template, webhook.
     #[command(after_help = init::HELP)]
     Init {
-        /// OWNER/REPO
+        /// The repository.
+        #[arg(value_name = "OWNER/REPO")]
         repository: String,
         /// Only say what would be done.
         #[arg(long)]
@@ -61,7 +66,8 @@ enum Verb {
     Summon {
         /// The agent's name.
         agent: String,
-        /// OWNER/REPO#N
+        /// The issue.
+        #[arg(value_name = "OWNER/REPO#N")]
         mission: String,
         #[command(flatten)]
         options: SummonArgs,
@@ -69,22 +75,26 @@ enum Verb {
     /// One cell with several executors on an issue.
     Team {
         /// Agents, joined by +.
+        #[arg(value_name = "A+B")]
         agents: String,
-        /// OWNER/REPO#N
+        /// The issue.
+        #[arg(value_name = "OWNER/REPO#N")]
         mission: String,
         #[command(flatten)]
         options: SummonArgs,
     },
     /// Approve the open proposal or request of an issue.
     Approve {
-        /// OWNER/REPO#N
+        /// The issue.
+        #[arg(value_name = "OWNER/REPO#N")]
         mission: String,
         /// The request's number, where several are open.
         number: Option<u32>,
     },
     /// Reject it.
     Reject {
-        /// OWNER/REPO#N
+        /// The issue.
+        #[arg(value_name = "OWNER/REPO#N")]
         mission: String,
         /// The request's number, where several are open; then why.
         #[arg(value_name = "[NUMBER] REASON")]
@@ -121,8 +131,13 @@ enum Verb {
         /// One agent; else all.
         agent: Option<String>,
         /// How much of the end of each log, in bytes.
-        #[arg(long, default_value_t = 65_536)]
+        #[arg(long, value_name = "BYTES", default_value_t = 65_536)]
         tail: u64,
+    },
+    /// Accept an invitation. Only the invited person can, in a comment.
+    Accept {
+        /// The cell.
+        cell: String,
     },
     /// Hand text to an agent.
     Tell {
@@ -151,12 +166,60 @@ enum Verb {
         /// As in 2h.
         duration: String,
     },
+    /// Take a snapshot of a cell.
+    Checkpoint {
+        /// The cell.
+        cell: String,
+        /// A word for it.
+        note: Vec<String>,
+    },
     /// Start a cell's dead agents again.
     Revive {
         /// The cell.
         cell: String,
         /// One agent; else all that died.
         agent: Option<String>,
+    },
+    /// Have another agent take over in a cell.
+    Substitute {
+        /// The cell.
+        cell: String,
+        /// The agent that takes over.
+        agent: String,
+        /// From whom.
+        #[arg(long = "for", value_name = "AGENT")]
+        instead_of: Option<String>,
+    },
+    /// Hand a task of a cell over.
+    Handoff {
+        /// The cell.
+        cell: String,
+        /// The task.
+        task: String,
+        /// The agent that has it.
+        #[arg(long, value_name = "AGENT")]
+        from: String,
+        /// The agent that gets it.
+        #[arg(long, value_name = "AGENT")]
+        to: String,
+    },
+    /// Put a decision on record.
+    Decide {
+        /// The cell.
+        cell: String,
+        /// The decision.
+        #[arg(required = true)]
+        text: Vec<String>,
+    },
+    /// Vote on a decision.
+    Vote {
+        /// The cell.
+        cell: String,
+        /// yes or no
+        vote: String,
+        /// The decision's number; else the newest.
+        #[arg(long, value_name = "ID")]
+        on: Option<String>,
     },
     /// End a cell.
     Close {
@@ -168,10 +231,15 @@ enum Verb {
         /// Why.
         reason: Vec<String>,
     },
-    /// Push a closed cell's work again, where the forge refused it.
+    /// Let something optional out of a cell, or push a closed cell's work again.
     Publish {
         /// The cell.
         cell: String,
+        /// work, notes, decisions, checkpoint or artifact
+        #[arg(default_value = "work")]
+        what: String,
+        /// The artifact's name.
+        name: Option<String>,
     },
     /// Bring a closed cell back within its grace period.
     Resurrect {
@@ -183,7 +251,7 @@ enum Verb {
         /// The cell.
         cell: String,
     },
-    /// The ledger.
+    /// What happened, entry by entry.
     #[command(subcommand)]
     Ledger(ledger::LedgerVerb),
     /// Shell completions.
@@ -263,28 +331,88 @@ pub fn print_harvest(wanted: &str) {
     println!("{}", serde_json::to_string(&out).unwrap_or_default());
 }
 
+/// What a verb has to say, and whether it did what was asked.
+pub(crate) struct Said {
+    /// Then the exit status is 0.
+    success: bool,
+    /// Without a newline at its end. With `--json`, one object.
+    text: String,
+}
+
+impl Said {
+    fn done(text: impl Into<String>) -> Self {
+        Self { success: true, text: text.into() }
+    }
+}
+
+/// The command line's grammar: its verbs and their arguments.
+pub fn grammar() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the command line.
 pub fn main() -> ExitCode {
     crate::sandbox::few_heaps();
-    let cli = Cli::parse();
-    match run(cli) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(failure) => {
-            let text = format!("{:#}", failure.error);
-            if failure.json {
-                println!("{}", serde_json::json!({"success": false, "cell_id": null, "message": text}));
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_understood(&error),
+    };
+    let (json, form) = (cli.json, cli.verb.form());
+    match try_run(cli) {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(said)) => match print_line(&said.text) {
+            Ok(()) if said.success => ExitCode::SUCCESS,
+            _ => ExitCode::FAILURE,
+        },
+        Err(error) => {
+            let message = format!("{error:#}");
+            if json {
+                let mut object = Answer::refused(message).to_json(form.unwrap_or(Form::Plain));
+                if let (None, Some(object)) = (form, object.as_object_mut()) {
+                    object.insert("active_cells".to_owned(), json!([]));
+                }
+                let _ = print_line(&object.to_string());
             } else {
-                eprintln!("lazarus: {text}");
+                complain(&message);
             }
             ExitCode::FAILURE
         }
     }
 }
 
-struct Failure {
-    error: anyhow::Error,
-    json: bool,
+/// Says what is wrong with a command line that cannot be read; or help and
+/// version, which clap has as errors too.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    // The arguments could not be read, so this is as near as it gets.
+    let wants_json = std::env::args_os().skip(1).take_while(|a| a != "--").any(|a| a == "--json");
+    if wants_json {
+        let text = error.render().to_string();
+        let text = text.trim().trim_start_matches("error: ");
+        let _ = print_line(&json!({"success": asked_for, "message": text}).to_string());
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// Prints a line. Whoever reads it may have gone: that is no panic.
+fn print_line(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let printed = writeln!(out, "{text}").and_then(|()| out.flush());
+    if let Err(error) = &printed
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        complain(&format!("the answer could not be written to standard output: {error}"));
+    }
+    printed
+}
+
+/// Says what went wrong. Words of others may be in it: they do not steer the
+/// terminal.
+fn complain(message: &str) {
+    let message = message.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}");
+    let _ = writeln!(std::io::stderr(), "lazarus: {message}");
 }
 
 /// A runtime for one command: no threads that it does not need.
@@ -295,11 +423,6 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .thread_stack_size(1 << 20)
         .enable_all()
         .build()?)
-}
-
-fn run(cli: Cli) -> Result<bool, Failure> {
-    let json = cli.json;
-    try_run(cli).map_err(|error| Failure { error, json })
 }
 
 fn load(cli: &Cli) -> anyhow::Result<Config> {
@@ -315,9 +438,11 @@ fn load(cli: &Cli) -> anyhow::Result<Config> {
     Ok(Config::load(&LoadOptions::of_process(cli.config.clone(), flags))?)
 }
 
-fn try_run(cli: Cli) -> anyhow::Result<bool> {
+/// Runs a verb. `None` where it has said all that there is to say.
+fn try_run(cli: Cli) -> anyhow::Result<Option<Said>> {
     use operate::Target;
     let json = cli.json;
+    let form = cli.verb.form().unwrap_or(Form::Plain);
     // What only prints ends with whoever reads it.
     if matches!(
         cli.verb,
@@ -334,77 +459,160 @@ fn try_run(cli: Cli) -> anyhow::Result<bool> {
     match &cli.verb {
         Verb::Agent(AgentVerb::Scribe { mission }) => {
             let project = std::env::current_dir()?;
-            return Ok(crate::agents::scribe::run(mission, &project)? == ExitCode::SUCCESS);
+            let ended = crate::agents::scribe::run(mission, &project)?;
+            anyhow::ensure!(ended == ExitCode::SUCCESS, "the mission is not done");
+            return Ok(None);
         }
         Verb::GitCredential { socket, verb } => {
-            print!("{}", crate::workspace::credential_helper(socket, verb)?);
-            return Ok(true);
+            let mut out = std::io::stdout().lock();
+            write!(out, "{}", crate::workspace::credential_helper(socket, verb)?)?;
+            return Ok(None);
         }
         Verb::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "lazarus", &mut std::io::stdout());
-            return Ok(true);
+            let mut script = vec![];
+            clap_complete::generate(*shell, &mut Cli::command(), "lazarus", &mut script);
+            return Ok(Some(document("script", &format!("completions for {shell}"), &script, json)));
         }
         Verb::Manual => {
-            clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?;
-            return Ok(true);
+            let mut page = vec![];
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            return Ok(Some(document("page", "the manual page", &page, json)));
         }
-        Verb::Demo(args) => return crate::demo::run(args),
+        Verb::Demo(_) if json => anyhow::bail!("demo is a play in the terminal; it has no JSON"),
+        Verb::Demo(args) => return crate::demo::run(args).map(|()| None),
         _ => {}
     }
     let config = load(&cli)?;
-    let operate = |target: Target, line: String| operate::run(&config, target, &line, json);
+    let operate = |target: Target, line: String| {
+        let answer = operate::run(&config, target, &line)?;
+        operate::said(&answer, form, json).map(Some)
+    };
+    let on_cell = |cell: String, line: String| operate(Target::Cell(cell), line);
+    let summon = |line: String, mission: &str, options: SummonArgs| {
+        let answer = operate::summon(&config, &line, mission, options.pairs())?;
+        operate::said(&answer, form, json).map(Some)
+    };
     match cli.verb {
-        Verb::Serve => serve::run(config).map(|()| true),
+        Verb::Serve => {
+            serve::run(config)?;
+            Ok(json.then(|| Said::done(json!({"success": true, "message": "stopped; cells go on"}).to_string())))
+        }
         Verb::Init { repository, dry_run } => {
             let report = runtime()?.block_on(init::run(&config, &repository, init::InitOptions { dry_run, json }))?;
-            println!("{}", report.text());
-            Ok(report.success)
+            Ok(Some(Said { success: report.success, text: report.text() }))
         }
         Verb::Doctor => {
             let report = runtime()?.block_on(doctor::run(&config));
-            println!("{}", report.text(json));
-            Ok(report.success())
+            Ok(Some(Said { success: report.success(), text: report.text(json) }))
         }
-        Verb::Config(ConfigVerb::Show) => {
-            println!("{}", config::show(&config, json));
-            Ok(true)
-        }
-        Verb::Summon { agent, mission, options } => {
-            operate::summon(&config, &format!("summon {agent}"), &mission, options.pairs(), json)
-        }
-        Verb::Team { agents, mission, options } => {
-            operate::summon(&config, &format!("team {agents}"), &mission, options.pairs(), json)
-        }
+        Verb::Config(ConfigVerb::Show) => Ok(Some(Said::done(config::show(&config, json)))),
+        Verb::Summon { agent, mission, options } => summon(format!("summon {agent}"), &mission, options),
+        Verb::Team { agents, mission, options } => summon(format!("team {agents}"), &mission, options),
         Verb::Approve { mission, number } => {
             let number = number.map(|n| format!(" {n}")).unwrap_or_default();
             operate(Target::Mission(mission), format!("approve{number}"))
         }
         Verb::Reject { mission, reason } => operate(Target::Mission(mission), format!("reject {}", reason.join(" "))),
-        Verb::Invite { cell, identity, role } => {
-            operate(Target::Cell(cell.clone()), format!("invite {identity} {role} {cell}"))
+        Verb::Invite { cell, identity, role } => on_cell(cell.clone(), format!("invite {identity} {role} {cell}")),
+        Verb::Revoke { cell, identity } => on_cell(cell.clone(), format!("revoke {identity} {cell}")),
+        Verb::Accept { cell } => on_cell(cell.clone(), format!("accept {cell}")),
+        Verb::Tell { cell, agent, text } => on_cell(cell, format!("tell {agent} {}", text.join(" "))),
+        Verb::Pause { cell } => on_cell(cell.clone(), format!("pause {cell}")),
+        Verb::Resume { cell } => on_cell(cell.clone(), format!("resume {cell}")),
+        Verb::Extend { cell, duration } => on_cell(cell.clone(), format!("extend {duration} {cell}")),
+        Verb::Checkpoint { cell, note } => on_cell(cell, format!("checkpoint {}", note.join(" "))),
+        Verb::Revive { cell, agent } => on_cell(cell, format!("revive {}", agent.unwrap_or_default())),
+        Verb::Substitute { cell, agent, instead_of } => {
+            let whom = instead_of.map(|agent| format!(" for {agent}")).unwrap_or_default();
+            on_cell(cell, format!("substitute {agent}{whom}"))
         }
-        Verb::Revoke { cell, identity } => operate(Target::Cell(cell.clone()), format!("revoke {identity} {cell}")),
-        Verb::Tell { cell, agent, text } => operate(Target::Cell(cell), format!("tell {agent} {}", text.join(" "))),
-        Verb::Pause { cell } => operate(Target::Cell(cell.clone()), format!("pause {cell}")),
-        Verb::Resume { cell } => operate(Target::Cell(cell.clone()), format!("resume {cell}")),
-        Verb::Extend { cell, duration } => operate(Target::Cell(cell.clone()), format!("extend {duration} {cell}")),
-        Verb::Revive { cell, agent } => operate(Target::Cell(cell), format!("revive {}", agent.unwrap_or_default())),
+        Verb::Handoff { cell, task, from, to } => on_cell(cell, format!("handoff {task} from {from} to {to}")),
+        Verb::Decide { cell, text } => on_cell(cell, format!("decide {}", text.join(" "))),
+        Verb::Vote { cell, vote, on } => {
+            let on = on.map(|id| format!(" on {id}")).unwrap_or_default();
+            on_cell(cell, format!("vote {vote}{on}"))
+        }
         Verb::Close { cell, outcome, reason } => {
             let allowed = ["completed", "failed", "abandoned"];
             if !allowed.contains(&outcome.as_str()) {
                 anyhow::bail!("--outcome {outcome}: allowed are {}", allowed.join(", "));
             }
-            operate(Target::Cell(cell.clone()), format!("close {outcome} {cell} {}", reason.join(" ")))
+            on_cell(cell.clone(), format!("close {outcome} {cell} {}", reason.join(" ")))
         }
-        Verb::Publish { cell } => operate(Target::Cell(cell.clone()), format!("publish work {cell}")),
-        Verb::Resurrect { cell } => operate(Target::Cell(cell.clone()), format!("resurrect {cell}")),
-        Verb::Destroy { cell } => operate(Target::Cell(cell.clone()), format!("destroy {cell}")),
-        Verb::Status { target, all } => status::run(&config, target.as_deref(), all, json),
-        Verb::Logs { cell, agent, tail } => status::logs(&config, &cell, agent.as_deref(), tail, json),
-        Verb::Ledger(verb) => ledger::run(&config, verb, json),
+        Verb::Publish { cell, what, name } => {
+            let allowed = ["work", "notes", "decisions", "checkpoint", "artifact"];
+            if !allowed.contains(&what.as_str()) {
+                anyhow::bail!("WHAT {what}: allowed are {}", allowed.join(", "));
+            }
+            match (what == "artifact", &name) {
+                (true, None) => anyhow::bail!("NAME is missing: which file of shared/artifacts"),
+                (false, Some(name)) => anyhow::bail!("NAME {name}: only an artifact has a name"),
+                _ => {}
+            }
+            on_cell(cell.clone(), format!("publish {what} {} {cell}", name.unwrap_or_default()))
+        }
+        Verb::Resurrect { cell } => on_cell(cell.clone(), format!("resurrect {cell}")),
+        Verb::Destroy { cell } => on_cell(cell.clone(), format!("destroy {cell}")),
+        Verb::Status { target, all } => status::run(&config, target.as_deref(), all, json).map(Some),
+        Verb::Logs { cell, agent, tail } => status::logs(&config, &cell, agent.as_deref(), tail, json).map(Some),
+        Verb::Ledger(verb) => ledger::run(&config, verb, json).map(Some),
         Verb::Demo(_) | Verb::Agent(_) | Verb::GitCredential { .. } | Verb::Completions { .. } | Verb::Manual => {
-            Ok(true)
+            Ok(None)
         }
+    }
+}
+
+/// A text that is not about any cell, as it is or as JSON.
+fn document(key: &str, message: &str, text: &[u8], json: bool) -> Said {
+    let text = String::from_utf8_lossy(text);
+    Said::done(if json {
+        json!({"success": true, "message": message, key: text}).to_string()
+    } else {
+        text.trim_end_matches('\n').to_owned()
+    })
+}
+
+impl Verb {
+    /// What keys its answer has. `None` for a list of cells.
+    fn form(&self) -> Option<Form> {
+        Some(match self {
+            Self::Status { target, .. } => match target {
+                Some(target) if !target.contains('#') => Form::OneCell,
+                _ => return None,
+            },
+            Self::Summon { .. } => Form::Summon,
+            Self::Team { .. } => Form::Team,
+            Self::Invite { .. } => Form::Invite,
+            Self::Approve { .. }
+            | Self::Reject { .. }
+            | Self::Revoke { .. }
+            | Self::Accept { .. }
+            | Self::Logs { .. }
+            | Self::Tell { .. }
+            | Self::Pause { .. }
+            | Self::Resume { .. }
+            | Self::Extend { .. }
+            | Self::Checkpoint { .. }
+            | Self::Revive { .. }
+            | Self::Substitute { .. }
+            | Self::Handoff { .. }
+            | Self::Decide { .. }
+            | Self::Vote { .. }
+            | Self::Close { .. }
+            | Self::Publish { .. }
+            | Self::Resurrect { .. }
+            | Self::Destroy { .. } => Form::OneCell,
+            Self::Demo(_)
+            | Self::Serve
+            | Self::Init { .. }
+            | Self::Doctor
+            | Self::Config(_)
+            | Self::Ledger(_)
+            | Self::Completions { .. }
+            | Self::Manual
+            | Self::Agent(_)
+            | Self::GitCredential { .. } => Form::Plain,
+        })
     }
 }
 

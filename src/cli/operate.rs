@@ -1,12 +1,15 @@
 //! The operator's verbs. They are the slash commands, read by the same
 //! grammar, and run by the daemon if there is one, else here.
 
+use super::Said;
 use crate::cell::CellId;
 use crate::config::Config;
-use crate::engine::{Engine, Outcome};
+use crate::engine::Engine;
 use crate::mission::{Command, Line, SummonOptions, parse_comment};
-use crate::server::control::{self, Request, WAIT};
+use crate::operations::{Answer, Form, MissionName, Request};
+use crate::server::control::{self, WAIT};
 use crate::store::DataLock;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,63 +21,47 @@ pub enum Target {
     Cell(String),
 }
 
-/// Reads `OWNER/REPO#N`.
+/// Reads the name of a cell.
 ///
 /// # Errors
 /// Says what the form is.
-pub fn mission(text: &str) -> anyhow::Result<(String, String, i64)> {
-    let wrong = || anyhow::anyhow!("MISSION `{text}`: the form is OWNER/REPO#N, as in acme/widget#7");
-    let (repo, number) = text.rsplit_once('#').ok_or_else(wrong)?;
-    let (owner, name) = repo.split_once('/').ok_or_else(wrong)?;
-    let number: i64 = number.parse().ok().filter(|n| *n > 0).ok_or_else(wrong)?;
-    let good = |part: &str| {
-        !part.is_empty() && part.len() <= 100 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-    };
-    if !good(owner) || !good(name) || name.contains("..") {
-        return Err(wrong());
-    }
-    Ok((owner.to_owned(), name.to_owned(), number))
+pub fn cell(text: &str) -> anyhow::Result<CellId> {
+    CellId::parse(text).map_err(|error| anyhow::anyhow!("CELL: {error}"))
 }
 
 /// A summons: its options are checked one by one, so that a message names the
 /// argument.
-pub fn summon(
-    config: &Config,
-    line: &str,
-    about: &str,
-    pairs: Vec<(&'static str, String)>,
-    json: bool,
-) -> anyhow::Result<bool> {
-    let issue = mission(about)?;
+pub fn summon(config: &Config, line: &str, about: &str, pairs: Vec<(&'static str, String)>) -> anyhow::Result<Answer> {
+    let mission: MissionName = about.parse()?;
     let mut command = read(line)?;
     if let Command::Summon { options, .. } = &mut command {
         let mut given = SummonOptions::default();
         for (key, value) in pairs {
-            given.set(key, &value).map_err(|why| anyhow::anyhow!("--{why}"))?;
+            given.set(key, &value).map_err(|why| anyhow::anyhow!("--{}", why.replace('`', "")))?;
         }
         *options = given;
     }
-    send(config, Request { by: operator(), command, issue: Some(issue), cell: None }, json)
+    send(config, Request { by: operator(), command, mission: Some(mission), cell: None })
 }
 
 /// Any other verb, as a line of the slash-command grammar.
-pub fn run(config: &Config, target: Target, line: &str, json: bool) -> anyhow::Result<bool> {
-    let (issue, cell) = match target {
-        Target::Mission(text) => (Some(mission(&text)?), None),
-        Target::Cell(text) => (None, Some(CellId::parse(&text).map_err(|e| anyhow::anyhow!("CELL: {e}"))?)),
+pub fn run(config: &Config, target: Target, line: &str) -> anyhow::Result<Answer> {
+    let (mission, cell) = match target {
+        Target::Mission(text) => (Some(text.parse()?), None),
+        Target::Cell(text) => (None, Some(cell(&text)?)),
     };
     let command = read(line)?;
-    send(config, Request { by: operator(), command, issue, cell }, json)
+    send(config, Request { by: operator(), command, mission, cell })
 }
 
 fn read(line: &str) -> anyhow::Result<Command> {
-    if line.contains('\n') {
+    if line.contains(['\n', '\r']) {
         anyhow::bail!("an argument holds a line break; give it on one line");
     }
     match parse_comment(&format!("/{}", line.trim())).lines.into_iter().next() {
         Some(Line::Command { command, .. }) => Ok(command),
         Some(Line::Refused { why, .. }) => anyhow::bail!("{}", why.replace('`', "")),
-        None => anyhow::bail!("`{line}` cannot be read as a command"),
+        None => anyhow::bail!("{line} cannot be read as a command"),
     }
 }
 
@@ -92,8 +79,8 @@ fn operator() -> String {
         .unwrap_or_else(|| format!("uid-{uid}"))
 }
 
-fn send(config: &Config, request: Request, json: bool) -> anyhow::Result<bool> {
-    let outcome = super::runtime()?.block_on(async {
+fn send(config: &Config, request: Request) -> anyhow::Result<Answer> {
+    super::runtime()?.block_on(async {
         if DataLock::is_held(&config.paths.data) {
             return control::ask(&config.paths.data, &request).await.map_err(|e| {
                 anyhow::anyhow!(
@@ -103,14 +90,12 @@ fn send(config: &Config, request: Request, json: bool) -> anyhow::Result<bool> {
             });
         }
         alone(config.clone(), request).await
-    })?;
-    print(&outcome, json);
-    Ok(outcome.success)
+    })
 }
 
 /// Without a daemon: an engine for this command, which does what it leads to
 /// and ends. The cells go on.
-async fn alone(config: Config, request: Request) -> anyhow::Result<Outcome> {
+async fn alone(config: Config, request: Request) -> anyhow::Result<Answer> {
     super::install_log("error");
     config.ready_to_serve()?;
     let engine = Engine::open(config)?;
@@ -129,29 +114,42 @@ async fn alone(config: Config, request: Request) -> anyhow::Result<Outcome> {
         let _ = running.await;
         anyhow::bail!("the forge at {} does not answer; `lazarus doctor` says more", engine.context.config.forge.url);
     }
-    let outcome = request.run(&engine).await;
+    let answer = request.run(&engine, WAIT).await;
     // What the command leads to (a close log, say) is done before we go, as
     // far as the forge answers; the rest waits in the queue.
     engine.settle(WAIT.min(Duration::from_secs(30))).await;
     engine.stop();
     let _ = running.await;
-    Ok(outcome)
+    Ok(answer)
 }
 
-fn print(outcome: &Outcome, json: bool) {
+/// What to print of an answer.
+///
+/// # Errors
+/// A refusal, for people: it goes where errors go.
+pub fn said(answer: &Answer, form: Form, json: bool) -> anyhow::Result<Said> {
     if json {
-        println!("{}", serde_json::to_string(outcome).unwrap_or_default());
-        return;
+        return Ok(Said { success: answer.success, text: answer.to_json(form).to_string() });
     }
-    println!("{}", outcome.message);
-    for (name, value) in &outcome.more {
-        match value {
-            serde_json::Value::Null => {}
-            serde_json::Value::String(text) => println!("  {name}: {text}"),
-            serde_json::Value::Object(object) if name == "probe" => {
-                println!("  isolation: {}", object.get("isolation").and_then(|i| i.as_str()).unwrap_or("unknown"));
+    if !answer.success {
+        anyhow::bail!("{}", answer.message);
+    }
+    let mut text = answer.message.clone();
+    let mut line = |name: &str, value: &str| {
+        let _ = write!(text, "\n  {name}: {value}");
+    };
+    if let Some(cell) = &answer.cell {
+        line("cell", cell.cell_id.as_str());
+        line("project", &cell.project);
+        line("state", cell.state.word());
+        if let Some(isolation) = cell.isolation {
+            line("isolation", isolation.word());
+        }
+        for (name, value) in [("branch", &cell.branch), ("pull request", &cell.pull_request)] {
+            if let Some(value) = value {
+                line(name, value);
             }
-            other => println!("  {name}: {other}"),
         }
     }
+    Ok(Said::done(text))
 }

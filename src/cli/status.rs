@@ -1,180 +1,332 @@
 //! `lazarus status` and `lazarus logs`: straight from the registry and the
 //! log files, with the daemon running or not.
 
-use crate::cell::{CellId, Identity, ParticipantState, RunState};
+use super::{Said, operate};
+use crate::backend::{self, Seen};
+use crate::cell::{At, Cell, Identity, State};
 use crate::config::Config;
-use crate::engine::Facts;
-use crate::store::{self, CellRow, DataLock, Tx};
+use crate::operations::{self, Answer, CellView, Form, Listing, MemberView, Time, Which};
+use crate::store::{self, DataLock};
+use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
-/// Most live cells that are listed.
-const LISTED: i64 = 100_000;
+/// How much of the end of a log is looked through for its last line, in bytes.
+const LAST_LINE: u64 = 4096;
+/// Cells up to which each agent's last line is shown.
+const WITH_LINES_MAX: usize = 50;
 
-/// Prints how cells stand.
-pub fn run(config: &Config, target: Option<&str>, all: bool, as_json: bool) -> anyhow::Result<bool> {
-    let registry = &config.paths.registry;
-    if !registry.exists() {
-        anyhow::bail!("there is no registry at {} yet; `lazarus serve` makes it", registry.display());
-    }
-    let (rows, live, over, inputs, effects, heads) = store::look(registry, |tx| {
-        let (live, over) = tx.count_cells()?;
-        let rows = rows(tx, target, all)?;
-        Ok((rows, live, over, tx.count_waiting_inputs()?, tx.count_open_effects()?, tx.head()?))
-    })?;
-    let rows = rows.map_err(|why| anyhow::anyhow!(why))?;
-    let daemon = DataLock::is_held(&config.paths.data);
-    if as_json {
-        let cells: Vec<Value> = rows.iter().map(cell_json).collect();
-        let active: Vec<&str> = rows.iter().filter(|r| r.cell.state.is_active()).map(|r| r.cell.id.as_str()).collect();
-        println!(
-            "{}",
-            json!({
-                "success": true,
-                "cell_id": (rows.len() == 1).then(|| rows[0].cell.id.as_str()),
-                "message": format!("{live} live, {over} over"),
-                "cells": cells,
-                "active_cells": active,
-                "pending_inputs": inputs,
-                "pending_effects": effects,
-                "daemon": daemon,
-                "ledger": heads.to_string(),
-            })
-        );
-        return Ok(true);
-    }
-    let mut out = String::new();
-    for row in &rows {
-        let facts: Facts = serde_json::from_str(&row.facts).unwrap_or_default();
-        let isolation = facts.running.and_then(|r| r.isolation).map_or("not started", |i| i.word());
-        let who: Vec<String> = row
-            .cell
-            .participants
-            .iter()
-            .filter(|p| p.state != ParticipantState::Gone)
-            .map(|p| format!("{} ({})", p.identity, p.role))
-            .collect();
-        let _ = writeln!(out, "{}  {:<13}  {:<11}  {}", row.cell.id, row.cell.state, isolation, who.join(", "));
-    }
-    let _ = writeln!(
-        out,
-        "{live} live, {over} over; {inputs} inputs and {effects} effects wait; the daemon {}; ledger at {}",
-        if daemon { "runs" } else { "does not run" },
-        heads.seq
-    );
-    print!("{out}");
-    Ok(true)
+/// Everything that this page reads.
+struct Place<'a> {
+    registry: &'a Path,
+    run: PathBuf,
+    now: At,
 }
 
-type Rows = Result<Vec<CellRow>, String>;
+impl<'a> Place<'a> {
+    fn of(config: &'a Config) -> anyhow::Result<Self> {
+        let registry = &config.paths.registry;
+        if !registry.exists() {
+            anyhow::bail!("there is no registry at {} yet; `lazarus serve` makes it", registry.display());
+        }
+        let now = At(jiff::Timestamp::now().as_millisecond());
+        Ok(Self { registry, run: config.paths.data.join("run"), now })
+    }
 
-fn rows(tx: &Tx<'_>, target: Option<&str>, all: bool) -> store::Result<Rows> {
+    /// What is to be seen of a cell now.
+    fn look(&self, cell: &Cell) -> Seen {
+        if cell.state.has_processes() { backend::look(&self.run, &cell.id) } else { Seen::default() }
+    }
+}
+
+/// Says how cells stand.
+pub fn run(config: &Config, target: Option<&str>, all: bool, json: bool) -> anyhow::Result<Said> {
     match target {
-        None if all => {
-            // The newest that are over, beside all that live.
-            tx.all_cells(LISTED).map(Ok)
+        None => list(config, if all { &Which::All } else { &Which::Live }, json),
+        Some(text) if text.contains('#') => list(config, &Which::Of(text.parse()?), json),
+        Some(text) if text.starts_with("laz-") => one(config, text, json),
+        Some(text) => {
+            let shown: String = text.chars().filter(|c| !c.is_control()).take(80).collect();
+            anyhow::bail!(
+                "TARGET {shown}: a cell, as in laz-abcdefghijklmnop, or a mission, OWNER/REPO#N, as in acme/widget#7"
+            )
         }
-        None => tx.live_cells(LISTED).map(Ok),
-        Some(text) if text.contains('#') => {
-            let Ok((owner, name, number)) = super::operate::mission(text) else {
-                return Ok(Err(format!("TARGET `{text}`: a cell, or OWNER/REPO#N")));
-            };
-            let Some(repo) = tx.pin("repository", &format!("{owner}/{name}"))? else {
-                return Ok(Err(format!("{owner}/{name} is not a repository that this Lazarus has served")));
-            };
-            match tx.mission_by_number(repo, number)? {
-                None => Ok(Err(format!("nothing is known of {text}"))),
-                Some(_) => tx.cells_of(&format!("{repo}#{number}")).map(Ok),
-            }
-        }
-        Some(text) => match CellId::parse(text) {
-            Err(error) => Ok(Err(format!("CELL: {error}"))),
-            Ok(id) => Ok(match tx.cell(id.as_str())? {
-                Some(row) => Ok(vec![row]),
-                None => Err(format!("there is no cell {id}; `lazarus status --all` lists them")),
-            }),
-        },
     }
 }
 
-fn cell_json(row: &CellRow) -> Value {
-    let cell = &row.cell;
-    let facts: Facts = serde_json::from_str(&row.facts).unwrap_or_default();
-    let participants: Vec<Value> = cell
-        .participants
+fn one(config: &Config, text: &str, json: bool) -> anyhow::Result<Said> {
+    let id = operate::cell(text)?;
+    let place = Place::of(config)?;
+    let found = store::look(place.registry, |tx| operations::one(tx, &id, |cell| place.look(cell), place.now))?;
+    let cell = found.ok_or_else(|| anyhow::anyhow!("{}", unknown_cell(&id)))?;
+    let message = format!("cell {id} is {}", cell.state);
+    if json {
+        return operate::said(&Answer::of_cell(message, cell), Form::OneCell, true);
+    }
+    let mut out = table(&place, std::slice::from_ref(&cell));
+    let _ = write!(out, "\n{}", cell.probe);
+    for (name, value) in [
+        ("commit", &cell.commit),
+        ("branch", &cell.branch),
+        ("pull request", &cell.pull_request),
+        ("reason", &cell.reason),
+    ] {
+        if let Some(value) = value {
+            let _ = write!(out, "\n{name}: {}", printable(value));
+        }
+    }
+    Ok(Said::done(out))
+}
+
+fn unknown_cell(id: &crate::cell::CellId) -> String {
+    format!("there is no cell {id}; `lazarus status --all` lists them")
+}
+
+fn list(config: &Config, which: &Which, json: bool) -> anyhow::Result<Said> {
+    let place = Place::of(config)?;
+    let (listing, (live, over), inputs, effects, head) = store::look(place.registry, |tx| {
+        let counted = tx.count_cells()?;
+        let listing = Listing::read(tx, which, |cell| place.look(cell), place.now)?;
+        Ok((listing, counted, tx.count_waiting_inputs()?, tx.count_open_effects()?, tx.head()?))
+    })?;
+    let listing = match (listing, which) {
+        (Some(listing), _) => listing,
+        (None, Which::Of(mission)) => {
+            anyhow::bail!("nothing is known of {mission}; `lazarus status --all` lists what is")
+        }
+        (None, _) => Listing::default(),
+    };
+    let daemon = DataLock::is_held(&config.paths.data);
+    let damaged = &listing.damaged;
+    let success = damaged.is_empty();
+    let mut message = format!("{live} live, {over} over");
+    if !success {
+        let _ = write!(message, "; {} cannot be read: {}", damaged.len(), damaged[0].error);
+    }
+    if json {
+        let active: Vec<&CellView> = listing.cells.iter().filter(|cell| cell.state.is_active()).collect();
+        let object = json!({
+            "success": success, "message": message, "active_cells": active, "cells": listing.cells,
+            "damaged": damaged, "pending_inputs": inputs, "pending_effects": effects, "daemon": daemon,
+            "ledger": head.to_string(),
+        });
+        return Ok(Said { success, text: object.to_string() });
+    }
+    let mut out = table(&place, &listing.cells);
+    for cell in damaged {
+        let _ = write!(out, "\n{}  {}  {}", printable(&cell.cell_id), cell.project, printable(&cell.error));
+    }
+    let _ = write!(
+        out,
+        "\n{live} live, {over} over; {inputs} inputs and {effects} effects wait; the daemon {}; ledger at {}",
+        if daemon { "runs" } else { "does not run" },
+        head.seq
+    );
+    Ok(Said { success, text: out })
+}
+
+/// A header, and a row for each cell; below each that works, the last line that
+/// its agents printed.
+fn table(place: &Place<'_>, cells: &[CellView]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["CELL", "MISSION", "STATE", "SINCE", "ISOLATION", "TIME LEFT", "AGENTS"]);
+    for cell in cells {
+        let state = match cell.outcome {
+            Some(outcome) if !cell.state.is_live() => format!("{} ({outcome})", cell.state),
+            _ => cell.state.to_string(),
+        };
+        let members: Vec<String> =
+            cell.members.iter().filter(|m| m.state != "gone").map(|m| doing(m, cell.state, place.now)).collect();
+        table.add_row([
+            cell.cell_id.to_string(),
+            cell.project.clone(),
+            state,
+            cell.since.map_or_else(|| "unknown".to_owned(), |at| moment(at, place.now)),
+            cell.isolation.map_or("not started", |isolation| isolation.word()).to_owned(),
+            time_left(cell, place.now),
+            if members.is_empty() { "nobody yet".to_owned() } else { members.join("; ") },
+        ]);
+    }
+    let mut lines: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
+    if cells.is_empty() {
+        lines.push("no cells".to_owned());
+    }
+    if cells.len() <= WITH_LINES_MAX {
+        // The rows follow the header, one each.
+        for (index, cell) in cells.iter().enumerate().rev() {
+            let last = last_lines(place, cell);
+            let at = (index + 2).min(lines.len());
+            lines.splice(at..at, last);
+        }
+    }
+    lines.join("\n")
+}
+
+/// The last thing that each agent of a cell that works printed.
+fn last_lines(place: &Place<'_>, cell: &CellView) -> Vec<String> {
+    if !cell.state.has_processes() {
+        return vec![];
+    }
+    let agents = cell.members.iter().filter_map(|member| match &member.identity {
+        Identity::Agent(name) if member.run.is_some() => Some(name),
+        _ => None,
+    });
+    agents
+        .filter_map(|agent| {
+            let log = backend::agent_log(&place.run, &cell.cell_id, agent, LAST_LINE).ok()?;
+            let line = log.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
+            let line: String = printable(line).chars().take(100).collect();
+            Some(format!("    {agent} last said: {line}"))
+        })
+        .collect()
+}
+
+/// Who, as what, and what they are doing.
+fn doing(member: &MemberView, state: State, now: At) -> String {
+    let who = format!("{} ({})", member.identity, member.role);
+    let at = |words: &str, time: Option<Time>| match time {
+        Some(time) => format!("{words} {}", moment(time.0, now)),
+        // Of runs from before it was kept there is no time.
+        None => words.split(' ').next().unwrap_or_default().to_owned(),
+    };
+    let what = match &member.run {
+        _ if member.state == "invited" => "invited".to_owned(),
+        None if matches!(member.identity, Identity::Agent(_)) => "waiting".to_owned(),
+        None => return who,
+        Some(run) if run.state == "running" => match state {
+            State::Paused | State::Downed | State::Checkpointing => "frozen".to_owned(),
+            State::Preparing => "being started".to_owned(),
+            _ => at("running since", run.started_at),
+        },
+        Some(run) => {
+            let how = match (run.exit_code, run.signal) {
+                (Some(code), _) => format!("exit {code}"),
+                (None, Some(signal)) => format!("signal {signal}"),
+                (None, None) => String::new(),
+            };
+            let note = run.note.as_deref().map(printable).unwrap_or_default();
+            let how: Vec<&str> = [how.as_str(), note.as_str()].into_iter().filter(|part| !part.is_empty()).collect();
+            let words = match run.success {
+                Some(true) if state.is_live() => "idle since",
+                Some(true) => "ended at",
+                _ => "dead since",
+            };
+            let how = if how.is_empty() { String::new() } else { format!(": {}", how.join(", ")) };
+            format!("{}{how}", at(words, run.ended_at))
+        }
+    };
+    format!("{who} {what}")
+}
+
+/// A point in time: of today the hour alone.
+fn moment(at: At, now: At) -> String {
+    let (Ok(time), Ok(today)) = (jiff::Timestamp::from_millisecond(at.0), jiff::Timestamp::from_millisecond(now.0))
+    else {
+        return "never".to_owned();
+    };
+    let day = |time: jiff::Timestamp| time.strftime("%Y-%m-%d").to_string();
+    let form = if day(time) == day(today) { "%H:%M UTC" } else { "%Y-%m-%d %H:%M UTC" };
+    time.strftime(form).to_string()
+}
+
+fn time_left(cell: &CellView, now: At) -> String {
+    if cell.expired {
+        return "none: expired".to_owned();
+    }
+    match cell.expires_at {
+        Some(until) if cell.state.is_live() => duration_words(until.0.0.saturating_sub(now.0)),
+        None if cell.state.is_live() => format!("{} once it starts", duration_words(cell.ttl_minutes as i64 * 60_000)),
+        _ => "–".to_owned(),
+    }
+}
+
+/// A duration in its two largest units.
+fn duration_words(milliseconds: i64) -> String {
+    let seconds = milliseconds.max(0) / 1000;
+    let parts = [("d", seconds / 86_400), ("h", seconds / 3600 % 24), ("min", seconds / 60 % 60), ("s", seconds % 60)];
+    let first = parts.iter().position(|(_, n)| *n > 0).unwrap_or(3);
+    let words: Vec<String> =
+        parts[first..].iter().take(2).filter(|(_, n)| *n > 0).map(|(unit, n)| format!("{n} {unit}")).collect();
+    if words.is_empty() { "0 s".to_owned() } else { words.join(" ") }
+}
+
+/// What somebody else wrote, so that it does not steer the operator's terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() || crate::mission::suspicious(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// The logs of a cell's agents.
+pub fn logs(config: &Config, cell: &str, agent: Option<&str>, tail: u64, json: bool) -> anyhow::Result<Said> {
+    let id = operate::cell(cell)?;
+    let place = Place::of(config)?;
+    let found = store::look(place.registry, |tx| operations::one(tx, &id, |cell| place.look(cell), place.now))?;
+    let cell = found.ok_or_else(|| anyhow::anyhow!("{}", unknown_cell(&id)))?;
+    let names: Vec<&str> = cell
+        .members
         .iter()
-        .map(|p| {
-            json!({
-                "identity": p.identity, "role": p.role, "state": p.state, "run": p.run,
-            })
+        .filter_map(|member| match &member.identity {
+            Identity::Agent(name) => Some(name.as_str()),
+            _ => None,
         })
         .collect();
-    let agents: Vec<&str> = cell
-        .participants
-        .iter()
-        .filter(|p| matches!(p.identity, Identity::Agent(_)) && p.state == ParticipantState::Joined)
-        .map(|p| p.identity.name())
-        .collect();
-    let expired = cell
-        .participants
-        .iter()
-        .filter(|p| p.state == ParticipantState::Gone && matches!(p.run, RunState::Waiting))
-        .count();
-    json!({
-        "cell_id": cell.id, "mission": cell.mission, "state": cell.state, "outcome": cell.outcome,
-        "reason": cell.reason, "agent": cell.spec.agents.first(), "agents": agents, "backend": cell.spec.backend,
-        "network": cell.spec.network, "participants": participants, "expires_at": cell.expires_at,
-        "created_at": cell.created_at, "started_at": cell.started_at, "closed_at": cell.closed_at,
-        "approval": cell.approval, "approval_void": cell.approval_void,
-        "pid": facts.running.as_ref().and_then(|r| r.pid), "probe": facts.running, "commit": facts.commit,
-        "expired": expired,
-    })
-}
-
-/// Prints the logs of a cell's agents.
-pub fn logs(config: &Config, cell: &str, agent: Option<&str>, tail: u64, as_json: bool) -> anyhow::Result<bool> {
-    use std::io::{Read as _, Seek as _, SeekFrom};
-    let id = CellId::parse(cell).map_err(|e| anyhow::anyhow!("CELL: {e}"))?;
-    let row = store::look(&config.paths.registry, |tx| tx.cell(id.as_str()))?
-        .ok_or_else(|| anyhow::anyhow!("there is no cell {id}; `lazarus status --all` lists them"))?;
-    let names: Vec<String> = row
-        .cell
-        .participants
-        .iter()
-        .filter(|p| matches!(p.identity, Identity::Agent(_)))
-        .map(|p| p.identity.name().to_owned())
-        .collect();
     if let Some(agent) = agent
-        && !names.iter().any(|n| n == agent)
+        && !names.contains(&agent)
     {
-        anyhow::bail!("AGENT {agent}: not in this cell; there are {}", names.join(", "));
+        let there =
+            if names.is_empty() { "there is none yet".to_owned() } else { format!("there are {}", names.join(", ")) };
+        anyhow::bail!("AGENT {}: not in this cell; {there}", printable(agent));
     }
     let mut found = serde_json::Map::new();
-    for name in names.iter().filter(|n| agent.is_none_or(|a| a == n.as_str())) {
-        let path = config.paths.data.join("run").join(id.as_str()).join("keeper").join(format!("{name}.log"));
-        let mut text = vec![];
-        if let Ok(mut file) = std::fs::File::open(&path) {
-            let length = file.metadata()?.len();
-            file.seek(SeekFrom::Start(length.saturating_sub(tail)))?;
-            file.take(tail).read_to_end(&mut text)?;
-        }
+    let mut out = String::new();
+    for name in names.iter().filter(|n| agent.is_none_or(|a| a == **n)) {
+        let text = backend::agent_log(&place.run, &id, name, tail)
+            .map_err(|error| anyhow::anyhow!("reading the log of agent {name} of {id}: {error}"))?;
         // What an agent wrote must not steer the operator's terminal.
-        let clean: String = String::from_utf8_lossy(&text)
-            .chars()
-            .map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c })
-            .collect();
-        if as_json {
-            found.insert(name.clone(), Value::String(clean));
-        } else {
-            println!("==> {name} ({})", path.display());
-            print!("{clean}");
-            if !clean.ends_with('\n') {
-                println!();
-            }
+        let clean: String =
+            text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect();
+        let _ = write!(out, "==> {name}\n{clean}");
+        if !clean.is_empty() && !clean.ends_with('\n') {
+            out.push('\n');
+        }
+        found.insert((*name).to_owned(), Value::String(clean));
+    }
+    if !json {
+        return Ok(Said::done(out.trim_end_matches('\n').to_owned()));
+    }
+    let message = format!("the logs of {} agents, at most {tail} bytes of each", found.len());
+    let mut object = Answer::of_cell(message, cell).to_json(Form::OneCell);
+    if let Some(object) = object.as_object_mut() {
+        object.insert("logs".to_owned(), Value::Object(found));
+    }
+    Ok(Said::done(object.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_said_in_its_two_largest_units() {
+        for (seconds, words) in [
+            (0, "0 s"),
+            (-5, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (61, "1 min 1 s"),
+            (3600, "1 h"),
+            (3 * 3600 + 12 * 60 + 40, "3 h 12 min"),
+            (86_400 * 2 + 3600 * 3, "2 d 3 h"),
+        ] {
+            assert_eq!(duration_words(seconds * 1000), words);
         }
     }
-    if as_json {
-        println!("{}", json!({"success": true, "cell_id": id, "message": "logs", "logs": found}));
+
+    #[test]
+    fn a_moment_of_today_needs_no_date() {
+        let now = At(1_764_208_860_000);
+        assert_eq!(moment(now, now), "02:01 UTC");
+        assert_eq!(moment(now.plus(-86_400_000), now), "2025-11-26 02:01 UTC");
     }
-    Ok(true)
 }

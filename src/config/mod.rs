@@ -24,10 +24,11 @@ pub use source::{Source, Sourced};
 use crate::agents::{self, Profile};
 use crate::cell::LEAST;
 use crate::egress::{AddressRange, HostName};
+use crate::mission::COMMANDS_MAX;
 use layers::{Entries, Entry, Raw};
 use section::{Report, Section};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -256,7 +257,8 @@ pub struct Policy {
     pub commit: CommitChoice,
     /// Live cells of one mission at once.
     pub max_cells_per_mission: u32,
-    /// Commands of one comment that are looked at.
+    /// Commands of one comment that are read, at most
+    /// [`COMMANDS_MAX`](crate::mission::COMMANDS_MAX).
     pub max_commands_per_comment: u32,
     /// Commands of one person in a minute.
     pub commands_per_minute: u32,
@@ -392,6 +394,7 @@ pub struct Config {
     /// Agent profiles: the built-in ones and the user's, merged.
     pub agents: BTreeMap<String, Profile>,
     values: BTreeMap<String, Sourced<Value>>,
+    keys: BTreeSet<String>,
 }
 
 impl Config {
@@ -417,9 +420,10 @@ impl Config {
         let report = Report::default();
         let mut config = read(tree, &report, options);
         match report.conclude() {
-            Ok(values) if problems.is_empty() => {
+            Ok((values, keys)) if problems.is_empty() => {
                 config.file = file.map(|(path, _)| path);
                 config.values = values;
+                config.keys = keys;
                 Ok(config)
             }
             outcome => {
@@ -477,6 +481,12 @@ impl Config {
     /// Every value by dotted key, as [`sourced`](Self::sourced) gives them.
     pub fn values(&self) -> &BTreeMap<String, Sourced<Value>> {
         &self.values
+    }
+
+    /// Every key that there is, set or not, by dotted name: those of the agents
+    /// and repositories that are configured among them.
+    pub fn keys(&self) -> &BTreeSet<String> {
+        &self.keys
     }
 
     /// The repository of this name, in any case.
@@ -703,6 +713,7 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
         credentials,
         agents: profiles,
         values: BTreeMap::new(),
+        keys: BTreeSet::new(),
     }
 }
 
@@ -736,7 +747,8 @@ fn policy(mut section: Section<'_>, report: &Report) -> Policy {
         polled_commands: section.get("polled_commands", PolledCommands::Confirm),
         commit: section.get("commit", CommitChoice::Approved),
         max_cells_per_mission: section.number("max_cells_per_mission", 4, 1, 64),
-        max_commands_per_comment: section.number("max_commands_per_comment", 10, 1, 100),
+        // Fewer than the contract allows, never more.
+        max_commands_per_comment: section.number("max_commands_per_comment", 10, 1, COMMANDS_MAX as u32),
         commands_per_minute: section.number("commands_per_minute", 30, 1, 10_000),
         pull_request_commands: section.get("pull_request_commands", false),
         disk_in_memory: section.get("disk_in_memory", false),

@@ -137,6 +137,9 @@ words! {
     CommitChoice: "one of approved, latest", CommitChoice::parse;
 }
 
+/// Every value by its dotted key, and where it came from.
+pub(crate) type Values = BTreeMap<String, Sourced<Value>>;
+
 /// What reading found out: the values, the keys there are, the problems.
 #[derive(Default)]
 pub(crate) struct Report {
@@ -162,9 +165,9 @@ impl Report {
         self.values.borrow_mut().insert(key, Sourced { value, source });
     }
 
-    /// The values, or the problems.
-    pub(crate) fn conclude(self) -> Result<BTreeMap<String, Sourced<Value>>, Vec<Problem>> {
-        let known = self.known.into_inner();
+    /// The values and every key that there is, or the problems.
+    pub(crate) fn conclude(self) -> Result<(Values, BTreeSet<String>), Vec<Problem>> {
+        let mut known = self.known.into_inner();
         let mut problems = self.problems.into_inner();
         for (key, at) in self.unknown.into_inner() {
             let key: String = key.chars().filter(|c| !c.is_control()).take(120).collect();
@@ -174,7 +177,16 @@ impl Report {
             };
             problems.push(Problem { at, text });
         }
-        if problems.is_empty() { Ok(self.values.into_inner()) } else { Err(problems) }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        // A table is no key of its own.
+        let tables: Vec<String> =
+            known.iter().filter_map(|key| key.rsplit_once('.').map(|(table, _)| table.to_owned())).collect();
+        for table in tables {
+            known.remove(&table);
+        }
+        Ok((self.values.into_inner(), known))
     }
 }
 

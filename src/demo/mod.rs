@@ -62,14 +62,13 @@ fn serving_file() -> PathBuf {
 ///
 /// # Errors
 /// Where a step of it does not come about.
-pub fn run(args: &DemoArgs) -> anyhow::Result<bool> {
+pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     install_log("error");
     let runtime = crate::cli::runtime()?;
     match &args.verb {
         Some(DemoVerb::Say { text, who, issue }) => runtime.block_on(say(text, who, *issue)),
         None => runtime.block_on(demo(args)),
-    }?;
-    Ok(true)
+    }
 }
 
 async fn say(text: &str, who: &str, issue: i64) -> anyhow::Result<()> {
@@ -118,7 +117,7 @@ fn end_cells(program: &Path, config: &Path) -> anyhow::Result<()> {
         Ok(std::process::Command::new(program).arg("--config").arg(config).args(arguments).output()?)
     };
     let status: serde_json::Value = serde_json::from_slice(&lazarus(&["status", "--json"])?.stdout)?;
-    let cells = status.get("cells").and_then(serde_json::Value::as_array);
+    let cells = status.get("active_cells").and_then(serde_json::Value::as_array);
     for cell in cells.into_iter().flatten().filter_map(|c| c.get("cell_id")?.as_str()) {
         lazarus(&["close", cell, "--outcome", "abandoned", "the demo ended"])?;
     }

@@ -3,7 +3,7 @@
 
 use super::context::Context;
 use super::desk::Desk;
-use super::input::{AuthorityRequest, Effect, Look, Outcome, Until};
+use super::input::{AuthorityRequest, Effect, Facts, Look, Outcome, Until};
 use crate::cell::{
     self, Actor, Approval, At, AutoRevive, BackendKind, Base, CellId, Identity, Input as CellInput, Outcome as End,
     Role, Spec, State,
@@ -14,7 +14,7 @@ use crate::mission::{
     SummonOptions, TEMPLATE_MARKER, Verdict, duration_words, grammar, hidden_parts, what_changed,
 };
 use crate::publication::{Answer, TextChange};
-use crate::store::{Result, Tx};
+use crate::store::{Result, StoreError, Tx};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -180,7 +180,7 @@ impl Desk<'_> {
 
     /// The live cell that a command is about, or why that is not clear.
     pub(super) fn which(&self, named: Option<&CellId>) -> Result<std::result::Result<CellId, String>> {
-        if let Some(id) = named {
+        if let Some(id) = named.or(self.meant.as_ref()) {
             return Ok(match self.cell(id)? {
                 Some(cell) => Ok(cell.id),
                 None => Err(format!("there is no cell `{id}` in this mission")),
@@ -389,7 +389,7 @@ impl Desk<'_> {
             Command::Checkpoint { .. } if !director => only_directors("checkpoint"),
             Command::Checkpoint { note } => {
                 let input = CellInput::Checkpoint { note: note.clone() };
-                self.on_cell(None, &input, actor, |_, _| Ok(Done::ok("")))?
+                self.on_cell(None, &input, actor, |_, _| Ok(Done::ok("").until(Until::Snapshot)))?
             }
             Command::Substitute { .. } => not_yet("substitute"),
             Command::Handoff { .. } => not_yet("handoff"),
@@ -429,7 +429,7 @@ impl Desk<'_> {
                     by: actor.clone(),
                 };
                 self.queue(format!("cell:{id}"), &effect, Some(&id), 0)?;
-                Ok(Done::ok("").on(&id))
+                Ok(Done::ok("").on(&id).until(Until::FileLeft))
             }
             [] => Ok(Done::no("there is no such cell of this mission whose files are still there")),
             many => {
@@ -443,7 +443,7 @@ impl Desk<'_> {
     pub(super) fn publish_again(&mut self, named: Option<&CellId>) -> Result<Done> {
         let mut cells = vec![];
         for row in self.tx.cells_of(&self.id)? {
-            let facts = super::desk::facts_of(&row.facts);
+            let facts = Facts::of(&row)?;
             let has_work = facts.harvest.as_ref().is_some_and(|h| h.tip.is_some() || !h.branches.is_empty());
             let missing = facts.published.as_ref().is_some_and(|p| p.refused.is_some());
             let wanted = named.is_none_or(|id| *id == row.cell.id);
@@ -786,7 +786,7 @@ pub(super) fn operated(
     accounts: BTreeMap<String, i64>,
 ) -> Result<()> {
     let refuse = |message: String| {
-        let text = serde_json::to_string(&Outcome::refused(message)).unwrap_or_default();
+        let text = serde_json::to_string(&Outcome::refused(message)).map_err(StoreError::json("outcome"))?;
         tx.put_operation(operation, &text, now.0)
     };
     let mut desk = if let Some(found) = &issue {
@@ -800,6 +800,7 @@ pub(super) fn operated(
             None => return refuse(format!("there is no cell {cell}; `lazarus status` lists them")),
         }
     };
+    desk.meant.clone_from(&cell);
     let text = desk.text()?;
     let asked = Asked {
         actor: Actor::Operator { name: by },
@@ -820,7 +821,7 @@ pub(super) fn operated(
         let there = match until {
             Until::Active => row.cell.state == State::Active,
             Until::Closed => !row.cell.state.is_live() && !facts.publishing,
-            Until::Published | Until::Scrubbed => false,
+            Until::Published | Until::Scrubbed | Until::Snapshot | Until::FileLeft => false,
         };
         if !there {
             facts.waiting.push((operation.to_owned(), until));
@@ -829,23 +830,13 @@ pub(super) fn operated(
         }
     }
     if !waits {
-        let mut outcome = match &row {
-            Some(row) => desk.cell_outcome(&row.cell, &super::desk::facts_of(&row.facts)),
-            None => Outcome::default(),
-        };
+        let mut outcome = row.as_ref().map_or_else(Outcome::default, |row| Outcome::on(&row.cell.id));
         outcome.success = done.ok;
-        outcome.message = if done.says.is_empty() { "done".to_owned() } else { done.says.replace('`', "") };
-        match &command {
-            Command::Invite { identity, role, .. } => {
-                outcome.more.insert("guest".into(), json!(identity));
-                outcome.more.insert("role".into(), json!(role));
-                outcome.more.insert("invited_by".into(), json!(asked.login()));
-            }
-            Command::Revoke { identity, .. } => {
-                outcome.more.insert("guest".into(), json!(identity));
-            }
-            _ => {}
-        }
+        outcome.message = match (&target, done.says.as_str()) {
+            (Some(cell), "") => format!("{} is done on cell {cell}", verb_of(&command)),
+            (None, "") => format!("{} is done", verb_of(&command)),
+            (_, says) => says.replace('`', ""),
+        };
         desk.settle_operation(operation, &outcome)?;
     }
     desk.show()?;

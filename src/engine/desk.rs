@@ -78,6 +78,8 @@ pub struct Desk<'a> {
     pub repo: RepoRef,
     /// Numbers of the issue's own requests that this input made void.
     pub voided: Vec<u32>,
+    /// The cell that an operator named: meant by commands that name none.
+    pub meant: Option<CellId>,
 }
 
 impl<'a> Desk<'a> {
@@ -95,6 +97,7 @@ impl<'a> Desk<'a> {
             mission,
             repo,
             voided: vec![],
+            meant: None,
         };
         desk.end_what_is_older_than_records()?;
         Ok(Some(desk))
@@ -187,8 +190,18 @@ impl<'a> Desk<'a> {
             hidden_told: vec![],
             shown_state: None,
         };
-        let desk =
-            Self { tx, context, now, key: key.to_owned(), effects: 0, id, mission, repo: repo.clone(), voided: vec![] };
+        let desk = Self {
+            tx,
+            context,
+            now,
+            key: key.to_owned(),
+            effects: 0,
+            id,
+            mission,
+            repo: repo.clone(),
+            voided: vec![],
+            meant: None,
+        };
         Ok((desk, true))
     }
 
@@ -208,7 +221,7 @@ impl<'a> Desk<'a> {
             at: self.now.0,
             mission: self.id.clone(),
             cell: cell.map(ToString::to_string).unwrap_or_default(),
-            actor: serde_json::to_string(actor).unwrap_or_default(),
+            actor: serde_json::to_string(actor).map_err(StoreError::json("actor"))?,
             action: action.to_owned(),
             data: data.to_string(),
         })
@@ -336,7 +349,7 @@ impl<'a> Desk<'a> {
             if only.is_some_and(|id| *id != cell.id) {
                 continue;
             }
-            let facts = facts_of(&row.facts);
+            let facts = Facts::of(&row)?;
             table.cells.push(StatusRow {
                 cell: cell.id.to_string(),
                 state: match cell.outcome {
@@ -398,7 +411,7 @@ impl<'a> Desk<'a> {
 
     /// What is kept beside a cell.
     pub fn facts(&self, cell: &CellId) -> Result<Facts> {
-        Ok(self.tx.cell(cell.as_str())?.map(|row| facts_of(&row.facts)).unwrap_or_default())
+        Ok(self.tx.cell(cell.as_str())?.map(|row| Facts::of(&row)).transpose()?.unwrap_or_default())
     }
 
     /// Keeps it.
@@ -422,7 +435,7 @@ impl<'a> Desk<'a> {
         };
         let mut now = known.clone();
         for event in &events {
-            let data = serde_json::to_value(event).unwrap_or_default();
+            let data = serde_json::to_value(event).map_err(StoreError::json("event"))?;
             self.record(actor, Some(id), event.action(), &data)?;
             now = cell::evolve(now, event, self.now);
         }
@@ -527,7 +540,7 @@ impl<'a> Desk<'a> {
     /// The work of a cell left, or was refused.
     pub fn work_published(&mut self, cell: &Cell, published: &PublishedWork) -> Result<()> {
         let mut facts = self.facts(&cell.id)?;
-        let data = serde_json::to_value(published).unwrap_or_default();
+        let data = serde_json::to_value(published).map_err(StoreError::json("published work"))?;
         self.record(&Actor::System, Some(&cell.id), "work_published", &data)?;
         facts.published = Some(published.clone());
         if std::mem::take(&mut facts.publishing) {
@@ -582,14 +595,17 @@ impl<'a> Desk<'a> {
                 Until::Active => over || (cell.started_at.is_some() && cell.state != State::Preparing),
                 Until::Closed => over && !facts.publishing,
                 Until::Published => facts.published.is_some() && !facts.publishing,
-                Until::Scrubbed => scrubbed,
+                // These are answered by what came of them, or never any more.
+                Until::Snapshot => over,
+                Until::Scrubbed | Until::FileLeft => scrubbed,
             };
             if reached {
-                let mut outcome = self.cell_outcome(cell, facts);
+                let mut outcome = Outcome::on(&cell.id);
                 let refused = facts.published.as_ref().and_then(|p| p.refused.clone());
                 outcome.success = match until {
                     Until::Active => !over,
                     Until::Published => refused.is_none(),
+                    Until::Snapshot | Until::FileLeft => false,
                     _ => true,
                 };
                 outcome.message = if until == Until::Published {
@@ -608,32 +624,27 @@ impl<'a> Desk<'a> {
         Ok(())
     }
 
+    /// Answers the operators who waited for one thing on a cell.
+    pub fn settle_until(&self, cell: &CellId, until: Until, success: bool, message: &str) -> Result<()> {
+        let mut facts = self.facts(cell)?;
+        let (reached, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut facts.waiting).into_iter().partition(|(_, u)| *u == until);
+        if reached.is_empty() {
+            return Ok(());
+        }
+        facts.waiting = waiting;
+        for (operation, _) in reached {
+            let outcome = Outcome { success, message: message.replace('`', ""), ..Outcome::on(cell) };
+            self.settle_operation(&operation, &outcome)?;
+        }
+        self.put_facts(cell, &facts)
+    }
+
     /// Notes what an operator's command came to.
     pub fn settle_operation(&self, operation: &str, outcome: &Outcome) -> Result<()> {
         let text =
             serde_json::to_string(outcome).map_err(|e| StoreError::Corrupt { what: "outcome", why: e.to_string() })?;
         self.tx.put_operation(operation, &text, self.now.0)
-    }
-
-    /// A cell in the words of contract §7.
-    pub fn cell_outcome(&self, cell: &Cell, facts: &Facts) -> Outcome {
-        let mut outcome = Outcome { success: true, cell_id: Some(cell.id.to_string()), ..Outcome::default() };
-        let more = &mut outcome.more;
-        more.insert("project".into(), json!(format!("{}/{}", self.repo.owner, self.repo.name)));
-        more.insert("agent".into(), json!(cell.spec.agents.first()));
-        more.insert("agents".into(), json!(cell.spec.agents));
-        more.insert("backend".into(), json!(cell.spec.backend));
-        more.insert("state".into(), json!(cell.state));
-        more.insert("pid".into(), json!(facts.running.as_ref().and_then(|r| r.pid)));
-        if let Some(published) = &facts.published {
-            more.insert("branch".into(), json!(published.branch));
-            more.insert("pull_request".into(), json!(published.pull.as_ref().map(|(_, address)| address)));
-            more.insert("refused".into(), json!(published.refused));
-        }
-        if let Some(running) = &facts.running {
-            more.insert("probe".into(), json!(running));
-        }
-        outcome
     }
 
     /// The log of a cell that runs now.
@@ -741,11 +752,6 @@ fn reached(report: &egress::Report) -> Vec<(String, u64, String, String)> {
     }
     let size = |bytes: u64| if bytes < 10_000 { format!("{bytes} B") } else { format!("{} kB", bytes.div_ceil(1000)) };
     hosts.into_iter().map(|(h, c)| (h.to_owned(), c.connections, size(c.bytes_out), size(c.bytes_in))).collect()
-}
-
-/// Reads what is kept beside a cell.
-pub fn facts_of(text: &str) -> Facts {
-    serde_json::from_str(text).unwrap_or_default()
 }
 
 /// A branch's name as a part of another: letters, digits and `-`.

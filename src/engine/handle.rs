@@ -3,16 +3,17 @@
 
 use super::commands::{Asked, logins_in, operated, verb_of};
 use super::context::Context;
-use super::desk::{Desk, effect_name, mission_id, queue_effect};
-use super::input::{AuthorityRequest, Disbelief, Effect, Heard, Input, Look};
+use super::desk::{Desk, comment_lane, effect_name, mission_id, queue_effect};
+use super::input::{AuthorityRequest, Disbelief, Effect, Heard, Input, Look, Outcome, Until};
 use super::look::sha256;
 use crate::cell::{Actor, At, Input as CellInput};
 use crate::config::PolledCommands;
 use crate::gitea::event::{CommentAction, CommentSnapshot, ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
-use crate::mission::{ApprovedText, Command, Level, Line, Origin, is_proposal, parse_comment};
+use crate::mission::{ApprovedText, Command, Level, Line, Origin, is_proposal, parse_commands, parse_comment};
 use crate::publication::{Answer, Publication};
-use crate::store::{Result, Sight, Tx};
+use crate::store::{Result, Sight, StoreError, Tx};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
 /// Handles one input inside the writer's transaction.
@@ -131,6 +132,15 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
                 },
             };
             let applied = desk.apply(&cell, &outcome, &Actor::System)?;
+            let (taken, words) = match (&outcome, &applied) {
+                (_, Err(refusal)) => (false, refusal.to_string()),
+                (CellInput::CheckpointTaken { hash }, Ok(_)) => (true, format!("the checkpoint of {cell} is {hash}")),
+                (_, Ok(_)) => {
+                    let why = harvest.unknown.as_deref().unwrap_or("no snapshot was handed out");
+                    (false, format!("no checkpoint of {cell} was taken: {why}"))
+                }
+            };
+            desk.settle_until(&cell, Until::Snapshot, taken, &words)?;
             if applied.is_ok_and(|events| !events.is_empty()) {
                 let items = match &outcome {
                     CellInput::CheckpointTaken { hash } => (true, format!("Checkpoint of `{cell}`: `{hash}`.")),
@@ -164,6 +174,12 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
         Input::FilePublished { cell, what, by, left, refused } => {
             let Some(mut desk) = Desk::of_cell(tx, context, now, key, &cell)? else { return Ok(()) };
             desk.record(&by, Some(&cell), "file_published", &json!({"what": what, "left": left, "refused": refused}))?;
+            let words = match (&refused, &left) {
+                (Some(why), _) => format!("nothing of {cell} was published: {why}"),
+                (None, Some((name, _))) => format!("{name} of cell {cell} is published"),
+                (None, None) => format!("published from {cell}"),
+            };
+            desk.settle_until(&cell, Until::FileLeft, refused.is_none(), &words)?;
             if let Some(why) = refused {
                 let items = vec![(false, format!("Nothing of `{cell}` was published: {why}"))];
                 desk.publish(&Publication::Refusal(Answer { items, ..Answer::default() }), Some(&cell))?;
@@ -195,7 +211,7 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
                 at: now.0,
                 mission,
                 cell: cell.map(ToString::to_string).unwrap_or_default(),
-                actor: serde_json::to_string(&Actor::System).unwrap_or_default(),
+                actor: serde_json::to_string(&Actor::System).map_err(StoreError::json("actor"))?,
                 action: "effect_failed".to_owned(),
                 data: json!({"kind": kind, "why": why}).to_string(),
             })?;
@@ -203,6 +219,81 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
         }
         Input::Nothing => Ok(()),
     }
+}
+
+/// Says that an input could not be decided, because a record that it needs
+/// cannot be read: in the ledger, and to whoever gave a command. What was
+/// decided of it is undone already, and other missions go on.
+pub fn not_decided(
+    tx: &Tx<'_>,
+    context: &Context,
+    now: At,
+    key: &str,
+    input: Option<&Input>,
+    error: &StoreError,
+) -> Result<()> {
+    let (mut mission, mut cell) = (String::new(), None);
+    let mut answer = None;
+    match input {
+        Some(Input::Operated { operation, cell: named, issue, .. }) => {
+            cell.clone_from(named);
+            if let Some(found) = issue {
+                mission = mission_id(found.0.id, found.1.issue.number);
+            }
+            tx.put_operation(operation, &outcome_text(&Outcome::refused(error.to_string()))?, now.0)?;
+        }
+        Some(Input::Forge { happened: ForgeEvent::Comment { repo, action, issue, comment, .. } }) => {
+            mission = mission_id(repo.id, issue.number);
+            let commands = parse_comment(&comment.body).lines.len() as i64;
+            let by_bot = context.bot().is_some_and(|bot| bot.id == comment.author.id);
+            let limit = i64::from(context.config.policy.commands_per_minute);
+            if *action == CommentAction::Created
+                && commands > 0
+                && !by_bot
+                && tx.pace_of(&format!("commands:{}", comment.author.id), now.0, commands)? <= limit
+            {
+                answer = Some((repo, issue.number, comment.id));
+            }
+        }
+        Some(Input::Forge { happened: ForgeEvent::Issue { repo, issue, .. } }) => {
+            mission = mission_id(repo.id, issue.number);
+        }
+        Some(Input::Authorized { request, .. }) => {
+            mission = mission_id(request.repo.id, request.issue.number);
+            answer = Some((&request.repo, request.issue.number, request.comment));
+        }
+        Some(Input::Deadline { cell: due, .. }) => {
+            // It would be found due again at once, and for ever.
+            tx.put_off(due.as_str(), now.plus(super::LOOK_AGAIN_AT_DAMAGED).0)?;
+            cell = Some(due.clone());
+        }
+        _ => {}
+    }
+    let why = context.redact(&error.to_string());
+    tx.append(&crate::store::NewEntry {
+        at: now.0,
+        mission: mission.clone(),
+        cell: cell.map(|cell| cell.to_string()).unwrap_or_default(),
+        actor: serde_json::to_string(&Actor::System).map_err(StoreError::json("actor"))?,
+        action: "not_decided".to_owned(),
+        data: json!({"input": key, "why": why}).to_string(),
+    })?;
+    let Some((repo, number, comment)) = answer else { return Ok(()) };
+    let text = "Nothing was done: what is stored of this mission cannot be read. Whoever operates this Lazarus finds \
+                in its log, and by `lazarus status`, what is damaged; after it is mended, give the command again.";
+    let answer = Answer { items: vec![(false, text.to_owned())], ..Answer::default() };
+    let id = hex::encode(&Sha256::digest(format!("not decided:{key}"))[..10]);
+    let published = context.render(&Publication::Refusal(answer), &id, None);
+    let queue = |id: &str, lane: String, effect: &Effect| queue_effect(tx, now, id, lane, &mission, None, effect, 0);
+    let react = Effect::React { repo: repo.clone(), comment, content: "confused".to_owned() };
+    queue(&format!("{id}r"), format!("react:{comment}"), &react)?;
+    let kind = "refusal".to_owned();
+    let say = Effect::Comment { repo: repo.clone(), number, kind, body: published.body };
+    queue(&id, comment_lane(&mission), &say)
+}
+
+fn outcome_text(outcome: &Outcome) -> Result<String> {
+    serde_json::to_string(outcome).map_err(StoreError::json("outcome"))
 }
 
 fn forge(tx: &Tx<'_>, context: &Context, now: At, key: &str, event: ForgeEvent) -> Result<()> {
@@ -287,7 +378,7 @@ fn forge(tx: &Tx<'_>, context: &Context, now: At, key: &str, event: ForgeEvent) 
                         mission: id,
                         cell: String::new(),
                         actor: serde_json::to_string(&Actor::Person { id: sender.id, login: sender.login.clone() })
-                            .unwrap_or_default(),
+                            .map_err(StoreError::json("actor"))?,
                         action: "security_command_in_edited_comment".to_owned(),
                         data: json!({"comment": comment.id, "author": comment.author.login}).to_string(),
                     })?;
@@ -324,7 +415,7 @@ fn commented(
     let text = ApprovedText::new(&issue.title, &issue.body);
     let at = issue.updated_at.as_millisecond();
     tx.see_text((repo.id, issue.number), &text, Sight { at, since: at, told: false, before: None }, now.0)?;
-    let parsed = parse_comment(&comment.body);
+    let parsed = parse_commands(&comment.body, context.config.policy.max_commands_per_comment as usize);
     if parsed.lines.is_empty()
         || tx.knows(&format!("comment:{}:{}:deleted", repo.id, comment.id))?
         || tx.has_acted_on(repo.id, comment.id)?
@@ -453,7 +544,7 @@ fn disbelieved(
         at: now.0,
         mission: id.clone(),
         cell: String::new(),
-        actor: actor_text(&request.person),
+        actor: actor_text(&request.person)?,
         action: action.to_owned(),
         data: json!({"comment": request.comment, "commands": verbs, "why": why}).to_string(),
     })?;
@@ -475,9 +566,9 @@ fn disbelieved(
     desk.close()
 }
 
-fn actor_text(person: &Person) -> String {
+fn actor_text(person: &Person) -> Result<String> {
     let actor = Actor::Person { id: person.id, login: person.login.clone() };
-    serde_json::to_string(&actor).unwrap_or_default()
+    serde_json::to_string(&actor).map_err(StoreError::json("actor"))
 }
 
 /// Whether a line asks for something that only a director can do, of a director.

@@ -4,6 +4,7 @@ use crate::backend::{Harvest, Running, Usage};
 use crate::cell::{Actor, AgentRun, Base, CellId, DeadlineKind, Effect as CellEffect, Exit};
 use crate::gitea::event::{ForgeEvent, IssueSnapshot, Person, RepoRef};
 use crate::mission::{Command, Level, Line, Member, Publishable};
+use crate::store::{CellRow, StoreError};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -470,6 +471,18 @@ pub struct Facts {
     pub waiting: Vec<(String, Until)>,
 }
 
+impl Facts {
+    /// Reads what is kept beside a cell.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`], which names the cell. Facts that cannot be read
+    /// are never taken for none: with them work would be lost.
+    pub fn of(row: &CellRow) -> Result<Self, StoreError> {
+        serde_json::from_str(&row.facts)
+            .map_err(|error| StoreError::Corrupt { what: "facts", why: format!("{}: {error}", row.cell.id) })
+    }
+}
+
 /// Where a cell's work went.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -498,6 +511,10 @@ pub enum Until {
     Published,
     /// Nothing of the cell is on disk any more.
     Scrubbed,
+    /// A snapshot was taken, or failed.
+    Snapshot,
+    /// Something optional has left, or may not.
+    FileLeft,
 }
 
 /// What an operator's command came to (contract §7).
@@ -510,12 +527,14 @@ pub struct Outcome {
     pub cell_id: Option<String>,
     /// Words for a person.
     pub message: String,
-    /// Whatever the verb adds.
-    #[serde(flatten)]
-    pub more: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Outcome {
+    /// Something done on a cell. How the cell stands is for others to look up.
+    pub fn on(cell: &CellId) -> Self {
+        Self { success: true, cell_id: Some(cell.to_string()), ..Self::default() }
+    }
+
     /// A refusal.
     pub fn refused(message: impl Into<String>) -> Self {
         Self { message: message.into(), ..Self::default() }

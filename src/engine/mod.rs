@@ -19,13 +19,13 @@ pub use context::{Context, Known, KnownRepo};
 pub use input::{Facts, Outcome};
 
 use crate::agents::Profiles;
-use crate::backend::{Adopted, Backend as _, Fact, ProcessBackend};
-use crate::cell::{AgentRun, CellId, Exit, State};
+use crate::backend::{Adopted, Backend as _, Fact, ProcessBackend, Seen};
+use crate::cell::{AgentRun, At, CellId, Exit, State};
 use crate::config::{Config, PolledCommands};
 use crate::gitea::event::{ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
 use crate::gitea::{Forge, ForgeOptions};
 use crate::mission::{Command, Mission};
-use crate::store::{DataLock, EffectRow, EffectState, Store, StoreError, Tx};
+use crate::store::{DataLock, Due, EffectRow, EffectState, Listed, Store, StoreError, Tx};
 use crate::workspace::Roots;
 use futures::{FutureExt as _, StreamExt as _};
 use input::{Effect, Input};
@@ -44,6 +44,9 @@ const BATCH: i64 = 32;
 const BACKOFF_MAX: Duration = Duration::from_secs(120);
 /// When to look again for a comment that may have been posted twice.
 const DEDUPLICATE_AFTER: i64 = 90_000;
+/// When a deadline is looked at again whose cell cannot be read, in
+/// milliseconds: somebody may have mended the registry by then.
+const LOOK_AGAIN_AT_DAMAGED: i64 = 3_600_000;
 
 /// The engine. One lives for each data directory.
 pub struct Engine {
@@ -137,7 +140,8 @@ impl Engine {
         let profiles = Profiles::load(&config.agents).map_err(|e| other(&e))?;
         let forge = Forge::new(ForgeOptions::new(config.forge.url.clone(), token.clone())).map_err(|e| other(&e))?;
         let (mark, newest) = store.read_blocking(|tx| Ok((tx.meta("clock")?, tx.last_entry_at()?)))?;
-        let mark = mark.and_then(|text| serde_json::from_str(&text).ok());
+        let mark: Option<Mark> =
+            mark.map(|text| serde_json::from_str(&text)).transpose().map_err(StoreError::json("mark of the clock"))?;
         let (send, facts) = mpsc::unbounded_channel();
         let backend = ProcessBackend::new(roots.run.clone(), send).map_err(|e| other(&e))?;
         let context = Context::new(config, profiles, secrets).map_err(|e| other(&e))?;
@@ -174,7 +178,11 @@ impl Engine {
     fn remember(&self) -> Result<(), StoreError> {
         let config = &self.context.config;
         let (bot, repos) = self.store.read_blocking(|tx| {
-            let bot: Option<Person> = tx.meta("bot")?.and_then(|t| serde_json::from_str(&t).ok());
+            let bot: Option<Person> = tx
+                .meta("bot")?
+                .map(|text| serde_json::from_str(&text))
+                .transpose()
+                .map_err(StoreError::json("record of the bot's account"))?;
             let mut repos = vec![];
             for repo in &config.repositories {
                 if let Some(id) = tx.pin("repository", &repo.name)? {
@@ -330,8 +338,15 @@ impl Engine {
         tasks.spawn(async move { engine.work().await });
         let _ = stopped.wait_for(|s| *s).await;
         tasks.shutdown().await;
-        let mark = serde_json::to_string(&self.clock.follow()).unwrap_or_default();
-        let _ = self.store.transact(move |tx| tx.put_meta("clock", &mark)).await;
+        self.mark_time().await;
+    }
+
+    /// Notes what time it is, for the next start. A note that is missing is
+    /// made up for by the ledger.
+    async fn mark_time(&self) {
+        if let Ok(mark) = serde_json::to_string(&self.clock.follow()) {
+            let _ = self.store.transact(move |tx| tx.put_meta("clock", &mark)).await;
+        }
     }
 
     /// Ends [`run`](Self::run). Cells go on.
@@ -349,9 +364,16 @@ impl Engine {
                 return;
             }
         };
+        let cells = cells.into_iter().filter_map(|row| match row {
+            Ok(row) => Some(row),
+            Err(damaged) => {
+                tracing::error!(cell = damaged.cell, error = %damaged.error, "a cell cannot be read, so it is not adopted; its processes, if it has any, go on unwatched");
+                None
+            }
+        });
         let mut adopted = 0;
         let started = std::time::Instant::now();
-        let found: Vec<_> = futures::stream::iter(cells.into_iter().filter(|r| r.cell.state.has_processes()))
+        let found: Vec<_> = futures::stream::iter(cells.filter(|r| r.cell.state.has_processes()))
             .map(|row| async move {
                 let found = self.backend.adopt(row.cell.id.clone()).await;
                 (row, found)
@@ -485,8 +507,7 @@ impl Engine {
             }
             if marked.elapsed() > Duration::from_secs(60) {
                 marked = std::time::Instant::now();
-                let mark = serde_json::to_string(&self.clock.follow()).unwrap_or_default();
-                let _ = self.store.transact(move |tx| tx.put_meta("clock", &mark)).await;
+                self.mark_time().await;
             }
             let next = self
                 .store
@@ -521,10 +542,8 @@ impl Engine {
         let free_cells = workers.saturating_sub(cells) as i64;
         self.store
             .transact(move |tx| {
-                for (cell, mission, at, kind) in tx.due_cells(now.0)? {
-                    let Ok(id) = CellId::parse(&cell) else { continue };
-                    let input = serde_json::to_string(&Input::Deadline { cell: id, kind }).unwrap_or_default();
-                    tx.receive(&format!("deadline:{cell}:{kind:?}:{at}"), &mission, &input, now.0)?;
+                for due in tx.due_cells(now.0)? {
+                    note_deadline(tx, now, due)?;
                 }
                 // Until it is known who we are, our own words could be taken
                 // for somebody's: inputs wait.
@@ -632,7 +651,7 @@ impl Engine {
 
     async fn deduplicate_later(&self, row: &EffectRow, repo: &RepoRef, number: i64) -> Result<(), StoreError> {
         let effect = Effect::Deduplicate { repo: repo.clone(), number, of: row.id.clone() };
-        let data = serde_json::to_string(&effect).unwrap_or_default();
+        let data = serde_json::to_string(&effect).map_err(StoreError::json("effect"))?;
         let now = self.clock.now().0;
         let later = EffectRow {
             seq: 0,
@@ -646,6 +665,16 @@ impl Engine {
             not_before: now + DEDUPLICATE_AFTER,
         };
         self.store.transact(move |tx| tx.queue(&later, now)).await
+    }
+
+    /// The time by which things are decided.
+    pub fn now(&self) -> At {
+        self.clock.now()
+    }
+
+    /// What is to be seen of a cell now.
+    pub async fn look_at_cell(&self, cell: &crate::cell::Cell) -> Seen {
+        if cell.state.has_processes() { self.backend.look(cell.id.clone()).await } else { Seen::default() }
     }
 
     /// Runs an operator's command and waits for what comes of it.
@@ -738,10 +767,27 @@ impl Engine {
     }
 }
 
-/// Decides one input. What fails inside is noted and does not stop the rest;
-/// what fails outside (the disk) stops everything, and nothing is lost.
+/// Puts a deadline that has passed into the inbox, once.
+fn note_deadline(tx: &Tx<'_>, now: At, due: Listed<Due>) -> Result<(), StoreError> {
+    let noted = due.map_err(|damaged| (damaged.cell, damaged.error)).and_then(|due| match CellId::parse(&due.cell) {
+        Ok(cell) => Ok((Input::Deadline { cell, kind: due.kind }, due)),
+        Err(error) => Err((due.cell, StoreError::Corrupt { what: "cell", why: error.to_string() })),
+    });
+    match noted {
+        Ok((input, due)) => {
+            let text = serde_json::to_string(&input).map_err(StoreError::json("input"))?;
+            tx.receive(&format!("deadline:{}:{:?}:{}", due.cell, due.kind, due.at), &due.mission, &text, now.0)?;
+        }
+        Err((cell, error)) => {
+            tracing::error!(cell, %error, "a deadline cannot be read; it is looked at again in an hour");
+            tx.put_off(&cell, now.plus(LOOK_AGAIN_AT_DAMAGED).0)?;
+        }
+    }
+    Ok(())
+}
+
 /// Decides what waits, in the order in which it came: at most a batch.
-fn decide_waiting(tx: &Tx<'_>, context: &Context, now: crate::cell::At) -> Result<usize, StoreError> {
+fn decide_waiting(tx: &Tx<'_>, context: &Context, now: At) -> Result<usize, StoreError> {
     let rows = tx.waiting_inputs(BATCH)?;
     for row in &rows {
         decide_one(tx, context, now, row)?;
@@ -749,23 +795,19 @@ fn decide_waiting(tx: &Tx<'_>, context: &Context, now: crate::cell::At) -> Resul
     Ok(rows.len())
 }
 
-fn decide_one(
-    tx: &Tx<'_>,
-    context: &Context,
-    now: crate::cell::At,
-    row: &crate::store::InboxRow,
-) -> Result<(), StoreError> {
-    let input: Input = match serde_json::from_str(&row.input) {
-        Ok(input) => input,
-        Err(error) => {
-            tracing::error!(key = row.key, %error, "an input cannot be read");
-            return tx.handled(row.seq, Some(&format!("it cannot be read: {error}")));
-        }
+/// Decides one input. What fails inside is noted and does not stop the rest;
+/// what fails outside (the disk) stops everything, and nothing is lost.
+fn decide_one(tx: &Tx<'_>, context: &Context, now: At, row: &crate::store::InboxRow) -> Result<(), StoreError> {
+    let read = || serde_json::from_str::<Input>(&row.input).map_err(StoreError::json("input"));
+    let failed = match read() {
+        Ok(input) => tx.within(|tx| handle::handle(tx, context, now, &row.key, input)),
+        Err(error) => Err(error),
     };
-    match tx.within(|tx| handle::handle(tx, context, now, &row.key, input)) {
+    match failed {
         Ok(()) => tx.handled(row.seq, None),
         Err(error @ (StoreError::Corrupt { .. } | StoreError::Panicked(_))) => {
             tracing::error!(key = row.key, %error, "an input could not be handled");
+            handle::not_decided(tx, context, now, &row.key, read().ok().as_ref(), &error)?;
             tx.handled(row.seq, Some(&error.to_string()))
         }
         Err(error) => Err(error),

@@ -28,7 +28,7 @@ pub enum ReconcileError {
 pub async fn learn(engine: &Engine, forge: &Forge) -> Result<(), ReconcileError> {
     let me = forge.current_user().await?;
     let bot = Person { id: me.id, login: me.login };
-    let text = serde_json::to_string(&bot).unwrap_or_default();
+    let text = serde_json::to_string(&bot).map_err(StoreError::json("record of the bot's account"))?;
     engine.store.transact(move |tx| tx.put_meta("bot", &text)).await?;
     engine.context.learn(|known| known.bot = Some(bot));
     for config in engine.context.config.repositories.clone() {
@@ -190,6 +190,14 @@ async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<()
     }
     // Forgejo says nothing of a deleted issue: only asking tells.
     for mission in engine.store.read(move |tx| tx.missions_of(id)).await? {
+        let mission = match mission {
+            Ok(mission) => mission,
+            Err(error) => {
+                // Nothing can be decided about it; the others are looked at.
+                tracing::error!(%error, "a mission cannot be read, so it is not looked at");
+                continue;
+            }
+        };
         if mission.deleted || issues.contains_key(&mission.number) {
             continue;
         }

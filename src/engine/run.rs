@@ -1,10 +1,10 @@
 //! Running effects. Each may run twice: once before a crash and once after.
 
+use super::Engine;
 use super::context::Context;
 use super::input::{Effect, Facts, Input};
 use super::look;
 use super::work::{Order, publish_file, push, repository_of};
-use super::{Engine, desk};
 use crate::agents::InvocationContext;
 use crate::backend::{Backend as _, BackendError, Harvest, Plan, Running, WorkWanted, host_read_paths};
 use crate::cell::{AgentRun, Cell, CellId, Effect as CellEffect, Isolation, Role, State};
@@ -263,7 +263,7 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
     let name = id.to_string();
     let stored =
         engine.store.read(move |tx| tx.cell(&name)).await?.ok_or_else(|| never("there is no such cell".to_owned()))?;
-    let facts = desk::facts_of(&stored.facts);
+    let facts = Facts::of(&stored)?;
     let home = engine.roots.home(&id);
     let backend = &engine.backend;
     match order {
@@ -609,8 +609,9 @@ async fn make_home(
         Err(error) => return Err(Attempt::Again { why: engine.context.redact(&error.to_string()), after: None }),
     };
     home.write_record("mission.md", format!("# {}\n\n{}\n", text.title, text.body).as_bytes())?;
+    let project = mission_words(engine, &row.mission).await?;
     let record = serde_json::json!({
-        "cell_id": cell.id, "mission": row.mission, "repository": repository.reference().full_name(),
+        "cell_id": cell.id, "project": project, "repository": repository.reference().full_name(),
         "agents": cell.spec.agents, "commit": cloned.commit, "approved_text": text.hash,
     });
     home.write_record("cell.json", format!("{record:#}\n").as_bytes())?;

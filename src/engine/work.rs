@@ -1,8 +1,8 @@
 //! The work leaves the cell: taken in at the end, then pushed and proposed.
 
 use super::Engine;
-use super::desk::{facts_of, name_of};
-use super::input::{Input, PublishedWork};
+use super::desk::name_of;
+use super::input::{Facts, Input, PublishedWork};
 use super::run::{Attempt, Ran, blocking, post};
 use crate::backend::{Harvest, WorkWanted};
 use crate::cell::{Actor, Cell, CellId, State};
@@ -168,7 +168,8 @@ pub async fn publish_file(
     let home = if home.path.exists() { home } else { Home { path: engine.roots.graveyard.join(cell.as_str()) } };
     let asked = what.clone();
     let name = cell.to_string();
-    let facts = engine.store.read(move |tx| tx.cell(&name)).await?.map(|row| facts_of(&row.facts)).unwrap_or_default();
+    let stored = engine.store.read(move |tx| tx.cell(&name)).await?;
+    let facts = stored.map(|row| Facts::of(&row)).transpose()?.unwrap_or_default();
     let work = engine.work_of(&cell, &row.mission);
     let read = blocking(move || match (&asked, facts.checkpoint) {
         (Publishable::Checkpoint, Some(hash)) => work

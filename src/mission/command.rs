@@ -245,8 +245,15 @@ fn is_slash_like(c: char) -> bool {
     matches!(c, '/' | '\u{2044}' | '\u{2215}' | '\u{29f8}' | '\u{ff0f}')
 }
 
-/// Reads the commands of a comment.
+/// Reads the commands of a comment, at most [`COMMANDS_MAX`].
 pub fn parse_comment(body: &str) -> Parsed {
+    parse_commands(body, COMMANDS_MAX)
+}
+
+/// Reads the commands of a comment, at most so many, and never more than
+/// [`COMMANDS_MAX`].
+pub fn parse_commands(body: &str, most: usize) -> Parsed {
+    let most = most.min(COMMANDS_MAX);
     let mut parsed = Parsed::default();
     if body.len() > COMMENT_MAX {
         if mentions_command(body) {
@@ -264,7 +271,7 @@ pub fn parse_comment(body: &str) -> Parsed {
     for range in plain_lines(body) {
         let line = &body[range.clone()];
         let Some(result) = read_line(line) else { continue };
-        if parsed.lines.len() >= COMMANDS_MAX {
+        if parsed.lines.len() >= most {
             left_out += 1;
             continue;
         }
@@ -276,7 +283,7 @@ pub fn parse_comment(body: &str) -> Parsed {
     if left_out > 0 {
         parsed.lines.push(Line::Refused {
             at: 0..0,
-            why: format!("a comment may hold at most {COMMANDS_MAX} commands; {left_out} more were not read"),
+            why: format!("a comment may hold at most {most} commands; {left_out} more were not read"),
         });
     }
     parsed
@@ -1063,6 +1070,18 @@ mod tests {
         let parsed = parse_comment(&"/status\n".repeat(1000));
         assert_eq!(parsed.lines.len(), COMMANDS_MAX + 1);
         assert!(matches!(&parsed.lines[COMMANDS_MAX], Line::Refused { why, .. } if why.contains("990")));
+    }
+
+    #[test]
+    fn policy_may_allow_fewer_commands_and_never_more() {
+        let body = "/status\n".repeat(12);
+        let counted = |most| match parse_commands(&body, most).lines.as_slice() {
+            [commands @ .., Line::Refused { why, .. }] => (commands.len(), why.clone()),
+            other => panic!("{other:?}"),
+        };
+        let (read, why) = counted(3);
+        assert!(read == 3 && why.contains("at most 3 commands; 9 more"), "{read}: {why}");
+        assert_eq!(counted(100).0, COMMANDS_MAX);
     }
 
     #[test]

@@ -10,7 +10,10 @@ mod record;
 mod text;
 
 pub use approval::{CouncilRule, Level, Mission, OldBallot, Vote};
-pub use command::{Command, CommandKind, Line, Parsed, Publishable, SummonOptions, grammar, parse_comment, suspicious};
+pub use command::{
+    COMMANDS_MAX, Command, CommandKind, Line, Parsed, Publishable, SummonOptions, grammar, parse_commands,
+    parse_comment, suspicious,
+};
 pub use hidden::{first_invisible, hidden_parts};
 pub use proposal::{BODY_MAX, TEMPLATE_MARKER};
 pub use proposal::{Defaults, FieldError, Proposal, is_proposal, parse_proposal};

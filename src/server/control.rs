@@ -1,10 +1,8 @@
 //! The control socket: an operator's commands for a daemon that runs. It lies
 //! in the data directory, which only its user can enter.
 
-use crate::cell::CellId;
-use crate::engine::{Engine, Outcome};
-use crate::mission::Command;
-use serde::{Deserialize, Serialize};
+use crate::engine::Engine;
+use crate::operations::{Answer, Request};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,29 +16,6 @@ pub const SOCKET: &str = "control.sock";
 const REQUEST_MAX: u64 = 1 << 20;
 /// Longest that an operator's command is waited for.
 pub const WAIT: Duration = Duration::from_secs(120);
-
-/// One command of an operator.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Request {
-    /// The system account.
-    pub by: String,
-    /// What.
-    pub command: Command,
-    /// Owner, repository, issue, for commands on a mission.
-    pub issue: Option<(String, String, i64)>,
-    /// The cell, for commands on one.
-    pub cell: Option<CellId>,
-}
-
-impl Request {
-    /// Runs it in an engine.
-    pub async fn run(self, engine: &Engine) -> Outcome {
-        match engine.operate(self.by, self.command, self.issue, self.cell, WAIT).await {
-            Ok(outcome) => outcome,
-            Err(why) => Outcome::refused(why),
-        }
-    }
-}
 
 /// Serves operators until the task is ended.
 ///
@@ -69,11 +44,11 @@ async fn answer(stream: UnixStream, engine: &Engine) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read.take(REQUEST_MAX)).read_line(&mut line).await?;
-    let outcome = match serde_json::from_str::<Request>(&line) {
-        Ok(request) => request.run(engine).await,
-        Err(error) => Outcome::refused(format!("the request cannot be read: {error}")),
+    let answer = match serde_json::from_str::<Request>(&line) {
+        Ok(request) => request.run(engine, WAIT).await,
+        Err(error) => Answer::refused(format!("the request cannot be read: {error}")),
     };
-    let mut text = serde_json::to_vec(&outcome)?;
+    let mut text = serde_json::to_vec(&answer)?;
     text.push(b'\n');
     write.write_all(&text).await
 }
@@ -82,7 +57,7 @@ async fn answer(stream: UnixStream, engine: &Engine) -> std::io::Result<()> {
 ///
 /// # Errors
 /// Where it does not answer.
-pub async fn ask(data: &Path, request: &Request) -> std::io::Result<Outcome> {
+pub async fn ask(data: &Path, request: &Request) -> std::io::Result<Answer> {
     let directory = std::fs::File::open(data)?;
     let stream = UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd())).await?;
     let (read, mut write) = stream.into_split();

@@ -17,7 +17,7 @@ mod schema;
 pub use effects::{EffectRow, EffectState};
 pub use inbox::InboxRow;
 pub use ledger::{Entry, GENESIS, Head, LedgerFault, NewEntry, verify};
-pub use registry::{CellRow, CommentRow, SeenText, Sight};
+pub use registry::{CellRow, CommentRow, Damaged, Due, Listed, SeenText, Sight};
 
 use rusqlite::Connection;
 use std::fs::File;
@@ -93,7 +93,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    fn json(what: &'static str) -> impl Fn(serde_json::Error) -> Self {
+    pub(crate) fn json(what: &'static str) -> impl Fn(serde_json::Error) -> Self {
         move |e| Self::Corrupt { what, why: e.to_string() }
     }
 }

@@ -67,8 +67,42 @@ fn cut(text: &str) -> &str {
     &text[..end]
 }
 
-fn parse<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(StoreError::json(what))
+/// A row of a cell that cannot be read. It is the mission's trouble alone: who
+/// lists cells goes on with the others.
+#[derive(Debug)]
+pub struct Damaged {
+    /// The cell.
+    pub cell: String,
+    /// Its mission, as the registry names it.
+    pub mission: String,
+    /// What cannot be read, and why.
+    pub error: StoreError,
+}
+
+/// One row of a list, or that it cannot be read.
+pub type Listed<T> = std::result::Result<T, Damaged>;
+
+/// A deadline that has passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// The cell.
+    pub cell: String,
+    /// Its mission, as the registry names it.
+    pub mission: String,
+    /// When it passed, in milliseconds since the epoch.
+    pub at: i64,
+    /// What is due.
+    pub kind: DeadlineKind,
+}
+
+/// Reads a row's JSON. `of` names the row, so that a person finds it.
+fn parse<T: DeserializeOwned>(what: &'static str, of: &str, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| StoreError::Corrupt { what, why: format!("{of}: {error}") })
+}
+
+/// The registry's name for a mission (`1#7`), for people.
+fn issue_words(id: &str) -> String {
+    id.split_once('#').map_or_else(|| id.to_owned(), |(repo, number)| format!("issue {number} of repository {repo}"))
 }
 
 impl Tx<'_> {
@@ -79,7 +113,7 @@ impl Tx<'_> {
             .prepare_cached("SELECT state FROM missions WHERE id = ?")?
             .query_row([id], |row| row.get(0))
             .optional()?;
-        text.map(|t| parse("mission", &t)).transpose()
+        text.map(|t| parse("mission", &issue_words(id), &t)).transpose()
     }
 
     /// A mission by repository and issue number.
@@ -91,16 +125,43 @@ impl Tx<'_> {
             )?
             .query_row([repo_id, number], |row| row.get(0))
             .optional()?;
-        text.map(|t| parse("mission", &t)).transpose()
+        text.map(|t| parse("mission", &issue_words(&format!("{repo_id}#{number}")), &t)).transpose()
+    }
+
+    /// What the registry calls the mission with that number of a repository.
+    pub fn mission_id_by_number(&self, repo_id: i64, number: i64) -> Result<Option<String>> {
+        Ok(self
+            .conn
+            .prepare_cached(
+                "SELECT id FROM missions WHERE repo_id = ? AND number = ? ORDER BY updated_at DESC LIMIT 1",
+            )?
+            .query_row([repo_id, number], |row| row.get(0))
+            .optional()?)
+    }
+
+    /// What the registry calls the mission whose newest known name that is. Names
+    /// move: of several that had it, the one that was seen last.
+    pub fn mission_id_by_name(&self, owner: &str, repository: &str, number: i64) -> Result<Option<String>> {
+        Ok(self
+            .conn
+            .prepare_cached(
+                "SELECT id FROM missions WHERE number = ?3 AND json_valid(state) \
+                 AND lower(json_extract(state, '$.owner')) = lower(?1) \
+                 AND lower(json_extract(state, '$.repo')) = lower(?2) ORDER BY updated_at DESC LIMIT 1",
+            )?
+            .query_row(params![owner, repository, number], |row| row.get(0))
+            .optional()?)
     }
 
     /// Missions of a repository that have a cell that is not over.
-    pub fn missions_of(&self, repo_id: i64) -> Result<Vec<Mission>> {
+    /// One that cannot be read is in the list as its error.
+    pub fn missions_of(&self, repo_id: i64) -> Result<Vec<Result<Mission>>> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT DISTINCT m.state FROM missions m JOIN cells c ON c.mission = m.id WHERE m.repo_id = ? AND c.live = 1",
+            "SELECT DISTINCT m.id, m.state FROM missions m JOIN cells c ON c.mission = m.id WHERE m.repo_id = ? AND c.live = 1",
         )?;
-        let rows = statement.query_map([repo_id], |row| row.get::<_, String>(0))?;
-        rows.map(|t| parse("mission", &t?)).collect()
+        let rows = statement.query_map([repo_id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+        rows.map(|row| row.map(|(id, text)| parse("mission", &issue_words(&id), &text)).map_err(StoreError::from))
+            .collect()
     }
 
     /// Stores a mission.
@@ -122,7 +183,7 @@ impl Tx<'_> {
             .prepare_cached("SELECT slot, data, facts FROM cells WHERE id = ?")?
             .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()?;
-        row.map(|(slot, data, facts)| Ok(CellRow { slot, cell: parse("cell", &data)?, facts })).transpose()
+        row.map(|(slot, data, facts)| Ok(CellRow { slot, cell: parse("cell", id, &data)?, facts })).transpose()
     }
 
     /// Stores a cell, with its next deadline.
@@ -165,30 +226,50 @@ impl Tx<'_> {
     }
 
     /// Cells that are not over, oldest first, at most `limit`.
-    pub fn live_cells(&self, limit: i64) -> Result<Vec<CellRow>> {
-        self.cell_rows("SELECT slot, data, facts FROM cells WHERE live = 1 ORDER BY slot LIMIT ?1", params![limit])
+    pub fn live_cells(&self, limit: i64) -> Result<Vec<Listed<CellRow>>> {
+        self.cell_rows(
+            "SELECT slot, id, mission, data, facts FROM cells WHERE live = 1 ORDER BY slot LIMIT ?1",
+            params![limit],
+        )
     }
 
     /// Every cell, the newest last, at most `limit` of the newest.
-    pub fn all_cells(&self, limit: i64) -> Result<Vec<CellRow>> {
+    pub fn all_cells(&self, limit: i64) -> Result<Vec<Listed<CellRow>>> {
         self.cell_rows(
-            "SELECT slot, data, facts FROM (SELECT slot, data, facts FROM cells ORDER BY slot DESC LIMIT ?1) ORDER BY slot",
+            "SELECT slot, id, mission, data, facts FROM (SELECT slot, id, mission, data, facts FROM cells ORDER BY slot DESC LIMIT ?1) \
+             ORDER BY slot",
             params![limit],
         )
     }
 
     /// Every cell of a mission, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] where one of them cannot be read: nothing is
+    /// decided about a mission that is only half known.
     pub fn cells_of(&self, mission: &str) -> Result<Vec<CellRow>> {
-        self.cell_rows("SELECT slot, data, facts FROM cells WHERE mission = ?1 ORDER BY slot", params![mission])
+        self.listed_cells_of(mission)?.into_iter().map(|row| row.map_err(|damaged| damaged.error)).collect()
     }
 
-    fn cell_rows(&self, sql: &str, values: impl rusqlite::Params) -> Result<Vec<CellRow>> {
+    /// Every cell of a mission, oldest first, to be looked at.
+    pub fn listed_cells_of(&self, mission: &str) -> Result<Vec<Listed<CellRow>>> {
+        self.cell_rows(
+            "SELECT slot, id, mission, data, facts FROM cells WHERE mission = ?1 ORDER BY slot",
+            params![mission],
+        )
+    }
+
+    fn cell_rows(&self, sql: &str, values: impl rusqlite::Params) -> Result<Vec<Listed<CellRow>>> {
         let mut statement = self.conn.prepare_cached(sql)?;
-        let rows = statement
-            .query_map(values, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)))?;
+        let rows = statement.query_map(values, |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, String>(3)?, row.get::<_, String>(4)?))
+        })?;
         rows.map(|row| {
-            let (slot, data, facts) = row?;
-            Ok(CellRow { slot, cell: parse("cell", &data)?, facts })
+            let (slot, id, mission, data, facts): (i64, String, String, _, _) = row?;
+            Ok(match parse("cell", &id, &data) {
+                Ok(cell) => Ok(CellRow { slot, cell, facts }),
+                Err(error) => Err(Damaged { cell: id, mission, error }),
+            })
         })
         .collect()
     }
@@ -210,18 +291,30 @@ impl Tx<'_> {
     }
 
     /// Cells whose deadline has passed.
-    pub fn due_cells(&self, now: i64) -> Result<Vec<(String, String, i64, DeadlineKind)>> {
+    pub fn due_cells(&self, now: i64) -> Result<Vec<Listed<Due>>> {
         let mut statement = self.conn.prepare_cached(
             "SELECT id, mission, deadline, deadline_kind FROM cells WHERE deadline IS NOT NULL AND deadline <= ? ORDER BY deadline LIMIT 100",
         )?;
         let rows = statement.query_map([now], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get::<_, String>(3)?))
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get::<_, Option<String>>(3)?))
         })?;
         rows.map(|row| {
-            let (id, mission, at, kind) = row?;
-            Ok((id, mission, at, parse("deadline", &kind)?))
+            let (cell, mission, at, kind) = row?;
+            Ok(match parse("deadline", &cell, &kind.unwrap_or_default()) {
+                Ok(kind) => Ok(Due { cell, mission, at, kind }),
+                Err(error) => Err(Damaged { cell, mission, error }),
+            })
         })
         .collect()
+    }
+
+    /// Puts a cell's deadline off: it is due and cannot be dealt with, because
+    /// what is stored of it cannot be read.
+    pub fn put_off(&self, cell: &str, until: i64) -> Result<()> {
+        self.conn
+            .prepare_cached("UPDATE cells SET deadline = ?2 WHERE id = ?1 AND deadline IS NOT NULL AND deadline < ?2")?
+            .execute(params![cell, until])?;
+        Ok(())
     }
 
     /// Keeps a text under its hash.
@@ -386,6 +479,15 @@ impl Tx<'_> {
             .optional()?)
     }
 
+    /// A name that was pinned to that number.
+    pub fn pinned_name(&self, kind: &str, id: i64) -> Result<Option<String>> {
+        Ok(self
+            .conn
+            .prepare_cached("SELECT name FROM pins WHERE kind = ? AND id = ? ORDER BY name LIMIT 1")?
+            .query_row(params![kind, id], |row| row.get(0))
+            .optional()?)
+    }
+
     /// Pins a name to a number; a name that is pinned already stays so.
     pub fn put_pin(&self, kind: &str, name: &str, id: i64) -> Result<()> {
         self.conn
@@ -428,9 +530,36 @@ impl Tx<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::cell::{Actor, At, CellId, Input, LimitsWanted, Policy, Spec, decide, evolve};
+    use crate::cell::{Actor, At, Cell, CellId, Identity, Input, LimitsWanted, Policy, Spec, decide, evolve};
     use crate::cell::{AutoRevive, BackendKind, Isolation, Network};
     use crate::store::Store;
+
+    /// Rows from before a field was kept still load (no step of the schema is
+    /// needed for those).
+    #[test]
+    fn a_cell_of_an_older_lazarus_is_read() {
+        let identity = Identity::Agent("scribe".to_owned());
+        let participant = serde_json::json!({
+            "identity": identity, "forge_id": null, "role": "executor", "state": {"state": "joined"},
+            "run": {"run": "running", "number": 1},
+        });
+        let spec = serde_json::json!({
+            "agents": ["scribe"], "backend": "process", "isolation": "level_2", "network": "none", "hosts": [],
+            "ttl": 1000, "model": null, "task": null, "auto_revive": "no",
+        });
+        let policy = serde_json::json!({
+            "ttl_max": 1000, "invitation_ttl": 1000, "closed_grace": 1000, "archive_retention": 1000, "guests": false,
+            "substitutes": false, "max_retries": 3, "participants_max": 8,
+        });
+        let row = serde_json::json!({
+            "id": CellId::from_random([1; 10]), "mission": "1#1", "state": "active", "spec": spec, "policy": policy,
+            "proposed_by": {"kind": "system"}, "approval": null, "approval_void": false, "participants": [participant],
+            "created_at": 0, "started_at": 1, "expires_at": 2, "closed_at": null, "archived_at": null, "outcome": null,
+            "reason": null, "last_run": 1, "revivals": 0, "final_checkpoint": false,
+        });
+        let cell: Cell = super::parse("cell", "laz-x", &row.to_string()).unwrap();
+        assert_eq!((cell.state_since, cell.participants[0].joined_at), (None, None));
+    }
 
     #[tokio::test]
     async fn a_cell_keeps_its_slot_however_often_it_changes_and_the_next_has_the_next() {

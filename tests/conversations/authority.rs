@@ -269,6 +269,18 @@ async fn threat_11_a_thousand_commands_in_a_comment_are_ten() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn policy_may_allow_fewer_commands_in_a_comment() {
+    let policy = "max_commands_per_comment = 2".to_owned();
+    let world = World::with("fewer-commands", WorldOptions { policy, ..WorldOptions::default() }).await;
+    let issue = world.reader().open_issue("Few", "are enough").await;
+    world.director().comment(issue, "/help status\n/help\n/summon sleeper").await;
+    let told = world.wait_for_any(issue, &[Kind::Answer, Kind::Refusal], |_| true).await;
+    assert!(told.says(&["at most 2 commands", "1 more"]), "{}", told.body);
+    world.assert_no_cell(issue).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_11_a_flood_by_one_person_is_bounded_and_others_are_still_heard() {
     let world = World::new("flood").await;
     let (issue, other) =

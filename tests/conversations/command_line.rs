@@ -93,22 +93,95 @@ async fn bad_input_is_a_message_that_names_the_argument_and_what_is_allowed() {
     let world = World::new("bad-input").await;
     let issue = world.reader().open_issue("Bad input", "follows").await;
     let mission = world.mission(issue);
+    let (m, elsewhere) = (mission.as_str(), format!("{}#999999", world.repository()));
     let many = "a".repeat(10_000);
-    assert_refused(&world.cli(&["summon", "nosuchagent", &mission]), &["nosuchagent", "scribe"]);
-    assert_refused(&world.cli(&["summon", "nosuchagent", &mission, "--json"]), &["nosuchagent"]);
-    assert_refused(&world.cli(&["summon", "scribe", "not-a-mission"]), &["not-a-mission"]);
-    assert_refused(&world.cli(&["summon", "scribe", "elsewhere/vault#1"]), &["elsewhere/vault"]);
-    assert_refused(&world.cli(&["summon", "scribe", &format!("{}#999999", world.repository())]), &["999999"]);
-    assert_refused(&world.cli(&["summon", "../../etc/passwd", &mission]), &[]);
-    assert_refused(&world.cli(&["summon", &many, &mission]), &[]);
-    assert_refused(&world.cli(&["close", "laz-aaaaaaaaaaaaaaaa"]), &["laz-aaaaaaaaaaaaaaaa"]);
-    assert_refused(&world.cli(&["destroy", "../../.."]), &[]);
-    assert_refused(&world.cli(&["status", "$HOME"]), &[]);
-    assert_refused(&world.cli(&["invite", "laz-aaaaaaaaaaaaaaaa", "human:x", "emperor"]), &["emperor", "observer"]);
-    assert_refused(&world.cli(&["frobnicate"]), &["frobnicate"]);
-    let json = world.cli(&["close", "laz-aaaaaaaaaaaaaaaa", "--json"]);
-    assert_eq!(json.json()["success"], false);
+    let cell = "laz-aaaaaaaaaaaaaaaa";
+    // What is typed, the exit status, and what the message has to say.
+    let table: &[(&[&str], i32, &[&str])] = &[
+        (&["summon", "nosuchagent", m], 1, &["nosuchagent", "scribe"]),
+        (&["summon", "scribe+quick", m], 1, &["/team"]),
+        (&["summon", "../../etc/passwd", m], 1, &["agent", "lower-case letters"]),
+        (&["summon", &many, m], 1, &["bytes"]),
+        (&["summon", "scribe", "not-a-mission"], 1, &["MISSION", "not-a-mission", "OWNER/REPO#N"]),
+        (&["summon", "scribe", "elsewhere/vault#1"], 1, &["elsewhere/vault", &world.repository()]),
+        (&["summon", "scribe", &elsewhere], 1, &["999999"]),
+        (&["summon", "scribe", m, "--backend", "vm"], 1, &["--backend", "vm", "process"]),
+        (&["summon", "scribe", m, "--backend", "docker"], 1, &["backend", "docker", "process"]),
+        (&["summon", "scribe", m, "--isolation", "9"], 1, &["--isolation", "9", "level_2"]),
+        (&["summon", "scribe", m, "--network", "lan"], 1, &["--network", "lan", "none, proxy, host"]),
+        (&["summon", "scribe", m, "--network", "host"], 1, &["network", "host", "proxy"]),
+        (&["summon", "scribe", m, "--ttl", "soon"], 1, &["--ttl", "soon", "4h"]),
+        (&["summon", "scribe", m, "--ttl", "30d"], 1, &["ttl", "1d"]),
+        (&["summon", "scribe", m, "--model=-x"], 1, &["--model", "-x", "letters"]),
+        (&["summon", "scribe", m, "--task", " "], 1, &["--task", "empty"]),
+        (&["summon", "scribe", m, "--colour", "red"], 2, &["--colour"]),
+        (&["summon", "scribe"], 2, &["OWNER/REPO#N"]),
+        (&["team", "scribe+scribe", m], 1, &["scribe", "twice"]),
+        (&["approve", m], 1, &["open"]),
+        (&["approve", "acme"], 1, &["MISSION", "acme", "OWNER/REPO#N"]),
+        (&["invite", cell, "a:b", "observer"], 1, &["a:b", "agent:NAME"]),
+        (&["invite", cell, "human:x", "emperor"], 1, &["emperor", "observer"]),
+        (&["revoke", cell, "nobody@nowhere"], 1, &["nobody@nowhere", "human:LOGIN"]),
+        (&["extend", cell, "soon"], 1, &["soon", "15m"]),
+        (&["tell", cell, "scribe", "two\nlines"], 1, &["line break"]),
+        (&["tell", cell, "scribe"], 2, &["TEXT"]),
+        (&["vote", cell, "maybe"], 1, &["yes", "no"]),
+        (&["publish", cell, "everything"], 1, &["everything", "notes", "artifact"]),
+        (&["publish", cell, "artifact"], 1, &["NAME"]),
+        (&["publish", cell, "notes", "mine"], 1, &["NAME", "mine"]),
+        (&["close", cell], 1, &[cell]),
+        (&["close", cell, "--outcome", "great"], 1, &["--outcome", "great", "completed"]),
+        (&["destroy", "../../.."], 1, &["CELL", "laz-"]),
+        (&["status", "$HOME"], 1, &["TARGET", "$HOME", "OWNER/REPO#N"]),
+        (&["status", "laz-x"], 1, &["CELL", "laz-x"]),
+        (&["status", "acme/unknown#1"], 1, &["acme/unknown#1"]),
+        (&["logs", cell, "--tail", "much"], 2, &["--tail", "much"]),
+        (&["logs", "\u{1b}[2J"], 1, &["CELL"]),
+        (&["ledger", "show", "everything"], 1, &["ABOUT", "everything", "OWNER/REPO#N"]),
+        (&["ledger", "show", "--limit", "0"], 2, &["--limit", "1"]),
+        (&["ledger", "show", cell, "--mission", m], 2, &["--mission"]),
+        (&["ledger", "verify", "--head", "x"], 1, &["--head", "N:HASH"]),
+        (&["config", "show", "--set", "nonsense"], 1, &["--set", "nonsense", "KEY=VALUE"]),
+        (&["config", "show", "--set", "policy.network_max=lan"], 1, &["policy.network_max", "none, proxy, host"]),
+        (&["completions", "tcl"], 2, &["tcl", "bash"]),
+        (&["init", "nowhere"], 1, &["nowhere", "acme/widget"]),
+        (&["demo", "say", "/help", "--as", "nobody"], 1, &[]),
+        (&["frobnicate"], 2, &["frobnicate"]),
+        (&["sumon", "scribe", m], 2, &["sumon", "summon"]),
+        (&[], 2, &["Usage"]),
+    ];
+    for (arguments, status, words) in table {
+        let output = world.cli(arguments);
+        assert_refused(&output, words);
+        let typed = arguments.join(" ");
+        assert_eq!(output.status.code(), Some(*status), "`lazarus {typed}`:\n{}", output.all());
+        assert!(output.stdout.is_empty(), "`lazarus {typed}` complains where answers go:\n{}", output.stdout);
+        assert!(!output.all().contains('\u{1b}'), "`lazarus {typed}` prints what steers a terminal");
+        assert!(output.stderr.len() < 8000, "`lazarus {typed}` repeats too much of what was typed");
+    }
     world.assert_no_cell(issue).await;
+    world.finish().await;
+}
+
+/// Whoever reads the answer may have gone: that is no trace either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_nobody_takes_is_no_panic() {
+    let world = World::new("nobody-reads").await;
+    let issue = world.reader().open_issue("Nobody", "reads it").await;
+    world.assert_settled(issue).await;
+    for arguments in [&["status"][..], &["pause", "laz-aaaaaaaaaaaaaaaa"], &["doctor", "--json"], &["ledger", "show"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = world.installation().command().args(arguments).stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{arguments:?} succeeded without an answer");
+        assert!(!said.contains("panicked") && !said.is_empty(), "{arguments:?}: {said}");
+        // Both ends of a pipe that nobody reads.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = world.installation().command();
+        let ended = command.args(arguments).stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap();
+        assert_ne!(ended.code(), Some(101), "{arguments:?} panicked");
+    }
     world.finish().await;
 }
 

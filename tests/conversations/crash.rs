@@ -58,7 +58,7 @@ async fn threat_27_a_keeper_that_is_killed_downs_its_cell_and_leaves_nothing() {
             world.daemon().kill_9();
         }
         let status = world.cli(&["status", &cell, "--json"]).json();
-        let keeper = status["cells"][0]["pid"].as_i64().expect("the keeper's pid");
+        let keeper = status["cell"]["pid"].as_i64().expect("the keeper's pid");
         let named = processes::naming(&world.needle(), &[])
             .into_iter()
             .any(|process| i64::from(process.pid) == keeper && process.command.contains("cell-launch"));

@@ -170,7 +170,7 @@ async fn a_refused_push_is_said_in_the_forges_words_and_can_be_tried_again() {
     assert!(world.pulls().await.is_empty());
     let output = world.cli(&["publish", &cell, "--json"]);
     assert!(output.status.success(), "{}", output.all());
-    assert_eq!(output.json()["branch"], json!(branch_of(issue, &cell)));
+    assert_eq!(output.json()["cell"]["branch"], json!(branch_of(issue, &cell)));
     assert_eq!(world.pulls().await.len(), 1);
     assert!(!world.cli(&["publish", &cell]).status.success(), "it is published already");
     world.finish().await;

@@ -2,8 +2,8 @@
 
 use crate::history::{Beginning, HOUR, History, MINUTE, Moment, Step, beginning, settings, steps, trigger};
 use lazarus::cell::{
-    Actor, AgentRun, Cell, DeadlineKind, Effect, Event, Identity, Input, ParticipantState, Refusal, Role, State, TABLE,
-    commands_in, decide, next_deadline, replay, targets,
+    Actor, AgentRun, Cell, DeadlineKind, Effect, Event, Identity, Input, ParticipantState, Refusal, Role, RunState,
+    State, TABLE, commands_in, decide, next_deadline, replay, targets,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -357,7 +357,31 @@ proptest! {
             must(over == cell.closed_at.is_some(), "closed without a time, or the other way round")?;
             let ends = over || cell.state == State::Closing;
             must(ends == cell.outcome.is_some(), "over without an outcome, or the other way round")?;
-            must((cell.state != State::Archived) || cell.archived_at.is_some(), "archived without a time")
+            must((cell.state != State::Archived) || cell.archived_at.is_some(), "archived without a time")?;
+            must((cell.state == State::Destroyed) == cell.destroyed_at.is_some(), "destroyed without a time, or the other way round")
+        })?;
+    }
+
+    /// What `lazarus status` says of times (contract §7) is when it happened.
+    #[test]
+    fn a_cell_knows_since_when_it_is_as_it_is(beginning in beginning(), steps in steps(50)) {
+        each(&beginning, &steps, |m| {
+            let cell = m.after.as_ref().ok_or("no cell")?;
+            // A state that is left and come back to within one decision began anew, too.
+            let moved = m.before.as_ref().is_none_or(|before| before.state != cell.state);
+            let since = cell.state_since.ok_or("no time")?;
+            must(!moved || since == m.now, "it moved, and not now")?;
+            must(m.before.as_ref().is_none_or(|b| moved || b.state_since == cell.state_since || since == m.now), "it did not move")?;
+            for p in &cell.participants {
+                must(p.state != ParticipantState::Joined || p.joined_at.is_some(), "joined without a time")?;
+                must(!matches!(p.state, ParticipantState::Invited { .. }) || p.joined_at.is_none(), "invited, and joined already")?;
+                match p.run {
+                    RunState::Waiting => must(p.run_started_at.is_none() && p.run_ended_at.is_none(), "a time without a run")?,
+                    RunState::Running { .. } => must(p.run_started_at.is_some() && p.run_ended_at.is_none(), "it runs")?,
+                    RunState::Ended { .. } => must(p.run_started_at.is_some() && p.run_ended_at.is_some(), "it ended")?,
+                }
+            }
+            Ok(())
         })?;
     }
 

@@ -26,6 +26,7 @@ pub mod people;
 pub mod poor_host;
 pub mod processes;
 pub mod server;
+pub mod specification;
 pub mod thread;
 
 use std::collections::HashMap;
@@ -447,8 +448,8 @@ impl World {
     /// --json`: live, and more than a proposal.
     pub fn live_cells(&self) -> Vec<String> {
         let status = self.status();
-        let Some(cells) = status["cells"].as_array() else {
-            panic!("`lazarus status --json` lists no `cells`: {status}")
+        let Some(cells) = status["active_cells"].as_array() else {
+            panic!("`lazarus status --json` lists no `active_cells`: {status}")
         };
         cells
             .iter()
@@ -603,7 +604,7 @@ impl World {
     /// A cell's state, by `lazarus status CELL --json`.
     pub fn cell_state(&self, cell: &str) -> Option<String> {
         let output = self.cli(&["status", cell, "--json"]);
-        output.json()["cells"][0]["state"].as_str().map(str::to_owned)
+        output.json()["cell"]["state"].as_str().map(str::to_owned)
     }
 
     /// Waits until everything that has happened so far is heard, decided, done
