@@ -136,7 +136,8 @@ pub struct CellView {
     pub pull_request: Option<String>,
     /// Who approved it, as identities.
     pub approved_by: Vec<String>,
-    /// The SHA-256 that the approval is bound to.
+    /// The SHA-256 of the decision record that was approved; of the text alone in cells
+    /// of a Lazarus without records.
     pub approved_sha256: Option<String>,
     /// Whether it runs and what was found, as a sentence.
     pub probe: String,
@@ -191,7 +192,7 @@ impl CellView {
             branch: published.branch,
             pull_request: published.pull.map(|(_, address)| address),
             approved_by: approval.iter().flat_map(|a| a.by.iter().map(identity_of)).collect(),
-            approved_sha256: approval.map(|a| a.text.clone()),
+            approved_sha256: approval.map(|a| if a.record.is_empty() { &a.text } else { &a.record }.clone()),
             expired: has_expired(cell, now),
             pid: seen.pid,
             usage: UsageView { limits_met: facts.usage.met.0, egress: facts.usage.egress },
