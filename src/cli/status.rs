@@ -4,7 +4,9 @@
 use crate::cell::{CellId, Identity, ParticipantState, RunState};
 use crate::config::Config;
 use crate::engine::Facts;
+use crate::keeper::log_tail;
 use crate::store::{self, CellRow, DataLock, Tx};
+use anyhow::Context as _;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -133,7 +135,6 @@ fn cell_json(row: &CellRow) -> Value {
 
 /// Prints the logs of a cell's agents.
 pub fn logs(config: &Config, cell: &str, agent: Option<&str>, tail: u64, as_json: bool) -> anyhow::Result<bool> {
-    use std::io::{Read as _, Seek as _, SeekFrom};
     let id = CellId::parse(cell).map_err(|e| anyhow::anyhow!("CELL: {e}"))?;
     let row = store::look(&config.paths.registry, |tx| tx.cell(id.as_str()))?
         .ok_or_else(|| anyhow::anyhow!("there is no cell {id}; `lazarus status --all` lists them"))?;
@@ -151,13 +152,9 @@ pub fn logs(config: &Config, cell: &str, agent: Option<&str>, tail: u64, as_json
     }
     let mut found = serde_json::Map::new();
     for name in names.iter().filter(|n| agent.is_none_or(|a| a == n.as_str())) {
-        let path = config.paths.data.join("run").join(id.as_str()).join("keeper").join(format!("{name}.log"));
-        let mut text = vec![];
-        if let Ok(mut file) = std::fs::File::open(&path) {
-            let length = file.metadata()?.len();
-            file.seek(SeekFrom::Start(length.saturating_sub(tail)))?;
-            file.take(tail).read_to_end(&mut text)?;
-        }
+        let keeper = config.paths.data.join("run").join(id.as_str()).join("keeper");
+        let path = keeper.join(format!("{name}.log"));
+        let text = log_tail(&keeper, name, tail).with_context(|| format!("reading {}", path.display()))?;
         // What an agent wrote must not steer the operator's terminal.
         let clean: String = String::from_utf8_lossy(&text)
             .chars()
