@@ -52,6 +52,8 @@ mod network;
 mod observer;
 #[path = "escape/other_cells.rs"]
 mod other_cells;
+#[path = "escape/own_home.rs"]
+mod own_home;
 #[path = "escape/processes.rs"]
 mod processes;
 #[path = "escape/residue.rs"]
@@ -90,6 +92,16 @@ fn threat_18_nothing_else_is_open_to_a_cell_in_the_hosts_network() {
 #[test]
 fn threat_18_nothing_gets_out_where_bwrap_makes_the_walls() {
     stage::perform_on_the_second_rung("other_cells::nothing_is_open_where_bwrap_makes_the_walls");
+}
+
+#[test]
+fn threat_18_a_link_that_an_agent_left_in_its_home_leads_nowhere() {
+    stage::perform("own_home::a_link_that_was_left_leads_nowhere", &[]);
+}
+
+#[test]
+fn threat_18_a_link_that_an_agent_left_leads_nowhere_where_bwrap_makes_the_walls() {
+    stage::perform_on_the_second_rung("own_home::a_link_that_was_left_leads_nowhere");
 }
 
 #[test]

@@ -19,6 +19,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
+/// Directories of agents that lie beside their homes: no agent can have this name, and none sees it.
+const OUTSIDE_HOMES: &str = ".private";
 /// The id of agents inside a cell.
 const AGENT_ID: u32 = 1000;
 
@@ -398,9 +400,10 @@ fn become_bwrap(kind: Kind<'_>, bwrap: &Path, env: &[CString], trouble: &mut io:
         binds.push((objects.clone(), OBJECTS_IN_CELL.into(), false));
     }
     // A setuid `bwrap` makes nothing in memory with a size: these are on the disk,
-    // and count as the cell's.
-    for (place, name) in [("/tmp", ".tmp"), ("/dev/shm", ".shm")] {
-        let own = spec.home.join("home").join(&start.agent).join(name);
+    // and count as the cell's. Beside the agents' homes, and not in one: an agent
+    // could leave a link there, which `bwrap` would follow for its next run.
+    for (place, name) in [("/tmp", "tmp"), ("/dev/shm", "shm")] {
+        let own = spec.home.join("home").join(OUTSIDE_HOMES).join(&start.agent).join(name);
         std::fs::create_dir_all(&own).map_err(io_step(&format!("making {}", own.display())))?;
         binds.push((own, place.into(), true));
     }
