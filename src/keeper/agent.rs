@@ -90,7 +90,8 @@ pub fn prepare(cell: InCell<'_>) -> Result<Waiting, StepError> {
 }
 
 impl Waiting {
-    /// Starts an agent: returns once its program's `exec` succeeded.
+    /// Starts an agent: returns once its program's `exec` succeeded. Where the init
+    /// was gone before it heard of the agent, the error's kind is `BrokenPipe`.
     pub fn begin(mut self, walls: Walls, start: &StartAgent) -> Result<Started, StepError> {
         let mut order = serde_json::to_vec(start).unwrap_or_default();
         let sent = self.order.write_all(&order);
@@ -98,7 +99,8 @@ impl Waiting {
         drop(self.order);
         let mut said = String::new();
         self.trouble.read_to_string(&mut said).map_err(io_step("waiting for the agent's start"))?;
-        if let (Err(error), true) = (&sent, said.is_empty()) {
+        let gone = said.is_empty() && sent.is_err();
+        if let (Err(error), true) = (&sent, gone) {
             said = format!("-the agent's init does not listen: {error}");
         }
         if walls.bwrap && said.is_empty() {
@@ -108,9 +110,10 @@ impl Waiting {
             let mut status = 0;
             // SAFETY: a child of ours that was not reaped; status lives here.
             unsafe { libc::waitpid(self.pid, &raw mut status, 0) };
+            let kind = if gone { io::ErrorKind::BrokenPipe } else { io::ErrorKind::Other };
             return Err(StepError {
                 step: format!("starting agent {}", start.agent),
-                source: io::Error::other(why.to_owned()),
+                source: io::Error::new(kind, why.to_owned()),
             });
         }
         let applied = said.lines().map(str::to_owned).collect();
@@ -407,7 +410,7 @@ fn become_bwrap(kind: Kind<'_>, bwrap: &Path, env: &[CString], trouble: &mut io:
         std::fs::create_dir_all(&own).map_err(io_step(&format!("making {}", own.display())))?;
         binds.push((own, place.into(), true));
     }
-    let (mut words, open) = bwrap_arguments(&binds, &spec.read_paths, walls.host_network)?;
+    let (mut words, open) = bwrap_arguments(&binds, &spec.read_paths, &spec.hidden, walls.host_network)?;
     let enter = Enter { argv: start.argv.clone(), cwd: start.cwd.clone(), paths: start.paths.clone(), walls };
     let enter = in_memory(&serde_json::to_string(&enter).unwrap_or_default())?;
     let said = trouble.as_raw_fd();
