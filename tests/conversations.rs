@@ -5,6 +5,8 @@
 
 mod world;
 
+#[path = "conversations/ahead.rs"]
+mod ahead;
 #[path = "conversations/approval.rs"]
 mod approval;
 #[path = "conversations/authority.rs"]

@@ -1,4 +1,4 @@
-//! Threat lines 17, 18, 21 and 34: programs that try to get out of a cell.
+//! Threat lines 17, 18, 21, 34, 43 and 44: programs that try to get out of a cell.
 //!
 //! Each attempt (`escape/*.rs`, one file a class; the programs are
 //! `escape/attempts.c`) is made by an agent in a real cell, and beside it in
@@ -52,6 +52,12 @@ mod network;
 mod observer;
 #[path = "escape/other_cells.rs"]
 mod other_cells;
+#[path = "escape/out_of_date.rs"]
+mod out_of_date;
+#[path = "escape/out_of_sight.rs"]
+mod out_of_sight;
+#[path = "escape/own_home.rs"]
+mod own_home;
 #[path = "escape/processes.rs"]
 mod processes;
 #[path = "escape/residue.rs"]
@@ -93,6 +99,16 @@ fn threat_18_nothing_gets_out_where_bwrap_makes_the_walls() {
 }
 
 #[test]
+fn threat_18_a_link_that_an_agent_left_in_its_home_leads_nowhere() {
+    stage::perform("own_home::a_link_that_was_left_leads_nowhere", &[]);
+}
+
+#[test]
+fn threat_18_a_link_that_an_agent_left_leads_nowhere_where_bwrap_makes_the_walls() {
+    stage::perform_on_the_second_rung("own_home::a_link_that_was_left_leads_nowhere");
+}
+
+#[test]
 fn threat_21_nothing_of_a_cell_is_left_after_its_end() {
     stage::perform("residue::what_does_not_want_to_end_ends_with_the_cell", &[]);
 }
@@ -120,4 +136,49 @@ fn threat_34_a_host_without_seccomp_says_so_and_starts_nothing_weaker() {
 #[test]
 fn threat_34_a_host_without_git_or_docker_says_so_and_starts_nothing() {
     stage::perform("weaker_host::without_git", &[]);
+}
+
+#[test]
+fn threat_43_nothing_is_started_where_cells_would_see_what_is_ours() {
+    stage::perform("out_of_sight::nothing_is_started", &[]);
+}
+
+#[test]
+fn threat_43_what_is_moved_into_sight_is_covered() {
+    stage::perform("out_of_sight::what_is_moved_there_while_the_daemon_runs_is_covered", &[]);
+}
+
+#[test]
+fn threat_43_what_is_moved_into_sight_is_covered_where_bwrap_makes_the_walls() {
+    stage::perform_on_the_second_rung("out_of_sight::what_is_moved_there_while_the_daemon_runs_is_covered");
+}
+
+#[test]
+fn threat_43_what_is_moved_into_sight_is_out_of_reach_at_level_1() {
+    stage::perform_at_level_1("out_of_sight::what_is_moved_there_while_the_daemon_runs_is_covered");
+}
+
+#[test]
+fn threat_43_no_process_of_a_cell_gives_orders() {
+    stage::perform("out_of_sight::no_process_of_a_cell_gives_orders", &[]);
+}
+
+#[test]
+fn threat_44_files_of_the_system_that_are_replaced_fail_no_mission() {
+    stage::perform_with_an_own_etc("out_of_date::files_of_the_system_are_replaced");
+}
+
+#[test]
+fn threat_44_a_program_that_is_replaced_goes_on_where_bwrap_makes_the_walls() {
+    stage::perform_on_the_second_rung("out_of_date::the_program_is_replaced_where_cells_have_no_root_of_their_own");
+}
+
+#[test]
+fn threat_44_a_program_that_is_replaced_goes_on_at_level_1() {
+    stage::perform_at_level_1("out_of_date::the_program_is_replaced_where_cells_have_no_root_of_their_own");
+}
+
+#[test]
+fn threat_44_a_full_disk_delays_a_start_and_fails_no_mission() {
+    stage::perform_as_root_in_its_own_mounts("out_of_date::a_full_disk_delays_a_start");
 }

@@ -46,6 +46,7 @@ fn launch(place: &Path, cell: &CellId, slot: u32, namespaces: bool) -> anyhow::R
         id_base,
         objects: None,
         read_paths: vec![],
+        hidden: vec![],
         bwrap: None,
         limits: Limits { open_files: 1024, file_size: 4 << 30, processes: None, data: None },
         budget: Budget { memory: 2 << 30, processes: 512, cpu: 2000 },
@@ -74,7 +75,7 @@ fn launch(place: &Path, cell: &CellId, slot: u32, namespaces: bool) -> anyhow::R
         match serde_json::from_str(&line?)? {
             Ready::Launched { pid } => keeper = Some(Keeper(pid)),
             Ready::Listening { .. } => listening = true,
-            Ready::Failed { why } => anyhow::bail!("the keeper did not start: {why}"),
+            Ready::Failed { why, .. } => anyhow::bail!("the keeper did not start: {why}"),
         }
     }
     launcher.wait()?;

@@ -1,10 +1,11 @@
 //! How a cell runs. A backend starts, orders and ends cells, and reports
 //! facts; it knows nothing of missions and comments.
 
+mod launcher;
 mod process;
 
-pub(crate) use process::host_read_paths;
-pub use process::{ProcessBackend, agent_log, look};
+use process::line_of;
+pub use process::{ProcessBackend, look};
 
 use crate::cell::{BackendKind, CellId, Exit, Isolation, Network};
 use crate::egress::{self, HostName, Rules};
@@ -31,6 +32,9 @@ pub enum BackendError {
     /// The cell could not be started.
     #[error("the cell could not be started: {0}")]
     Start(String),
+    /// The cell could not be started, for a reason that may well pass by itself: a full disk, say.
+    #[error("the cell could not be started just now: {0}")]
+    Passing(String),
     /// The cell's keeper is gone.
     #[error("the cell's keeper is not there any more")]
     Gone,

@@ -1,22 +1,27 @@
 //! Cells as processes of this host, each under its keeper.
 
+use super::launcher::{Launcher, NotLaunched, reap};
 use super::{Adopted, Backend, BackendError, Fact, Left, Plan, Running, Seen, Usage, WorkWanted};
 use crate::cell::{BackendKind, CellId, Exit, Isolation, Network};
 use crate::egress::{self, Token};
 use crate::keeper::{
     AgentState, Ahead, EGRESS_PID, Event, ExitRecord, GROUP, HARVESTER, KEEPER_PID, LIMITS_MET, LOCK, LaunchSpec,
-    LimitsMet, Order, Ready, Room, StartAgent, View, Walls, clear_ahead, keeper_lives,
+    LimitsMet, Order, Room, StartAgent, View, Walls, clear_ahead, keeper_lives, log_tail,
 };
-use crate::sandbox::{FIRST_ID, Group, HostReport, LandlockPaths, Limits, quota, settle_groups};
+use crate::sandbox::{
+    FIRST_ID, Group, Hidden, HostReport, LandlockPaths, Limits, Sight, devices, program, quota, settle_groups,
+    shown_to_every_cell, without,
+};
 use crate::workspace::{HandedOut, Home, Wanted};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use std::collections::HashMap;
-use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
@@ -34,6 +39,12 @@ static NOTING: Mutex<()> = Mutex::new(());
 /// How long after a cell the next launcher is made: while a process enters a
 /// control group the kernel lets nobody fork, and this cell's agents are to.
 const SPARE_AFTER: Duration = Duration::from_millis(10);
+/// Longest record of a keeper that is read, in bytes.
+const RECORD_MAX: u64 = 4 << 20;
+/// How often a cell's start is tried before it has failed.
+const LAUNCHES: u32 = 3;
+/// How long to wait before the last of them.
+const LAUNCH_PAUSE: Duration = Duration::from_millis(250);
 /// How long an egress proxy may take to end after its cell.
 const PROXY_END_MAX: Duration = Duration::from_secs(5);
 /// How long agents may take to end by themselves.
@@ -48,75 +59,30 @@ struct Keeper {
     running: Running,
 }
 
+/// What a cell is to be started as, on this host.
+struct Prepared {
+    level: Isolation,
+    /// What is missing for more, in words.
+    missing: Vec<String>,
+    ahead: Ahead,
+    spec: LaunchSpec,
+}
+
 /// Cells as processes.
 pub struct ProcessBackend {
     run_root: PathBuf,
-    program: PathBuf,
     facts: mpsc::UnboundedSender<Fact>,
+    sight: Arc<Sight>,
     keepers: Arc<Mutex<HashMap<CellId, Arc<Keeper>>>>,
-    report: tokio::sync::OnceCell<HostReport>,
+    /// What this host was found to give. Found anew where it refuses what was asked for, or a start failed.
+    report: tokio::sync::Mutex<Option<Arc<HostReport>>>,
     /// A launcher that waits to be told what to launch.
     spare: Arc<Mutex<Option<Launcher>>>,
     /// Keepers that this process has to reap. Until then their pids are theirs.
     children: Arc<Mutex<HashMap<CellId, i32>>>,
 }
 
-/// A launcher's process. It ends by itself when its input does.
-struct Launcher {
-    process: Child,
-    ahead: Ahead,
-}
-
-impl Launcher {
-    /// Starts one and has it make those walls.
-    fn spawn(program: &Path, run_root: &Path, ahead: Ahead) -> io::Result<Self> {
-        let mut command = Command::new(program);
-        command.arg("cell-launch").arg(run_root).env_clear();
-        let process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-        let mut launcher = Self { process, ahead };
-        if let Some(input) = &mut launcher.process.stdin {
-            input.write_all(&line_of(&launcher.ahead))?;
-        }
-        Ok(launcher)
-    }
-
-    /// Says what to launch and waits for the keeper's first words. Returns its
-    /// pid; nothing where this launcher is not there any more.
-    fn launch(mut self, spec: &LaunchSpec) -> Option<Result<i32, BackendError>> {
-        self.process.stdin.take()?.write_all(&line_of(spec)).ok()?;
-        let mut said = None;
-        let mut keeper = None;
-        for line in BufReader::new(self.process.stdout.take()?).lines().take(2) {
-            match serde_json::from_str::<Ready>(&line.ok()?) {
-                Ok(Ready::Launched { pid }) => {
-                    keeper = Some(pid);
-                    said = Some(Err(BackendError::Start("the keeper ended before it could listen".to_owned())));
-                }
-                Ok(Ready::Listening { .. }) => said = keeper.map(Ok),
-                Ok(Ready::Failed { why }) => said = Some(Err(BackendError::Start(why))),
-                Err(_) => {}
-            }
-        }
-        if let (Some(Err(_)), Some(pid)) = (&said, keeper) {
-            reap(pid);
-        }
-        said
-    }
-}
-
-impl Drop for Launcher {
-    fn drop(&mut self) {
-        drop(self.process.stdin.take());
-        let _ = self.process.wait();
-        // It was not needed, and neither is the keeper that it made.
-        let said = self.process.stdout.take().and_then(|stdout| BufReader::new(stdout).lines().next()?.ok());
-        if let Some(Ok(Ready::Launched { pid })) = said.map(|line| serde_json::from_str(&line)) {
-            reap(pid);
-        }
-    }
-}
-
-fn line_of(message: &impl serde::Serialize) -> Vec<u8> {
+pub(super) fn line_of(message: &impl serde::Serialize) -> Vec<u8> {
     let mut line = serde_json::to_vec(message).unwrap_or_default();
     line.push(b'\n');
     line
@@ -127,17 +93,17 @@ impl ProcessBackend {
     /// to `facts`.
     ///
     /// # Errors
-    /// Where this program's own file cannot be found.
+    /// None today.
     pub fn new(run_root: PathBuf, facts: mpsc::UnboundedSender<Fact>) -> Result<Self, BackendError> {
-        let program = std::env::current_exe().map_err(BackendError::io("finding this program's file"))?;
         settle_groups();
-        clear_ahead(&run_root);
+        clear_ahead(&run_root, None);
+        program::keep_copies_in(&run_root);
         Ok(Self {
             run_root,
-            program,
             facts,
+            sight: Arc::new(Sight::new(vec![], vec![])),
             keepers: Arc::default(),
-            report: tokio::sync::OnceCell::new(),
+            report: tokio::sync::Mutex::default(),
             spare: Arc::default(),
             children: Arc::default(),
         })
@@ -159,6 +125,21 @@ impl ProcessBackend {
         Some(self.id_base(slot).await? + 1)
     }
 
+    /// The same backend, which keeps those places of ours out of every cell's view.
+    pub fn hiding(mut self, sight: Sight) -> Self {
+        self.sight = Arc::new(sight);
+        self
+    }
+
+    /// What an agent may read that has no root of its own: the system, its profile's paths and its own.
+    /// Nothing of ours that lies in the first two, wherever it was moved to.
+    pub fn read_paths_without_a_root(&self, of_profile: &[PathBuf], own: &[PathBuf]) -> Vec<PathBuf> {
+        let hidden = hidden(&self.sight, of_profile);
+        let system = shown_to_every_cell();
+        let shown = system.iter().chain(of_profile).flat_map(|tree| without(tree, &hidden));
+        shown.chain(devices()).chain(own.iter().cloned()).collect()
+    }
+
     /// Says that an agent could not even be started.
     pub fn report_failed_start(&self, cell: &CellId, agent: &str, run: u32, why: &str) {
         let exit = Exit { code: None, signal: None, success: false, note: Some(format!("not started: {why}")) };
@@ -169,53 +150,46 @@ impl ProcessBackend {
         self.keepers.lock().unwrap_or_else(PoisonError::into_inner).get(cell).cloned()
     }
 
-    async fn report(&self) -> Result<&HostReport, BackendError> {
-        self.report
-            .get_or_try_init(|| async {
-                let program = self.program.clone();
-                tokio::task::spawn_blocking(move || {
-                    let output = Command::new(program)
-                        .arg("cell-probe")
-                        .stdin(Stdio::null())
-                        .output()
-                        .map_err(BackendError::io("probing this host"))?;
-                    serde_json::from_slice(&output.stdout)
-                        .map_err(|e| BackendError::Start(format!("the probe gave no answer: {e}")))
-                })
-                .await
-                .map_err(|_| BackendError::Gone)?
-            })
-            .await
+    async fn report(&self) -> Result<Arc<HostReport>, BackendError> {
+        let mut report = self.report.lock().await;
+        if let Some(known) = &*report {
+            return Ok(Arc::clone(known));
+        }
+        let probed = tokio::task::spawn_blocking(|| {
+            let output = Command::new(program::RUNNING)
+                .arg0("lazarus")
+                .arg("cell-probe")
+                .stdin(Stdio::null())
+                .output()
+                .map_err(BackendError::io("probing this host"))?;
+            serde_json::from_slice::<HostReport>(&output.stdout)
+                .map_err(|e| BackendError::Passing(format!("the probe gave no answer: {e}")))
+        });
+        let probed = Arc::new(probed.await.map_err(|_| BackendError::Gone)??);
+        *report = Some(Arc::clone(&probed));
+        Ok(probed)
     }
 
-    /// Decides what this host gives for what was asked, or refuses.
-    async fn level_for(&self, asked: Isolation) -> Result<(Isolation, Vec<String>), BackendError> {
-        let report = self.report().await?;
-        let missing: Vec<String> =
-            report.missing.iter().map(|m| format!("{}: {} — {}", m.what, m.why, m.hint)).collect();
-        let best = if report.level_2() { Isolation::Level2 } else { Isolation::Level1 };
-        let uid_0 = rustix::process::geteuid().is_root() && !report.root;
-        if best == Isolation::Level1 && uid_0 && report.landlock.is_none() {
-            return Err(BackendError::Isolation {
-                asked,
-                why: "agents would run as user 0 with nothing around them; run Lazarus as an ordinary user here"
-                    .to_owned(),
-            });
-        }
-        if asked > best {
-            let why = if asked > Isolation::Level2 {
-                "the process backend gives `level_2` at most, and there is no other yet".to_owned()
-            } else {
-                missing.join("; ")
-            };
-            return Err(BackendError::Isolation { asked, why });
-        }
-        Ok((best, missing))
+    /// Has this host looked at anew the next time.
+    async fn forget_report(&self) {
+        *self.report.lock().await = None;
     }
 
-    async fn launch(&self, plan: &Plan) -> Result<Running, BackendError> {
-        let (level, missing) = self.level_for(plan.isolation).await?;
+    /// Decides what this host gives for what was asked, or refuses. Hosts change: before it refuses it looks again.
+    async fn level_for(&self, asked: Isolation) -> Result<(Isolation, Arc<HostReport>), BackendError> {
         let report = self.report().await?;
+        if let Ok(level) = level_of(&report, asked) {
+            return Ok((level, report));
+        }
+        self.forget_report().await;
+        let report = self.report().await?;
+        Ok((level_of(&report, asked)?, report))
+    }
+
+    /// Everything that is to be known for a cell's start, by what the host gives now.
+    async fn prepared(&self, plan: &Plan) -> Result<Prepared, BackendError> {
+        let (level, report) = self.level_for(plan.isolation).await?;
+        let missing = missing_words(&report);
         let namespaces = report.namespaces && level == Isolation::Level2;
         let bwrap = report.bwrap.clone().filter(|_| level == Isolation::Level2 && !namespaces);
         if plan.network == Network::Proxy && !namespaces {
@@ -236,7 +210,6 @@ impl ProcessBackend {
         let run_dir = self.run_dir(&plan.cell);
         let pinned = !groups.limit_cpu();
         let walls = Walls { namespaces, bwrap: bwrap.is_some(), host_network: plan.network == Network::Host, pinned };
-        let ahead = Ahead { walls, groups };
         let egress = if plan.network == Network::Proxy {
             Some(egress::Spec {
                 cell: plan.cell.to_string(),
@@ -252,8 +225,10 @@ impl ProcessBackend {
         let spec = LaunchSpec {
             cell: plan.cell.to_string(),
             home: plan.home.clone(),
-            run_dir: run_dir.clone(),
-            program: self.program.clone(),
+            run_dir,
+            // Both are asked for as late as can be.
+            program: PathBuf::new(),
+            hidden: vec![],
             id_base,
             objects: plan.objects.clone(),
             read_paths: plan.read_paths.clone(),
@@ -273,14 +248,39 @@ impl ProcessBackend {
             log: plan.log,
             egress,
         };
-        let (program, run_root) = (self.program.clone(), self.run_root.clone());
-        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take_if(|spare| spare.ahead == ahead);
-        let wanted = ahead.clone();
-        let pid = tokio::task::spawn_blocking(move || prepare_and_launch(&program, &run_root, spare, wanted, spec))
-            .await
-            .map_err(|_| BackendError::Gone)??;
+        Ok(Prepared { level, missing, ahead: Ahead { walls, groups }, spec })
+    }
+
+    /// Starts a cell. What fails is tried again before it is the cell's failure: with a new launcher, because
+    /// what the waiting one made may have been overtaken, and then by what the host gives now.
+    async fn launch(&self, plan: &Plan) -> Result<Running, BackendError> {
+        let mut prepared = self.prepared(plan).await?;
+        let mut spare =
+            self.spare.lock().unwrap_or_else(PoisonError::into_inner).take_if(|spare| spare.is_for(&prepared.ahead));
+        let mut tries = 0;
+        let pid = loop {
+            tries += 1;
+            let failed = match self.launch_keeper(&prepared, spare.take()).await? {
+                Ok(pid) => break pid,
+                Err(failed) => failed,
+            };
+            if tries == LAUNCHES {
+                return Err(if failed.passing {
+                    BackendError::Passing(failed.why)
+                } else {
+                    BackendError::Start(failed.why)
+                });
+            }
+            tracing::warn!(cell = %plan.cell, why = failed.why, "a cell's start failed; it is tried again");
+            if tries > 1 {
+                tokio::time::sleep(LAUNCH_PAUSE).await;
+                self.forget_report().await;
+                prepared = self.prepared(plan).await?;
+            }
+        };
+        let Prepared { level, missing, ahead, spec } = prepared;
         self.children.lock().unwrap_or_else(PoisonError::into_inner).insert(plan.cell.clone(), pid);
-        let connected = self.connect(&plan.cell, &run_dir, None).await;
+        let connected = self.connect(&plan.cell, &spec.run_dir, None).await;
         self.keep_a_spare(ahead);
         let (_, applied, _) = connected?;
         let mut running = Running { isolation: Some(level), applied, missing: vec![], pid: Some(pid) };
@@ -298,15 +298,28 @@ impl ProcessBackend {
         Ok(running)
     }
 
+    /// Has a keeper launched, once: by the launcher that waits, where one is given and what it made is still good.
+    async fn launch_keeper(
+        &self,
+        prepared: &Prepared,
+        spare: Option<Launcher>,
+    ) -> Result<Result<i32, NotLaunched>, BackendError> {
+        let (run_root, ahead, spec) = (self.run_root.clone(), prepared.ahead.clone(), prepared.spec.clone());
+        let sight = Arc::clone(&self.sight);
+        tokio::task::spawn_blocking(move || prepare_and_launch(&run_root, &sight, spare, ahead, spec))
+            .await
+            .map_err(|_| BackendError::Gone)?
+    }
+
     /// Has a launcher ready for the next cell.
     fn keep_a_spare(&self, ahead: Ahead) {
-        let (spare, program, run_root) = (Arc::clone(&self.spare), self.program.clone(), self.run_root.clone());
+        let (spare, run_root) = (Arc::clone(&self.spare), self.run_root.clone());
         tokio::task::spawn_blocking(move || {
             std::thread::sleep(SPARE_AFTER);
             let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
             if spare.is_none() {
                 // Where it cannot be had now, the next cell will say so.
-                *spare = Launcher::spawn(&program, &run_root, ahead).ok();
+                *spare = Launcher::spawn(&run_root, ahead).ok();
             }
         });
     }
@@ -454,7 +467,11 @@ impl ProcessBackend {
         let place = |inside: &str| if walled { PathBuf::from("/cell").join(inside) } else { home.join(inside) };
         let own = place("home").join(HARVESTER);
         let log = self.run_dir(&plan.cell).join("keeper").join(format!("{HARVESTER}.log"));
-        let program = if walled { PathBuf::from("/run/lazarus/lazarus") } else { self.program.clone() };
+        let program = if walled { Ok(PathBuf::from("/run/lazarus/lazarus")) } else { program::path() };
+        let program = match program {
+            Ok(program) => program,
+            Err(error) => return unknown(format!("finding this program's file: {error}")),
+        };
         let order = Wanted {
             base: wanted.base,
             pack_max: wanted.pack_max,
@@ -483,7 +500,8 @@ impl ProcessBackend {
                 read: if walled {
                     vec!["/".into()]
                 } else {
-                    host_read_paths(&self.program, &[place("project"), place("work"), place("shared")])
+                    let own = [program, place("project"), place("work"), place("shared")];
+                    self.read_paths_without_a_root(&[], &own)
                 },
                 write: vec![PathBuf::from("/dev/null"), own],
             },
@@ -503,36 +521,6 @@ impl ProcessBackend {
             unknown(format!("the clone could not be read: {}", words.trim()))
         })
     }
-}
-
-/// What an agent without namespaces may read: the system, and its own.
-pub(crate) fn host_read_paths(program: &Path, own: &[PathBuf]) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = [
-        "/usr",
-        "/bin",
-        "/sbin",
-        "/lib",
-        "/lib32",
-        "/lib64",
-        "/opt",
-        "/etc/ssl",
-        "/etc/ca-certificates",
-        "/etc/alternatives",
-        "/etc/ld.so.cache",
-        "/etc/localtime",
-        "/etc/passwd",
-        "/etc/group",
-        "/etc/nsswitch.conf",
-        "/etc/hosts",
-        "/etc/resolv.conf",
-        "/dev",
-    ]
-    .iter()
-    .map(PathBuf::from)
-    .collect();
-    paths.push(program.to_owned());
-    paths.extend_from_slice(own);
-    paths
 }
 
 fn report(facts: &mpsc::UnboundedSender<Fact>, cell: &CellId, state: &AgentState) {
@@ -569,27 +557,29 @@ fn note_quota(run_dir: &Path, home: &Path, project: u32, room: Room) {
 }
 
 /// Tells a launcher, which makes the run directory, and waits for the keeper's
-/// first words. Returns the keeper's pid: a child of this process.
+/// first words. Returns the keeper's pid: a child of this process. The outer error is
+/// of what a former run of the cell left.
 fn prepare_and_launch(
-    program: &Path,
     run_root: &Path,
-    spare: Option<Launcher>,
+    sight: &Sight,
+    mut spare: Option<Launcher>,
     ahead: Ahead,
     mut spec: LaunchSpec,
-) -> Result<i32, BackendError> {
+) -> Result<Result<i32, NotLaunched>, BackendError> {
     // It ran before, and what belonged to it outside its walls may still be there.
     if spec.run_dir.join(GROUP).exists() {
         clear_up(&spec.run_dir)?;
     }
+    // `bwrap` is given its path for each agent anew: that file must stay.
+    let program = if ahead.walls.bwrap { program::copy() } else { program::path() };
+    spec.program = program.map_err(BackendError::io("finding this program's file"))?;
     if let Some(base) = spec.id_base {
         let directories = written_in(&spec.home);
         let directories: Vec<&Path> = directories.iter().map(PathBuf::as_path).collect();
         spec.quota = quota::limit(&directories, base, spec.room.bytes, spec.room.files).is_ok();
     }
-    let spec = &spec;
-    let run_dir = &spec.run_dir;
     for left in [GROUP, "keeper/exit.json"] {
-        let _ = std::fs::remove_file(run_dir.join(left));
+        let _ = std::fs::remove_file(spec.run_dir.join(left));
     }
     if spec.id_base.is_some() && !ahead.walls.namespaces {
         // Without a root of its own the cell has to walk there by itself.
@@ -597,20 +587,69 @@ fn prepare_and_launch(
             let _ = std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o711));
         }
     }
-    // A launcher that waited may have ended meanwhile; a new one has not.
-    if let Some(said) = spare.and_then(|launcher| launcher.launch(spec)) {
-        return said;
+    spec.hidden = hidden(sight, &spec.read_paths).into_iter().filter_map(|hidden| hidden.in_cell).collect();
+    if let Some(old) = spare.take_if(|spare| !spare.is_good()) {
+        tracing::debug!("the machine changed while a launcher waited: a new one is made");
+        // It takes a while to tidy up, and nobody has to wait for it.
+        std::thread::spawn(move || drop(old));
     }
-    let launcher = Launcher::spawn(program, run_root, ahead)
-        .map_err(BackendError::io(format!("running {}", program.display())))?;
-    launcher.launch(spec).unwrap_or_else(|| {
-        Err(BackendError::Start(format!("the launcher said nothing; see keeper/keeper.log in {}", run_dir.display())))
-    })
+    let launcher = spare.map_or_else(|| Launcher::spawn(run_root, ahead), Ok);
+    Ok(launcher.and_then(|launcher| launcher.launch(&spec)))
 }
 
-/// What a file of our own holds, or nothing.
+/// What is of ours in what a cell sees. It was not there when the daemon started.
+fn hidden(sight: &Sight, read_paths: &[PathBuf]) -> Vec<Hidden> {
+    let hidden = sight.hidden(read_paths);
+    for place in &hidden {
+        tracing::error!(
+            place = %place.on_host.display(),
+            "this is ours, and was moved to where cells look: it is covered in new cells, and not in those that run; \
+             move it elsewhere and start the daemon again"
+        );
+    }
+    hidden
+}
+
+/// What this host gives for what was asked, or why not.
+fn level_of(report: &HostReport, asked: Isolation) -> Result<Isolation, BackendError> {
+    let best = if report.level_2() { Isolation::Level2 } else { Isolation::Level1 };
+    let uid_0 = rustix::process::geteuid().is_root() && !report.root;
+    if best == Isolation::Level1 && uid_0 && report.landlock.is_none() {
+        return Err(BackendError::Isolation {
+            asked,
+            why: "agents would run as user 0 with nothing around them; run Lazarus as an ordinary user here".to_owned(),
+        });
+    }
+    if asked > best {
+        let why = if asked > Isolation::Level2 {
+            "the process backend gives `level_2` at most, and there is no other yet".to_owned()
+        } else {
+            missing_words(report).join("; ")
+        };
+        return Err(BackendError::Isolation { asked, why });
+    }
+    Ok(best)
+}
+
+fn missing_words(report: &HostReport) -> Vec<String> {
+    report.missing.iter().map(|m| format!("{}: {} — {}", m.what, m.why, m.hint)).collect()
+}
+
+/// What a record holds, or nothing. Some lie in the keeper's directory, which as root belongs to another user: no
+/// link is followed, nothing but a plain file read, and of that no more than a record can have.
 fn read_json<T: serde::de::DeserializeOwned + Default>(path: PathBuf) -> T {
-    std::fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    use std::io::Read as _;
+    let read = || -> std::io::Result<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = std::fs::File::from(openat(CWD, &path, flags, Mode::empty())?);
+        if !file.metadata()?.is_file() {
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
+        let mut text = vec![];
+        file.take(RECORD_MAX).read_to_end(&mut text)?;
+        Ok(text)
+    };
+    read().ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
 /// The control group of a cell, where it has one.
@@ -659,18 +698,9 @@ fn wait_for_end(run_dir: &Path) {
     }
 }
 
-/// Collects a child of this process that ended.
-fn reap(pid: i32) {
-    use rustix::process::{Pid, WaitOptions, waitpid};
-    if let Some(pid) = Pid::from_raw(pid) {
-        let _ = waitpid(Some(pid), WaitOptions::empty());
-    }
-}
-
 /// Every run as it ended: by the exit record, or as killed where there is none.
 fn settle_by_record(run_dir: &Path, known: Vec<AgentState>) -> Vec<AgentState> {
-    let record: Option<ExitRecord> =
-        std::fs::read(run_dir.join("keeper/exit.json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let record: Option<ExitRecord> = read_json(run_dir.join("keeper/exit.json"));
     let mut ended: Vec<AgentState> = record.map(|r| r.agents).unwrap_or_default();
     for state in known {
         if state.running && !ended.iter().any(|e| e.agent == state.agent && e.run >= state.run) {
@@ -691,7 +721,7 @@ impl Backend for ProcessBackend {
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<HostReport, BackendError>> {
-        async { self.report().await.cloned() }.boxed()
+        async { Ok(self.report().await?.as_ref().clone()) }.boxed()
     }
 
     fn start(&self, plan: Plan) -> BoxFuture<'_, Result<Running, BackendError>> {
@@ -856,11 +886,11 @@ impl Backend for ProcessBackend {
 
     fn log(&self, cell: CellId, agent: String, bytes: u64) -> BoxFuture<'_, Result<String, BackendError>> {
         async move {
-            let path = self.run_dir(&cell).join("keeper").join(format!("{agent}.log"));
-            tokio::task::spawn_blocking(move || read_log(&path, bytes))
-                .await
-                .map_err(|_| BackendError::Gone)?
-                .map_err(BackendError::io("reading the agent's log"))
+            let keeper = self.run_dir(&cell).join("keeper");
+            let tail = tokio::task::spawn_blocking(move || log_tail(&keeper, &agent, bytes));
+            let tail = tail.await.map_err(|_| BackendError::Gone)?;
+            let tail = tail.map_err(BackendError::io("reading the agent's log"))?;
+            Ok(String::from_utf8_lossy(&tail).into_owned())
         }
         .boxed()
     }
@@ -887,36 +917,4 @@ pub fn look(run_root: &Path, cell: &CellId) -> Seen {
     let lives = keeper_lives(&run_dir);
     let pid = || std::fs::read_to_string(run_dir.join(KEEPER_PID)).ok()?.trim().parse().ok();
     Seen { lives, pid: if lives { pid() } else { None } }
-}
-
-/// The last `bytes` of what an agent printed, below `run_root`. Empty where it
-/// printed nothing, or is gone.
-///
-/// # Errors
-/// Where a file of it cannot be read.
-pub fn agent_log(run_root: &Path, cell: &CellId, agent: &str, bytes: u64) -> io::Result<String> {
-    read_log(&run_root.join(cell.as_str()).join("keeper").join(format!("{agent}.log")), bytes)
-}
-
-/// The end of a log that lies in two files, see the keeper's.
-fn read_log(path: &Path, bytes: u64) -> io::Result<String> {
-    let text = read_tail(path, bytes)?;
-    let missing = bytes.saturating_sub(text.len() as u64);
-    if missing == 0 {
-        return Ok(text);
-    }
-    Ok(read_tail(&path.with_extension("log.1"), missing)? + &text)
-}
-
-fn read_tail(path: &Path, bytes: u64) -> io::Result<String> {
-    use std::io::{Read as _, Seek as _, SeekFrom};
-    let mut file = match std::fs::File::open(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-        other => other?,
-    };
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
-    let mut text = vec![];
-    file.take(bytes).read_to_end(&mut text)?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
 }

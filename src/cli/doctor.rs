@@ -181,6 +181,7 @@ pub async fn run(config: &Config) -> DoctorReport {
 pub async fn run_with_probe(config: &Config, program: &Path) -> DoctorReport {
     let mut report = DoctorReport::default();
     configuration(config, &mut report);
+    out_of_sight(config, &mut report);
     on_the_forge(config, &mut report).await;
     isolation(config, program, &mut report).await;
     git(&mut report).await;
@@ -236,6 +237,18 @@ fn configuration(config: &Config, report: &mut DoctorReport) {
                 "put it there: agents that name it cannot be started without",
             );
         }
+    }
+}
+
+/// Whether cells would see something of ours: then the daemon does not start.
+fn out_of_sight(config: &Config, report: &mut DoctorReport) {
+    const NAME: &str = "what cells see";
+    let found = config.sight().ours_in_sight();
+    for one in &found {
+        report.add(Verdict::Fail, NAME, one.found(), one.to_do());
+    }
+    if found.is_empty() {
+        report.ok(NAME, "nothing of ours: data, secrets and configuration lie elsewhere");
     }
 }
 

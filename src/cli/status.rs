@@ -5,6 +5,7 @@ use super::{Said, operate};
 use crate::backend::{self, Seen};
 use crate::cell::{At, Cell, Identity, State};
 use crate::config::Config;
+use crate::keeper::log_tail;
 use crate::operations::{self, Answer, CellView, Form, Listing, MemberView, Time, Which};
 use crate::store::{self, DataLock};
 use comfy_table::{ContentArrangement, Table, presets};
@@ -32,6 +33,13 @@ impl<'a> Place<'a> {
         }
         let now = At(jiff::Timestamp::now().as_millisecond());
         Ok(Self { registry, run: config.paths.data.join("run"), now })
+    }
+
+    /// The last `bytes` of what an agent printed. Nothing where it printed nothing, or
+    /// is gone.
+    fn log(&self, cell: &crate::cell::CellId, agent: &str, bytes: u64) -> std::io::Result<String> {
+        let text = log_tail(&self.run.join(cell.as_str()).join("keeper"), agent, bytes)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
     /// What is to be seen of a cell now.
@@ -175,7 +183,7 @@ fn last_lines(place: &Place<'_>, cell: &CellView) -> Vec<String> {
     });
     agents
         .filter_map(|agent| {
-            let log = backend::agent_log(&place.run, &cell.cell_id, agent, LAST_LINE).ok()?;
+            let log = place.log(&cell.cell_id, agent, LAST_LINE).ok()?;
             let line = log.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
             let line: String = printable(line).chars().take(100).collect();
             Some(format!("    {agent} last said: {line}"))
@@ -281,7 +289,8 @@ pub fn logs(config: &Config, cell: &str, agent: Option<&str>, tail: u64, json: b
     let mut found = serde_json::Map::new();
     let mut out = String::new();
     for name in names.iter().filter(|n| agent.is_none_or(|a| a == **n)) {
-        let text = backend::agent_log(&place.run, &id, name, tail)
+        let text = place
+            .log(&id, name, tail)
             .map_err(|error| anyhow::anyhow!("reading the log of agent {name} of {id}: {error}"))?;
         // What an agent wrote must not steer the operator's terminal.
         let clean: String =

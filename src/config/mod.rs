@@ -12,6 +12,7 @@
 //! there may be a secret that slipped.
 
 mod layers;
+mod places;
 mod secret;
 pub(crate) mod section;
 mod source;

@@ -125,7 +125,7 @@ fn end_cells(program: &Path, config: &Path) -> anyhow::Result<()> {
 }
 
 fn probe() -> anyhow::Result<HostReport> {
-    let output = std::process::Command::new(std::env::current_exe()?).arg("cell-probe").output()?;
+    let output = std::process::Command::new(crate::sandbox::program::RUNNING).arg("cell-probe").output()?;
     serde_json::from_slice(&output.stdout).context("probing this host")
 }
 

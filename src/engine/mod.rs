@@ -25,14 +25,14 @@ use crate::config::{Config, PolledCommands};
 use crate::gitea::event::{ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
 use crate::gitea::{Forge, ForgeOptions};
 use crate::mission::{Command, Mission};
+use crate::sandbox::{InSight, Sight};
 use crate::store::{DataLock, Due, EffectRow, EffectState, Listed, Store, StoreError, Tx};
-use crate::workspace::Roots;
+use crate::workspace::{Roots, clear_credentials};
 use futures::{FutureExt as _, StreamExt as _};
 use input::{Effect, Input};
 use run::Attempt;
 use secrecy::SecretString;
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -59,7 +59,6 @@ pub struct Engine {
     backend: ProcessBackend,
     roots: Roots,
     clock: Clock,
-    program: PathBuf,
     host_env: BTreeMap<String, String>,
     credentials: HashMap<String, SecretString>,
     mirrors: std::sync::Mutex<HashMap<i64, Arc<tokio::sync::Mutex<()>>>>,
@@ -93,9 +92,22 @@ pub enum StartError {
         /// Why.
         why: String,
     },
+    /// Cells would see something of ours.
+    #[error("cells would see what no cell may see, so nothing is started:\n  {}", list(.0))]
+    InSight(Vec<InSight>),
     /// Anything else, in words.
     #[error("{0}")]
     Other(String),
+}
+
+fn list(found: &[InSight]) -> String {
+    found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
+}
+
+/// Refuses where cells would see something of ours.
+fn nothing_in_sight(sight: &Sight) -> Result<(), StartError> {
+    let found = sight.ours_in_sight();
+    if found.is_empty() { Ok(()) } else { Err(StartError::InSight(found)) }
 }
 
 impl Engine {
@@ -105,6 +117,9 @@ impl Engine {
     /// Where another Lazarus has the directory, or a secret cannot be read.
     pub fn open(config: Config) -> Result<Arc<Self>, StartError> {
         let other = |e: &dyn std::fmt::Display| StartError::Other(e.to_string());
+        let mut sight = config.sight();
+        // Before anything is made.
+        nothing_in_sight(&sight)?;
         let roots = Roots {
             cells: config.paths.cells.clone(),
             graveyard: config.paths.graveyard.clone(),
@@ -118,7 +133,13 @@ impl Engine {
             .map_err(|e| StartError::Other(format!("making {}: {e}", config.paths.data.display())))?;
         let lock = DataLock::take(&config.paths.data)?;
         roots.make().map_err(|e| other(&e))?;
+        for repositories in [&roots.mirrors, &roots.work] {
+            clear_credentials(repositories);
+        }
         let store = Store::open(&config.paths.registry)?;
+        // Now that all of it is there: what did not exist could not be compared as closely.
+        nothing_in_sight(&sight)?;
+        sight.hold();
         let secret = |what: &str, source: &crate::config::SecretSource| {
             source.read().map_err(|e| StartError::Secret { what: what.to_owned(), why: e.to_string() })
         };
@@ -143,7 +164,7 @@ impl Engine {
         let mark: Option<Mark> =
             mark.map(|text| serde_json::from_str(&text)).transpose().map_err(StoreError::json("mark of the clock"))?;
         let (send, facts) = mpsc::unbounded_channel();
-        let backend = ProcessBackend::new(roots.run.clone(), send).map_err(|e| other(&e))?;
+        let backend = ProcessBackend::new(roots.run.clone(), send).map_err(|e| other(&e))?.hiding(sight);
         let context = Context::new(config, profiles, secrets).map_err(|e| other(&e))?;
         let engine = Self {
             store,
@@ -153,7 +174,6 @@ impl Engine {
             backend,
             roots,
             clock: Clock::start(mark.as_ref(), newest),
-            program: std::env::current_exe().map_err(|e| other(&e))?,
             host_env: std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
                 .collect(),

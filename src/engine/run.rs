@@ -6,7 +6,7 @@ use super::input::{Effect, Facts, Input};
 use super::look;
 use super::work::{Order, publish_file, push, repository_of};
 use crate::agents::InvocationContext;
-use crate::backend::{Backend as _, BackendError, Harvest, Plan, Running, WorkWanted, host_read_paths};
+use crate::backend::{Backend as _, BackendError, Harvest, Plan, Running, WorkWanted};
 use crate::cell::{AgentRun, Cell, CellId, Effect as CellEffect, Isolation, Role, State};
 use crate::config::CommitChoice;
 use crate::gitea::event::RepoRef;
@@ -45,6 +45,10 @@ pub enum Attempt {
 const MENDED_BY_PEOPLE: Duration = Duration::from_secs(30);
 /// Attempts after which even that is given up: about a day.
 const ATTEMPTS_MAX: i64 = 800;
+
+/// Attempts at a cell's start, each of several tries, after which trouble of this host's that should have passed
+/// is the cell's failure: some minutes.
+const STARTS_MAX: i64 = 8;
 
 impl Attempt {
     /// Why it was not done, for a person.
@@ -419,7 +423,9 @@ fn again_or_never(error: &BackendError) -> Attempt {
         BackendError::Isolation { .. } | BackendError::Start(_) => {
             Attempt::Never { why: error.to_string(), input: None }
         }
-        BackendError::Gone | BackendError::Io { .. } => Attempt::Again { why: error.to_string(), after: None },
+        BackendError::Gone | BackendError::Passing(_) | BackendError::Io { .. } => {
+            Attempt::Again { why: error.to_string(), after: None }
+        }
     }
 }
 
@@ -535,6 +541,8 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &
         Err(error @ (BackendError::Isolation { .. } | BackendError::Start(_))) => {
             return failed(error.to_string(), false);
         }
+        // What should pass and does not.
+        Err(error @ BackendError::Passing(_)) if row.attempts >= STARTS_MAX => return failed(error.to_string(), false),
         Err(error) => return Err(Attempt::Again { why: error.to_string(), after: None }),
     };
     let words = format!("{}#{}", repository.reference().full_name(), mission.number);
@@ -669,6 +677,12 @@ async fn start_agent(
         }
     }
     let mut argv = invocation.argv.clone();
+    // Where the cell finds this program.
+    let program = if walled {
+        PathBuf::from("/run/lazarus/lazarus")
+    } else {
+        crate::sandbox::program::path().map_err(|e| format!("finding this program's file: {e}"))?
+    };
     let mut write = vec![place("shared"), own_home.clone()];
     let mut read = vec![];
     let role = cell
@@ -681,7 +695,7 @@ async fn start_agent(
         write.extend([place("project"), place("work")]);
         if engine.context.config.policy.worktrees {
             // It makes its own work tree, with its own rights, and goes on there.
-            let own = [program_in_cell(engine, walled), "cell-worktree".into(), place("work").join(&run.agent)];
+            let own = [program.clone(), "cell-worktree".into(), place("work").join(&run.agent)];
             argv.splice(0..0, own.map(|part| part.display().to_string()));
         }
     } else {
@@ -694,7 +708,6 @@ async fn start_agent(
                 .map(PathBuf::from),
         );
     } else {
-        let program = engine.program.clone();
         // Without a root of its own there is no `/run/lazarus` to find it in.
         for word in argv.iter_mut().filter(|word| *word == "lazarus").take(1) {
             *word = program.display().to_string();
@@ -705,9 +718,8 @@ async fn start_agent(
         // where a missing one is not.
         env.push(("GIT_CONFIG_NOSYSTEM".to_owned(), "1".to_owned()));
         let own = [place(".lazarus"), place("project"), place("work"), place("shared")];
-        read = host_read_paths(&program, &own);
-        read.extend(profile.read_paths.clone());
-        read.push(PathBuf::from("/proc"));
+        read = engine.backend.read_paths_without_a_root(&profile.read_paths, &own);
+        read.extend([program, PathBuf::from("/proc")]);
         write.push(PathBuf::from("/dev/null"));
     }
     let start = StartAgent {
@@ -744,11 +756,6 @@ async fn missing_in_cell(forge: &Forge, repo: &RepoRef, attempts: i64) -> Result
         }
     }
     Ok(missing)
-}
-
-/// Where a cell finds this program.
-fn program_in_cell(engine: &Engine, walled: bool) -> PathBuf {
-    if walled { PathBuf::from("/run/lazarus/lazarus") } else { engine.program.clone() }
 }
 
 /// Configuration for agents that a repository carries: said, never loaded by

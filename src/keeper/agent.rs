@@ -19,6 +19,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
+/// Directories of agents that lie beside their homes: no agent can have this name, and none sees it.
+const OUTSIDE_HOMES: &str = ".private";
 /// The id of agents inside a cell.
 const AGENT_ID: u32 = 1000;
 
@@ -88,7 +90,8 @@ pub fn prepare(cell: InCell<'_>) -> Result<Waiting, StepError> {
 }
 
 impl Waiting {
-    /// Starts an agent: returns once its program's `exec` succeeded.
+    /// Starts an agent: returns once its program's `exec` succeeded. Where the init
+    /// was gone before it heard of the agent, the error's kind is `BrokenPipe`.
     pub fn begin(mut self, walls: Walls, start: &StartAgent) -> Result<Started, StepError> {
         let mut order = serde_json::to_vec(start).unwrap_or_default();
         let sent = self.order.write_all(&order);
@@ -96,7 +99,8 @@ impl Waiting {
         drop(self.order);
         let mut said = String::new();
         self.trouble.read_to_string(&mut said).map_err(io_step("waiting for the agent's start"))?;
-        if let (Err(error), true) = (&sent, said.is_empty()) {
+        let gone = said.is_empty() && sent.is_err();
+        if let (Err(error), true) = (&sent, gone) {
             said = format!("-the agent's init does not listen: {error}");
         }
         if walls.bwrap && said.is_empty() {
@@ -106,9 +110,10 @@ impl Waiting {
             let mut status = 0;
             // SAFETY: a child of ours that was not reaped; status lives here.
             unsafe { libc::waitpid(self.pid, &raw mut status, 0) };
+            let kind = if gone { io::ErrorKind::BrokenPipe } else { io::ErrorKind::Other };
             return Err(StepError {
                 step: format!("starting agent {}", start.agent),
-                source: io::Error::other(why.to_owned()),
+                source: io::Error::new(kind, why.to_owned()),
             });
         }
         let applied = said.lines().map(str::to_owned).collect();
@@ -398,13 +403,14 @@ fn become_bwrap(kind: Kind<'_>, bwrap: &Path, env: &[CString], trouble: &mut io:
         binds.push((objects.clone(), OBJECTS_IN_CELL.into(), false));
     }
     // A setuid `bwrap` makes nothing in memory with a size: these are on the disk,
-    // and count as the cell's.
-    for (place, name) in [("/tmp", ".tmp"), ("/dev/shm", ".shm")] {
-        let own = spec.home.join("home").join(&start.agent).join(name);
+    // and count as the cell's. Beside the agents' homes, and not in one: an agent
+    // could leave a link there, which `bwrap` would follow for its next run.
+    for (place, name) in [("/tmp", "tmp"), ("/dev/shm", "shm")] {
+        let own = spec.home.join("home").join(OUTSIDE_HOMES).join(&start.agent).join(name);
         std::fs::create_dir_all(&own).map_err(io_step(&format!("making {}", own.display())))?;
         binds.push((own, place.into(), true));
     }
-    let (mut words, open) = bwrap_arguments(&binds, &spec.read_paths, walls.host_network)?;
+    let (mut words, open) = bwrap_arguments(&binds, &spec.read_paths, &spec.hidden, walls.host_network)?;
     let enter = Enter { argv: start.argv.clone(), cwd: start.cwd.clone(), paths: start.paths.clone(), walls };
     let enter = in_memory(&serde_json::to_string(&enter).unwrap_or_default())?;
     let said = trouble.as_raw_fd();

@@ -6,7 +6,7 @@ use super::launch::EGRESS_AT;
 use super::watch::{self, End, Excess, HARVESTER, Watch};
 use super::{AgentState, Event, ExitRecord, LaunchSpec, LimitsMet, Order, Walls};
 use crate::sandbox::{
-    Filter, Group, Sockets, StepError, System, become_user, build_root, compile_filter, loopback_up,
+    Doorkeeper, Filter, Group, Sockets, StepError, System, become_user, build_root, compile_filter, loopback_up,
     new_cgroup_namespace, no_new_privileges, not_dumpable, pick_system, pivot, private, set_hostname, subreaper,
 };
 use crate::workspace::OBJECTS_IN_CELL;
@@ -54,12 +54,17 @@ pub struct Prepared {
     applied: Vec<String>,
     filter: Filter,
     system: Option<System>,
+    doorkeeper: Doorkeeper,
 }
 
 impl Prepared {
     /// Takes the steps that are the same for every cell.
     pub fn new(walls: Walls) -> Result<Self, StepError> {
         let (mut applied, mut system) = (vec![], None);
+        // While there is the host's `/proc`.
+        let doorkeeper = if walls.namespaces { Doorkeeper::of_a_cell() } else { Doorkeeper::of_the_daemon() };
+        let doorkeeper =
+            doorkeeper.map_err(|source| StepError { step: "asking /proc who we are".to_owned(), source })?;
         let network = match walls {
             Walls { host_network: false, namespaces, bwrap, .. } if namespaces || bwrap => {
                 "a network namespace with loopback alone"
@@ -85,7 +90,7 @@ impl Prepared {
         applied.push(network.to_owned());
         let filter = compile_filter(sockets_in(walls), walls.pinned)?;
         applied.push("a system call allow-list for agents".to_owned());
-        Ok(Self { walls, applied, filter, system })
+        Ok(Self { walls, applied, filter, system, doorkeeper })
     }
 }
 
@@ -105,6 +110,7 @@ pub struct Keeper {
     opened: Opened,
     applied: Vec<String>,
     filter: Filter,
+    doorkeeper: Doorkeeper,
     agents: Vec<Running>,
     clients: Vec<Client>,
     /// The init of the first agent, made before the order for it.
@@ -130,7 +136,7 @@ impl Keeper {
         group: impl FnOnce() -> Result<Group, StepError>,
         opened: Opened,
     ) -> Result<Self, StepError> {
-        let Prepared { mut walls, mut applied, mut filter, system } = prepared;
+        let Prepared { mut walls, mut applied, mut filter, system, doorkeeper } = prepared;
         not_dumpable()?;
         if let Some(system) = system {
             let mut binds: Vec<(PathBuf, PathBuf, bool)> = vec![
@@ -148,7 +154,7 @@ impl Keeper {
                 binds.push((objects.clone(), OBJECTS_IN_CELL.into(), false));
             }
             let id_base = spec.id_base;
-            let root = build_root(system, &binds, &spec.read_paths, || {
+            let root = build_root(system, &binds, &spec.read_paths, &spec.hidden, || {
                 if id_base.is_some() { become_user(0, 0) } else { Ok(()) }
             })?;
             // To become a user may have made it dumpable again.
@@ -204,6 +210,7 @@ impl Keeper {
             opened,
             applied,
             filter,
+            doorkeeper,
             agents: vec![],
             clients: vec![],
             waiting: None,
@@ -440,6 +447,14 @@ impl Keeper {
 
     fn accept(&mut self) {
         while let Ok((stream, _)) = self.opened.control.accept() {
+            // Orders carry secrets, and start programs.
+            if let Err(who) = self.doorkeeper.let_in(&stream) {
+                if let Some(others) = self.doorkeeper.should_say() {
+                    // To `keeper.log`.
+                    let _ = writeln!(io::stderr(), "refused at the control socket: {who} (and {others} before)");
+                }
+                continue;
+            }
             let Ok(reader) = stream.try_clone() else { continue };
             let _ = stream.set_write_timeout(Some(Duration::from_secs(2)));
             let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
@@ -530,6 +545,11 @@ impl Keeper {
         }
     }
 
+    /// Starts an agent by an init that is made for it now.
+    fn begin(&self, start: &super::StartAgent) -> Result<Started, StepError> {
+        agent::prepare(self.in_cell())?.begin(self.walls, start)
+    }
+
     fn start(&mut self, start: &super::StartAgent) {
         // An older run of the same agent is fenced before a newer one begins.
         for running in self.agents.iter().filter(|a| a.state.agent == start.agent && a.pid > 0) {
@@ -547,8 +567,11 @@ impl Keeper {
         let result = if self.stopping.is_some() {
             Err(StepError { step: "starting an agent".to_owned(), source: io::Error::other("the cell is ending") })
         } else {
-            let waiting = self.waiting.take().map_or_else(|| agent::prepare(self.in_cell()), Ok);
-            waiting.and_then(|waiting| waiting.begin(self.walls, start))
+            match self.waiting.take().map(|waiting| waiting.begin(self.walls, start)) {
+                Some(Err(error)) if error.source.kind() == io::ErrorKind::BrokenPipe => self.begin(start),
+                None => self.begin(start),
+                Some(begun) => begun,
+            }
         };
         let (event, pid, report) = match result {
             Ok(Started { pid, report, applied }) => {

@@ -7,7 +7,7 @@
 use super::init::{Keeper, Opened, Prepared};
 use super::{Ahead, LaunchSpec, Ready, Walls};
 use crate::egress;
-use crate::sandbox::{Group, Groups, StepError, clone_process, close_from, write_id_maps};
+use crate::sandbox::{Group, Groups, StepError, clone_process, close_from, is_passing, write_id_maps};
 use rustix::cmsg_space;
 use rustix::fs::{FlockOperation, flock};
 use rustix::net::{
@@ -77,7 +77,7 @@ pub fn launch(run_root: &Path) -> i32 {
 }
 
 fn fail(error: &StepError) -> i32 {
-    say(&Ready::Failed { why: error.to_string() });
+    say(&Ready::Failed { why: error.to_string(), passing: is_passing(&error.source) });
     1
 }
 
@@ -130,11 +130,15 @@ fn try_launch(run_root: &Path) -> Result<(), StepError> {
     // has to collect it hears them in every case.
     say(&Ready::Launched { pid });
     ahead.belongs_to(pid, &groups)?;
-    let Some(spec) = read_line::<LaunchSpec>(&mut input)? else { return Ok(()) };
+    let Some(mut spec) = read_line::<LaunchSpec>(&mut input)? else { return Ok(()) };
     if walls.namespaces {
         write_id_maps(pid, spec.id_base, uid, gid)?;
     }
+    ahead.is_still_in_its_group()?;
     let (group, again) = ahead.becomes(&spec)?;
+    if walls.bwrap {
+        spec.program = own_name(&spec)?;
+    }
     let (egress, run_dir, cell, budget) = (spec.egress.clone(), spec.run_dir.clone(), spec.cell.clone(), spec.budget);
     let mut line = serde_json::to_vec(&Go { spec, again }).unwrap_or_default();
     line.push(b'\n');
@@ -156,6 +160,12 @@ fn try_launch(run_root: &Path) -> Result<(), StepError> {
 struct RunDirAhead {
     path: PathBuf,
     group: Option<Group>,
+    /// The keeper, and which control groups it was in when it was put into its own.
+    keeper: Option<(i32, String)>,
+}
+
+fn groups_of(pid: i32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default()
 }
 
 impl RunDirAhead {
@@ -164,7 +174,7 @@ impl RunDirAhead {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let path = run_root.join(format!("{AHEAD}{}-{}", std::process::id(), now.as_nanos()));
         make_directory(&path)?;
-        let ahead = Self { path, group: None };
+        let ahead = Self { path, group: None, keeper: None };
         make_directory(&ahead.path.join("keeper"))?;
         std::env::set_current_dir(&ahead.path).map_err(step("entering the run directory"))?;
         Ok(ahead)
@@ -181,7 +191,19 @@ impl RunDirAhead {
         let group = groups.enter(&name.replace(AHEAD, ""), keeper)?;
         let text = serde_json::to_vec(&group).unwrap_or_default();
         self.group = Some(group);
+        self.keeper = Some((keeper, groups_of(keeper)));
         write(GROUP, &text).map_err(step(GROUP_WRITTEN))
+    }
+
+    /// Says so where the keeper was moved out of its control group while it waited: its cell would have no limits.
+    fn is_still_in_its_group(&self) -> Result<(), StepError> {
+        match &self.keeper {
+            Some((keeper, groups)) if groups_of(*keeper) != *groups => Err(StepError {
+                step: "looking after the cell's control group".to_owned(),
+                source: io::Error::other("somebody moved the cell's first process to another one while it waited"),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Makes it the cell's. Returns the group, and whether the cell had a run
@@ -223,19 +245,31 @@ impl Drop for RunDirAhead {
     }
 }
 
+/// A name of the cell's own for the program, in its run directory: `bwrap` is told its path for each agent, and
+/// a daemon of another version may have removed its copies by then.
+fn own_name(spec: &LaunchSpec) -> Result<PathBuf, StepError> {
+    let own = spec.run_dir.join("program");
+    let _ = std::fs::remove_file(&own);
+    std::fs::hard_link(&spec.program, &own)
+        .or_else(|_| std::fs::copy(&spec.program, &own).map(drop))
+        .map_err(step(&format!("making {}", own.display())))?;
+    Ok(own)
+}
+
 /// Makes a directory for this user alone, where there is none.
 fn make_directory(path: &Path) -> Result<(), StepError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(step(&format!("making {}", path.display())))
 }
 
-/// Takes away what launchers left that were killed while they waited.
-pub fn clear_ahead(run_root: &Path) {
+/// Takes away what launchers left that were killed while they waited: one, or all.
+pub fn clear_ahead(run_root: &Path, launcher: Option<u32>) {
+    let prefix = launcher.map_or_else(|| AHEAD.to_owned(), |pid| format!("{AHEAD}{pid}-"));
     for entry in std::fs::read_dir(run_root).into_iter().flatten().flatten() {
         let path = entry.path();
-        if entry.file_name().to_string_lossy().starts_with(AHEAD) && !keeper_lives(&path) {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) && !keeper_lives(&path) {
             let group = std::fs::read(path.join(GROUP)).ok().and_then(|text| serde_json::from_slice(&text).ok());
-            drop(RunDirAhead { path, group });
+            drop(RunDirAhead { path, group, keeper: None });
         }
     }
 }

@@ -1,9 +1,12 @@
 //! An agent's log: what it prints, up to a limit. The agent has a pipe and not
 //! the file, so that it can neither cut its log nor fill the disk with it.
 
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, statat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, renameat, statat};
+use rustix::io::Errno;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 /// A log of at most `limit` bytes in two files: the one that is written to, and
 /// the one before it (`NAME.log.1`). The older half goes when the limit is met.
@@ -67,9 +70,93 @@ impl<'a> Log<'a> {
     }
 }
 
+/// The last `bytes` of an agent's log, out of both its files, in the keeper's directory `directory`. Nothing
+/// where there is no log.
+///
+/// # Errors
+/// Where a file is there and cannot be read.
+pub fn log_tail(directory: &Path, agent: &str, bytes: u64) -> io::Result<Vec<u8>> {
+    let newer = directory.join(format!("{agent}.log"));
+    let older = directory.join(format!("{agent}.log.1"));
+    for _ in 0..ROTATIONS_MAX {
+        let files = (open_log(&newer)?, open_log(&older)?);
+        // The first may have become the second between the two.
+        if let (Some(first), Some(second)) = &files
+            && inode(first)? == inode(second)?
+        {
+            continue;
+        }
+        let mut text = tail_of(files.0, bytes)?;
+        let missing = bytes.saturating_sub(text.len() as u64);
+        if missing > 0 {
+            let mut whole = tail_of(files.1, missing)?;
+            whole.append(&mut text);
+            text = whole;
+        }
+        return Ok(text);
+    }
+    tail_of(open_log(&newer)?, bytes)
+}
+
+/// How often a log is looked at that is turned over each time.
+const ROTATIONS_MAX: usize = 10;
+
+/// A log is a plain file in a directory of the keeper's. As root that is another user, so nothing else is opened.
+fn open_log(path: &Path) -> io::Result<Option<File>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match openat(CWD, path, flags, Mode::empty()) {
+        Ok(fd) => {
+            let file = File::from(fd);
+            let plain = file.metadata()?.is_file();
+            if plain { Ok(Some(file)) } else { Err(io::Error::other(format!("{} is no plain file", path.display()))) }
+        }
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn inode(file: &File) -> io::Result<u64> {
+    Ok(file.metadata()?.ino())
+}
+
+fn tail_of(file: Option<File>, bytes: u64) -> io::Result<Vec<u8>> {
+    let mut text = vec![];
+    if let Some(mut file) = file {
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
+        file.take(bytes).read_to_end(&mut text)?;
+    }
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_log_comes_out_of_both_its_files() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = File::open(place.path()).unwrap();
+        assert!(log_tail(place.path(), "scribe", 100).unwrap().is_empty());
+        let mut log = Log::new(&directory, "scribe", 1000);
+        for line in 0..60 {
+            log.write(format!("line {line:04}\n").as_bytes());
+        }
+        let tail = |bytes| String::from_utf8(log_tail(place.path(), "scribe", bytes).unwrap()).unwrap();
+        // 600 bytes: 500 in the older file.
+        assert_eq!(tail(10_000).lines().count(), 60);
+        assert_eq!(tail(10_000).lines().next(), Some("line 0000"));
+        let short = tail(150);
+        assert_eq!((short.lines().next(), short.lines().last()), (Some("line 0045"), Some("line 0059")));
+        assert_eq!(tail(20), "line 0058\nline 0059\n");
+    }
+
+    #[test]
+    fn a_link_in_a_logs_place_is_not_read() {
+        let place = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", place.path().join("scribe.log")).unwrap();
+        assert!(log_tail(place.path(), "scribe", 100).is_err());
+    }
 
     #[test]
     fn a_flood_leaves_its_last_part_and_no_more_than_the_limit() {

@@ -51,6 +51,9 @@ pub struct LaunchSpec {
     pub objects: Option<PathBuf>,
     /// Paths of the system to show read-only, besides the usual.
     pub read_paths: Vec<PathBuf>,
+    /// Places, as the cell has them, that are covered because something of ours lies there.
+    #[serde(default)]
+    pub hidden: Vec<PathBuf>,
     /// The file of `bwrap`, where that makes the walls.
     pub bwrap: Option<PathBuf>,
     /// Limits on each process.
@@ -100,6 +103,9 @@ pub enum Ready {
     Failed {
         /// Which, and why.
         why: String,
+        /// Whether it may well go later, with nobody changing anything.
+        #[serde(default)]
+        passing: bool,
     },
 }
 

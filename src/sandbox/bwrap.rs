@@ -56,13 +56,14 @@ pub fn probe() -> Result<PathBuf, String> {
 /// until `bwrap` runs.
 ///
 /// `binds` are source, place in the cell, writable; `read_paths` are shown
-/// read-only at the same place.
+/// read-only at the same place; what lies at `hidden` is covered.
 ///
 /// # Errors
 /// Where a file of the cell's own cannot be made.
 pub fn arguments(
     binds: &[(PathBuf, PathBuf, bool)],
     read_paths: &[PathBuf],
+    hidden: &[PathBuf],
     host_network: bool,
 ) -> Result<(Vec<String>, Vec<OwnedFd>), StepError> {
     let mut words: Vec<String> = WALLS.map(str::to_owned).into();
@@ -102,6 +103,16 @@ pub fn arguments(
     for (source, place, writable) in binds {
         let option = if *writable { "--bind" } else { "--ro-bind" };
         words.extend([option.to_owned(), source.display().to_string(), place.display().to_string()]);
+    }
+    for path in hidden {
+        match std::fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => {
+                let path = path.display().to_string();
+                words.extend(["--tmpfs".to_owned(), path.clone(), "--remount-ro".to_owned(), path]);
+            }
+            Ok(_) => words.extend(["--ro-bind".to_owned(), "/dev/null".to_owned(), path.display().to_string()]),
+            Err(_) => {}
+        }
     }
     for file in HIDDEN_FILES.map(|name| format!("/proc/{name}")) {
         if Path::new(&file).exists() {

@@ -28,6 +28,9 @@ const CLONE_NEW: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWNET) as u64
     | 0x80; // CLONE_NEWTIME
 
+/// The part of a socket's type that says which kind it is; the rest are flags.
+const SOCK_KIND: u64 = 0xf;
+
 fn rule(argument: u8, length: Len, op: Op, value: u64) -> Result<SeccompRule, seccompiler::BackendError> {
     SeccompRule::new(vec![Condition::new(argument, length, op, value)?])
 }
@@ -91,6 +94,23 @@ pub fn compile(sockets: Sockets, pinned: bool) -> Result<Filter, StepError> {
     rules.extend(conditional().map_err(wrong)?);
     if pinned {
         rules.remove(&libc::SYS_sched_setaffinity);
+    }
+    if sockets != Sockets::All {
+        // One of a pair of datagram sockets can be turned to any path of the host (unix(7)); of the others
+        // it stays with its twin.
+        let pairs = || -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+            let kinds = [libc::SOCK_STREAM, libc::SOCK_SEQPACKET];
+            kinds
+                .into_iter()
+                .map(|kind| {
+                    SeccompRule::new(vec![
+                        Condition::new(0, Len::Dword, Op::Eq, libc::AF_UNIX as u64)?,
+                        Condition::new(1, Len::Dword, Op::MaskedEq(SOCK_KIND), kind as u64)?,
+                    ])
+                })
+                .collect()
+        };
+        rules.insert(libc::SYS_socketpair, pairs().map_err(wrong)?);
     }
     match sockets {
         Sockets::All => {}
@@ -547,6 +567,15 @@ mod tests {
             (libc::SYS_setrlimit, [core + 1, 7, 0, 0, 0, 0], allow),
         ] {
             assert_eq!(run(&real, number as u32, arguments), answer, "{number} {arguments:?}");
+        }
+        // Pairs that stay pairs, where paths lead to the host's services.
+        let refused = u32::from(SeccompAction::Errno(libc::EPERM as u32));
+        let pair = |kind: i32| [libc::AF_UNIX as u64, (kind | libc::SOCK_CLOEXEC) as u64, 0, 0, 0, 0];
+        for sockets in [Sockets::None, Sockets::Internet, Sockets::All] {
+            let Filter(program) = compile(sockets, false).unwrap();
+            let answer = |kind| run(&program, libc::SYS_socketpair as u32, pair(kind));
+            assert_eq!((answer(libc::SOCK_STREAM), answer(libc::SOCK_SEQPACKET)), (allow, allow), "{sockets:?}");
+            assert_eq!(answer(libc::SOCK_DGRAM), if sockets == Sockets::All { allow } else { refused }, "{sockets:?}");
         }
         assert_ne!(run(&searched, libc::SYS_write as u32, [0; 6]), run(&searched, libc::SYS_mount as u32, [0; 6]));
     }

@@ -11,20 +11,25 @@ mod bwrap;
 mod cgroup;
 mod filter;
 mod mounts;
+mod peer;
 mod probe;
+pub mod program;
 pub mod quota;
+mod sight;
 mod steps;
 
 pub use bwrap::{arguments as bwrap_arguments, in_memory};
 pub use cgroup::{Budget, Group, Groups, settle as settle_groups};
 pub use filter::{Filter, Sockets, apply as apply_filter, compile as compile_filter};
 pub use mounts::{
-    IN_MEMORY, System, Tree, attach, build_root, hide, hide_proc, mount_proc, mount_tmpfs, mount_tmpfs_for, pick,
-    pick_system, pivot, private, read_only,
+    IN_MEMORY, System, SystemMark, Tree, attach, build_root, devices, hide, hide_proc, mount_proc, mount_tmpfs,
+    mount_tmpfs_for, pick, pick_system, pivot, private, read_only, shown_to_every_cell,
 };
+pub use peer::{Doorkeeper, Stranger};
 pub use probe::{FIRST_ID, HostReport, Missing, probe};
+pub use sight::{Hidden, InSight, Own, Shown, Sight, What, without};
 pub use steps::{
     LandlockPaths, Limits, StepError, become_user, clone_process, close_from, default_broken_pipe, drop_capabilities,
-    drop_capability_bounds, few_heaps, keep_to_processors, loopback_up, new_cgroup_namespace, no_new_privileges,
-    not_dumpable, restrict_landlock, set_hostname, set_limits, subreaper, write_id_maps,
+    drop_capability_bounds, few_heaps, is_passing, keep_to_processors, loopback_up, new_cgroup_namespace,
+    no_new_privileges, not_dumpable, restrict_landlock, set_hostname, set_limits, subreaper, write_id_maps,
 };

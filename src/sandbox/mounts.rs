@@ -1,8 +1,11 @@
 //! The cell's file system: trees picked from the host, put together under a
 //! new root, and the old root dropped.
 
+use super::sight::mounts;
 use super::steps::{StepError, c_path};
 use rustix::fd::{AsFd as _, OwnedFd};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
+use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change, move_mount,
     open_tree, unmount,
@@ -171,6 +174,28 @@ fn attach_over(source: &Path, target: &Path) -> Result<(), StepError> {
         .map_err(StepError::of(format!("covering {}", target.display())))
 }
 
+/// Covers what lies at `path` below `root`, as it would be found if `root` were the root: a directory with an
+/// empty one, anything else with a device that cannot be opened. What is not there needs no cover, and what
+/// this process cannot reach nobody in the cell can, who has no more rights.
+fn cover(root: &Path, path: &Path) -> Result<(), StepError> {
+    let step = || format!("covering {} in the cell", path.display());
+    let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+    let standing = rustix::fs::open(root, flags, Mode::empty()).map_err(StepError::of(step()))?;
+    let below = path.strip_prefix("/").unwrap_or(path);
+    let found = openat2(&standing, below, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT);
+    let target = match found {
+        Ok(target) => target,
+        Err(Errno::NOENT | Errno::ACCESS | Errno::NOTDIR) => return Ok(()),
+        Err(error) => return Err(StepError::of(step())(error)),
+    };
+    let stat = rustix::fs::fstat(&target).map_err(StepError::of(step()))?;
+    let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    let tree = pick(&root.join(if directory { &EMPTY[1..] } else { "dev/null" }))?;
+    set_attributes(tree.fd.as_raw_fd(), Path::new(""), false, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)?;
+    let how = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree.fd.as_fd(), "", target.as_fd(), "", how).map_err(StepError::of(step()))
+}
+
 /// An empty directory of the cell, with which others are covered.
 const EMPTY: &str = "/run/empty";
 /// What a cell sees of the system, read-only, where the host has it. `/etc`
@@ -194,7 +219,24 @@ pub(super) const ETC: [&str; 14] = [
     "protocols",
     "services",
 ];
+/// Files of `/etc` that are the cell's own where it has a root of its own, and the host's where it has not.
+const ETC_OF_THE_HOST: [&str; 5] = ["passwd", "group", "nsswitch.conf", "hosts", "resolv.conf"];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+fn in_etc(names: &[&str]) -> Vec<PathBuf> {
+    names.iter().map(|name| Path::new("/etc").join(name)).collect()
+}
+
+/// What every cell sees of the host, at whatever level: what is added here is also compared with the places
+/// of ours ([`Sight`](super::Sight)).
+pub fn shown_to_every_cell() -> Vec<PathBuf> {
+    SYSTEM.iter().map(PathBuf::from).chain(in_etc(&ETC)).chain(in_etc(&ETC_OF_THE_HOST)).collect()
+}
+
+/// The devices that every cell may open.
+pub fn devices() -> Vec<PathBuf> {
+    DEVICES.iter().map(|name| Path::new("/dev").join(name)).collect()
+}
 
 /// Files of `/etc` that are the cell's own; its agents are user `uid` in it.
 pub(super) fn account_files(uid: u32, gid: u32) -> [(&'static str, String); 5] {
@@ -249,13 +291,51 @@ pub fn pick_system() -> Result<System, StepError> {
             pieces.push(Piece::Tree(pick(&path.canonicalize().unwrap_or(path.clone()))?, path, false));
         }
     }
-    let devices: Vec<(Tree, PathBuf)> = DEVICES
-        .iter()
-        .map(|name| Path::new("/dev").join(name))
+    let devices: Vec<(Tree, PathBuf)> = devices()
+        .into_iter()
         .filter(|path| path.exists())
         .map(|path| Ok((pick(&path)?, path)))
         .collect::<Result<_, StepError>>()?;
     Ok(System { pieces, devices })
+}
+
+/// What every cell sees of the system, as it is now. Where it is another one later, what was
+/// [picked](pick_system) before is out of date: a file was replaced, a file system mounted, a link changed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SystemMark {
+    paths: Vec<Option<PathMark>>,
+    mounts: Vec<(u64, PathBuf)>,
+}
+
+/// One path: what it is, and on which mount.
+#[derive(Debug, PartialEq, Eq)]
+struct PathMark {
+    link: Option<PathBuf>,
+    file: Option<(u32, u32, u64, u64)>,
+}
+
+impl PathMark {
+    /// What it leads to; nothing where there is nothing.
+    fn of(path: &Path, link: Option<PathBuf>) -> Option<Self> {
+        let found = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS | StatxFlags::MNT_ID).ok();
+        // Inode numbers are not given again while a tree that was picked holds them.
+        let file = found.map(|f| (f.stx_dev_major, f.stx_dev_minor, f.stx_ino, f.stx_mnt_id));
+        (link.is_some() || file.is_some()).then_some(Self { link, file })
+    }
+}
+
+impl SystemMark {
+    /// Looks.
+    pub fn take() -> Self {
+        let system = SYSTEM.iter().map(|path| PathMark::of(Path::new(path), std::fs::read_link(path).ok()));
+        // Of these, cells get what they lead to.
+        let files = in_etc(&ETC).into_iter().chain(devices()).map(|path| PathMark::of(&path, None));
+        let paths = system.chain(files).collect();
+        let below = |at: &Path| SYSTEM.iter().any(|tree| at.starts_with(tree)) || at.starts_with("/etc");
+        let mounts =
+            mounts().iter().filter(|mount| below(&mount.at)).map(|mount| (mount.id, mount.at.clone())).collect();
+        Self { paths, mounts }
+    }
 }
 
 /// Builds the cell's root and returns where it stands. `before_build` runs
@@ -263,11 +343,13 @@ pub fn pick_system() -> Result<System, StepError> {
 /// building (as the keeper, whose files these are).
 ///
 /// `binds` are picked from the host: source, place in the cell, writable.
-/// `read_paths` are shown read-only at the same place.
+/// `read_paths` are shown read-only at the same place. `hidden` are places in the cell
+/// that are covered, whatever lies there.
 pub fn build_root(
     system: System,
     binds: &[(PathBuf, PathBuf, bool)],
     read_paths: &[PathBuf],
+    hidden: &[PathBuf],
     before_build: impl FnOnce() -> Result<(), StepError>,
 ) -> Result<PathBuf, StepError> {
     let System { mut pieces, devices } = system;
@@ -303,6 +385,9 @@ pub fn build_root(
     for (tree, place) in &devices {
         // Read-only: the node cannot be changed, what is behind it can be written.
         attach(tree, &inside(place), false, true)?;
+    }
+    for path in hidden {
+        cover(&root, path)?;
     }
     for (name, target) in [
         ("/dev/fd", "/proc/self/fd"),

@@ -103,7 +103,7 @@ pub fn probe() -> HostReport {
         gid,
         || {
             private()?;
-            let root = build_root(pick_system()?, &[], &[], || if give { become_user(0, 0) } else { Ok(()) })?;
+            let root = build_root(pick_system()?, &[], &[], &[], || if give { become_user(0, 0) } else { Ok(()) })?;
             pivot(&root)?;
             loopback_up()?;
             Ok(String::new())

@@ -71,9 +71,15 @@ fn assign(file: BorrowedFd<'_>, project: u32, directory: bool) -> io::Result<()>
     }
 }
 
+/// Deepest directory. Of deeper ones, which programs do not make, each takes some of the stack.
+const DEPTH_MAX: usize = 200;
+
 /// Assigns everything below a directory; what is neither file nor directory has no content.
-fn assign_all(directory: &OwnedFd, project: u32) -> io::Result<()> {
+fn assign_all(directory: &OwnedFd, project: u32, depth: usize) -> io::Result<()> {
     use std::os::fd::AsFd as _;
+    if depth > DEPTH_MAX {
+        return Err(io::Error::other(format!("directories in directories, more than {DEPTH_MAX} deep")));
+    }
     assign(directory.as_fd(), project, true)?;
     for entry in Dir::read_from(directory)? {
         let entry = entry?;
@@ -85,7 +91,7 @@ fn assign_all(directory: &OwnedFd, project: u32) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
-                assign_all(&openat(directory, name, flags | OFlags::DIRECTORY, Mode::empty())?, project)?;
+                assign_all(&openat(directory, name, flags | OFlags::DIRECTORY, Mode::empty())?, project, depth + 1)?;
             }
             FileType::RegularFile => assign(openat(directory, name, flags, Mode::empty())?.as_fd(), project, false)?,
             _ => {}
@@ -113,7 +119,7 @@ pub fn limit(directories: &[&Path], project: u32, bytes: u64, files: u64) -> io:
     // First, because it is what fails where there are none.
     call(first.as_fd(), SET_QUOTA, project, &mut quota)?;
     for directory in directories {
-        assign_all(&open(directory)?, project)?;
+        assign_all(&open(directory)?, project, 0)?;
     }
     Ok(())
 }
@@ -123,7 +129,7 @@ pub fn limit(directories: &[&Path], project: u32, bytes: u64, files: u64) -> io:
 /// # Errors
 /// As [`limit`].
 pub fn exempt(directory: &Path) -> io::Result<()> {
-    assign_all(&open(directory)?, 0)
+    assign_all(&open(directory)?, 0, 0)
 }
 
 /// What a project uses: bytes, files.

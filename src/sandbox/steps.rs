@@ -19,6 +19,26 @@ pub struct StepError {
     pub source: io::Error,
 }
 
+/// Whether what failed may well go later, with nobody changing anything: a disk or a table is full, memory is
+/// short, a file system does not answer.
+pub fn is_passing(error: &io::Error) -> bool {
+    const PASSING: [libc::c_int; 12] = [
+        libc::EAGAIN,
+        libc::EBUSY,
+        libc::EDQUOT,
+        libc::EINTR,
+        libc::EIO,
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOMEM,
+        libc::ENOSPC,
+        libc::ESTALE,
+        libc::ETIMEDOUT,
+        libc::ETXTBSY,
+    ];
+    error.raw_os_error().is_some_and(|code| PASSING.contains(&code))
+}
+
 impl StepError {
     pub(crate) fn last(step: impl Into<String>) -> Self {
         Self { step: step.into(), source: io::Error::last_os_error() }

@@ -1,8 +1,10 @@
 //! The control socket: an operator's commands for a daemon that runs. It lies
-//! in the data directory, which only its user can enter.
+//! in the data directory, which only its user can enter. Whoever connects is looked
+//! at all the same: no process of a cell gives orders here ([`Doorkeeper`]).
 
 use crate::engine::Engine;
 use crate::operations::{Answer, Request};
+use crate::sandbox::{Doorkeeper, Stranger};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +16,10 @@ use tokio::net::{UnixListener, UnixStream};
 pub const SOCKET: &str = "control.sock";
 /// Longest request, in bytes.
 const REQUEST_MAX: u64 = 1 << 20;
+/// How long a client may take to say what it wants.
+const READ_MAX: Duration = Duration::from_secs(10);
+/// How long to wait where no connection can be taken.
+const PAUSE: Duration = Duration::from_millis(50);
 /// Longest that an operator's command is waited for.
 pub const WAIT: Duration = Duration::from_secs(120);
 
@@ -31,22 +37,40 @@ pub async fn serve(engine: Arc<Engine>, data: &Path) -> std::io::Result<()> {
     }
     let listener = UnixListener::bind(&path)?;
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let doorkeeper = Doorkeeper::of_the_daemon()?;
     loop {
-        let (stream, _) = listener.accept().await?;
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, mostly: others are closed in a moment.
+                tracing::warn!(%error, "a connection to the control socket could not be accepted");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        // Now: it is asked of a process that may end.
+        let let_in = doorkeeper.let_in(&stream);
+        if let Err(who) = &let_in
+            && let Some(others) = doorkeeper.should_say()
+        {
+            tracing::warn!(%who, others, "refused at the control socket");
+        }
         let engine = Arc::clone(&engine);
         tokio::spawn(async move {
-            let _ = answer(stream, &engine).await;
+            let _ = answer(stream, let_in, &engine).await;
         });
     }
 }
 
-async fn answer(stream: UnixStream, engine: &Engine) -> std::io::Result<()> {
+async fn answer(stream: UnixStream, let_in: Result<(), Stranger>, engine: &Engine) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    BufReader::new(read.take(REQUEST_MAX)).read_line(&mut line).await?;
-    let answer = match serde_json::from_str::<Request>(&line) {
-        Ok(request) => request.run(engine, WAIT).await,
-        Err(error) => Answer::refused(format!("the request cannot be read: {error}")),
+    // Also of those who are refused: who closes with something unread loses its answer.
+    tokio::time::timeout(READ_MAX, BufReader::new(read.take(REQUEST_MAX)).read_line(&mut line)).await??;
+    let answer = match (let_in, serde_json::from_str::<Request>(&line)) {
+        (Err(who), _) => Answer::refused(format!("the daemon takes no orders from {who}")),
+        (Ok(()), Ok(request)) => request.run(engine, WAIT).await,
+        (Ok(()), Err(error)) => Answer::refused(format!("the request cannot be read: {error}")),
     };
     let mut text = serde_json::to_vec(&answer)?;
     text.push(b'\n');

@@ -150,11 +150,11 @@ pub fn refresh_mirror(mirror: &Path, url: &str, token: &SecretString) -> Result<
         // to others is the directory above.
         run("init", git(None).args(["init", "--quiet", "--bare", "--shared=0644", "--template="]).arg(mirror))?;
     }
-    let socket = CredentialSocket::open(token)?;
+    let socket = CredentialSocket::open(token, mirror)?;
     run(
         "fetch",
         git(Some(mirror))
-            .args(["-c", &socket.setting(), "-c", "fetch.fsckObjects=true"])
+            .args(["-c", &socket.setting()?, "-c", "fetch.fsckObjects=true"])
             // Old projects have old faults; what is dangerous stays refused.
             .args(LENIENT.iter().flat_map(|fault| ["-c".to_owned(), format!("fetch.fsck.{fault}=ignore")]))
             .args(["fetch", "--quiet", "--prune", "--no-tags", "--force", "--no-write-fetch-head"])

@@ -4,8 +4,10 @@
 //! or repository that agents can write. The bot's token reaches it through a
 //! socket: it is in no address, no argument, no environment and no file.
 
+use crate::sandbox::{Doorkeeper, program};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -170,8 +172,12 @@ pub(super) fn run(what: &'static str, command: &mut Command) -> Result<String, G
     })
 }
 
+/// How the name of a directory with such a socket begins.
+const CREDENTIAL: &str = ".credential-";
+
 /// Hands the token to git's credential helper, which is this program: it
-/// connects and reads. Lives for one command.
+/// connects and reads. Lives for one command. Lies beside the repository, where no
+/// cell looks and nobody tidies up while git runs.
 pub(super) struct CredentialSocket {
     path: PathBuf,
     stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
@@ -179,19 +185,19 @@ pub(super) struct CredentialSocket {
 }
 
 impl CredentialSocket {
-    /// Opens it, in a directory that nobody else can enter.
-    pub(super) fn open(token: &SecretString) -> Result<Self, GitError> {
+    /// Opens it beside a repository of ours, in a directory that nobody else can enter.
+    pub(super) fn open(token: &SecretString, repository: &Path) -> Result<Self, GitError> {
         let mut random = [0u8; 8];
         getrandom::fill(&mut random)
             .map_err(|e| GitError::io("making a name")(std::io::Error::other(e.to_string())))?;
-        // A socket's path has at most 107 bytes, so not below the data
-        // directory; in one of its own that nobody else can enter.
-        let directory = std::env::temp_dir().join(format!("lazarus-{}", hex::encode(random)));
+        let directory = repository.with_file_name(format!("{CREDENTIAL}{}", hex::encode(random)));
         std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
             .create(&directory)
             .map_err(GitError::io(format!("making {}", directory.display())))?;
         let path = directory.join("token");
-        let listener = UnixListener::bind(&path).map_err(GitError::io(format!("making {}", path.display())))?;
+        let listener = in_short(&path, |short| UnixListener::bind(short));
+        let listener = listener.map_err(GitError::io(format!("making {}", path.display())))?;
+        let doorkeeper = Doorkeeper::of_the_daemon().map_err(GitError::io("asking /proc who we are"))?;
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let stopped = std::sync::Arc::clone(&stop);
         let token = token.clone();
@@ -200,6 +206,10 @@ impl CredentialSocket {
                 if stopped.load(std::sync::atomic::Ordering::SeqCst) {
                     return;
                 }
+                if let Err(who) = doorkeeper.let_in(&stream) {
+                    tracing::warn!(%who, "refused where git's helper asks for the token");
+                    continue;
+                }
                 let _ = stream.write_all(format!("username=lazarus\npassword={}\n", token.expose_secret()).as_bytes());
             }
         });
@@ -207,21 +217,42 @@ impl CredentialSocket {
     }
 
     /// The setting with which git asks here for a password.
-    pub(super) fn setting(&self) -> String {
-        let program = std::env::current_exe().unwrap_or_else(|_| "lazarus".into());
+    pub(super) fn setting(&self) -> Result<String, GitError> {
+        // The same image as this process, whatever its file is by now.
+        let program = program::path().map_err(GitError::io("finding this program's file"))?;
         // git gives this to a shell: both paths in single quotes.
         let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
-        format!("credential.helper=!{} git-credential {}", quoted(&program), quoted(&self.path))
+        Ok(format!("credential.helper=!{} git-credential {}", quoted(&program), quoted(&self.path)))
+    }
+}
+
+/// Uses a socket under a short name: its path may have 107 bytes, and through a
+/// descriptor of its directory it always has.
+fn in_short<T>(path: &Path, using: impl FnOnce(&Path) -> std::io::Result<T>) -> std::io::Result<T> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    };
+    let directory = std::fs::File::open(directory)?;
+    using(&Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name))
+}
+
+/// Takes away what git commands that were killed left beside the repositories in a directory.
+pub fn clear_credentials(repositories: &Path) {
+    for entry in std::fs::read_dir(repositories).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(CREDENTIAL) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
     }
 }
 
 impl Drop for CredentialSocket {
     fn drop(&mut self) {
         self.stop.store(true, std::sync::atomic::Ordering::SeqCst);
-        let _ = UnixStream::connect(&self.path);
+        let woken = in_short(&self.path, |short| UnixStream::connect(short)).is_ok();
         let _ = std::fs::remove_file(&self.path);
         let _ = self.path.parent().map(std::fs::remove_dir);
-        if let Some(server) = self.server.take() {
+        // One that cannot be woken, because its socket was removed, would be waited for in vain.
+        if let Some(server) = self.server.take().filter(|_| woken) {
             let _ = server.join();
         }
     }
@@ -234,7 +265,7 @@ impl Drop for CredentialSocket {
 pub fn credential_helper(socket: &Path, verb: &str) -> std::io::Result<String> {
     let mut text = String::new();
     if verb == "get" {
-        UnixStream::connect(socket)?.read_to_string(&mut text)?;
+        in_short(socket, |short| UnixStream::connect(short))?.read_to_string(&mut text)?;
     }
     Ok(text)
 }

@@ -14,7 +14,7 @@ mod work;
 mod worktree;
 
 pub use clone::{Cloned, OBJECTS_IN_CELL, clone_project, mirror_of, refresh_mirror, unpin};
-pub use git::{GitError, credential_helper};
+pub use git::{GitError, clear_credentials, credential_helper};
 pub use harvest::{HandedOut, Wanted, hand_out};
 pub use home::{Home, HomeError, Roots};
 pub use scrub::scrub;

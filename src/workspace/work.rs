@@ -293,8 +293,8 @@ impl WorkRepository {
             GitError::Git { words, .. } if !GitError::is_transient_words(&words) => PushError::Refused(words),
             error => PushError::Later(error),
         };
-        let socket = CredentialSocket::open(token).map_err(PushError::Later)?;
-        let setting = socket.setting();
+        let socket = CredentialSocket::open(token, &self.path).map_err(PushError::Later)?;
+        let setting = socket.setting().map_err(PushError::Later)?;
         let push = |branch: &str, known: &str| {
             // Only if it is still what was seen: nobody's work is pushed over.
             let lease = format!("--force-with-lease=refs/heads/{branch}:{known}");

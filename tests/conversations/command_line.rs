@@ -239,3 +239,29 @@ async fn the_doctor_finds_nothing_wrong_with_a_healthy_installation() {
     assert!(output.status.success(), "{}", output.all());
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_logs_of_an_agent_come_out_of_both_halves() {
+    let script = "i=0; while test $i -lt 5000; do i=$((i+1)); printf 'line %06d\\n' $i; done; exec sleep 3600";
+    let config = format!(
+        "[agents.talker]\ndescription = \"Talks\"\nprompt = \"stdin\"\nargv = [\"sh\", \"-c\", {script:?}]\n\
+         limits = \"log=64KiB\"\n"
+    );
+    let world = World::with("both-halves", WorldOptions { config, ..WorldOptions::default() }).await;
+    let issue = world.reader().open_issue("Talk", "a lot").await;
+    world.director().comment(issue, "/summon talker").await;
+    let cell = world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await.cell();
+    let keeper = world.data().join("run").join(&cell).join("keeper");
+    let text = |name: &str| std::fs::read_to_string(keeper.join(name)).unwrap_or_default();
+    world.wait_until("its last line", issue, async || text("talker.log").contains("line 005000").then_some(())).await;
+    let (older, newer) = (text("talker.log.1"), text("talker.log"));
+    assert!(!older.is_empty() && !newer.is_empty() && newer.len() < 32 << 10, "{} and {}", older.len(), newer.len());
+    let whole = world.cli(&["logs", &cell]).stdout;
+    assert!(whole.contains(&(older.clone() + &newer)), "a half is missing:\n{whole}");
+    // The end of it, across both.
+    let tail = newer.len() + 2 * "line 000000\n".len();
+    let json = world.cli(&["logs", &cell, "talker", "--tail", &tail.to_string(), "--json"]).json();
+    let end = format!("{}{newer}", &older[older.len() - 2 * "line 000000\n".len()..]);
+    assert_eq!(json["logs"]["talker"], end);
+    world.finish().await;
+}

@@ -17,6 +17,8 @@ const NETWORK: &str = "LAZARUS_ESCAPE_NETWORK";
 const KEY: &str = "LAZARUS_ESCAPE_KEY";
 const KEY_VALUE: &str = "LAZARUS_ESCAPE_KEY_VALUE";
 
+/// Says to an inner run which copy is its `/etc`.
+const ETC: &str = "LAZARUS_ESCAPE_ETC";
 /// Where an inner run leaves what the outer one asks for.
 const RESULT: &str = "LAZARUS_ESCAPE_RESULT";
 
@@ -134,7 +136,71 @@ pub fn perform_for_result(test: &str, properties: &[&str]) -> Vec<Performance> {
     } else {
         stages.push(("user", properties().collect()));
     }
-    run(&built, test, stages)
+    run(&built, test, stages, "level_2")
+}
+
+/// Runs an inner test as root, in mounts of its own.
+pub fn perform_as_root_in_its_own_mounts(test: &str) {
+    if !is_root() {
+        println!("NOT RUN: only root can mount something");
+        return;
+    }
+    let stage = vec!["net".to_owned(), "mounts".to_owned()];
+    passed(&run(&Built::get(), test, vec![("root", stage)], "level_2"));
+}
+
+/// Runs an inner test where `/etc` is a copy of what cells see of it, in which files can be replaced: as root and
+/// as an ordinary user. To make such a host takes root.
+pub fn perform_with_an_own_etc(test: &str) {
+    if !is_root() {
+        println!("NOT RUN: only root can make such a host");
+        return;
+    }
+    let built = Built::get();
+    for user in ["root", "user"] {
+        let copy = built.directory.join(format!("etc-{}", hex::encode(rand::<4>())));
+        crate::ground::directory(&copy, if user == "root" { 0o755 } else { 0o777 });
+        for name in [
+            "alternatives",
+            "ca-certificates",
+            "group",
+            "hosts",
+            "ld.so.cache",
+            "ld.so.conf",
+            "ld.so.conf.d",
+            "localtime",
+            "mime.types",
+            "nsswitch.conf",
+            "passwd",
+            "protocols",
+            "resolv.conf",
+            "services",
+            "ssl",
+        ] {
+            let _ = Command::new("cp").arg("-a").arg(Path::new("/etc").join(name)).arg(&copy).status();
+        }
+        let _ = fs::remove_dir_all(copy.join("ssl/private"));
+        if user == "user" {
+            let _ = Command::new("chown").args(["-R", &NOBODY.to_string()]).arg(&copy).status();
+        }
+        let etc = format!("etc={}", copy.display());
+        let stage = if user == "root" { vec!["net".to_owned(), etc.clone()] } else { as_nobody(vec![etc.clone()]) };
+        passed(&run(&built, test, vec![(user, stage)], "level_2"));
+    }
+}
+
+/// The copy that an inner run has for an `/etc`.
+pub fn etc() -> Option<PathBuf> {
+    env::var_os(ETC).map(PathBuf::from)
+}
+
+/// Runs an inner test as an ordinary user on a host where nobody may make namespaces: the third rung of the
+/// ladder.
+pub fn perform_at_level_1(test: &str) {
+    let built = Built::get();
+    let mut stage = if is_root() { as_nobody(vec![]) } else { vec![] };
+    stage.push("no-userns".to_owned());
+    passed(&run(&built, test, vec![("user", stage)], "level_1"));
 }
 
 /// Runs an inner test as an ordinary user on a host where nobody may make user
@@ -154,7 +220,7 @@ pub fn perform_on_the_second_rung(test: &str) {
     fs::write(&copy, bwrap).unwrap();
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o4755)).unwrap();
     let stage = as_nobody(vec![format!("only-bwrap={}", copy.display())]);
-    passed(&run(&built, test, vec![("user", stage)]));
+    passed(&run(&built, test, vec![("user", stage)], "level_2"));
 }
 
 /// The stage of an ordinary user; these further properties take root.
@@ -166,12 +232,13 @@ fn as_nobody(of_root: Vec<String>) -> Vec<String> {
     stage
 }
 
-fn run(built: &Built, test: &str, stages: Vec<(&'static str, Vec<String>)>) -> Vec<Performance> {
+fn run(built: &Built, test: &str, stages: Vec<(&'static str, Vec<String>)>, level: &str) -> Vec<Performance> {
     // At once: they wait more than they compute.
     let mut runs = vec![];
     for (user, stage) in stages {
         let stage = that_can_be_had(&built.program, stage);
         if let Some(why) = cannot_give_level_2(&built.program, &stage)
+            && level == "level_2"
             && !test.starts_with("weaker_host")
         {
             println!("NOT RUN as {user}: cells of level_2 cannot be had here: {why}");
@@ -179,6 +246,8 @@ fn run(built: &Built, test: &str, stages: Vec<(&'static str, Vec<String>)>) -> V
         }
         let left = built.directory.join(format!("result-{}", hex::encode(rand::<4>())));
         let mut command = command(&built.program, test, &stage);
+        // What a host cannot give is refused, not asked less of.
+        command.env("LAZARUS_TEST_ISOLATION", level);
         let child = command.env(RESULT, &left).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         runs.push((user, left, std::thread::spawn(move || child.wait_with_output().unwrap())));
     }
@@ -234,14 +303,15 @@ fn command(program: &Path, test: &str, stage: &[String]) -> Command {
         .arg(env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"])
         .env(PROGRAM, program)
-        // What a host cannot give is refused, not asked less of.
-        .env("LAZARUS_TEST_ISOLATION", "level_2")
         .stdin(Stdio::null());
     if keyring {
         command.env(KEY, name).env(KEY_VALUE, value);
     }
     if stage.iter().any(|s| s == "net") {
         command.env(NETWORK, "1");
+    }
+    if let Some(etc) = stage.iter().find_map(|s| s.strip_prefix("etc=")) {
+        command.env(ETC, etc);
     }
     command
 }

@@ -98,9 +98,9 @@ pub fn options(ground: &Ground) -> WorldOptions {
 /// The cell that attempts are made in, and another.
 pub struct Cells {
     pub issue: i64,
-    cell: String,
+    pub cell: String,
     pub home: PathBuf,
-    other: PathBuf,
+    pub other: PathBuf,
 }
 
 impl Cells {
@@ -142,7 +142,7 @@ impl Cells {
             ("keeper", keeper),
             ("control", at(&world.data().join("control.sock"))),
             ("keeper_socket", at(&run.join("control.sock"))),
-            ("bystander", self.bystander()),
+            ("bystander", agent_of(&self.cell, "bystander")),
             ("prompt", self.prompt()),
             ("view", at(&self.home)),
             ("objects", mirror(&world.data())),
@@ -163,21 +163,21 @@ impl Cells {
             .find(|n| n.starts_with("bystander"))
             .ok_or_else(|| "the other agent has no prompt".to_owned())
     }
+}
 
-    /// The other agent's process, as the host sees it.
-    fn bystander(&self) -> Result<String, String> {
-        let of = |pid: &str| fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        let (home, cell) = ("HOME=/cell/home/bystander", format!("LAZARUS_CELL={}", self.cell));
-        let names = fs::read_dir("/proc").unwrap().flatten().map(|e| e.file_name().to_string_lossy().into_owned());
-        names
-            .filter(|n| n.parse::<i32>().is_ok())
-            .find(|pid| {
-                let environment = of(pid);
-                let has = |word: &str| environment.split(|b| *b == 0).any(|e| e == word.as_bytes());
-                has(home) && has(&cell)
-            })
-            .ok_or_else(|| "the other agent was not found".to_owned())
-    }
+/// The process of an agent of a cell, as the host sees it.
+pub fn agent_of(cell: &str, agent: &str) -> Result<String, String> {
+    let of = |pid: &str| fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let (home, cell) = (format!("/home/{agent}"), format!("LAZARUS_CELL={cell}"));
+    let names = fs::read_dir("/proc").unwrap().flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+    names
+        .filter(|n| n.parse::<i32>().is_ok())
+        .find(|pid| {
+            let environment = of(pid);
+            let has = |test: &dyn Fn(&[u8]) -> bool| environment.split(|b| *b == 0).any(test);
+            has(&|e| e.starts_with(b"HOME=") && e.ends_with(home.as_bytes())) && has(&|e| e == cell.as_bytes())
+        })
+        .ok_or_else(|| format!("the agent {agent} was not found"))
 }
 
 /// The objects of the one repository that there is a mirror of.

@@ -30,6 +30,8 @@ pub struct Installation {
     pub environment: Vec<(String, String)>,
     /// Whether it may not make user namespaces.
     pub poor_host: bool,
+    /// The program that the daemon is started from: the built one, or a copy that may be replaced.
+    pub daemon_program: PathBuf,
 }
 
 /// What a command of the command line printed.
@@ -61,7 +63,12 @@ impl CliOutput {
 impl Installation {
     /// A command of the binary, its environment built from nothing.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lazarus"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_lazarus")))
+    }
+
+    /// The same of another file of the binary.
+    pub fn command_of(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         command.env_clear();
         for name in ["PATH", "TMPDIR", "LLVM_PROFILE_FILE"] {
             if let Some(value) = std::env::var_os(name) {
@@ -158,7 +165,7 @@ impl Daemon {
     pub fn launch(&mut self) {
         assert!(self.child.is_none(), "the daemon is running already");
         let log = OpenOptions::new().create(true).append(true).open(&self.installation.log).expect("the log file");
-        let mut command = self.installation.command();
+        let mut command = self.installation.command_of(&self.installation.daemon_program);
         command.arg("serve").arg("--config").arg(&self.installation.config);
         command.stdout(log.try_clone().expect("the log file")).stderr(log);
         self.child = Some(command.spawn().expect("the binary starts"));

@@ -54,6 +54,9 @@ pub use thread::{Comment, Kind, Marker};
 use http::{Auth, Http};
 use people::RepoName;
 
+/// The program under test.
+const BUILT: &str = env!("CARGO_BIN_EXE_lazarus");
+
 /// What a world can be asked to do differently.
 #[derive(Clone)]
 pub struct WorldOptions {
@@ -71,6 +74,10 @@ pub struct WorldOptions {
     pub config: String,
     /// Whether Lazarus runs where nobody may make user namespaces.
     pub poor_host: bool,
+    /// Whether the daemon runs from a copy of the program, at `place()/bin/lazarus`, that a conversation may replace.
+    pub own_program: bool,
+    /// Further environment of the daemon and the command line.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for WorldOptions {
@@ -82,6 +89,8 @@ impl Default for WorldOptions {
             policy: String::new(),
             config: String::new(),
             poor_host: false,
+            own_program: false,
+            environment: vec![],
         }
     }
 }
@@ -139,12 +148,20 @@ impl World {
             log: place.join("daemon.log"),
             listen,
             poor_host: options.poor_host,
-            environment: vec![
+            daemon_program: if options.own_program { place.join("bin/lazarus") } else { BUILT.into() },
+            environment: [
                 ("CANARY_SECRET".into(), canary.clone()),
                 ("AWS_SECRET_ACCESS_KEY".into(), canary.clone()),
                 ("ANTHROPIC_API_KEY".into(), canary.clone()),
-            ],
+            ]
+            .into_iter()
+            .chain(options.environment.clone())
+            .collect(),
         };
+        if options.own_program {
+            fs::create_dir(place.join("bin")).expect("a place for the program");
+            fs::copy(BUILT, &installation.daemon_program).expect("a copy of the program");
+        }
         fs::create_dir(&installation.home).expect("the operator's home");
         let mut world = Self {
             name: name.to_owned(),

@@ -1,0 +1,303 @@
+//! Who connects to a socket of ours, by the kernel's word.
+//!
+//! Rights of the file system keep cells from our sockets already. This asks again, as if they did not: an
+//! agent of an ordinary user has that user's id, and a path can be in sight by mistake.
+//!
+//! What tells a process of a cell from an operator's:
+//!
+//! - at `level_2` it is in a PID namespace below the daemon's, and no process ever leaves its own. The peer's
+//!   descriptor (`SO_PEERPIDFD`, Linux 6.5) is bound to that process for good, and says so; on older kernels
+//!   its number does, which could in theory be another process's by then;
+//! - at `level_1` it has the daemon's namespaces and user. But it runs under `no_new_privs` and one more system
+//!   call filter than the daemon, and neither can be taken off again, by `exec`, `fork` or the end of whoever
+//!   started it.
+//!
+//! Whoever works in a container, in a PID namespace of their own (`unshare --pid`), or under a sandbox that sets
+//! both of the latter, cannot be told from an agent, and is refused too.
+
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What the kernel gives for a user that the asking process's user namespace does not have (proc(5),
+/// `/proc/sys/kernel/overflowuid`).
+const NOBODY_HERE: u32 = 65534;
+/// Time between two lines in a log about who was refused.
+const SAID_EVERY: Duration = Duration::from_secs(10);
+
+/// Why somebody is not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum Stranger {
+    /// Another user.
+    #[error("user {0}, who is neither the daemon's user nor root")]
+    User(u32),
+    /// In a PID namespace that is not the daemon's.
+    #[error(
+        "a process in a PID namespace that is not the daemon's, as those of cells and containers are; give the command in an ordinary shell, where the daemon runs"
+    )]
+    Namespace,
+    /// With fewer rights than the daemon, as an agent has them.
+    #[error(
+        "a process under no_new_privs and a system call filter, as agents are; give the command in a shell without a sandbox"
+    )]
+    Confined,
+    /// It was gone before it could be looked at.
+    #[error("a process that ended before it could be looked at")]
+    Gone,
+    /// The kernel does not say.
+    #[error("a process of which the kernel does not say who it is ({0})")]
+    Unknown(#[from] io::Error),
+}
+
+/// What a process may not do, that it can never take off again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Confinement {
+    no_new_privileges: bool,
+    filtered: bool,
+    /// How many filters; not known before Linux 5.9.
+    filters: Option<u64>,
+}
+
+impl Confinement {
+    /// By `/proc/PID/status`. A kernel without filters says nothing of them.
+    fn of(status: &str) -> Self {
+        let number = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<u64>().ok());
+        Self {
+            no_new_privileges: number("NoNewPrivs:") == Some(1),
+            filtered: number("Seccomp:") == Some(2),
+            filters: number("Seccomp_filters:"),
+        }
+    }
+
+    /// Whether whoever has this may be an agent of a daemon that has the other.
+    fn is_of_an_agent(self, daemon: Self) -> bool {
+        let more = match (self.filters, daemon.filters) {
+            (Some(own), Some(daemons)) => own > daemons,
+            _ => !(daemon.no_new_privileges && daemon.filtered),
+        };
+        self.no_new_privileges && self.filtered && more
+    }
+}
+
+/// Looks at whoever connects.
+#[derive(Debug)]
+pub struct Doorkeeper {
+    /// This process's own descriptors, in the `/proc` that the daemon has. Before Linux 5.14 a process
+    /// that cannot be looked into may not open them; there peers have no descriptor either.
+    descriptors: Option<OwnedFd>,
+    /// How many PID namespaces the daemon's processes are in, as that `/proc` counts.
+    depth: usize,
+    /// The daemon's side: here the rest can be asked too.
+    daemon: Option<Confinement>,
+    said: Mutex<Said>,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    at: Option<Instant>,
+    left_out: u64,
+}
+
+impl Doorkeeper {
+    /// For a process that is in the daemon's own namespaces.
+    ///
+    /// # Errors
+    /// Where `/proc` does not say who we are.
+    pub fn of_the_daemon() -> io::Result<Self> {
+        let status = std::fs::read_to_string("/proc/self/status")?;
+        let daemon = Some(Confinement::of(&status));
+        Ok(Self { descriptors: descriptors(), depth: depth(&status), daemon, said: Mutex::default() })
+    }
+
+    /// For the first process of a cell's PID namespace, while it has the daemon's `/proc`.
+    ///
+    /// # Errors
+    /// Where that does not say who we are.
+    pub fn of_a_cell() -> io::Result<Self> {
+        let depth = depth(&std::fs::read_to_string("/proc/self/status")?).saturating_sub(1);
+        Ok(Self { descriptors: descriptors(), depth, daemon: None, said: Mutex::default() })
+    }
+
+    /// Lets in who is of the daemon's side: its user or root, and no process of a cell.
+    ///
+    /// # Errors
+    /// Who it is that is not let in.
+    pub fn let_in(&self, socket: impl AsFd) -> Result<(), Stranger> {
+        let own = rustix::process::geteuid().as_raw();
+        let (pid, uid) = credentials(&socket)?;
+        // A cell has no number for root, nor for a daemon that is root; rights of the file system keep others out.
+        let root = if self.daemon.is_some() { 0 } else { NOBODY_HERE };
+        if uid != own && uid != root {
+            return Err(Stranger::User(uid));
+        }
+        if self.daemon.is_none() && pid != 0 {
+            // It has a number in the cell.
+            return Err(Stranger::Namespace);
+        }
+        let peer = match (&self.descriptors, peer_descriptor(&socket)) {
+            (Some(descriptors), Ok(peer)) => Some((descriptors, peer)),
+            (None, _) | (_, Err(Errno::NOPROTOOPT | Errno::INVAL)) => None,
+            (_, Err(Errno::SRCH)) => return Err(Stranger::Gone),
+            (_, Err(error)) => return Err(Stranger::Unknown(error.into())),
+        };
+        if let Some((descriptors, peer)) = peer {
+            let pid = self.pid_of(descriptors, &peer)?;
+            self.not_confined(pid, uid)?;
+            // The number was its own all the while.
+            return if self.pid_of(descriptors, &peer)? == pid { Ok(()) } else { Err(Stranger::Gone) };
+        }
+        if self.daemon.is_none() {
+            // Outside of this cell: an older kernel does not say more.
+            return Ok(());
+        }
+        if pid == 0 || depth(&status_of(pid)?) != self.depth {
+            return Err(Stranger::Namespace);
+        }
+        self.not_confined(pid, uid)
+    }
+
+    /// The number of a process that is in the daemon's own PID namespace.
+    fn pid_of(&self, descriptors: &OwnedFd, peer: &OwnedFd) -> Result<i32, Stranger> {
+        let name = peer.as_raw_fd().to_string();
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = openat(descriptors, name, flags, Mode::empty()).map_err(io::Error::from)?;
+        let mut text = String::new();
+        File::from(file).read_to_string(&mut text)?;
+        let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i32>().ok());
+        match pid {
+            Some(pid) if pid > 0 && depth(&text) == self.depth => Ok(pid),
+            // It is in a namespace that this `/proc` does not reach, or below the daemon's.
+            Some(pid) if pid >= 0 => Err(Stranger::Namespace),
+            Some(_) => Err(Stranger::Gone),
+            None => Err(Stranger::Unknown(io::Error::other("its descriptor has no number"))),
+        }
+    }
+
+    /// Refuses who has fewer rights than the daemon, as its agents do. Agents are never root where the daemon is not.
+    fn not_confined(&self, pid: i32, uid: u32) -> Result<(), Stranger> {
+        let Some(daemon) = self.daemon else { return Ok(()) };
+        if uid != rustix::process::geteuid().as_raw() {
+            return Ok(());
+        }
+        let found = Confinement::of(&status_of(pid)?);
+        if found.is_of_an_agent(daemon) { Err(Stranger::Confined) } else { Ok(()) }
+    }
+
+    /// Whether a line about somebody who was refused is due, and how many others went without one since the last.
+    pub fn should_say(&self) -> Option<u64> {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.at.is_some_and(|at| at.elapsed() < SAID_EVERY) {
+            said.left_out += 1;
+            return None;
+        }
+        said.at = Some(Instant::now());
+        Some(std::mem::take(&mut said.left_out))
+    }
+}
+
+fn descriptors() -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open("/proc/self/fdinfo", flags, Mode::empty()).ok()
+}
+
+/// What `/proc` says of a process.
+fn status_of(pid: i32) -> Result<String, Stranger> {
+    std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::NOENT | Errno::SRCH) => Stranger::Gone,
+        _ => Stranger::Unknown(error),
+    })
+}
+
+/// In how many PID namespaces a process is, from that of the `/proc` on. A kernel without them says nothing.
+fn depth(text: &str) -> usize {
+    text.lines().find_map(|line| line.strip_prefix("NSpid:")).map_or(1, |pids| pids.split_whitespace().count())
+}
+
+/// Process and user of the other end, 0 for a process that has no number here.
+fn credentials(socket: &impl AsFd) -> Result<(i32, u32), Stranger> {
+    // A process without a number here is one of number 0, for which the library's type has no place.
+    let mut found = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut length = std::mem::size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the struct and its length live through the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut found).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok((found.pid, found.uid)) } else { Err(io::Error::last_os_error().into()) }
+}
+
+/// A descriptor of the process at the other end, as it was when it connected.
+fn peer_descriptor(socket: &impl AsFd) -> Result<OwnedFd, Errno> {
+    let mut fd: libc::c_int = -1;
+    let mut length = std::mem::size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the number and its length live through the call; the descriptor that it gives is ours.
+    unsafe {
+        let result = libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERPIDFD,
+            (&raw mut fd).cast(),
+            &raw mut length,
+        );
+        if result == 0 {
+            Ok(OwnedFd::from_raw_fd(fd))
+        } else {
+            Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    #[test]
+    fn who_is_where_the_daemon_is_is_let_in() {
+        let place = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(place.path().join("s")).unwrap();
+        let doorkeeper = Doorkeeper::of_the_daemon().unwrap();
+        let client = UnixStream::connect(place.path().join("s")).unwrap();
+        let (peer, _) = listener.accept().unwrap();
+        doorkeeper.let_in(&peer).unwrap();
+        drop(client);
+        // The process lives on, though its end of the connection does not.
+        doorkeeper.let_in(&peer).unwrap();
+    }
+
+    #[test]
+    fn fewer_rights_than_the_daemons_are_an_agents() {
+        let status = |nnp: u8, mode: u8, filters: &str| {
+            Confinement::of(&format!("Name:\tx\nNoNewPrivs:\t{nnp}\nSeccomp:\t{mode}\n{filters}"))
+        };
+        let (free, agent) = (status(0, 0, "Seccomp_filters:\t0\n"), status(1, 2, "Seccomp_filters:\t1\n"));
+        assert!(agent.is_of_an_agent(free) && !free.is_of_an_agent(free));
+        // A daemon that is in a sandbox itself: its agents have one filter more, its operators none more.
+        let (sandboxed, its_agent) = (status(1, 2, "Seccomp_filters:\t2\n"), status(1, 2, "Seccomp_filters:\t3\n"));
+        assert!(its_agent.is_of_an_agent(sandboxed) && !sandboxed.is_of_an_agent(sandboxed));
+        assert!(!free.is_of_an_agent(sandboxed));
+        // A shell in a container has a filter alone.
+        assert!(!status(0, 2, "Seccomp_filters:\t1\n").is_of_an_agent(free));
+        // A kernel that does not count them.
+        assert!(status(1, 2, "").is_of_an_agent(status(0, 0, "")));
+        // A kernel that has none: there nothing is started either.
+        let none = Confinement::of("Name:\tx\nNoNewPrivs:\t1\n");
+        assert!(!none.is_of_an_agent(none));
+    }
+
+    #[test]
+    fn namespaces_are_counted_from_the_one_that_proc_shows() {
+        assert_eq!(depth("Pid:\t7\nNSpid:\t7\n"), 1);
+        assert_eq!(depth("Pid:\t7\nNSpid:\t7\t2\t1\n"), 3);
+        assert_eq!(depth("Pid:\t7\n"), 1);
+    }
+}
