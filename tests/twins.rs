@@ -102,4 +102,5 @@ scenes![
     hooks_have_their_own_secrets_and_never_show_them,
     labels_are_renamed_deleted_and_made_again,
     texts_are_edited_restored_and_deleted,
+    a_migration_brings_words_that_nobody_here_wrote,
 ];

@@ -472,3 +472,104 @@ pub async fn texts_are_edited_restored_and_deleted(twin: &mut Twin) {
     twin.ask("ada", "POST", &format!("{issues}/1/labels"), json!({"labels": []})).await;
     twin.ask("cleo", "POST", issues, json!({"title": "two", "body": "its number is new"})).await;
 }
+
+/// What a migration brings, from another server that is a stand-in of ours.
+pub async fn a_migration_brings_words_that_nobody_here_wrote(twin: &mut Twin) {
+    let _ = acme(twin).await;
+    let mut there = Twin::stand_in(Flavour::Gitea).await;
+    let source = there.base();
+    let account = |login: &str| {
+        json!({"username": login, "email": format!("{login}@elsewhere.test"), "password": "of no use"})
+    };
+    there.set("forgeadmin", "POST", "/admin/users", account("writer")).await;
+    there.set("forgeadmin", "POST", "/orgs", json!({"username": "other"})).await;
+    let order = json!({"name": "widget", "auto_init": true, "default_branch": "main"});
+    there.set("forgeadmin", "POST", "/orgs/other/repos", order).await;
+    let label = json!({"name": "lazarus/approved", "color": "#00aabb"});
+    let label = there.set("forgeadmin", "POST", "/repos/other/widget/labels", label).await.id();
+    let (past, future) = ("2020-02-02T02:02:02Z", "2060-02-02T02:02:02Z");
+    let comments = json!([
+        {"body": "/summon of the past", "author": "writer", "created_at": past},
+        {"body": "/summon of the future", "author": "writer", "created_at": future},
+        {"body": "/summon that was edited", "author": "writer", "created_at": past, "updated_at": future},
+    ]);
+    let issue = json!({"title": "old", "body": "words", "author": "writer", "created_at": past, "comments": comments});
+    let order = json!({"repository": "other/widget", "issues": [issue, {"title": "two", "closed": true, "author": "writer"}]});
+    let made = there.set("forgeadmin", "POST", "/-/_standin/history", order).await;
+    let first = made.json["issues"][0]["number"].as_i64().unwrap();
+    let path = format!("/repos/other/widget/issues/{first}/labels");
+    there.set("forgeadmin", "POST", &path, json!({"labels": [label]})).await;
+    let comment = made.json["issues"][0]["comments"][0].as_i64().unwrap();
+    let path = format!("/repos/other/widget/issues/comments/{comment}/reactions");
+    there.set("forgeadmin", "POST", &path, json!({"content": "+1"})).await;
+
+    let hook = json!({
+        "type": "gitea", "active": true, "events": ["issues", "issue_comment", "issue_label"],
+        "config": {"url": "{hear}/hook", "content_type": "json", "secret": "organisation"},
+    });
+    twin.set("ada", "POST", "/orgs/{acme}/hooks", hook).await;
+    twin.call_it(&source, "SOURCE");
+    let migration = |owner: &str, name: &str| {
+        json!({
+            "clone_addr": format!("{source}/other/widget"), "service": "gitea", "repo_owner": owner,
+            "repo_name": name, "issues": true, "labels": true,
+        })
+    };
+    twin.ask("cleo", "POST", "/repos/migrate", migration("{acme}", "widget")).await;
+    twin.ask("cleo", "POST", "/repos/migrate", migration("{ada}", "widget")).await;
+    twin.ask("", "POST", "/repos/migrate", migration("{acme}", "widget")).await;
+    twin.ask("ada", "POST", "/repos/migrate", migration("{acme}", "widget")).await;
+    twin.ask("ada", "POST", "/repos/migrate", migration("{acme}", "widget")).await;
+    twin.get("ada", "/repos/{acme}/widget").await;
+    twin.get("ada", "/repos/{acme}/widget/labels").await;
+    twin.get("ada", "/repos/{acme}/widget/issues?state=all").await;
+    // Times are compared here, not only that they are there.
+    twin.times_matter(true);
+    twin.get("ada", "/repos/{acme}/widget/issues/1").await;
+    twin.get("ada", "/repos/{acme}/widget/issues/1/comments").await;
+    twin.get("ada", "/repos/{acme}/widget/issues/1/timeline").await;
+    twin.get("ada", "/repos/{acme}/widget/issues/comments").await;
+    twin.times_matter(false);
+    let comments = twin.set("ada", "GET", "/repos/{acme}/widget/issues/1/comments", NONE).await;
+    let first = comments.json[0]["id"].as_i64().unwrap();
+    twin.get("ada", &format!("/repos/{{acme}}/widget/issues/comments/{first}")).await;
+    twin.get("ada", &format!("/repos/{{acme}}/widget/issues/comments/{first}/reactions")).await;
+
+    // Nothing of it was delivered: the first that is heard of is what is said
+    // here.
+    twin.ask("ada", "POST", "/repos/{acme}/widget/issues/1/comments", json!({"body": "said here"})).await;
+    twin.ask("ada", "POST", "/repos/{acme}/widget/issues", json!({"title": "new", "body": "its number goes on"})).await;
+    let fields = ["action", "comment.body", "issue.number", "repository.original_url", "sender.login"];
+    twin.hear("only what was said after the migration", 2, &["organisation"], &fields).await;
+
+    // A server that says it is this one is believed: its writer has the number
+    // and the name of somebody here.
+    let ben = twin.set("ben", "GET", "/user", NONE).await.id();
+    let here = twin.base();
+    let name = twin.name("ben");
+    there.set("forgeadmin", "POST", "/-/_standin/settings", json!({"claimed_url": here, "next_account": ben})).await;
+    there.set("forgeadmin", "POST", "/admin/users", account(&name)).await;
+    let comments = json!([
+        {"body": "/summon in the name of ben", "author": name, "created_at": future},
+        {"body": "/summon of nobody here", "author": "writer", "created_at": past},
+    ]);
+    let issue = json!({"title": "forged", "body": "words", "author": name, "comments": comments});
+    let order = json!({"repository": "other/widget", "issues": [issue]});
+    there.set("forgeadmin", "POST", "/-/_standin/history", order).await;
+    twin.ask("cleo", "POST", "/repos/migrate", migration("{cleo}", "forged")).await;
+    twin.get("cleo", "/repos/{cleo}/forged").await;
+    twin.get("cleo", "/repos/{cleo}/forged/issues/3").await;
+    twin.get("cleo", "/repos/{cleo}/forged/issues/3/comments").await;
+    there.end().await;
+
+    // What cannot be had leaves nothing.
+    let mut order = migration("{acme}", "nothing");
+    order["clone_addr"] = json!("http://127.0.0.1:1/other/widget");
+    twin.ask("ada", "POST", "/repos/migrate", order.clone()).await;
+    twin.get("ada", "/repos/{acme}/nothing").await;
+    order["clone_addr"] = json!("ftp://127.0.0.1/other/widget");
+    twin.ask("ada", "POST", "/repos/migrate", order.clone()).await;
+    order["clone_addr"] = json!("http://127.0.0.1:1/other/widget");
+    order["repo_owner"] = json!("{nobody}");
+    twin.ask("ada", "POST", "/repos/migrate", order).await;
+}

@@ -38,6 +38,9 @@ pub struct Twin {
     heard: Arc<Mutex<Vec<Heard>>>,
     receiver: String,
     undo: Vec<String>,
+    /// What is replaced by a word wherever it stands.
+    called: Vec<(String, &'static str)>,
+    times_matter: bool,
     stand_in: Option<(StandIn, tempfile::TempDir)>,
 }
 
@@ -73,7 +76,11 @@ impl Twin {
         let options = StandInOptions { flavour, listen: "127.0.0.1:0".parse().unwrap(), root: root.path().into() };
         let forge = StandIn::start(options).await.unwrap();
         let (url, admin) = (forge.url(), forge.admin_token().to_owned());
-        Self::new(url, admin, Some((forge, root))).await
+        let mut twin = Self::new(url, admin, Some((forge, root))).await;
+        // Numbers as on a server that has been used: those of two stand-ins
+        // must not meet by accident.
+        twin.set("forgeadmin", "POST", "/-/_standin/settings", json!({"next_account": first_number()})).await;
+        twin
     }
 
     async fn new(base: String, admin: String, stand_in: Option<(StandIn, tempfile::TempDir)>) -> Self {
@@ -102,8 +109,25 @@ impl Twin {
             heard,
             receiver,
             undo: Vec::new(),
+            called: Vec::new(),
+            times_matter: false,
             stand_in,
         }
+    }
+
+    /// The server's address.
+    pub fn base(&self) -> String {
+        self.base.clone()
+    }
+
+    /// In the record, `text` is called `word` from now on.
+    pub fn call_it(&mut self, text: &str, word: &'static str) {
+        self.called.push((text.to_owned(), word));
+    }
+
+    /// Whether times that are not of today are compared as they are.
+    pub fn times_matter(&mut self, matter: bool) {
+        self.times_matter = matter;
     }
 
     /// A name that nothing else on the server has: `ada` is `ada-x1a2b`.
@@ -311,6 +335,10 @@ impl Twin {
     /// A tidied string: what differs between servers is replaced.
     fn tidy(&self, text: &str) -> String {
         let host = self.base.trim_start_matches("http://");
+        let mut text = text.to_owned();
+        for (what, word) in &self.called {
+            text = text.replace(what, word);
+        }
         let mut text = text
             .replace(&self.base, "BASE")
             .replace(&self.base.replace("127.0.0.1", "localhost"), "BASE")
@@ -367,7 +395,10 @@ impl Twin {
             }
             Value::String(text) => {
                 let time = regex::Regex::new(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(Z|[+-][0-9:]{5})$").unwrap();
-                if time.is_match(text) && !text.starts_with("0001-") && !text.starts_with("1970-") {
+                let today = text.starts_with(&jiff::Timestamp::now().to_string()[..8]);
+                if self.times_matter && time.is_match(text) && !today {
+                    value.clone()
+                } else if time.is_match(text) && !text.starts_with("0001-") && !text.starts_with("1970-") {
                     json!("a time")
                 } else {
                     json!(self.tidy(text))
@@ -434,6 +465,11 @@ impl Names {
         self.seen.insert((kind.to_owned(), id), *n);
         format!("{kind}-{n}")
     }
+}
+
+/// Somewhere between a thousand and a billion.
+fn first_number() -> u32 {
+    u32::from_le_bytes(random()) % 1_000_000_000 + 1_000
 }
 
 fn random() -> [u8; 4] {

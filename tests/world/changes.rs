@@ -330,6 +330,13 @@ impl Elsewhere {
         format!("{}/elsewhere/widget", self.forge.url())
     }
 
+    /// From now on it says that it is at `url`. Gitea and Forgejo believe it: of
+    /// a server that says it is theirs, they take people by number and name.
+    /// The next account made there gets the number `next`.
+    pub async fn claims_to_be(&self, url: &str, next: i64) {
+        self.call("POST", "/_standin/settings", json!({"claimed_url": url, "next_account": next}), 204).await;
+    }
+
     /// Makes an account there. It can have any name, also that of somebody
     /// here.
     pub async fn make_person(&self, login: &str) {

@@ -8,7 +8,7 @@ use super::api::{Call, random_hex};
 use super::reply::{Answer, Reply};
 use super::shapes::{Address, TeamView};
 use super::state::{
-    Access, Account, EntryKind, GHOST, HookOwner, Id, LabelOwner, State, Team, Token, next, now, rfc3339,
+    Access, Account, EntryKind, HookOwner, Id, LabelOwner, State, Team, Token, next, now, rfc3339,
 };
 use super::{Flavour, repositories};
 
@@ -287,7 +287,8 @@ impl State {
         }
     }
 
-    /// An account goes; what it wrote stays under no name, unless purged.
+    /// An account goes; what it wrote keeps its number and shows no name, unless
+    /// purged.
     fn remove_account(&mut self, id: Id, purge: bool) {
         self.accounts.remove(&id);
         self.former_logins.retain(|_, target| *target != id);
@@ -301,13 +302,7 @@ impl State {
         if purge {
             self.entries.retain(|_, e| e.author != id || !matches!(e.kind, EntryKind::Comment { .. }));
         }
-        for entry in self.entries.values_mut().filter(|e| e.author == id) {
-            entry.author = GHOST;
-        }
         for issue in self.issues.values_mut() {
-            if issue.author == id {
-                issue.author = GHOST;
-            }
             issue.assignees.retain(|a| *a != id);
             issue.reactions.retain(|r| r.user != id);
         }
@@ -406,7 +401,24 @@ async fn admin(call: &Call<'_>, path: &[&str]) -> Answer {
             drop(state);
             Ok(call.paginated(&all))
         }
-        (_, ["hooks", rest @ ..]) => super::hooks::answer(call, HookOwner::System, rest).await,
+        ("GET", ["hooks"]) => Ok(super::hooks::of_server(call)),
+        (_, ["hooks", rest @ ..]) => {
+            // What is made is a system hook only if its configuration says so,
+            // in a string; what is there is found as either.
+            let stated = call.json()?.pointer("/config/is_system_webhook").and_then(Value::as_str) == Some("true");
+            let there = rest.first().and_then(|id| id.parse::<i64>().ok());
+            let is_default = {
+                let state = call.forge.state();
+                there.and_then(|id| state.hooks.get(&id)).is_some_and(|h| h.owner == HookOwner::Default)
+            };
+            let owner = match rest {
+                [] if stated => HookOwner::System,
+                [] => HookOwner::Default,
+                _ if is_default => HookOwner::Default,
+                _ => HookOwner::System,
+            };
+            super::hooks::answer(call, owner, rest).await
+        }
         _ => Err(call.refuse().not_found()),
     }
 }

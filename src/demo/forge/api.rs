@@ -324,6 +324,7 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
                 }),
             ))
         }
+        ("POST", ["repos", "migrate"]) => super::migrate::answer(call).await,
         (_, ["repos", owner, name, rest @ ..]) => {
             let found = call.repo(&call.forge.state(), owner, name);
             let (repo, access) = found?;

@@ -9,7 +9,7 @@ use super::api::{Call, parse_form};
 use super::deliveries::new_id;
 use super::reply::{Answer, Reply};
 use super::shapes::Address;
-use super::state::{Access, Asset, Entry, EntryKind, Id, Issue, LabelOwner, Reaction, State, next, now, rfc3339};
+use super::state::{Access, Asset, Entry, EntryKind, GHOST, Id, Issue, LabelOwner, Reaction, State, next, now, rfc3339};
 use super::{Flavour, Forge};
 
 /// The reactions that a forge allows unless it is told otherwise.
@@ -664,8 +664,9 @@ fn comment(call: &Call<'_>, repo: Id, access: Access, id: &str, path: &[&str]) -
     let writes = access >= Access::Write;
     let mine = call.caller.account == Some(author);
     match (call.method, path) {
-        // Whose author is gone cannot be shown alone.
-        ("GET", []) if !state.accounts.contains_key(&author) => Err(call.refuse().say(500, "")),
+        // Whose author is gone cannot be shown alone. What nobody here wrote
+        // can.
+        ("GET", []) if author != GHOST && !state.accounts.contains_key(&author) => Err(call.refuse().say(500, "")),
         ("GET", []) => shown_comment(call, &state, id, 200),
         ("PATCH", []) => {
             let me = call.me()?;
@@ -722,18 +723,18 @@ fn comment(call: &Call<'_>, repo: Id, access: Access, id: &str, path: &[&str]) -
 
 fn reactions(call: &Call<'_>, state: &mut State, repo: Id, access: Access, author: Option<Id>, thing: Thing) -> Answer {
     if call.method == "GET" {
-        let all: Vec<(Id, String, i64)> = state
+        let all: Vec<(Id, String, String, i64)> = state
             .reactions(thing)
-            .map(|all| all.iter().map(|r| (r.user, r.content.clone(), r.created)).collect())
+            .map(|all| all.iter().map(|r| (r.user, r.original.clone(), r.content.clone(), r.created)).collect())
             .unwrap_or_default();
         if all.is_empty() {
             return Ok(Reply::json(200, &Value::Null));
         }
         let shown: Vec<Value> = all
             .into_iter()
-            .map(|(user, content, created)| {
+            .map(|(user, original, content, created)| {
                 json!({
-                    "user": state.user_json(user, Address::to(call.caller.account), call.caller.account),
+                    "user": state.reactor_json(user, &original, call.caller.account),
                     "content": content, "created_at": rfc3339(created),
                 })
             })
@@ -759,7 +760,7 @@ fn reactions(call: &Call<'_>, state: &mut State, repo: Id, access: Access, autho
                 return Ok(Reply::json(200, &shown(at)));
             }
             let created = now();
-            all.push(Reaction { user: me, content: content.clone(), created });
+            all.push(Reaction { user: me, original: String::new(), content: content.clone(), created });
             Ok(Reply::json(201, &shown(created)))
         }
         "DELETE" => {

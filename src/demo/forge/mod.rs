@@ -25,6 +25,7 @@ mod git_http;
 mod hooks;
 mod issues;
 mod labels;
+mod migrate;
 mod own;
 mod pulls;
 mod push;
@@ -206,6 +207,8 @@ impl StandIn {
             entries: BTreeMap::new(),
             hooks: BTreeMap::new(),
             deliveries: queue.clone(),
+            shows_original_authors: false,
+            claimed_url: None,
         };
         let admin_token = api::random_hex(20);
         let admin = state.add_account("forgeadmin", "forgeadmin@standin.invalid", &api::random_hex(20), true, false);

@@ -42,43 +42,61 @@ pub(super) fn list(call: &Call<'_>, wanted: impl Fn(&State, &Repository) -> bool
     call.paginated(&all)
 }
 
+/// Puts an empty repository there, unless the name is taken.
+pub(super) fn add(
+    call: &Call<'_>,
+    state: &mut State,
+    owner: Id,
+    name: &str,
+    order: &Value,
+    branch: &str,
+) -> Result<Id, Reply> {
+    if !allowed_name(name) {
+        return Err(call.refuse().say(422, "[Name]: Alpha dash dot"));
+    }
+    if state.repo_by_name(owner, name).is_some() {
+        return Err(call.refuse().say(409, "The repository with the same name already exists."));
+    }
+    let id = next(&mut state.seq.repo);
+    // Whoever takes a name ends its redirect.
+    state.former_repos.remove(&(owner, name.to_lowercase()));
+    let at = now();
+    state.repos.insert(
+        id,
+        Repository {
+            id,
+            owner,
+            name: name.to_owned(),
+            description: text(order, "description").unwrap_or_default().to_owned(),
+            original_url: String::new(),
+            offered_to: None,
+            private: flag(order, "private").unwrap_or(false),
+            archived_at: None,
+            default_branch: branch.to_owned(),
+            empty: true,
+            created: at,
+            updated: at,
+            collaborators: std::collections::BTreeMap::new(),
+            protections: vec![],
+            last_index: 0,
+        },
+    );
+    hooks::copy_defaults(state, id);
+    Ok(id)
+}
+
 pub(super) async fn create(call: &Call<'_>, owner: Id) -> Answer {
     let me = call.me()?;
     let order = call.json()?;
     let name = text(&order, "name").unwrap_or_default().to_owned();
-    if !allowed_name(&name) {
-        return Err(call.refuse().say(422, "[Name]: Alpha dash dot"));
-    }
     let branch = text(&order, "default_branch").filter(|b| !b.is_empty()).unwrap_or("main").to_owned();
     let auto_init = flag(&order, "auto_init").unwrap_or(false);
     let (id, author) = {
         let mut state = call.forge.state();
-        if state.repo_by_name(owner, &name).is_some() {
-            return Err(call.refuse().say(409, "The repository with the same name already exists."));
+        let id = add(call, &mut state, owner, &name, &order, &branch)?;
+        if let Some(repo) = state.repos.get_mut(&id) {
+            repo.empty = !auto_init;
         }
-        let id = next(&mut state.seq.repo);
-        state.former_repos.remove(&(owner, name.to_lowercase()));
-        let at = now();
-        state.repos.insert(
-            id,
-            Repository {
-                id,
-                owner,
-                name: name.clone(),
-                description: text(&order, "description").unwrap_or_default().to_owned(),
-                original_url: String::new(),
-                offered_to: None,
-                private: flag(&order, "private").unwrap_or(false),
-                archived_at: None,
-                default_branch: branch.clone(),
-                empty: !auto_init,
-                created: at,
-                updated: at,
-                collaborators: std::collections::BTreeMap::new(),
-                protections: vec![],
-                last_index: 0,
-            },
-        );
         let author = state.accounts.get(&me).map(|a| (a.login.clone(), a.email.clone())).unwrap_or_default();
         (id, author)
     };
@@ -176,6 +194,9 @@ pub(super) async fn answer(call: &Call<'_>, repo: Id, access: Access, path: &[&s
         (_, ["contents", rest @ ..]) => contents(call, repo, access, &rest.join("/")).await,
         ("GET", ["raw", rest @ ..]) => raw(call, repo, &rest.join("/")).await,
         ("GET", ["issue_templates"]) => templates::list(call, repo).await,
+        // Nobody gives these here; who migrates asks for them.
+        ("GET", ["topics"]) => Ok(Reply::json(200, &json!({"topics": []}))),
+        ("GET", ["releases"]) => Ok(call.paginated(&[])),
         ("GET", ["issue_config"]) => Ok(Reply::json(200, &json!({"blank_issues_enabled": true, "contact_links": []}))),
         ("GET", ["issue_config", "validate"]) => Ok(Reply::json(200, &json!({"valid": true, "message": ""}))),
         (_, ["branches", rest @ ..]) => branches(call, repo, access, &rest.join("/")).await,

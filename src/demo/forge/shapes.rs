@@ -78,6 +78,20 @@ impl State {
         user
     }
 
+    /// Who reacted; somebody from elsewhere is named by the kind of server.
+    pub(super) fn reactor_json(&self, user: Id, original: &str, viewer: Option<Id>) -> Value {
+        let mut out = self.user_json(user, Address::to(viewer), viewer);
+        if user == 0 {
+            let login = format!("{original}(gitea)");
+            let page = format!("{}/{original}%28gitea%29", self.root_url);
+            merge(
+                &mut out,
+                json!({"id": 0, "login": login, "username": login, "html_url": page, "email": "", "created": EPOCH}),
+            );
+        }
+        out
+    }
+
     pub(super) fn org_json(&self, id: Id) -> Value {
         let login = self.login(id);
         let avatar = hex::encode(&Sha256::digest(login.as_bytes())[..16]);
@@ -102,7 +116,8 @@ impl State {
             "empty": repo.empty, "private": repo.private, "fork": false, "template": false,
             "mirror": false, "size": 27, "language": "",
             "languages_url": format!("{root}/api/v1/repos/{full}/languages"),
-            "html_url": format!("{root}/{full}"), "url": format!("{root}/api/v1/repos/{full}"),
+            "html_url": format!("{}/{full}", self.claimed_url.as_ref().unwrap_or(root)),
+            "url": format!("{root}/api/v1/repos/{full}"),
             "link": "", "ssh_url": format!("forge@{host}:{full}.git"),
             "clone_url": format!("{root}/{full}.git"), "original_url": repo.original_url, "website": "",
             "stars_count": 0, "forks_count": 0, "watchers_count": 1,
@@ -221,7 +236,7 @@ impl State {
             "url": format!("{}/api/v1/repos/{full}/issues/{}", self.root_url, issue.number),
             "html_url": html_url, "number": issue.number,
             "user": self.user_json(issue.author, Address::to(viewer), viewer),
-            "original_author": "", "original_author_id": 0,
+            "original_author": self.shown_original(&issue.original_author), "original_author_id": 0,
             "title": issue.title, "body": issue.body, "ref": "",
             "assets": issue.assets.iter().map(|a| self.asset_json(a)).collect::<Value>(),
             "labels": self.labels_json(&issue.labels), "milestone": self.milestone_of(issue.milestone),
@@ -313,6 +328,11 @@ impl State {
         if issue.pull.is_some() { (html, url, String::new()) } else { (html, String::new(), url) }
     }
 
+    /// The field is documented, and both real servers leave it empty (seen).
+    fn shown_original<'a>(&self, original: &'a str) -> &'a str {
+        if self.shows_original_authors { original } else { "" }
+    }
+
     pub(super) fn comment_json(&self, entry: &Entry) -> Value {
         let (html_url, pull_url, issue_url) = self.entry_urls(entry);
         let body = match &entry.kind {
@@ -322,7 +342,7 @@ impl State {
         json!({
             "id": entry.id, "html_url": html_url, "pull_request_url": pull_url, "issue_url": issue_url,
             "user": self.user_json(entry.author, Address::NoReply, None),
-            "original_author": "", "original_author_id": 0, "body": body,
+            "original_author": self.shown_original(&entry.original_author), "original_author_id": 0, "body": body,
             "assets": entry.assets.iter().map(|a| self.asset_json(a)).collect::<Value>(),
             "created_at": rfc3339(entry.created), "updated_at": rfc3339(entry.updated),
         })

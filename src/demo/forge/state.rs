@@ -11,7 +11,8 @@ use super::deliveries::Queue;
 /// Numbers as the forge gives them, one sequence a kind of thing.
 pub(super) type Id = i64;
 
-/// What lists name where an account was deleted.
+/// What lists name where an account was deleted, and whose a migrated text is on
+/// Forgejo if nobody here wrote it.
 pub(super) const GHOST: Id = -1;
 
 /// How much somebody may do in a repository.
@@ -146,6 +147,8 @@ pub(super) struct Milestone {
 
 pub(super) struct Reaction {
     pub user: Id,
+    /// Who reacted elsewhere, if nobody here did.
+    pub original: String,
     pub content: String,
     pub created: i64,
 }
@@ -231,7 +234,11 @@ pub(super) enum EntryKind {
 pub(super) enum HookOwner {
     Repository(Id),
     Organization(Id),
+    /// Hears of everything on the server.
     System,
+    /// Hears of nothing itself: new repositories get a copy of it, with its
+    /// secret.
+    Default,
 }
 
 impl HookOwner {
@@ -240,6 +247,7 @@ impl HookOwner {
             Self::Repository(_) => "repository",
             Self::Organization(_) => "organization",
             Self::System => "system",
+            Self::Default => "default",
         }
     }
 }
@@ -300,6 +308,10 @@ pub(super) struct State {
     pub entries: BTreeMap<Id, Entry>,
     pub hooks: BTreeMap<Id, Hook>,
     pub deliveries: Queue,
+    /// Whether `original_author` is filled in, as its documentation has it.
+    pub shows_original_authors: bool,
+    /// Where it says its repositories' pages are; `root_url` if it is honest.
+    pub claimed_url: Option<String>,
 }
 
 /// Seconds since 1970, the forge's resolution.
