@@ -8,7 +8,7 @@
 //! besides, what it said is written down anew:
 //!
 //! ```sh
-//! env $(cat /tmp/forge/run-main/env) TWINS_RECORD=1 cargo test --test twins
+//! FORGE_URL=http://127.0.0.1:3000 FORGE_ADMIN_TOKEN=… TWINS_RECORD=1 cargo test --test twins
 //! ```
 //!
 //! Numbers, times, hashes and addresses differ between servers; they are
@@ -104,3 +104,15 @@ scenes![
     texts_are_edited_restored_and_deleted,
     a_migration_brings_words_that_nobody_here_wrote,
 ];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_pages_hold_what_the_forge_wants_whatever_is_asked_for() {
+    if !twin::real_has_pages_of(20).await {
+        return eprintln!("SKIPPED on this server: start one with `[api] MAX_RESPONSE_ITEMS = 20`");
+    }
+    play(
+        "small_pages_hold_what_the_forge_wants_whatever_is_asked_for",
+        scenes::small_pages_hold_what_the_forge_wants_whatever_is_asked_for,
+    )
+    .await;
+}

@@ -336,6 +336,9 @@ pub async fn labels_are_renamed_deleted_and_made_again(twin: &mut Twin) {
     let label = |name: &str| json!({"name": name, "color": "#00aabb", "description": "a label"});
     let approved = twin.ask("ada", "POST", labels, label("lazarus/approved")).await.id();
     let triage = twin.ask("ada", "POST", labels, label("triage")).await.id();
+    for path in ["/timeline", "/comments", "/labels", "/reactions", "/assets"] {
+        twin.get("ada", &format!("/repos/{{acme}}/widget/issues/1{path}")).await;
+    }
     twin.ask("ada", "POST", on_issue, json!({"labels": [approved, triage]})).await;
     let fields = ["action", "issue.labels", "sender.login"];
     twin.hear("two labels at once", 1, &["hers"], &fields).await;
@@ -478,9 +481,8 @@ pub async fn a_migration_brings_words_that_nobody_here_wrote(twin: &mut Twin) {
     let _ = acme(twin).await;
     let mut there = Twin::stand_in(Flavour::Gitea).await;
     let source = there.base();
-    let account = |login: &str| {
-        json!({"username": login, "email": format!("{login}@elsewhere.test"), "password": "of no use"})
-    };
+    let account =
+        |login: &str| json!({"username": login, "email": format!("{login}@elsewhere.test"), "password": "of no use"});
     there.set("forgeadmin", "POST", "/admin/users", account("writer")).await;
     there.set("forgeadmin", "POST", "/orgs", json!({"username": "other"})).await;
     let order = json!({"name": "widget", "auto_init": true, "default_branch": "main"});
@@ -494,7 +496,8 @@ pub async fn a_migration_brings_words_that_nobody_here_wrote(twin: &mut Twin) {
         {"body": "/summon that was edited", "author": "writer", "created_at": past, "updated_at": future},
     ]);
     let issue = json!({"title": "old", "body": "words", "author": "writer", "created_at": past, "comments": comments});
-    let order = json!({"repository": "other/widget", "issues": [issue, {"title": "two", "closed": true, "author": "writer"}]});
+    let order =
+        json!({"repository": "other/widget", "issues": [issue, {"title": "two", "closed": true, "author": "writer"}]});
     let made = there.set("forgeadmin", "POST", "/-/_standin/history", order).await;
     let first = made.json["issues"][0]["number"].as_i64().unwrap();
     let path = format!("/repos/other/widget/issues/{first}/labels");
@@ -572,4 +575,77 @@ pub async fn a_migration_brings_words_that_nobody_here_wrote(twin: &mut Twin) {
     order["clone_addr"] = json!("http://127.0.0.1:1/other/widget");
     order["repo_owner"] = json!("{nobody}");
     twin.ask("ada", "POST", "/repos/migrate", order).await;
+}
+
+/// A forge that gives at most 20 things on a page (`[api] MAX_RESPONSE_ITEMS`).
+/// A real one has to be started so.
+pub async fn small_pages_hold_what_the_forge_wants_whatever_is_asked_for(twin: &mut Twin) {
+    twin.limit_pages(20).await;
+    twin.get("", "/settings/api").await;
+    twin.people(&["ada"]).await;
+    twin.set("forgeadmin", "POST", "/admin/users/{ada}/orgs", json!({"username": "{acme}"})).await;
+    let order = json!({"name": "widget", "auto_init": true, "default_branch": "main", "private": false});
+    twin.set("ada", "POST", "/orgs/{acme}/repos", order).await;
+    for n in 10..45 {
+        let label = json!({"name": format!("label {n}"), "color": "#00aabb"});
+        twin.set("ada", "POST", "/repos/{acme}/widget/labels", label).await;
+        let issue = json!({"title": format!("issue {n}"), "body": ""});
+        twin.set("ada", "POST", "/repos/{acme}/widget/issues", issue).await;
+        let comment = json!({"body": format!("comment {n}")});
+        twin.set("ada", "POST", "/repos/{acme}/widget/issues/1/comments", comment).await;
+        let hook = json!({"type": "gitea", "config": {"url": format!("{{hear}}/{n}"), "content_type": "json"}});
+        twin.set("ada", "POST", "/repos/{acme}/widget/hooks", hook).await;
+    }
+    let team = json!({"name": "crowd", "permission": "read", "units_map": {"repo.code": "read"}});
+    let team = twin.set("ada", "POST", "/orgs/{acme}/teams", team).await.id();
+    let crowd: Vec<String> =
+        (0..33).map(|n| format!("p{}{}", (b'a' + n / 26) as char, (b'a' + n % 26) as char)).collect();
+    let crowd: Vec<&str> = crowd.iter().map(String::as_str).collect();
+    twin.people(&crowd).await;
+    for (n, person) in crowd.iter().enumerate() {
+        twin.set("ada", "PUT", &format!("/teams/{team}/members/{{{person}}}"), NONE).await;
+        let path = format!("/repos/{{acme}}/widget/collaborators/{{{person}}}");
+        twin.set("ada", "PUT", &path, json!({"permission": "read"})).await;
+        let team =
+            json!({"name": format!("team-{}", n + 10), "permission": "read", "units_map": {"repo.code": "read"}});
+        twin.set("ada", "POST", "/orgs/{acme}/teams", team).await;
+        let milestone = json!({"title": format!("milestone {n}")});
+        twin.set("ada", "POST", "/repos/{acme}/widget/milestones", milestone).await;
+        let branch = json!({"new_branch_name": format!("branch-{}", n + 10)});
+        twin.set("ada", "POST", "/repos/{acme}/widget/branches", branch).await;
+    }
+    let words = json!({"body": "the end"});
+    twin.set("ada", "POST", "/repos/{acme}/widget/issues/1/comments", words).await;
+    for list in [
+        "/repos/{acme}/widget/labels",
+        "/repos/{acme}/widget/issues",
+        "/repos/{acme}/widget/issues/1/comments",
+        "/repos/{acme}/widget/issues/1/timeline",
+        "/repos/{acme}/widget/issues/comments",
+        "/repos/{acme}/widget/hooks",
+        "/orgs/{acme}/teams",
+        "/orgs/{acme}/members",
+        &format!("/teams/{team}/members"),
+        "/repos/{acme}/widget/collaborators",
+        "/repos/{acme}/widget/milestones",
+        "/repos/{acme}/widget/branches",
+        "/repos/{acme}/widget/pulls",
+    ] {
+        for asked in [
+            "",
+            "?page=1",
+            "?page=2",
+            "?limit=50",
+            "?page=1&limit=50",
+            "?page=2&limit=50",
+            "?page=3&limit=15",
+            "?limit=7",
+            "?limit=0",
+            "?limit=-3",
+            "?page=0&limit=5",
+            "?page=9&limit=50",
+        ] {
+            twin.only_names(&format!("{list}{asked}")).await;
+        }
+    }
 }

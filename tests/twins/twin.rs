@@ -1,7 +1,7 @@
 //! One server on which a scene is played, and the record of what it said.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use lazarus::demo::forge::{Flavour, StandIn, StandInOptions};
+use regex::Regex;
 use serde_json::{Map, Value, json};
 
 const PASSWORD: &str = "a password for tests";
@@ -18,6 +19,17 @@ pub fn real() -> Option<(String, String)> {
     let url = std::env::var("FORGE_URL").ok().filter(|url| !url.is_empty())?;
     let token = std::env::var("FORGE_ADMIN_TOKEN").expect("FORGE_ADMIN_TOKEN beside FORGE_URL");
     Some((url.trim_end_matches('/').to_owned(), token))
+}
+
+/// Whether a real server, if one is named, gives at most so many things on a
+/// page.
+pub async fn real_has_pages_of(most: u64) -> bool {
+    let Some((url, _)) = real() else {
+        return true;
+    };
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let settings: Value = reqwest::get(format!("{url}/api/v1/settings/api")).await.unwrap().json().await.unwrap();
+    settings["max_response_items"] == most
 }
 
 #[derive(Clone)]
@@ -43,6 +55,23 @@ pub struct Twin {
     times_matter: bool,
     stand_in: Option<(StandIn, tempfile::TempDir)>,
 }
+
+/// What differs between servers and says nothing, and what stands for it.
+static DIFFERENT: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
+    [
+        (r"[0-9a-f]{40}", "SHA"),
+        (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
+        (r"/(labels|hooks|teams|comments|repositories|milestones)/[0-9]+", "/$1/N"),
+        (r"(issuecomment-)[0-9]+", "${1}N"),
+        (r"\b(id|uid|owner_id|org_id|repo_id|issue_id|label_id|team_id|hook_id|user_id|name): [1-9][0-9]*\b", "$1: N"),
+        (r#""(labels)":\[[0-9,]+\]"#, r#""$1":[N]"#),
+    ]
+    .map(|(expression, with)| (Regex::new(expression).unwrap(), with))
+    .into()
+});
+
+static TIME: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(Z|[+-][0-9:]{5})$").unwrap());
 
 /// What a call answered.
 pub struct Said {
@@ -128,6 +157,15 @@ impl Twin {
     /// Whether times that are not of today are compared as they are.
     pub fn times_matter(&mut self, matter: bool) {
         self.times_matter = matter;
+    }
+
+    /// Lets the stand-in give at most so many things on a page. A real server
+    /// must do so already: see `real_has_pages_of`.
+    pub async fn limit_pages(&mut self, most: usize) {
+        if self.stand_in.is_some() {
+            let order = json!({"max_response_items": most});
+            self.set("forgeadmin", "POST", "/-/_standin/settings", order).await;
+        }
     }
 
     /// A name that nothing else on the server has: `ada` is `ada-x1a2b`.
@@ -277,6 +315,37 @@ impl Twin {
         self.ask(who, "GET", path, Value::Null).await
     }
 
+    /// Reads a list and records of each thing on it only what it is called, with
+    /// the headers that speak of other pages.
+    pub async fn only_names(&mut self, path: &str) {
+        self.get("ada", path).await;
+        let Some(Value::Object(step)) = self.steps.last_mut() else {
+            return;
+        };
+        let list = step.remove("body").unwrap_or_default();
+        let names: Vec<Value> = list
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|thing| {
+                ["title", "name", "login", "body"]
+                    .iter()
+                    .find_map(|key| thing.get(*key))
+                    .or_else(|| thing.pointer("/config/url"))
+                    .cloned()
+                    .unwrap_or_default()
+            })
+            .collect();
+        // Tidied already, as the whole answer was.
+        if list.is_null() {
+            // Go's empty list, if nobody made it one.
+            step.insert("body".to_owned(), Value::Null);
+            return;
+        }
+        let shown = json!({"first": names.first(), "last": names.last(), "count": names.len()});
+        step.insert("body".to_owned(), shown);
+    }
+
     /// Records what was delivered since the last time, `count` deliveries:
     /// where to, which event, signed with which of `secrets`, and `fields` of
     /// the body. Sorted, as deliveries overtake each other.
@@ -313,7 +382,7 @@ impl Twin {
                         "repository" => "repo",
                         other => other,
                     };
-                    let value = match (&value, field.ends_with(".id")) {
+                    let value = match (&value, field.rsplit('.').next() == Some("id")) {
                         (Value::Number(id), true) => {
                             json!(self.names.number(kind, id.as_i64().unwrap_or_default()))
                         }
@@ -345,18 +414,8 @@ impl Twin {
             .replace(&self.receiver, "HEAR")
             .replace(host, "HOST")
             .replace(&format!("-{}", self.mark), "");
-        for (expression, with) in [
-            (r"[0-9a-f]{40}", "SHA"),
-            (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
-            (r"/(labels|hooks|teams|comments|repositories|milestones)/[0-9]+", "/$1/N"),
-            (r"(issuecomment-)[0-9]+", "${1}N"),
-            (
-                r"\b(id|uid|owner_id|org_id|repo_id|issue_id|label_id|team_id|hook_id|user_id|name): [1-9][0-9]*\b",
-                "$1: N",
-            ),
-            (r#""(labels)":\[[0-9,]+\]"#, r#""$1":[N]"#),
-        ] {
-            text = regex::Regex::new(expression).unwrap().replace_all(&text, with).into_owned();
+        for (expression, with) in DIFFERENT.iter() {
+            text = expression.replace_all(&text, *with).into_owned();
         }
         text
     }
@@ -394,11 +453,10 @@ impl Twin {
                 Value::Object(out)
             }
             Value::String(text) => {
-                let time = regex::Regex::new(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(Z|[+-][0-9:]{5})$").unwrap();
                 let today = text.starts_with(&jiff::Timestamp::now().to_string()[..8]);
-                if self.times_matter && time.is_match(text) && !today {
+                if self.times_matter && TIME.is_match(text) && !today {
                     value.clone()
-                } else if time.is_match(text) && !text.starts_with("0001-") && !text.starts_with("1970-") {
+                } else if TIME.is_match(text) && !text.starts_with("0001-") && !text.starts_with("1970-") {
                     json!("a time")
                 } else {
                     json!(self.tidy(text))

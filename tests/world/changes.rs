@@ -315,6 +315,8 @@ impl Elsewhere {
         };
         let forge = StandIn::start(options).await.expect("the stand-in starts");
         let elsewhere = Self { http: Http::new(&forge.url()), forge };
+        // Numbers that no account here has, unless one is asked for.
+        elsewhere.call("POST", "/_standin/settings", json!({"next_account": 1_000_000_000}), 204).await;
         elsewhere.call("POST", "/api/v1/orgs", json!({"username": "elsewhere"}), 201).await;
         let repository = json!({"name": "widget", "auto_init": true, "default_branch": "main"});
         elsewhere.call("POST", "/api/v1/orgs/elsewhere/repos", repository, 201).await;

@@ -7,9 +7,7 @@ use serde_json::{Value, json};
 use super::api::{Call, random_hex};
 use super::reply::{Answer, Reply};
 use super::shapes::{Address, TeamView};
-use super::state::{
-    Access, Account, EntryKind, HookOwner, Id, LabelOwner, State, Team, Token, next, now, rfc3339,
-};
+use super::state::{Access, Account, EntryKind, HookOwner, Id, LabelOwner, State, Team, Token, next, now, rfc3339};
 use super::{Flavour, repositories};
 
 /// All that a team can have rights in.
@@ -648,7 +646,7 @@ async fn organization(call: &Call<'_>, org_name: &str, path: &[&str]) -> Answer 
             let all: Vec<Value> =
                 state.teams_by_name(|t| t.org == org).map(|t| state.team_json(t, TeamView::Alone)).collect();
             drop(state);
-            Ok(call.paginated(&all))
+            Ok(Reply::part(&all, call.strict_page()))
         }
         ("GET", ["teams", "search"]) => {
             let me = insider_only()?;
@@ -691,7 +689,7 @@ async fn organization(call: &Call<'_>, org_name: &str, path: &[&str]) -> Answer 
             ids.sort_by_key(|id| state.login(*id).to_lowercase());
             let all: Vec<Value> = ids.into_iter().map(|id| state.user_json(id, Address::Real, Some(me))).collect();
             drop(state);
-            Ok(call.paginated(&all))
+            Ok(Reply::part(&all, call.strict_page()))
         }
         _ => Err(call.refuse().not_found()),
     }
@@ -728,7 +726,7 @@ fn team(call: &Call<'_>, id: &str, path: &[&str]) -> Answer {
             ids.sort_by_key(|id| state.login(*id).to_lowercase());
             let all: Vec<Value> = ids.iter().map(|id| state.user_json(*id, Address::Real, Some(me))).collect();
             drop(state);
-            Ok(call.paginated(&all))
+            Ok(Reply::part(&all, call.page_if_asked()))
         }
         (method @ ("GET" | "PUT" | "DELETE"), ["members", login]) => {
             let who = named(call, &state, login)?;

@@ -63,10 +63,7 @@ pub(super) fn of_server(call: &Call<'_>) -> Reply {
         (Flavour::Gitea, Some("all")) => &[HookOwner::System, HookOwner::Default],
         _ => &[HookOwner::System],
     };
-    Reply::json(
-        200,
-        &state.hooks.values().filter(|h| wanted.contains(&h.owner)).map(|h| state.hook_json(h)).collect(),
-    )
+    Reply::json(200, &state.hooks.values().filter(|h| wanted.contains(&h.owner)).map(|h| state.hook_json(h)).collect())
 }
 
 /// Gives a new repository its copies of the server's default hooks.
@@ -96,7 +93,7 @@ pub(super) async fn answer(call: &Call<'_>, owner: HookOwner, path: &[&str]) -> 
             let all: Vec<Value> =
                 state.hooks.values().filter(|h| h.owner == owner).map(|h| state.hook_json(h)).collect();
             drop(state);
-            Ok(call.paginated(&all))
+            Ok(Reply::part(&all, call.page_if_asked()))
         }
         ("POST", []) => {
             let order = call.json()?;

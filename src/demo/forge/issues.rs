@@ -9,7 +9,9 @@ use super::api::{Call, parse_form};
 use super::deliveries::new_id;
 use super::reply::{Answer, Reply};
 use super::shapes::Address;
-use super::state::{Access, Asset, Entry, EntryKind, GHOST, Id, Issue, LabelOwner, Reaction, State, next, now, rfc3339};
+use super::state::{
+    Access, Asset, Entry, EntryKind, GHOST, Id, Issue, LabelOwner, Reaction, State, next, now, rfc3339,
+};
 use super::{Flavour, Forge};
 
 /// The reactions that a forge allows unless it is told otherwise.
@@ -479,7 +481,7 @@ fn one(call: &Call<'_>, repo: Id, access: Access, index: i64, path: &[&str]) -> 
         }
         ("GET", ["timeline"]) => {
             let (since, before) = (call.time_argument("since")?, call.time_argument("before")?);
-            let (offset, limit) = if call.argument("page").is_some() { call.page() } else { (0, usize::MAX) };
+            let (offset, limit) = call.strict_page_if_asked();
             let shown: Vec<Value> = state
                 .entries_by_time(|e| e.issue == id)
                 .filter(|e| since.is_none_or(|t| e.updated >= t) && before.is_none_or(|t| e.updated <= t))
@@ -487,8 +489,9 @@ fn one(call: &Call<'_>, repo: Id, access: Access, index: i64, path: &[&str]) -> 
                 .take(limit)
                 .map(|e| state.timeline_json(e))
                 .collect();
-            // The count is that of the page, not of all.
-            Ok(Reply::json(200, &Value::Array(shown.clone())).with("X-Total-Count", shown.len()))
+            // The count is that of the page, not of all; nothing is no list.
+            let list = if shown.is_empty() { Value::Null } else { Value::Array(shown.clone()) };
+            Ok(Reply::json(200, &list).with("X-Total-Count", shown.len()))
         }
         (_, ["labels", rest @ ..]) => labels(call, &mut state, repo, id, writes, rest),
         (_, ["reactions"]) => {
@@ -632,7 +635,7 @@ fn repository_comments(call: &Call<'_>, repo: Id) -> Answer {
         .collect();
     let total = found.len();
     // A limit alone does nothing; the count is right; there are no links.
-    let (offset, limit) = if call.argument("page").is_some() { call.page() } else { (0, usize::MAX) };
+    let (offset, limit) = call.strict_page_if_asked();
     let shown: Vec<Value> = found.into_iter().skip(offset).take(limit).map(|e| state.comment_json(e)).collect();
     Ok(Reply::json(200, &Value::Array(shown)).with("X-Total-Count", total))
 }
@@ -727,9 +730,6 @@ fn reactions(call: &Call<'_>, state: &mut State, repo: Id, access: Access, autho
             .reactions(thing)
             .map(|all| all.iter().map(|r| (r.user, r.original.clone(), r.content.clone(), r.created)).collect())
             .unwrap_or_default();
-        if all.is_empty() {
-            return Ok(Reply::json(200, &Value::Null));
-        }
         let shown: Vec<Value> = all
             .into_iter()
             .map(|(user, original, content, created)| {
@@ -739,7 +739,16 @@ fn reactions(call: &Call<'_>, state: &mut State, repo: Id, access: Access, autho
                 })
             })
             .collect();
-        return Ok(Reply::json(200, &Value::Array(shown)));
+        // Those to an issue have pages, those to a comment have none; nothing is
+        // no list.
+        let counted = match thing {
+            Thing::Issue(_) => Reply::part(&shown, call.strict_page_if_asked()),
+            Thing::Comment(_) => Reply::json(200, &Value::Array(shown.clone())),
+        };
+        if shown.is_empty() {
+            return Ok(Reply { body: Reply::json(200, &Value::Null).body, ..counted });
+        }
+        return Ok(counted);
     }
     let me = call.me()?;
     let content = text(&call.json()?, "content").unwrap_or_default().to_owned();

@@ -76,10 +76,7 @@ pub(super) fn answer(call: &Call<'_>, owner: LabelOwner, path: &[&str]) -> Answe
             let ids: Vec<Id> = state.labels.values().filter(|l| l.owner == owner).map(|l| l.id).collect();
             let all: Vec<Value> = state.issue_labels(&ids).into_iter().map(|l| state.label_json(l)).collect();
             drop(state);
-            let mut reply = call.paginated(&all);
-            // This list alone gives no links.
-            reply.headers.retain(|(name, _)| *name != "Link");
-            Ok(reply)
+            Ok(Reply::part(&all, call.strict_page_if_asked()))
         }
         ("POST", [], _) => {
             let order = call.json()?;

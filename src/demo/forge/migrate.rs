@@ -74,9 +74,14 @@ impl Source {
 struct Fetched {
     repository: Value,
     labels: Vec<Value>,
-    /// Issues with their comments, and the reactions to each by comment id (0
-    /// is the issue itself).
-    issues: Vec<(Value, Vec<Value>, BTreeMap<i64, Vec<Value>>)>,
+    issues: Vec<FetchedIssue>,
+}
+
+struct FetchedIssue {
+    issue: Value,
+    comments: Vec<Value>,
+    /// By the comment's number; 0 is the issue itself.
+    reactions: BTreeMap<i64, Vec<Value>>,
 }
 
 async fn fetch(source: &Source, order: &Value) -> anyhow::Result<Fetched> {
@@ -96,7 +101,7 @@ async fn fetch(source: &Source, order: &Value) -> anyhow::Result<Fetched> {
                 let id = number(comment, "id");
                 reactions.insert(id, of(source.get(&format!("/issues/comments/{id}/reactions")).await?));
             }
-            issues.push((issue, comments, reactions));
+            issues.push(FetchedIssue { issue, comments, reactions });
         }
     }
     Ok(Fetched { repository, labels, issues })
@@ -107,7 +112,9 @@ fn address(url: &str) -> Result<(String, String, String), String> {
     let parsed = reqwest::Url::parse(url).map_err(|error| error.to_string())?;
     let host = parsed.host_str().unwrap_or_default().to_owned();
     if !matches!(parsed.scheme(), "http" | "https") {
-        return Err(format!("migration/cloning from '{host}' is not allowed: the provided url protocol is not allowed"));
+        return Err(format!(
+            "migration/cloning from '{host}' is not allowed: the provided url protocol is not allowed"
+        ));
     }
     // A stand-in speaks to this machine only, whatever an order says.
     if !matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]") {
@@ -139,16 +146,14 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
         }
         id
     };
-    let source = reqwest::Client::builder()
-        .timeout(TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
-        .map(|client| Source {
-            client,
-            api: format!("{base}/api/v1/repos/{from_owner}/{from_name}"),
-            token: text(&order, "auth_token").to_owned(),
-        });
+    let source =
+        reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()).no_proxy().build().map(
+            |client| Source {
+                client,
+                api: format!("{base}/api/v1/repos/{from_owner}/{from_name}"),
+                token: text(&order, "auth_token").to_owned(),
+            },
+        );
     let made = async {
         call.forge.git.create(id, "main").await?;
         let source = source?;
@@ -240,7 +245,7 @@ fn put_down(call: &Call<'_>, state: &mut State, repo: Id, me: Id, branch: &str, 
         let same = here && state.accounts.get(&id).is_some_and(|a| a.login == login);
         if same { (id, String::new()) } else { (nobody, login.to_owned()) }
     };
-    for (issue, comments, reactions) in fetched.issues {
+    for FetchedIssue { issue, comments, reactions } in fetched.issues {
         let (author, original) = whose(state, &issue["user"]);
         let at = time(&issue, "created_at");
         let title: String = text(&issue, "title").chars().take(255).collect();

@@ -236,11 +236,11 @@ fn history(state: &mut State, order: History) -> Answer {
                 .ok_or_else(|| bad(format!("there is no issue {number}")))?,
             None => {
                 let author = who(state, &past.author)?;
-                let at = past.created_at.map_or_else(super::state::now, |t| t.as_second());
+                let at = past.created_at.map_or_else(super::state::now, jiff::Timestamp::as_second);
                 let id = state.add_past_issue(repo, author, past.title, past.body, at);
                 if let Some(issue) = state.issues.get_mut(&id) {
                     issue.original_author = past.original_author;
-                    issue.updated = past.updated_at.map_or(at, |t| t.as_second());
+                    issue.updated = past.updated_at.map_or(at, jiff::Timestamp::as_second);
                     if past.closed {
                         issue.open = false;
                         issue.closed = Some(issue.updated);
@@ -256,8 +256,8 @@ fn history(state: &mut State, order: History) -> Answer {
             let entry = state.record(id, author, EntryKind::Comment { body: past.body });
             if let Some(entry) = state.entries.get_mut(&entry) {
                 entry.original_author = past.original_author;
-                entry.created = past.created_at.map_or(entry.created, |t| t.as_second());
-                entry.updated = past.updated_at.map_or(entry.created, |t| t.as_second());
+                entry.created = past.created_at.map_or(entry.created, jiff::Timestamp::as_second);
+                entry.updated = past.updated_at.map_or(entry.created, jiff::Timestamp::as_second);
             }
             comments.push(entry);
         }

@@ -28,6 +28,12 @@ impl Reply {
         Self { status, content_type: JSON, headers: vec![], body: Bytes::from(text) }
     }
 
+    /// A part of a list (from where, how many) with the count of all.
+    pub(super) fn part(all: &[Value], (offset, limit): (usize, usize)) -> Self {
+        let shown: Vec<Value> = all.iter().skip(offset).take(limit).cloned().collect();
+        Self::json(200, &Value::Array(shown)).with("X-Total-Count", all.len())
+    }
+
     pub(super) fn empty(status: u16) -> Self {
         Self { status, content_type: "", headers: vec![], body: Bytes::new() }
     }

@@ -334,7 +334,12 @@ fn collaborators(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> An
             let all: Vec<Value> =
                 found.collaborators.keys().map(|id| state.user_json(*id, Address::Real, Some(me))).collect();
             drop(state);
-            Ok(call.paginated(&all))
+            // Gitea gives them all unless a page is asked for.
+            let window = match call.flavour() {
+                Flavour::Gitea => call.page_if_asked(),
+                Flavour::Forgejo => call.page(),
+            };
+            Ok(Reply::part(&all, window))
         }
         ("GET", [login]) => {
             let target = state.account_by_login(login).map(|a| a.id);
@@ -371,10 +376,11 @@ fn milestones(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> Answe
     let mut state = call.forge.state();
     match (call.method, path) {
         ("GET", []) => {
-            let all: Vec<Value> =
-                state.milestones.values().filter(|m| m.repo == repo).map(|m| state.milestone_json(m)).collect();
+            let mut found: Vec<&Milestone> = state.milestones.values().filter(|m| m.repo == repo).collect();
+            found.sort_by(|a, b| a.title.cmp(&b.title).then(a.id.cmp(&b.id)));
+            let all: Vec<Value> = found.into_iter().map(|m| state.milestone_json(m)).collect();
             drop(state);
-            Ok(call.paginated(&all))
+            Ok(Reply::part(&all, call.page_if_asked()))
         }
         ("POST", []) => {
             at_least(call, access, Access::Write)?;
