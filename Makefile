@@ -1,7 +1,7 @@
 # `make demo` shows the main job; `make test` is what CI runs.
 CARGO ?= cargo
 
-.PHONY: demo build test tools live bench fmt lint
+.PHONY: demo build test tools live twins bench fmt lint
 
 build:
 	$(CARGO) build --release
@@ -27,6 +27,12 @@ tools:
 live:
 	@test -n "$(FORGE_URL)" && test -n "$(FORGE_ADMIN_TOKEN)" || { echo "make live needs FORGE_URL and FORGE_ADMIN_TOKEN"; exit 2; }
 	@FORGE_URL="$(FORGE_URL)" FORGE_ADMIN_TOKEN="$(FORGE_ADMIN_TOKEN)" $(CARGO) test --test conversations
+
+# The stand-in compared with a real Gitea 1.25.4 or Forgejo 12, call by call.
+# With TWINS_RECORD=1 what the server says is written down anew.
+twins:
+	@test -n "$(FORGE_URL)" && test -n "$(FORGE_ADMIN_TOKEN)" || { echo "make twins needs FORGE_URL and FORGE_ADMIN_TOKEN"; exit 2; }
+	@FORGE_URL="$(FORGE_URL)" FORGE_ADMIN_TOKEN="$(FORGE_ADMIN_TOKEN)" $(CARGO) test --test twins
 
 # The figures of docs/figures.md: a table, and target/bench/figures.json. Some
 # alone: make bench ONLY="cell_start status".

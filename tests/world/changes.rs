@@ -315,6 +315,8 @@ impl Elsewhere {
         };
         let forge = StandIn::start(options).await.expect("the stand-in starts");
         let elsewhere = Self { http: Http::new(&forge.url()), forge };
+        // Numbers that no account here has, unless one is asked for.
+        elsewhere.call("POST", "/_standin/settings", json!({"next_account": 1_000_000_000}), 204).await;
         elsewhere.call("POST", "/api/v1/orgs", json!({"username": "elsewhere"}), 201).await;
         let repository = json!({"name": "widget", "auto_init": true, "default_branch": "main"});
         elsewhere.call("POST", "/api/v1/orgs/elsewhere/repos", repository, 201).await;
@@ -328,6 +330,13 @@ impl Elsewhere {
     /// What is cloned from there.
     pub fn clone_url(&self) -> String {
         format!("{}/elsewhere/widget", self.forge.url())
+    }
+
+    /// From now on it says that it is at `url`. Gitea and Forgejo believe it: of
+    /// a server that says it is theirs, they take people by number and name.
+    /// The next account made there gets the number `next`.
+    pub async fn claims_to_be(&self, url: &str, next: i64) {
+        self.call("POST", "/_standin/settings", json!({"claimed_url": url, "next_account": next}), 204).await;
     }
 
     /// Makes an account there. It can have any name, also that of somebody

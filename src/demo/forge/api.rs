@@ -5,7 +5,7 @@
 use axum::http::HeaderMap;
 use base64::Engine as _;
 use bytes::Bytes;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str};
 use serde_json::{Value, json};
 
 use super::Flavour;
@@ -34,6 +34,9 @@ pub(super) struct Call<'a> {
     pub headers: &'a HeaderMap,
     pub body: Bytes,
 }
+
+/// What Go's `url.QueryEscape` changes.
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// `a=b&c=d`, decoded.
 pub(super) fn parse_form(text: &str) -> Vec<(String, String)> {
@@ -148,7 +151,8 @@ impl Call<'_> {
         }
     }
 
-    /// `(offset, limit)` of a page; the limit is what the forge allows.
+    /// `(offset, limit)` of a page; the limit is what the forge allows. Where
+    /// none is asked for, it is the default, even if that is above the most.
     pub(super) fn page(&self) -> (usize, usize) {
         let number = |key| self.argument(key).and_then(|v| v.parse::<usize>().ok());
         let page = number("page").unwrap_or(1).max(1);
@@ -157,18 +161,40 @@ impl Call<'_> {
         ((page - 1).saturating_mul(limit), limit)
     }
 
+    /// The same for lists that come whole unless a page is asked for.
+    pub(super) fn page_if_asked(&self) -> (usize, usize) {
+        let asked = self.argument("page").and_then(|v| v.parse::<usize>().ok()).is_some_and(|page| page > 0);
+        if asked { self.page() } else { (0, usize::MAX) }
+    }
+
+    /// The same for lists that never give more than the most, not even by
+    /// default.
+    pub(super) fn strict_page(&self) -> (usize, usize) {
+        let (offset, limit) = self.page();
+        let most = self.forge.pages().most;
+        if limit <= most { (offset, limit) } else { (offset / limit * most, most) }
+    }
+
+    /// For such lists that come whole unless a page is asked for.
+    pub(super) fn strict_page_if_asked(&self) -> (usize, usize) {
+        match self.page_if_asked() {
+            whole @ (_, usize::MAX) => whole,
+            _ => self.strict_page(),
+        }
+    }
+
     /// One page of a list, with the count of all and the links to other pages.
     pub(super) fn paginated(&self, all: &[Value]) -> Reply {
         let (offset, limit) = self.page();
-        let shown: Vec<Value> = all.iter().skip(offset).take(limit).cloned().collect();
-        let mut reply = Reply::json(200, &Value::Array(shown)).with("X-Total-Count", all.len());
-        let (page, last) = (offset / limit + 1, all.len().div_ceil(limit).max(1));
+        let reply = Reply::part(all, (offset, limit));
+        let last = all.len().div_ceil(limit).max(1);
+        // Who asks for a page past the end is told of what is before the last.
+        let page = (offset / limit + 1).min(last);
         let link = |page: usize, rel: &str| {
             let mut query: Vec<(String, String)> = self.query.iter().filter(|(k, _)| k != "page").cloned().collect();
             query.push(("page".to_owned(), page.to_string()));
             query.sort();
-            let encode =
-                |s: &str| percent_encoding::utf8_percent_encode(s, percent_encoding::NON_ALPHANUMERIC).to_string();
+            let encode = |s: &str| percent_encoding::utf8_percent_encode(s, QUERY).to_string().replace("%20", "+");
             let query: Vec<String> = query.iter().map(|(k, v)| format!("{}={}", encode(k), encode(v))).collect();
             format!("<{}{}?{}>; rel=\"{rel}\"", self.refuse().root_url, self.path, query.join("&"))
         };
@@ -179,10 +205,7 @@ impl Call<'_> {
         if page > 1 {
             links.extend([link(1, "first"), link(page - 1, "prev")]);
         }
-        if !links.is_empty() {
-            reply = reply.with("Link", links.join(","));
-        }
-        reply
+        if links.is_empty() { reply } else { reply.with("Link", links.join(",")) }
     }
 
     /// `since` or `before`, in seconds; 422 if it is no time.
@@ -257,12 +280,12 @@ impl Call<'_> {
     }
 
     /// A redirect to the same place with the first `from` changed into `to`.
-    fn moved(&self, status: u16, from: &str, to: &str) -> Reply {
+    pub(super) fn moved(&self, status: u16, from: &str, to: &str) -> Reply {
         let mut location = self.path.replacen(&format!("/{from}"), &format!("/{to}"), 1);
         if !self.raw_query.is_empty() {
             location = format!("{location}?{}", self.raw_query);
         }
-        Reply::redirect(status, location)
+        Reply::redirect(self.method, status, location)
     }
 }
 
@@ -289,7 +312,7 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
             call.require(&["organization", "repository"])?;
         }
         ["user", "repos"] => call.require(&["user", "repository"])?,
-        ["users", _, "orgs", ..] | ["user", "orgs"] => call.require(&["user", "organization"])?,
+        ["users", _, "orgs", ..] | ["user", "orgs" | "teams"] => call.require(&["user", "organization"])?,
         ["orgs" | "teams", ..] => call.require(&["organization"])?,
         ["user" | "users", ..] => call.require(&["user"])?,
         ["admin", ..] => call.require(&["admin"])?,
@@ -324,6 +347,7 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
                 }),
             ))
         }
+        ("POST", ["repos", "migrate"]) => super::migrate::answer(call).await,
         (_, ["repos", owner, name, rest @ ..]) => {
             let found = call.repo(&call.forge.state(), owner, name);
             let (repo, access) = found?;

@@ -378,6 +378,7 @@ impl State {
                 HookOwner::Repository(id) => id == repo,
                 HookOwner::Organization(id) => id == owner,
                 HookOwner::System => true,
+                HookOwner::Default => false,
             })
             .filter(|h| h.active && h.events.contains(&event_type))
             .collect();

@@ -146,9 +146,12 @@ pub struct ApiFault {
     /// Only this method; none is any.
     #[serde(default)]
     pub method: Option<String>,
-    /// A regular expression that must match somewhere in path and query.
+    /// A regular expression that must match somewhere in path and query. For
+    /// git, `/git-receive-pack$` is the push alone; `git-receive-pack$` is also
+    /// the question before it (`info/refs?service=git-receive-pack`).
     pub path: String,
-    /// Only requests of this account, by its login.
+    /// Only requests of this account, by its login. Nobody signs in where it is
+    /// not asked for: git does not to read a public repository.
     #[serde(default)]
     pub who: Option<String>,
     /// Only the API's or only git's requests; none is all.

@@ -6,7 +6,7 @@ use super::Flavour;
 use super::api::Call;
 use super::push;
 use super::reply::{Answer, Reply};
-use super::state::{Hook, HookOwner, State, next, now};
+use super::state::{Hook, HookOwner, Id, State, next, now};
 
 /// What a subscription word stands for, in the words that hooks list.
 fn expand(flavour: Flavour, words: &[&str]) -> Vec<&'static str> {
@@ -54,6 +54,30 @@ fn find(state: &State, owner: HookOwner, id: &str) -> Option<i64> {
     id.parse::<i64>().ok().filter(|id| state.hooks.get(id).is_some_and(|h| h.owner == owner))
 }
 
+/// `GET /admin/hooks`: system hooks, or on Gitea those that `type` names.
+/// Without a count.
+pub(super) fn of_server(call: &Call<'_>) -> Reply {
+    let state = call.forge.state();
+    let wanted: &[HookOwner] = match (call.flavour(), call.argument("type")) {
+        (Flavour::Gitea, Some("default")) => &[HookOwner::Default],
+        (Flavour::Gitea, Some("all")) => &[HookOwner::System, HookOwner::Default],
+        _ => &[HookOwner::System],
+    };
+    Reply::json(200, &state.hooks.values().filter(|h| wanted.contains(&h.owner)).map(|h| state.hook_json(h)).collect())
+}
+
+/// Gives a new repository its copies of the server's default hooks.
+pub(super) fn copy_defaults(state: &mut State, repo: Id) {
+    let copies: Vec<Hook> = state.hooks.values().filter(|h| h.owner == HookOwner::Default).cloned().collect();
+    for mut hook in copies {
+        hook.id = next(&mut state.seq.hook);
+        hook.owner = HookOwner::Repository(repo);
+        hook.created = now();
+        hook.updated = hook.created;
+        state.hooks.insert(hook.id, hook);
+    }
+}
+
 pub(super) async fn answer(call: &Call<'_>, owner: HookOwner, path: &[&str]) -> Answer {
     let me = call.me()?;
     if let ("POST", [id, "tests"], HookOwner::Repository(repo)) = (call.method, path, owner) {
@@ -69,7 +93,7 @@ pub(super) async fn answer(call: &Call<'_>, owner: HookOwner, path: &[&str]) -> 
             let all: Vec<Value> =
                 state.hooks.values().filter(|h| h.owner == owner).map(|h| state.hook_json(h)).collect();
             drop(state);
-            Ok(call.paginated(&all))
+            Ok(Reply::part(&all, call.page_if_asked()))
         }
         ("POST", []) => {
             let order = call.json()?;
@@ -80,6 +104,9 @@ pub(super) async fn answer(call: &Call<'_>, owner: HookOwner, path: &[&str]) -> 
                 Flavour::Gitea => &["gitea", "gogs"],
                 Flavour::Forgejo => &["forgejo", "gitea", "gogs"],
             };
+            if kind.is_empty() {
+                return Err(call.refuse().say(422, "[Type]: Required"));
+            }
             if !known.contains(&kind) {
                 return Err(call.refuse().say(422, format!("Invalid hook type: {kind}")));
             }

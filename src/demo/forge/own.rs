@@ -6,7 +6,7 @@
 //! | `POST faults` ([`FaultOrder`]), `DELETE faults` | orders faults, ends them |
 //! | `POST errands` (a list of [`Errand`]) | makes calls in somebody's name, also unheard and back-dated; answers with a list of `{status, body}` |
 //! | `POST history` ([`History`]) | adds issues and comments with a past, as a migration leaves them |
-//! | `POST settings` | `max_response_items`, `default_paging_num` as in the forge's `[api]` |
+//! | `POST settings` | `max_response_items`, `default_paging_num` as in the forge's `[api]`; `claimed_url`, `original_authors`, `next_account` (`Settings`) |
 //! | `POST replay`, `GET deliveries` | sends every delivery again; tells how they went |
 
 use axum::http::HeaderMap;
@@ -51,6 +51,16 @@ pub(super) async fn answer(forge: &Forge, method: &str, path: &str, body: &Bytes
             let mut pages = forge.pages();
             pages.most = order.max_response_items.unwrap_or(pages.most).max(1);
             pages.default = order.default_paging_num.unwrap_or(pages.default).max(1);
+            drop(pages);
+            if let Some(shown) = order.original_authors {
+                forge.state().shows_original_authors = shown;
+            }
+            if let Some(id) = order.next_account {
+                forge.state().seq.account = id - 1;
+            }
+            if let Some(url) = order.claimed_url {
+                forge.state().claimed_url = Some(url.trim_end_matches('/').to_owned());
+            }
             Ok(Reply::empty(204))
         }
         ("POST", "replay") => Ok(Reply::json(200, &json!({"replayed": forge.queue.replay()}))),
@@ -67,6 +77,13 @@ pub(super) async fn answer(forge: &Forge, method: &str, path: &str, body: &Bytes
 struct Settings {
     max_response_items: Option<usize>,
     default_paging_num: Option<usize>,
+    /// Whether `original_author` is filled in. Neither Gitea 1.25.4 nor
+    /// Forgejo 12 does, though both document the field.
+    original_authors: Option<bool>,
+    /// The number that the next account gets; one that is free.
+    next_account: Option<Id>,
+    /// Where it says its repositories' pages are: a server can lie.
+    claimed_url: Option<String>,
 }
 
 tokio::task_local! {
@@ -219,11 +236,11 @@ fn history(state: &mut State, order: History) -> Answer {
                 .ok_or_else(|| bad(format!("there is no issue {number}")))?,
             None => {
                 let author = who(state, &past.author)?;
-                let at = past.created_at.map_or_else(super::state::now, |t| t.as_second());
+                let at = past.created_at.map_or_else(super::state::now, jiff::Timestamp::as_second);
                 let id = state.add_past_issue(repo, author, past.title, past.body, at);
                 if let Some(issue) = state.issues.get_mut(&id) {
                     issue.original_author = past.original_author;
-                    issue.updated = past.updated_at.map_or(at, |t| t.as_second());
+                    issue.updated = past.updated_at.map_or(at, jiff::Timestamp::as_second);
                     if past.closed {
                         issue.open = false;
                         issue.closed = Some(issue.updated);
@@ -239,8 +256,8 @@ fn history(state: &mut State, order: History) -> Answer {
             let entry = state.record(id, author, EntryKind::Comment { body: past.body });
             if let Some(entry) = state.entries.get_mut(&entry) {
                 entry.original_author = past.original_author;
-                entry.created = past.created_at.map_or(entry.created, |t| t.as_second());
-                entry.updated = past.updated_at.map_or(entry.created, |t| t.as_second());
+                entry.created = past.created_at.map_or(entry.created, jiff::Timestamp::as_second);
+                entry.updated = past.updated_at.map_or(entry.created, jiff::Timestamp::as_second);
             }
             comments.push(entry);
         }

@@ -11,7 +11,8 @@ use super::deliveries::Queue;
 /// Numbers as the forge gives them, one sequence a kind of thing.
 pub(super) type Id = i64;
 
-/// What lists name where an account was deleted.
+/// What lists name where an account was deleted, and whose a migrated text is on
+/// Forgejo if nobody here wrote it.
 pub(super) const GHOST: Id = -1;
 
 /// How much somebody may do in a repository.
@@ -95,6 +96,8 @@ pub(super) struct Repository {
     pub description: String,
     /// Where it was migrated from; empty if it was made here.
     pub original_url: String,
+    /// Who offers it to whom, where a transfer waits to be accepted.
+    pub offered_to: Option<(Id, Id)>,
     pub private: bool,
     pub archived_at: Option<i64>,
     pub default_branch: String,
@@ -106,10 +109,17 @@ pub(super) struct Repository {
     pub last_index: i64,
 }
 
+/// What a label belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LabelOwner {
+    Repository(Id),
+    Organization(Id),
+}
+
 #[derive(Clone)]
 pub(super) struct Label {
     pub id: Id,
-    pub repo: Id,
+    pub owner: LabelOwner,
     pub name: String,
     pub color: String,
     pub description: String,
@@ -137,6 +147,8 @@ pub(super) struct Milestone {
 
 pub(super) struct Reaction {
     pub user: Id,
+    /// Who reacted elsewhere, if nobody here did.
+    pub original: String,
     pub content: String,
     pub created: i64,
 }
@@ -222,7 +234,11 @@ pub(super) enum EntryKind {
 pub(super) enum HookOwner {
     Repository(Id),
     Organization(Id),
+    /// Hears of everything on the server.
     System,
+    /// Hears of nothing itself: new repositories get a copy of it, with its
+    /// secret.
+    Default,
 }
 
 impl HookOwner {
@@ -231,6 +247,7 @@ impl HookOwner {
             Self::Repository(_) => "repository",
             Self::Organization(_) => "organization",
             Self::System => "system",
+            Self::Default => "default",
         }
     }
 }
@@ -291,6 +308,10 @@ pub(super) struct State {
     pub entries: BTreeMap<Id, Entry>,
     pub hooks: BTreeMap<Id, Hook>,
     pub deliveries: Queue,
+    /// Whether `original_author` is filled in, as its documentation has it.
+    pub shows_original_authors: bool,
+    /// Where it says its repositories' pages are; `root_url` if it is honest.
+    pub claimed_url: Option<String>,
 }
 
 /// Seconds since 1970, the forge's resolution.
@@ -337,6 +358,13 @@ impl State {
 
     pub(super) fn in_org(&self, org: Id, account: Id) -> bool {
         self.teams.values().any(|t| t.org == org && t.members.contains(&account))
+    }
+
+    /// Teams in the order in which lists have them.
+    pub(super) fn teams_by_name(&self, wanted: impl Fn(&Team) -> bool) -> impl Iterator<Item = &Team> {
+        let mut found: Vec<&Team> = self.teams.values().filter(|t| wanted(t)).collect();
+        found.sort_by_key(|t| (t.name.to_lowercase(), t.id));
+        found.into_iter()
     }
 
     /// What somebody may really do.
@@ -421,6 +449,26 @@ impl State {
         labels
     }
 
+    /// Moves a repository to another owner. Its hooks stay with it; labels of
+    /// an organisation that it leaves do not.
+    pub(super) fn move_repo(&mut self, repo: Id, to: Id) {
+        let Some(found) = self.repos.get_mut(&repo) else {
+            return;
+        };
+        let from = std::mem::replace(&mut found.owner, to);
+        found.offered_to = None;
+        let name = found.name.to_lowercase();
+        self.former_repos.remove(&(to, name.clone()));
+        self.former_repos.insert((from, name), repo);
+        for team in self.teams.values_mut() {
+            team.repositories.remove(&repo);
+        }
+        let labels = &self.labels;
+        for issue in self.issues.values_mut().filter(|i| i.repo == repo) {
+            issue.labels.retain(|l| labels.get(l).is_some_and(|l| l.owner != LabelOwner::Organization(from)));
+        }
+    }
+
     /// Removes a repository and all that hangs on it. The files stay until
     /// the caller removes them.
     pub(super) fn remove_repo(&mut self, repo: Id) {
@@ -429,7 +477,7 @@ impl State {
         let issues: BTreeSet<Id> = self.issues.values().filter(|i| i.repo == repo).map(|i| i.id).collect();
         self.entries.retain(|_, e| !issues.contains(&e.issue));
         self.issues.retain(|id, _| !issues.contains(id));
-        self.labels.retain(|_, l| l.repo != repo);
+        self.labels.retain(|_, l| l.owner != LabelOwner::Repository(repo));
         self.milestones.retain(|_, m| m.repo != repo);
         self.hooks.retain(|_, h| h.owner != HookOwner::Repository(repo));
         for team in self.teams.values_mut() {
