@@ -18,6 +18,7 @@
 
 #![allow(dead_code)]
 
+pub mod changes;
 pub mod daemon;
 pub mod door;
 pub mod http;
@@ -39,6 +40,8 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+#[allow(unused_imports)]
+pub use changes::Elsewhere;
 pub use daemon::{CEILING, CliOutput, Daemon, Installation};
 #[allow(unused_imports)]
 pub use door::{Delivery, ListeningPost};
@@ -92,6 +95,8 @@ pub struct World {
     repo: RepoName,
     people: HashMap<&'static str, Person>,
     extra_logins: Mutex<Vec<String>>,
+    further_organisations: Mutex<Vec<String>>,
+    further_repositories: Mutex<Vec<String>>,
     daemon: Daemon,
     installation: Installation,
     place: PathBuf,
@@ -148,6 +153,8 @@ impl World {
             repo,
             people: HashMap::new(),
             extra_logins: Mutex::default(),
+            further_organisations: Mutex::default(),
+            further_repositories: Mutex::default(),
             daemon: Daemon::new(installation.clone()),
             installation,
             place,
@@ -184,6 +191,10 @@ impl World {
             "description": "A widget", "readme": "Default",
         });
         self.admin("POST", &format!("/orgs/{organisation}/repos"), Some(repository), &[201]).await;
+        self.settle_permissions().await;
+    }
+
+    async fn settle_permissions(&self) {
         for (role, permission) in [("director", "admin"), ("writer", "write"), ("reader", "read"), ("lazarus", "admin")]
         {
             self.set_permission(&self.people[role].login.clone(), permission).await;
@@ -410,12 +421,7 @@ impl World {
 
     /// Adds a hook to the repository for everything that Lazarus listens to.
     pub async fn add_hook(&self, url: &str, secret: &str) {
-        let hook = json!({
-            "type": "gitea", "active": true, "branch_filter": "*",
-            "events": ["issues", "issue_label", "issue_comment", "pull_request_comment"],
-            "config": {"url": url, "content_type": "json", "secret": secret},
-        });
-        self.admin("POST", &self.at("/hooks"), Some(hook), &[201]).await;
+        self.admin("POST", &self.at("/hooks"), Some(hook_order(url, secret)), &[201]).await;
     }
 
     // ── The command line ─────────────────────────────────────────────────
@@ -688,6 +694,10 @@ impl World {
             assert!(status.success(), "the daemon ended with {status} on SIGTERM:\n{}", self.installation.log_tail());
         }
         self.assert_nothing_runs().await;
+        if let Some(faults) = self.server.faults() {
+            let failed = faults.failed_errands();
+            assert!(failed.is_empty(), "errands were refused, so what they were for was not tested: {failed:#?}");
+        }
         let everything = self.all_comments().await;
         self.assert_comments_are_well_formed(&everything);
         self.assert_no_secret_leaked(&everything);
@@ -774,7 +784,11 @@ impl World {
         if !self.server.is_live() {
             return Vec::new();
         }
-        let mut paths = vec![format!("/repos/{}", self.repository()), format!("/orgs/{}", self.organisation)];
+        let mut paths = vec![format!("/repos/{}", self.repository())];
+        paths.extend(self.further_repositories.lock().unwrap().iter().map(|name| format!("/repos/{name}")));
+        paths.push(format!("/orgs/{}", self.organisation));
+        // The newest name first: an older one may be somebody else's by now.
+        paths.extend(self.further_organisations.lock().unwrap().iter().rev().map(|name| format!("/orgs/{name}")));
         let logins = self.extra_logins.lock().unwrap();
         paths.extend(logins.iter().map(|login| format!("/admin/users/{login}?purge=true")));
         paths
@@ -831,6 +845,15 @@ fn isolation_line() -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_lazarus")).arg("cell-probe").output().expect("the binary starts");
     let report: lazarus::sandbox::HostReport = serde_json::from_slice(&output.stdout).expect("a report on this host");
     if report.level_2() { String::new() } else { "isolation_min = \"level_1\"".to_owned() }
+}
+
+/// A hook for everything that Lazarus listens to.
+fn hook_order(url: &str, secret: &str) -> Value {
+    json!({
+        "type": "gitea", "active": true, "branch_filter": "*",
+        "events": ["issues", "issue_label", "issue_comment", "pull_request_comment"],
+        "config": {"url": url, "content_type": "json", "secret": secret},
+    })
 }
 
 fn free_address() -> SocketAddr {

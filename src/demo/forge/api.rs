@@ -152,7 +152,8 @@ impl Call<'_> {
     pub(super) fn page(&self) -> (usize, usize) {
         let number = |key| self.argument(key).and_then(|v| v.parse::<usize>().ok());
         let page = number("page").unwrap_or(1).max(1);
-        let limit = number("limit").filter(|l| *l > 0).unwrap_or(30).min(50);
+        let pages = *self.forge.pages();
+        let limit = number("limit").filter(|l| *l > 0).map_or(pages.default, |limit| limit.min(pages.most));
         ((page - 1).saturating_mul(limit), limit)
     }
 
@@ -297,8 +298,9 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
     match (call.method, path) {
         ("GET", ["version"]) => Ok(Reply::json(200, &json!({"version": call.flavour().version()}))),
         ("GET", ["settings", "api"]) => {
+            let pages = *call.forge.pages();
             let mut settings = json!({
-                "max_response_items": 50, "default_paging_num": 30, "default_git_trees_per_page": 1000,
+                "max_response_items": pages.most, "default_paging_num": pages.default, "default_git_trees_per_page": 1000,
                 "default_max_blob_size": 10_485_760,
             });
             if call.flavour() == Flavour::Gitea {

@@ -82,11 +82,10 @@ impl State {
         }
     }
 
-    /// Opens an issue, records its labels and announces both.
-    fn open_issue(&mut self, repo: Id, author: Id, title: &str, body: &str, labels: Vec<Id>) -> Id {
+    /// Puts an issue there as if it had been opened at that time, unannounced.
+    pub(super) fn add_past_issue(&mut self, repo: Id, author: Id, title: String, body: String, at: i64) -> Id {
         let id = next(&mut self.seq.issue);
         let number = self.repos.get_mut(&repo).map_or(1, |r| next(&mut r.last_index));
-        let at = now();
         self.issues.insert(
             id,
             Issue {
@@ -94,9 +93,10 @@ impl State {
                 repo,
                 number,
                 author,
-                title: title.to_owned(),
-                body: body.to_owned(),
-                labels: labels.clone(),
+                original_author: String::new(),
+                title,
+                body,
+                labels: vec![],
                 assignees: vec![],
                 milestone: None,
                 open: true,
@@ -109,8 +109,17 @@ impl State {
                 assets: vec![],
             },
         );
+        id
+    }
+
+    /// Opens an issue, records its labels and announces both.
+    fn open_issue(&mut self, repo: Id, author: Id, title: &str, body: &str, labels: Vec<Id>) -> Id {
+        let id = self.add_past_issue(repo, author, title.to_owned(), body.to_owned(), now());
         for label in &labels {
             self.record(id, author, EntryKind::Label { label: *label, added: true });
+        }
+        if let Some(issue) = self.issues.get_mut(&id) {
+            issue.labels.clone_from(&labels);
         }
         self.announce(id, Happening::Opened, author, None, None);
         if !labels.is_empty() {
@@ -425,9 +434,7 @@ fn one(call: &Call<'_>, repo: Id, access: Access, index: i64, path: &[&str]) -> 
         ("GET", ["comments"]) => {
             let (since, before) = (call.time_argument("since")?, call.time_argument("before")?);
             let all: Vec<Value> = state
-                .entries
-                .values()
-                .filter(|e| e.issue == id && matches!(e.kind, EntryKind::Comment { .. }))
+                .entries_by_time(|e| e.issue == id && matches!(e.kind, EntryKind::Comment { .. }))
                 .filter(|e| since.is_none_or(|t| e.updated >= t) && before.is_none_or(|t| e.updated <= t))
                 .map(|e| state.comment_json(e))
                 .collect();
@@ -459,9 +466,7 @@ fn one(call: &Call<'_>, repo: Id, access: Access, index: i64, path: &[&str]) -> 
             let (since, before) = (call.time_argument("since")?, call.time_argument("before")?);
             let (offset, limit) = if call.argument("page").is_some() { call.page() } else { (0, usize::MAX) };
             let shown: Vec<Value> = state
-                .entries
-                .values()
-                .filter(|e| e.issue == id)
+                .entries_by_time(|e| e.issue == id)
                 .filter(|e| since.is_none_or(|t| e.updated >= t) && before.is_none_or(|t| e.updated <= t))
                 .skip(offset)
                 .take(limit)
@@ -609,9 +614,7 @@ fn repository_comments(call: &Call<'_>, repo: Id) -> Answer {
     let (since, before) = (call.time_argument("since")?, call.time_argument("before")?);
     let state = call.forge.state();
     let found: Vec<&Entry> = state
-        .entries
-        .values()
-        .filter(|e| matches!(e.kind, EntryKind::Comment { .. }))
+        .entries_by_time(|e| matches!(e.kind, EntryKind::Comment { .. }))
         .filter(|e| state.issues.get(&e.issue).is_some_and(|i| i.repo == repo))
         .filter(|e| since.is_none_or(|t| e.updated >= t) && before.is_none_or(|t| e.updated <= t))
         .collect();

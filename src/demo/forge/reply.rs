@@ -36,10 +36,27 @@ impl Reply {
         Self { status, content_type: "text/plain; charset=utf-8", headers: vec![], body: Bytes::from(text.into()) }
     }
 
+    /// A page such as proxies answer with.
+    pub(super) fn page(status: u16) -> Self {
+        let title = match status {
+            200 => "Sign in",
+            413 => "413 Request Entity Too Large",
+            502 => "502 Bad Gateway",
+            503 => "503 Service Temporarily Unavailable",
+            _ => "This page was made on purpose",
+        };
+        let body = format!(
+            "<!DOCTYPE html>\n<html>\n<head><title>{title}</title></head>\n<body><h1>{title}</h1></body>\n</html>\n"
+        );
+        Self { status, content_type: "text/html; charset=utf-8", headers: vec![], body: Bytes::from(body) }
+    }
+
     pub(super) fn redirect(status: u16, location: String) -> Self {
         let words = match status {
             301 => "Moved Permanently",
+            302 => "Found",
             303 => "See Other",
+            308 => "Permanent Redirect",
             _ => "Temporary Redirect",
         };
         Self {

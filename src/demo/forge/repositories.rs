@@ -65,6 +65,7 @@ pub(super) async fn create(call: &Call<'_>, owner: Id) -> Answer {
                 owner,
                 name: name.clone(),
                 description: text(&order, "description").unwrap_or_default().to_owned(),
+                original_url: String::new(),
                 private: flag(&order, "private").unwrap_or(false),
                 archived_at: None,
                 default_branch: branch.clone(),

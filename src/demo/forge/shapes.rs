@@ -88,7 +88,7 @@ impl State {
             "languages_url": format!("{root}/api/v1/repos/{full}/languages"),
             "html_url": format!("{root}/{full}"), "url": format!("{root}/api/v1/repos/{full}"),
             "link": "", "ssh_url": format!("forge@{host}:{full}.git"),
-            "clone_url": format!("{root}/{full}.git"), "original_url": "", "website": "",
+            "clone_url": format!("{root}/{full}.git"), "original_url": repo.original_url, "website": "",
             "stars_count": 0, "forks_count": 0, "watchers_count": 1,
             "open_issues_count": open(false), "open_pr_counter": open(true), "release_counter": 0,
             "default_branch": repo.default_branch, "archived": repo.archived_at.is_some(),

@@ -93,6 +93,8 @@ pub(super) struct Repository {
     pub owner: Id,
     pub name: String,
     pub description: String,
+    /// Where it was migrated from; empty if it was made here.
+    pub original_url: String,
     pub private: bool,
     pub archived_at: Option<i64>,
     pub default_branch: String,
@@ -171,6 +173,8 @@ pub(super) struct Issue {
     pub repo: Id,
     pub number: i64,
     pub author: Id,
+    /// Who wrote it elsewhere, if it was migrated.
+    pub original_author: String,
     pub title: String,
     pub body: String,
     pub labels: Vec<Id>,
@@ -192,6 +196,8 @@ pub(super) struct Entry {
     pub id: Id,
     pub issue: Id,
     pub author: Id,
+    /// Who wrote it elsewhere, if it was migrated.
+    pub original_author: String,
     pub created: i64,
     pub updated: i64,
     pub reactions: Vec<Reaction>,
@@ -376,12 +382,32 @@ impl State {
         self.entries.values().filter(|e| e.issue == issue && matches!(e.kind, EntryKind::Comment { .. })).count()
     }
 
+    /// Entries in the order in which lists have them: by their creation, which
+    /// for migrated ones is not the order of their ids.
+    pub(super) fn entries_by_time(&self, wanted: impl Fn(&Entry) -> bool) -> impl Iterator<Item = &Entry> {
+        let mut found: Vec<&Entry> = self.entries.values().filter(|e| wanted(e)).collect();
+        found.sort_by_key(|e| (e.created, e.id));
+        found.into_iter()
+    }
+
     /// Appends to an issue's timeline and returns the new entry's id.
     pub(super) fn record(&mut self, issue: Id, author: Id, kind: EntryKind) -> Id {
         let id = next(&mut self.seq.entry);
         let at = now();
-        self.entries
-            .insert(id, Entry { id, issue, author, created: at, updated: at, reactions: vec![], assets: vec![], kind });
+        self.entries.insert(
+            id,
+            Entry {
+                id,
+                issue,
+                author,
+                original_author: String::new(),
+                created: at,
+                updated: at,
+                reactions: vec![],
+                assets: vec![],
+                kind,
+            },
+        );
         if let Some(issue) = self.issues.get_mut(&issue) {
             issue.updated = issue.updated.max(at);
         }
