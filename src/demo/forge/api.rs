@@ -257,12 +257,12 @@ impl Call<'_> {
     }
 
     /// A redirect to the same place with the first `from` changed into `to`.
-    fn moved(&self, status: u16, from: &str, to: &str) -> Reply {
+    pub(super) fn moved(&self, status: u16, from: &str, to: &str) -> Reply {
         let mut location = self.path.replacen(&format!("/{from}"), &format!("/{to}"), 1);
         if !self.raw_query.is_empty() {
             location = format!("{location}?{}", self.raw_query);
         }
-        Reply::redirect(status, location)
+        Reply::redirect(self.method, status, location)
     }
 }
 
@@ -289,7 +289,7 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
             call.require(&["organization", "repository"])?;
         }
         ["user", "repos"] => call.require(&["user", "repository"])?,
-        ["users", _, "orgs", ..] | ["user", "orgs"] => call.require(&["user", "organization"])?,
+        ["users", _, "orgs", ..] | ["user", "orgs" | "teams"] => call.require(&["user", "organization"])?,
         ["orgs" | "teams", ..] => call.require(&["organization"])?,
         ["user" | "users", ..] => call.require(&["user"])?,
         ["admin", ..] => call.require(&["admin"])?,

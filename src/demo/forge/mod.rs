@@ -24,6 +24,7 @@ mod git;
 mod git_http;
 mod hooks;
 mod issues;
+mod labels;
 mod own;
 mod pulls;
 mod push;
@@ -353,7 +354,7 @@ async fn handle(forge: &Arc<Forge>, request: Request<hyper::body::Incoming>) -> 
         });
     };
 
-    if let Some((owner, name, rest)) = git_http::parse(&path) {
+    if let Some((owner, name, suffix, rest)) = git_http::parse(&path) {
         // A wrong password is the handler's to refuse; a fault is only asked
         // whose request it is.
         let who = {
@@ -373,7 +374,7 @@ async fn handle(forge: &Arc<Forge>, request: Request<hyper::body::Incoming>) -> 
             Ok(None) => {}
         }
         let request =
-            git_http::GitRequest { owner, name, rest, method: &method, query: &query, headers: &parts.headers };
+            git_http::GitRequest { owner, name, suffix, rest, method: &method, query: &query, headers: &parts.headers };
         let (response, who) = git_http::answer(forge, request, Body::new(body)).await;
         let response = match fault.filter(ApiFaultKind::comes_after) {
             None => Ok(response),
@@ -459,6 +460,14 @@ async fn route(call: &Call<'_>) -> Answer {
             Some(body) => Ok(Reply { status: 200, content_type: "application/octet-stream", headers: vec![], body }),
             None => Ok(Reply::text(404, "Not found.\n")),
         },
+        // A page for people, if only to say where it has gone.
+        (_, [owner, name, ..]) => {
+            let found = call.repo(&call.forge.state(), owner, name);
+            Err(match found {
+                Err(reply) if matches!(reply.status, 301 | 307) => reply,
+                _ => Reply::text(404, "Not found.\n"),
+            })
+        }
         _ => Ok(Reply::text(404, "Not found.\n")),
     }
 }
@@ -474,7 +483,7 @@ async fn before_doing(forge: &Forge, fault: Option<&ApiFaultKind>, asked: &str) 
             }))
         }
         Some(ApiFaultKind::Redirect { status, location }) => {
-            Ok(Some(Reply::redirect(*status, location.replace("{path}", asked))))
+            Ok(Some(Reply::redirect("GET", *status, location.replace("{path}", asked))))
         }
         Some(ApiFaultKind::Page { status }) => Ok(Some(Reply::page(*status))),
         Some(ApiFaultKind::Delay { ms }) => {

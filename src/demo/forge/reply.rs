@@ -51,7 +51,11 @@ impl Reply {
         Self { status, content_type: "text/html; charset=utf-8", headers: vec![], body: Bytes::from(body) }
     }
 
-    pub(super) fn redirect(status: u16, location: String) -> Self {
+    /// Only who reads is also told in HTML (`http.Redirect` of Go).
+    pub(super) fn redirect(method: &str, status: u16, location: String) -> Self {
+        if !matches!(method, "GET" | "HEAD") {
+            return Self::empty(status).with("Location", location);
+        }
         let words = match status {
             301 => "Moved Permanently",
             302 => "Found",
@@ -62,7 +66,11 @@ impl Reply {
         Self {
             status,
             content_type: "text/html; charset=utf-8",
-            body: Bytes::from(format!("<a href=\"{location}\">{words}</a>.\n\n")),
+            // Within an attribute a quote must not end it.
+            body: Bytes::from(format!(
+                "<a href=\"{}\">{words}</a>.\n\n",
+                location.replace('&', "&amp;").replace('"', "&#34;").replace('<', "&lt;").replace('>', "&gt;")
+            )),
             headers: vec![("Location", location)],
         }
     }
@@ -120,6 +128,12 @@ impl Refusals {
             }),
         };
         Reply::json(404, &body)
+    }
+
+    /// Something that a path names is not there, in the words of the function
+    /// that looked for it.
+    pub(super) fn no_such(&self, what: &str, error: String) -> Reply {
+        Reply::json(404, &json!({"errors": [error], "message": what, "url": self.help()}))
     }
 
     /// A missing issue below which something is asked for: a bare 500 on

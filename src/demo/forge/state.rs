@@ -95,6 +95,8 @@ pub(super) struct Repository {
     pub description: String,
     /// Where it was migrated from; empty if it was made here.
     pub original_url: String,
+    /// Who offers it to whom, where a transfer waits to be accepted.
+    pub offered_to: Option<(Id, Id)>,
     pub private: bool,
     pub archived_at: Option<i64>,
     pub default_branch: String,
@@ -106,10 +108,17 @@ pub(super) struct Repository {
     pub last_index: i64,
 }
 
+/// What a label belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LabelOwner {
+    Repository(Id),
+    Organization(Id),
+}
+
 #[derive(Clone)]
 pub(super) struct Label {
     pub id: Id,
-    pub repo: Id,
+    pub owner: LabelOwner,
     pub name: String,
     pub color: String,
     pub description: String,
@@ -339,6 +348,13 @@ impl State {
         self.teams.values().any(|t| t.org == org && t.members.contains(&account))
     }
 
+    /// Teams in the order in which lists have them.
+    pub(super) fn teams_by_name(&self, wanted: impl Fn(&Team) -> bool) -> impl Iterator<Item = &Team> {
+        let mut found: Vec<&Team> = self.teams.values().filter(|t| wanted(t)).collect();
+        found.sort_by_key(|t| (t.name.to_lowercase(), t.id));
+        found.into_iter()
+    }
+
     /// What somebody may really do.
     pub(super) fn access(&self, repo: &Repository, account: Option<Id>) -> Access {
         let public = if repo.private { Access::None } else { Access::Read };
@@ -421,6 +437,26 @@ impl State {
         labels
     }
 
+    /// Moves a repository to another owner. Its hooks stay with it; labels of
+    /// an organisation that it leaves do not.
+    pub(super) fn move_repo(&mut self, repo: Id, to: Id) {
+        let Some(found) = self.repos.get_mut(&repo) else {
+            return;
+        };
+        let from = std::mem::replace(&mut found.owner, to);
+        found.offered_to = None;
+        let name = found.name.to_lowercase();
+        self.former_repos.remove(&(to, name.clone()));
+        self.former_repos.insert((from, name), repo);
+        for team in self.teams.values_mut() {
+            team.repositories.remove(&repo);
+        }
+        let labels = &self.labels;
+        for issue in self.issues.values_mut().filter(|i| i.repo == repo) {
+            issue.labels.retain(|l| labels.get(l).is_some_and(|l| l.owner != LabelOwner::Organization(from)));
+        }
+    }
+
     /// Removes a repository and all that hangs on it. The files stay until
     /// the caller removes them.
     pub(super) fn remove_repo(&mut self, repo: Id) {
@@ -429,7 +465,7 @@ impl State {
         let issues: BTreeSet<Id> = self.issues.values().filter(|i| i.repo == repo).map(|i| i.id).collect();
         self.entries.retain(|_, e| !issues.contains(&e.issue));
         self.issues.retain(|id, _| !issues.contains(id));
-        self.labels.retain(|_, l| l.repo != repo);
+        self.labels.retain(|_, l| l.owner != LabelOwner::Repository(repo));
         self.milestones.retain(|_, m| m.repo != repo);
         self.hooks.retain(|_, h| h.owner != HookOwner::Repository(repo));
         for team in self.teams.values_mut() {
