@@ -29,6 +29,10 @@ mod lifecycle;
 mod limits;
 #[path = "conversations/lossy.rs"]
 mod lossy;
+#[path = "conversations/forge_failures.rs"]
+mod forge_failures;
+#[path = "conversations/names.rs"]
+mod names;
 #[path = "conversations/main_job.rs"]
 mod main_job;
 #[path = "conversations/moods.rs"]

@@ -134,11 +134,21 @@ pub async fn comment_now(
     issue: i64,
     comment: i64,
 ) -> Result<Option<CommentSnapshot>, ForgeError> {
-    let api = forge.repo_ref(repo);
-    match api.comment(comment).get().await {
+    let failed = match forge.repo_ref(repo).comment(comment).get().await {
         Ok(Some(found)) => return Ok(Some(found)),
-        Ok(None) | Err(ForgeError::Server { .. }) => {}
+        Ok(None) => None,
+        Err(error @ ForgeError::Server { .. }) => Some(error),
         Err(error) => return Err(error),
+    };
+    // By number: somebody else may have the repository's name by now, and no such
+    // comment in what they have there.
+    let found = match forge.repository_by_id(repo.id).await? {
+        Some(now) => forge.repo_ref(&now.reference()).issue(issue).comments().await?,
+        None => vec![],
+    };
+    match (found.into_iter().find(|found| found.id == comment), failed) {
+        (Some(found), _) => Ok(Some(found)),
+        (None, Some(error)) => Err(error),
+        (None, None) => Ok(None),
     }
-    Ok(api.issue(issue).comments().await?.into_iter().find(|found| found.id == comment))
 }

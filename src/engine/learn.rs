@@ -80,28 +80,40 @@ pub fn serving_since(tx: &crate::store::Tx<'_>, name: &str, now: i64) -> Result<
 }
 
 /// What a former daemon learnt of a repository: enough to go on with while the
-/// forge is away. `None` where nothing is known yet.
-pub fn remember(tx: &crate::store::Tx<'_>, config: &Configured) -> Result<Option<KnownRepo>, StoreError> {
-    let Some(id) = tx.repository_named(&config.name)? else { return Ok(None) };
-    let pins = |kind, names: &[String]| -> Result<Vec<Pinned>, StoreError> {
+/// forge is away. `None` where nothing is known yet. The second value says whether
+/// every name that the configuration gives for it was looked at.
+pub fn remember(tx: &crate::store::Tx<'_>, config: &Configured) -> Result<(Option<KnownRepo>, bool), StoreError> {
+    let Some(pin) = tx.pin(PinKind::Repository, &config.name)? else { return Ok((None, false)) };
+    if pin.id == 0 {
+        return Ok((None, true));
+    }
+    let id = pin.id;
+    let mut looked_at = true;
+    let mut pins = |kind, names: &[String]| -> Result<Vec<Pinned>, StoreError> {
         let mut found = vec![];
         for name in names {
-            found.extend(tx.pin(kind, name)?.and_then(|pin| pin.pinned()));
+            let pin = tx.pin(kind, name)?;
+            looked_at &= pin.is_some();
+            found.extend(pin.and_then(|pin| pin.pinned()));
         }
         Ok(found)
     };
+    let (directors, teams) =
+        (pins(PinKind::Account, &config.directors)?, pins(PinKind::Team, &config.director_teams)?);
     let (owner, name) = config.owner_and_name();
     let as_configured = RepoRef { id, owner: owner.to_owned(), name: name.to_owned() };
     let reference = tx.meta(&reference_key(id))?.and_then(|text| serde_json::from_str(&text).ok());
     let label = tx.pin(PinKind::Label, &label_name(id, APPROVED))?;
-    Ok(Some(KnownRepo {
+    looked_at &= label.is_some();
+    let known = KnownRepo {
         reference: reference.unwrap_or(as_configured),
-        directors: pins(PinKind::Account, &config.directors)?,
-        teams: pins(PinKind::Team, &config.director_teams)?,
+        directors,
+        teams,
         approved_label: label.as_ref().and_then(Pin::pinned),
-        label_off: None,
+        label_off: label.and_then(|label| label.fault),
         config: config.clone(),
-    }))
+    };
+    Ok((Some(known), looked_at))
 }
 
 fn reference_key(id: i64) -> String {
