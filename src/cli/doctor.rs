@@ -681,7 +681,9 @@ async fn pinned_account(forge: &Forge, login: &str, id: i64) -> (Option<String>,
         Ok(Some(user)) if user.login.eq_ignore_ascii_case(login) => (None, String::new()),
         Ok(Some(user)) => {
             let taken = match forge.account(login).await {
-                Ok(Named::Is(other)) => format!("; the name {login} is another account's now (id {}), who is no director", other.id),
+                Ok(Named::Is(other)) => {
+                    format!("; the name {login} is another account's now (id {}), who is no director", other.id)
+                }
                 _ => String::new(),
             };
             let found = format!(
@@ -692,7 +694,9 @@ async fn pinned_account(forge: &Forge, login: &str, id: i64) -> (Option<String>,
         }
         Ok(None) => (
             Some(format!("the account that {login} meant (id {id}) is gone: nobody is a director by that name")),
-            format!("take it out of `directors`; if another account of that name is meant now: `lazarus pins forget account {login}`"),
+            format!(
+                "take it out of `directors`; if another account of that name is meant now: `lazarus pins forget account {login}`"
+            ),
         ),
         Err(error) => (Some(format!("{login}: {error}")), "run the doctor again".to_owned()),
     }
@@ -703,17 +707,16 @@ async fn account(forge: &Forge, repository: &str, login: &str) -> (Option<String
     match forge.account(login).await {
         Ok(Named::Is(_)) => (None, String::new()),
         Ok(Named::Renamed { id, to }) => (
-            Some(format!("the account `{login}` of [[repositories]] {repository} directors is now named `{to}` (id {id})")),
+            Some(format!(
+                "the account `{login}` of [[repositories]] {repository} directors is now named `{to}` (id {id})"
+            )),
             "write the new name into `directors`: whoever takes the old one must not become a director".to_owned(),
         ),
         Ok(Named::Nothing) => (
             Some(format!("there is no account {login}")),
             "correct `directors` in [[repositories]]: whoever takes that name would be a director".to_owned(),
         ),
-        Err(error) => (
-            Some(format!("{login}: {error}")),
-            "put this right, then run the doctor again".to_owned(),
-        ),
+        Err(error) => (Some(format!("{login}: {error}")), "put this right, then run the doctor again".to_owned()),
     }
 }
 
@@ -745,7 +748,9 @@ fn approval_label(config: &Config, found: &Repository, seen: &init::Survey, repo
         Verdict::Warn,
         &format!("{full_name} (prepared)"),
         format!("approval by label is off: {why}"),
-        format!("`/approve` works; `lazarus init {full_name}` pins the label anew (run it as the user of `lazarus serve`)"),
+        format!(
+            "`/approve` works; `lazarus init {full_name}` pins the label anew (run it as the user of `lazarus serve`)"
+        ),
     );
 }
 
@@ -766,12 +771,9 @@ fn what_waits(config: &Config, report: &mut DoctorReport) {
                 );
             }
         }
-        Err(error) => report.add(
-            Verdict::Fail,
-            "registry",
-            error.to_string(),
-            "run the doctor as the user of `lazarus serve`",
-        ),
+        Err(error) => {
+            report.add(Verdict::Fail, "registry", error.to_string(), "run the doctor as the user of `lazarus serve`")
+        }
     }
     for configured in &config.repositories {
         let Some(id) = pin(config, PinKind::Repository, &configured.name).map(|pin| pin.id) else { continue };

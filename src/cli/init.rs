@@ -680,7 +680,8 @@ impl Work<'_> {
             let now = tx.last_entry_at()?.max(now);
             tx.forget_pin(PinKind::Label, &name)?;
             let within = Some(self.found.id);
-            let pin = tx.put_pin(&Pin { kind: PinKind::Label, name: name.clone(), id, within, at: now, fault: None })?;
+            let pin =
+                tx.put_pin(&Pin { kind: PinKind::Label, name: name.clone(), id, within, at: now, fault: None })?;
             tx.note_pin("name_pinned", &by, &pin, now)
         });
         match pinned {

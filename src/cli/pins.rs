@@ -86,7 +86,9 @@ pub fn run(config: &Config, verb: Option<PinsVerb>, as_json: bool) -> anyhow::Re
                 Ok(Some(old))
             })?;
             let message = match &forgotten {
-                Some(old) if old.id > 0 => format!("{kind} {name} (it meant id {}) is forgotten; it is looked up anew", old.id),
+                Some(old) if old.id > 0 => {
+                    format!("{kind} {name} (it meant id {}) is forgotten; it is looked up anew", old.id)
+                }
                 Some(_) => format!("{kind} {name} (it meant nothing) is forgotten; it is looked up anew"),
                 None => format!("NAME {name}: no {kind} of that name is pinned; `lazarus pins` lists them"),
             };

@@ -1,10 +1,10 @@
 //! `lazarus status` and `lazarus logs`: straight from the registry and the
 //! log files, with the daemon running or not.
 
+use super::waiting::waiting;
 use crate::cell::{CellId, Identity, ParticipantState, RunState};
 use crate::config::Config;
 use crate::engine::Facts;
-use super::waiting::waiting;
 use crate::store::{self, CellRow, DataLock, Tx};
 use serde_json::{Value, json};
 use std::fmt::Write as _;

@@ -26,7 +26,11 @@ pub struct Waiting {
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, mission, cell, since, why } = self;
-        write!(f, "{what} of {}{mission}, since {since}: {why}", cell.as_ref().map_or(String::new(), |c| format!("{c}, ")))
+        write!(
+            f,
+            "{what} of {}{mission}, since {since}: {why}",
+            cell.as_ref().map_or(String::new(), |c| format!("{c}, "))
+        )
     }
 }
 
@@ -42,8 +46,9 @@ pub fn waiting(tx: &Tx<'_>) -> store::Result<Vec<Waiting>> {
             let at = jiff::Timestamp::from_millisecond(waits.failing_since.unwrap_or_default()).unwrap_or_default();
             Ok(Waiting {
                 what: waits.row.kind,
-                mission: mission
-                    .map_or(waits.row.mission, |mission| format!("{}/{}#{}", mission.owner, mission.repo, mission.number)),
+                mission: mission.map_or(waits.row.mission, |mission| {
+                    format!("{}/{}#{}", mission.owner, mission.repo, mission.number)
+                }),
                 cell: waits.row.cell,
                 since: at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
                 why: super::init::printable(&waits.error.unwrap_or_default()),

@@ -201,8 +201,7 @@ impl Engine {
 pub(super) fn is_waited_for(row: &EffectRow) -> bool {
     matches!(
         serde_json::from_str(&row.data),
-        Ok(Effect::Push { .. }
-            | Effect::Cell { order: CellEffect::Prepare { .. } | CellEffect::Restore { .. } })
+        Ok(Effect::Push { .. } | Effect::Cell { order: CellEffect::Prepare { .. } | CellEffect::Restore { .. } })
     )
 }
 

@@ -441,7 +441,8 @@ impl<'a> Desk<'a> {
                 None,
             );
         }
-        let not_yet = format!("not yet: {why}. Lazarus tries again for up to {patience}, and says here what became of it");
+        let not_yet =
+            format!("not yet: {why}. Lazarus tries again for up to {patience}, and says here what became of it");
         let so_far = PublishedWork { refused: Some(not_yet), ..PublishedWork::default() };
         let shown = Facts { published: Some(so_far), ..facts.clone() };
         self.publish(&Publication::CloseLog(self.close_log(&cell, &shown)?), Some(id))?;

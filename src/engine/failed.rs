@@ -104,14 +104,7 @@ fn cell_order_failed(desk: &mut Desk<'_>, id: &CellId, order: CellEffect, why: &
 }
 
 /// Every command of a comment is answered: it was not done, and why.
-fn refuse_all(
-    tx: &Tx<'_>,
-    context: &Context,
-    now: At,
-    key: &str,
-    request: &AuthorityRequest,
-    why: &str,
-) -> Result<()> {
+fn refuse_all(tx: &Tx<'_>, context: &Context, now: At, key: &str, request: &AuthorityRequest, why: &str) -> Result<()> {
     let (mut desk, _) = Desk::for_issue(tx, context, now, key, &request.repo, &request.issue)?;
     let actor = Actor::Person { id: request.person.id, login: request.person.login.clone() };
     let mut items = vec![];

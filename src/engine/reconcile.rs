@@ -42,12 +42,7 @@ pub async fn round(engine: &Engine, forge: &Forge) -> Result<(), ReconcileError>
     first_error.map_or(Ok(()), Err)
 }
 
-async fn look_at(
-    engine: &Engine,
-    forge: &Forge,
-    repo: &RepoRef,
-    configured: &str,
-) -> Result<(), ReconcileError> {
+async fn look_at(engine: &Engine, forge: &Forge, repo: &RepoRef, configured: &str) -> Result<(), ReconcileError> {
     let id = repo.id;
     let overlap = i64::try_from(engine.context.config.reconcile.overlap.as_secs()).unwrap_or(120);
     let now = Timestamp::now().as_second();

@@ -428,7 +428,9 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
             backend.stop(plan, None).await.map_err(again)?;
             let (roots, cell) = (engine.roots.clone(), id.clone());
             let mirror = mirror_of(&roots.mirrors, repository_of(&stored.cell.mission));
-            blocking(move || roots.scrub(&cell).map(|()| unpin(&mirror, cell.as_str()))).await??.map_err(|e| Attempt::Again { why: e.to_string(), after: None })?;
+            blocking(move || roots.scrub(&cell).map(|()| unpin(&mirror, cell.as_str())))
+                .await??
+                .map_err(|e| Attempt::Again { why: e.to_string(), after: None })?;
             Ok(Input::Scrubbed { cell: id })
         }
     }
@@ -627,7 +629,12 @@ async fn make_home(
     };
     for branch in left_out {
         let why = engine.context.redact(&branch.why);
-        tracing::warn!(repository = reference.full_name(), branch = branch.name, why, "a branch cannot be fetched, and is left out of cells");
+        tracing::warn!(
+            repository = reference.full_name(),
+            branch = branch.name,
+            why,
+            "a branch cannot be fetched, and is left out of cells"
+        );
     }
     home.write_record("mission.md", format!("# {}\n\n{}\n", text.title, text.body).as_bytes())?;
     let record = serde_json::json!({

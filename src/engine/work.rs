@@ -1,9 +1,9 @@
 //! The work leaves the cell: taken in at the end, then pushed and proposed.
 
 use super::Engine;
+use super::attempt::{Attempt, Ran};
 use super::desk::{facts_of, name_of};
 use super::input::{Input, PublishedWork};
-use super::attempt::{Attempt, Ran};
 use super::run::{blocking, post};
 use crate::backend::{Harvest, WorkWanted};
 use crate::cell::{Actor, Cell, CellId, State};

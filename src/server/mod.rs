@@ -109,7 +109,8 @@ async fn ready(State(door): State<Door>) -> (StatusCode, String) {
         return (StatusCode::SERVICE_UNAVAILABLE, "the registry takes no writes; see the log\n".to_owned());
     }
     let known = door.engine.context.known();
-    let missing: String = known.unserved().map(|(name, _)| format!("not served: {name}; see `lazarus doctor`\n")).collect();
+    let missing: String =
+        known.unserved().map(|(name, _)| format!("not served: {name}; see `lazarus doctor`\n")).collect();
     if known.repos.is_empty() {
         return (StatusCode::SERVICE_UNAVAILABLE, format!("no repository is served\n{missing}"));
     }

@@ -140,14 +140,7 @@ const COLUMNS: &str = "kind, name, id, within, at, fault";
 fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Pin>> {
     let kind: String = row.get(0)?;
     let Some(kind) = PinKind::parse(&kind) else { return Ok(None) };
-    Ok(Some(Pin {
-        kind,
-        name: row.get(1)?,
-        id: row.get(2)?,
-        within: row.get(3)?,
-        at: row.get(4)?,
-        fault: row.get(5)?,
-    }))
+    Ok(Some(Pin { kind, name: row.get(1)?, id: row.get(2)?, within: row.get(3)?, at: row.get(4)?, fault: row.get(5)? }))
 }
 
 impl Tx<'_> {

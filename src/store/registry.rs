@@ -234,10 +234,7 @@ impl Tx<'_> {
 
     /// Whether a comment of that kind was posted for a cell.
     pub fn has_comment(&self, cell: &str, kind: &str) -> Result<bool> {
-        Ok(self
-            .conn
-            .prepare_cached("SELECT 1 FROM comments WHERE cell = ? AND kind = ?")?
-            .exists([cell, kind])?)
+        Ok(self.conn.prepare_cached("SELECT 1 FROM comments WHERE cell = ? AND kind = ?")?.exists([cell, kind])?)
     }
 
     /// Whether a comment with that number is one that the bot posted.

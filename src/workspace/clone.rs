@@ -121,12 +121,7 @@ const LEFT_OUT: &str = "lazarus-left-out";
 ///
 /// # Errors
 /// Where git cannot be run, or the forge does not give the branch `base`.
-pub fn refresh_mirror(
-    mirror: &Path,
-    url: &str,
-    token: &SecretString,
-    base: &str,
-) -> Result<Vec<LeftOut>, GitError> {
+pub fn refresh_mirror(mirror: &Path, url: &str, token: &SecretString, base: &str) -> Result<Vec<LeftOut>, GitError> {
     if !mirror.join("HEAD").exists() {
         make_directory(mirror, 0o700).map_err(|e| GitError::io(e.tried)(e.source))?;
         // Cells read the objects as users of their own; what closes the mirror
@@ -185,10 +180,7 @@ fn fetch(mirror: &Path, url: &str, credentials: &str, base: &str) -> Result<Vec<
     } else {
         fetch(&[branch(base)], false)?;
     }
-    let remote = run(
-        "ls-remote",
-        git(Some(mirror)).args(["-c", credentials, "ls-remote", "--heads", "--"]).arg(url),
-    )?;
+    let remote = run("ls-remote", git(Some(mirror)).args(["-c", credentials, "ls-remote", "--heads", "--"]).arg(url))?;
     let there: Vec<(&str, &str)> = remote
         .lines()
         .filter_map(|line| line.split_once('\t'))

@@ -289,7 +289,9 @@ mod tests {
         ] {
             assert_eq!(failure_of_words(people), Failure::ForPeople, "{people}");
         }
-        for doubtful in ["fatal: repository 'http://f/a/b.git/' not found", "fatal: couldn't find remote ref refs/heads/x"] {
+        for doubtful in
+            ["fatal: repository 'http://f/a/b.git/' not found", "fatal: couldn't find remote ref refs/heads/x"]
+        {
             assert_eq!(failure_of_words(doubtful), Failure::Doubtful, "{doubtful}");
         }
     }

@@ -200,9 +200,8 @@ async fn what_lasts_longer_than_patience_is_answered_line_by_line() {
     let issue = world.reader().open_issue("Impatience", "is answered").await;
     fault(&world, refuse(&world, "api", "GET", "/permission$", 500, None)).await;
     let said = world.director().comment(issue, "/summon scribe\n/pause\n/help").await;
-    let refusal = world
-        .wait_for_comment(issue, Kind::Refusal, |refusal| refusal.says(&["`/summon` was not carried out"]))
-        .await;
+    let refusal =
+        world.wait_for_comment(issue, Kind::Refusal, |refusal| refusal.says(&["`/summon` was not carried out"])).await;
     for words in ["`/pause` was not carried out", "`/help` was not carried out", "500", "Give the command again"] {
         assert!(refusal.says(&[words]), "{words} is not in\n{}", refusal.body);
     }

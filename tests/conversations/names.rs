@@ -57,7 +57,11 @@ async fn threat_37_whoever_makes_an_organisation_of_a_name_that_was_free_directs
     world.daemon().restart().await;
     assert_no_director(&world, &cleo).await;
     let doctor = world.cli(&["doctor"]);
-    assert!(!doctor.status.success() && doctor.all().contains(&format!("pins forget team {ghost}/team")), "{}", doctor.all());
+    assert!(
+        !doctor.status.success() && doctor.all().contains(&format!("pins forget team {ghost}/team")),
+        "{}",
+        doctor.all()
+    );
 
     // Where the operator says that it is right now, it is looked up anew.
     assert!(world.cli(&["pins", "forget", "team", &format!("{ghost}/team")]).status.success());
@@ -70,7 +74,8 @@ async fn threat_37_whoever_makes_an_organisation_of_a_name_that_was_free_directs
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_37_a_team_is_known_by_its_number_and_its_organisations() {
     let mut world = with_lines("team", "administrators = false\ndirector_teams = [\"leads-{org}/leads\"]").await;
-    let (owner, leads) = (world.make_person(&format!("own-{}", world.owner()), PERSON).await, format!("leads-{}", world.owner()));
+    let (owner, leads) =
+        (world.make_person(&format!("own-{}", world.owner()), PERSON).await, format!("leads-{}", world.owner()));
     world.make_organisation(&leads, &owner.login).await;
     let team = world.make_team(&leads, "leads").await;
     let bea = world.make_person(&format!("bea-{}", world.owner()), PERSON).await;
@@ -165,8 +170,7 @@ async fn one_repository_that_cannot_be_read_keeps_no_other_waiting() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_37_who_takes_a_repositorys_name_gets_neither_rights_nor_words() {
-    let mut world =
-        World::with("repo-taken", WorldOptions { reconcile: "60s", ..WorldOptions::default() }).await;
+    let world = World::with("repo-taken", WorldOptions { reconcile: "60s", ..WorldOptions::default() }).await;
     if world.skip_on_live() {
         return world.finish().await;
     }
@@ -189,7 +193,9 @@ async fn threat_37_who_takes_a_repositorys_name_gets_neither_rights_nor_words() 
     let theirs = format!("/repos/{owner}/widget");
     let admin = json!({"permission": "admin"});
     world.admin("PUT", &format!("{theirs}/collaborators/{}", reader.login), Some(admin), &[204]).await;
-    let trap = world.admin("POST", &format!("{theirs}/issues"), Some(json!({"title": "Trap", "body": "for words"})), &[201]).await;
+    let trap = world
+        .admin("POST", &format!("{theirs}/issues"), Some(json!({"title": "Trap", "body": "for words"})), &[201])
+        .await;
     assert_eq!(trap["number"].as_i64(), Some(issue));
     world.wait_for_reaction(issue, said, "confused").await;
     world.wait_for_comment(issue, Kind::Refusal, |refusal| refusal.says(&["director"])).await;
@@ -204,8 +210,7 @@ async fn threat_37_who_takes_a_repositorys_name_gets_neither_rights_nor_words() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_35_a_label_that_takes_the_approval_labels_name_approves_nothing() {
-    let world =
-        World::with("label-renamed", WorldOptions { reconcile: "1s", ..WorldOptions::default() }).await;
+    let world = World::with("label-renamed", WorldOptions { reconcile: "1s", ..WorldOptions::default() }).await;
     // A director once used a writer's label on a proposal.
     let triage = world.writer().create_label("triage").await;
     let issue = world.reader().open_proposal(&Proposal::for_agents("scribe")).await;
@@ -223,7 +228,12 @@ async fn threat_35_a_label_that_takes_the_approval_labels_name_approves_nothing(
     world.director().add_label_id(issue, triage).await;
     world.assert_no_cell(issue).await;
     let told = world.comments_of(issue, Kind::Warning).await;
-    assert_eq!(told.iter().filter(|warning| warning.says(&["approves nothing"])).count(), 1, "{}", world.evidence(issue).await);
+    assert_eq!(
+        told.iter().filter(|warning| warning.says(&["approves nothing"])).count(),
+        1,
+        "{}",
+        world.evidence(issue).await
+    );
     let doctor = world.cli(&["doctor"]);
     assert!(doctor.all().contains("approval by label is off"), "{}", doctor.all());
 
