@@ -609,9 +609,10 @@ impl<'a> Desk<'a> {
     /// Answers a comment: a reaction, and words where there are any.
     pub fn answer(&mut self, comment: i64, all_done: bool, none_done: bool, answer: &Answer) -> Result<()> {
         let content = if all_done { "+1" } else { "confused" };
-        let effect = Effect::React { repo: self.repo.clone(), comment, content: content.to_owned() };
+        let alone = answer.items.is_empty() && answer.status.is_none() && answer.help.is_empty();
+        let effect = Effect::React { repo: self.repo.clone(), comment, content: content.to_owned(), alone };
         self.queue(format!("react:{comment}"), &effect, None, 0)?;
-        if answer.items.is_empty() && answer.status.is_none() && answer.help.is_empty() {
+        if alone {
             return Ok(());
         }
         let publication =

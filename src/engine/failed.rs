@@ -67,6 +67,14 @@ pub(super) fn failed(
             desk.refuse(format!("Nothing of `{id}` was published: {why}"), cell)?;
         }
         (Some(Effect::Cell { order }), Some(id)) => cell_order_failed(&mut desk, id, order, why)?,
+        // Where reactions are switched off, say: the answer is given in words.
+        (Some(Effect::React { alone: true, content, .. }), _) => {
+            let done = content == "+1";
+            let text = if done { "Done." } else { "Not done." };
+            let answer = Answer { items: vec![(done, text.to_owned())], ..Answer::default() };
+            let publication = if done { Publication::Answer(answer) } else { Publication::Refusal(answer) };
+            desk.publish(&publication, None)?;
+        }
         // The words themselves were refused, perhaps for their size: then at least
         // that there were some. A warning is not replaced by another.
         (Some(Effect::Comment { kind, .. }), _) if kind != "warning" => {

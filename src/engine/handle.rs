@@ -311,7 +311,7 @@ fn commented(
         }
         return desk.close();
     }
-    let react = Effect::React { repo: repo.clone(), comment: comment.id, content: "eyes".to_owned() };
+    let react = Effect::React { repo: repo.clone(), comment: comment.id, content: "eyes".to_owned(), alone: false };
     desk.queue(format!("react:{}", comment.id), &react, None, 0)?;
     let request = AuthorityRequest {
         repo: repo.clone(),

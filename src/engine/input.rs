@@ -243,6 +243,9 @@ pub enum Effect {
         comment: i64,
         /// Which.
         content: String,
+        /// Whether it is the whole answer: no words go with it.
+        #[serde(default)]
+        alone: bool,
     },
     /// A comment.
     Comment {

@@ -57,7 +57,7 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
         Effect::PublishFile { repo, number, what, by } => {
             publish_file(engine, forge, row, &repo, number, what, by).await
         }
-        Effect::React { repo, comment, content } => {
+        Effect::React { repo, comment, content, alone: _ } => {
             match forge.repo_ref(&repo).comment(comment).react(&content).await {
                 // The comment was deleted: there is nobody left to answer.
                 Err(error) if error.is_not_found() && forge.repo_ref(&repo).comment(comment).get().await?.is_none() => {

@@ -300,3 +300,26 @@ async fn an_attachment_that_is_too_large_for_the_forge_leaves_no_comment_that_sa
     assert_eq!(attached, 0, "{}", world.evidence(issue).await);
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_reactions_are_switched_off_the_answer_is_given_in_words() {
+    let world = World::new("no-reactions").await;
+    if world.skip_on_live() {
+        return world.finish().await;
+    }
+    let issue = world.reader().open_issue("Words", "instead").await;
+    fault(&world, refuse(&world, "api", "POST", "/reactions$", 403, None)).await;
+    world.director().comment(issue, "/summon sleeper").await;
+    let cell = world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await.cell();
+    world.wait_for_state(issue, &cell, &["active"]).await;
+    world.assert_settled(issue).await;
+    let before = world.comments_of(issue, Kind::Answer).await.len();
+    world.director().comment(issue, "/tell sleeper wake up").await;
+    world
+        .wait_until("an answer in words", issue, async || {
+            let answers = world.comments_of(issue, Kind::Answer).await;
+            (answers.len() == before + 1 && answers.last()?.says(&["Done."])).then_some(())
+        })
+        .await;
+    world.finish().await;
+}
