@@ -772,7 +772,7 @@ fn what_waits(config: &Config, report: &mut DoctorReport) {
             }
         }
         Err(error) => {
-            report.add(Verdict::Fail, "registry", error.to_string(), "run the doctor as the user of `lazarus serve`")
+            report.add(Verdict::Fail, "registry", error.to_string(), "run the doctor as the user of `lazarus serve`");
         }
     }
     for configured in &config.repositories {

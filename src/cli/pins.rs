@@ -48,6 +48,10 @@ pub fn run(config: &Config, verb: Option<PinsVerb>, as_json: bool) -> anyhow::Re
     }
     match verb.unwrap_or(PinsVerb::List) {
         PinsVerb::List => {
+            #[allow(
+                clippy::redundant_closure_for_method_calls,
+                reason = "the path is not general enough over lifetimes"
+            )]
             let pins = store::look(registry, |tx| tx.pins())?;
             if as_json {
                 println!("{}", json!({"success": true, "message": format!("{} pins", pins.len()), "pins": pins}));

@@ -39,6 +39,10 @@ impl fmt::Display for Waiting {
 /// # Errors
 /// Where the registry cannot be read.
 pub fn waiting(tx: &Tx<'_>) -> store::Result<Vec<Waiting>> {
+    // Of an older daemon that still runs this is not known.
+    if !tx.is_current() {
+        return Ok(vec![]);
+    }
     tx.failing_effects(SHOWN)?
         .into_iter()
         .map(|waits| {

@@ -166,6 +166,7 @@ pub(super) fn could_not(tx: &Tx<'_>, context: &Context, now: At, key: &str, inpu
 }
 
 /// An effect that people wait for takes long: they are told, once.
+#[allow(clippy::too_many_arguments, reason = "the parts of one input")]
 pub(super) fn waits(
     tx: &Tx<'_>,
     context: &Context,

@@ -49,6 +49,8 @@ const BACKOFF_MAX: Duration = Duration::from_mins(1);
 /// How long to wait before an answer that a thing is not there is asked for once
 /// more.
 const LOOK_TWICE: Duration = Duration::from_millis(250);
+/// Longest time until what we know of the forge is learnt anew.
+const LEARN_AGAIN_USUAL: Duration = Duration::from_hours(1);
 /// Longest time between two attempts to learn what could not be learnt yet.
 const LEARN_AGAIN_MAX: Duration = Duration::from_mins(1);
 /// When to look again for a comment that may have been posted twice.
@@ -373,7 +375,7 @@ impl Engine {
     /// something could not be found out, or an operator changed what names mean.
     async fn keep_learning(self: Arc<Self>) {
         let Some(forge) = self.forge.clone() else { return };
-        let usual = self.context.config.reconcile.interval.saturating_mul(10);
+        let usual = self.context.config.reconcile.interval.saturating_mul(10).min(LEARN_AGAIN_USUAL);
         let mut soon = Duration::from_millis(500);
         loop {
             let complete = match learn::learn(&self, &forge).await {
@@ -416,6 +418,10 @@ impl Engine {
             }
             rounds += 1;
             // `lazarus init` and `lazarus pins` write into the registry beside us.
+            #[allow(
+                clippy::redundant_closure_for_method_calls,
+                reason = "the path is not general enough over lifetimes"
+            )]
             let now = self.store.read(|tx| tx.pins()).await.ok();
             if pins.is_some() && now.is_some() && pins != now {
                 self.relearn.notify_one();

@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use secrecy::SecretString;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -109,8 +110,10 @@ async fn ready(State(door): State<Door>) -> (StatusCode, String) {
         return (StatusCode::SERVICE_UNAVAILABLE, "the registry takes no writes; see the log\n".to_owned());
     }
     let known = door.engine.context.known();
-    let missing: String =
-        known.unserved().map(|(name, _)| format!("not served: {name}; see `lazarus doctor`\n")).collect();
+    let mut missing = String::new();
+    for (name, _) in known.unserved() {
+        let _ = writeln!(missing, "not served: {name}; see `lazarus doctor`");
+    }
     if known.repos.is_empty() {
         return (StatusCode::SERVICE_UNAVAILABLE, format!("no repository is served\n{missing}"));
     }

@@ -177,6 +177,12 @@ pub struct Tx<'a> {
 }
 
 impl Tx<'_> {
+    /// Whether the registry has the schema of this program: after an upgrade it is
+    /// older until the daemon is started anew.
+    pub fn is_current(&self) -> bool {
+        schema::is_current(self.conn, Path::new("")).is_ok()
+    }
+
     /// A part of a change that is undone alone if it fails or panics.
     ///
     /// # Errors

@@ -145,3 +145,37 @@ pub(super) fn migrate(conn: &Connection, path: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{PinKind, Store, label_name};
+
+    #[tokio::test]
+    async fn names_that_an_older_lazarus_pinned_mean_what_they_meant() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("registry.sqlite");
+        let conn = Connection::open(&path).unwrap();
+        conn.execute_batch(&format!("{} PRAGMA user_version = 1;", MIGRATIONS[0])).unwrap();
+        conn.execute_batch(
+            "INSERT INTO pins (kind, name, id) VALUES ('repository', 'acme/widget', 3), ('director', 'ada', 7), \
+             ('label:3', 'lazarus/approved', 12)",
+        )
+        .unwrap();
+        drop(conn);
+        let store = Store::open(&path).unwrap();
+        let pinned = store
+            .read(|tx| {
+                let id = |kind, name: &str| Ok::<_, StoreError>(tx.pin(kind, name)?.and_then(|pin| pin.pinned()));
+                let label = id(PinKind::Label, &label_name(3, "lazarus/approved"))?;
+                Ok((tx.repository_named("Acme/Widget")?, id(PinKind::Account, "ada")?, label))
+            })
+            .await
+            .unwrap();
+        let (repository, account, label) = pinned;
+        assert_eq!(repository, Some(3));
+        assert_eq!(account.unwrap().id(), 7);
+        let label = label.unwrap();
+        assert_eq!((label.id(), label.within()), (12, Some(3)));
+    }
+}

@@ -7,6 +7,7 @@ use super::git::{CredentialSocket, GitError, git, run};
 use super::home::make_directory;
 use crate::failure::Failure;
 use secrecy::SecretString;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Where a walled cell sees the objects of its project's mirror, read-only.
@@ -209,7 +210,10 @@ fn fetch(mirror: &Path, url: &str, credentials: &str, base: &str) -> Result<Vec<
             }
         }
     }
-    let noted: String = left.iter().map(|(commit, left)| format!("{commit}\t{}\t{}\n", left.name, left.why)).collect();
+    let mut noted = String::new();
+    for (commit, branch) in &left {
+        let _ = writeln!(noted, "{commit}\t{}\t{}", branch.name, branch.why);
+    }
     std::fs::write(mirror.join(LEFT_OUT), noted).map_err(GitError::io("noting the branches that were left out"))?;
     Ok(left.into_iter().map(|(_, left)| left).collect())
 }
