@@ -25,6 +25,8 @@ mod decisions;
 mod door;
 #[path = "conversations/egress.rs"]
 mod egress;
+#[path = "conversations/forge_failures.rs"]
+mod forge_failures;
 #[path = "conversations/hostile_work.rs"]
 mod hostile_work;
 #[path = "conversations/isolation.rs"]
@@ -39,6 +41,8 @@ mod lossy;
 mod main_job;
 #[path = "conversations/moods.rs"]
 mod moods;
+#[path = "conversations/names.rs"]
+mod names;
 #[path = "conversations/people_and_forge.rs"]
 mod people_and_forge;
 #[path = "conversations/publication.rs"]

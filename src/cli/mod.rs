@@ -8,8 +8,10 @@ pub mod doctor;
 pub mod init;
 mod ledger;
 mod operate;
+mod pins;
 mod serve;
 mod status;
+mod waiting;
 
 use crate::config::{Config, LoadOptions};
 use crate::operations::{Answer, Form};
@@ -62,6 +64,12 @@ enum Verb {
     /// The configuration as it is in force.
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// What the configuration's names mean on the forge.
+    #[command(after_help = pins::HELP)]
+    Pins {
+        #[command(subcommand)]
+        verb: Option<pins::PinsVerb>,
+    },
     /// A cell for one agent on an issue.
     Summon {
         /// The agent's name.
@@ -512,6 +520,7 @@ fn try_run(cli: Cli) -> anyhow::Result<Option<Said>> {
             let number = number.map(|n| format!(" {n}")).unwrap_or_default();
             operate(Target::Mission(mission), format!("approve{number}"))
         }
+        Verb::Pins { verb } => pins::run(&config, verb, json).map(Some),
         Verb::Reject { mission, reason } => operate(Target::Mission(mission), format!("reject {}", reason.join(" "))),
         Verb::Invite { cell, identity, role } => on_cell(cell.clone(), format!("invite {identity} {role} {cell}")),
         Verb::Revoke { cell, identity } => on_cell(cell.clone(), format!("revoke {identity} {cell}")),
@@ -608,6 +617,7 @@ impl Verb {
             | Self::Doctor
             | Self::Config(_)
             | Self::Ledger(_)
+            | Self::Pins { .. }
             | Self::Completions { .. }
             | Self::Manual
             | Self::Agent(_)

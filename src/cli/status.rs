@@ -1,6 +1,7 @@
 //! `lazarus status` and `lazarus logs`: straight from the registry and the
 //! log files, with the daemon running or not.
 
+use super::waiting::waiting;
 use super::{Said, operate};
 use crate::backend::{self, Seen};
 use crate::cell::{At, Cell, Identity, State};
@@ -93,10 +94,10 @@ fn unknown_cell(id: &crate::cell::CellId) -> String {
 
 fn list(config: &Config, which: &Which, json: bool) -> anyhow::Result<Said> {
     let place = Place::of(config)?;
-    let (listing, (live, over), inputs, effects, head) = store::look(place.registry, |tx| {
+    let (listing, (live, over), inputs, effects, head, waiting) = store::look(place.registry, |tx| {
         let counted = tx.count_cells()?;
         let listing = Listing::read(tx, which, |cell| place.look(cell), place.now)?;
-        Ok((listing, counted, tx.count_waiting_inputs()?, tx.count_open_effects()?, tx.head()?))
+        Ok((listing, counted, tx.count_waiting_inputs()?, tx.count_open_effects()?, tx.head()?, waiting(tx)?))
     })?;
     let listing = match (listing, which) {
         (Some(listing), _) => listing,
@@ -116,7 +117,7 @@ fn list(config: &Config, which: &Which, json: bool) -> anyhow::Result<Said> {
         let active: Vec<&CellView> = listing.cells.iter().filter(|cell| cell.state.is_active()).collect();
         let object = json!({
             "success": success, "message": message, "active_cells": active, "cells": listing.cells,
-            "damaged": damaged, "pending_inputs": inputs, "pending_effects": effects, "daemon": daemon,
+            "damaged": damaged, "pending_inputs": inputs, "pending_effects": effects, "waiting": waiting, "daemon": daemon,
             "ledger": head.to_string(),
         });
         return Ok(Said { success, text: object.to_string() });
@@ -131,6 +132,9 @@ fn list(config: &Config, which: &Which, json: bool) -> anyhow::Result<Said> {
         if daemon { "runs" } else { "does not run" },
         head.seq
     );
+    for waits in &waiting {
+        let _ = write!(out, "\ntried again: {waits}");
+    }
     Ok(Said { success, text: out })
 }
 

@@ -4,6 +4,7 @@
 use super::commands::{Asked, logins_in, operated, verb_of};
 use super::context::Context;
 use super::desk::{Desk, comment_lane, effect_name, mission_id, queue_effect};
+use super::failed::{failed, waits};
 use super::input::{AuthorityRequest, Disbelief, Effect, Heard, Input, Look, Outcome, Until};
 use super::look::sha256;
 use crate::cell::{Actor, At, Input as CellInput};
@@ -205,17 +206,20 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
         Input::Operated { operation, by, command, issue, cell, accounts } => {
             operated(tx, context, now, key, &operation, by, command, issue, cell, accounts)
         }
-        Input::Failed { kind, mission, cell, why } => {
-            let cell = cell.as_ref();
-            tx.append(&crate::store::NewEntry {
-                at: now.0,
-                mission,
-                cell: cell.map(ToString::to_string).unwrap_or_default(),
-                actor: serde_json::to_string(&Actor::System).map_err(StoreError::json("actor"))?,
-                action: "effect_failed".to_owned(),
-                data: json!({"kind": kind, "why": why}).to_string(),
-            })?;
-            Ok(())
+        Input::IssueGone { mission } => {
+            let Some(mut desk) = Desk::open(tx, context, now, key, &mission)? else { return Ok(()) };
+            desk.deleted()?;
+            desk.close()
+        }
+        Input::IssueShown { repo, issue } => {
+            let id = mission_id(repo.id, issue.number);
+            let Some(mut desk) = Desk::open(tx, context, now, key, &id)? else { return Ok(()) };
+            desk.look(&repo)?;
+            desk.close()
+        }
+        Input::Waits { effect, kind, cell, why } => waits(tx, context, now, key, &effect, &kind, &cell, &why),
+        Input::Failed { kind, mission, cell, why, effect } => {
+            failed(tx, context, now, key, &kind, &mission, cell.as_ref(), &why, effect.map(|effect| *effect))
         }
         Input::Nothing => Ok(()),
     }
@@ -285,7 +289,7 @@ pub fn not_decided(
     let id = hex::encode(&Sha256::digest(format!("not decided:{key}"))[..10]);
     let published = context.render(&Publication::Refusal(answer), &id, None);
     let queue = |id: &str, lane: String, effect: &Effect| queue_effect(tx, now, id, lane, &mission, None, effect, 0);
-    let react = Effect::React { repo: repo.clone(), comment, content: "confused".to_owned() };
+    let react = Effect::React { repo: repo.clone(), comment, content: "confused".to_owned(), alone: false };
     queue(&format!("{id}r"), format!("react:{comment}"), &react)?;
     let kind = "refusal".to_owned();
     let say = Effect::Comment { repo: repo.clone(), number, kind, body: published.body };
@@ -392,7 +396,7 @@ fn forge(tx: &Tx<'_>, context: &Context, now: At, key: &str, event: ForgeEvent) 
 }
 
 pub(super) fn approval_label(context: &Context, repo: &RepoRef) -> Option<i64> {
-    context.repo(repo.id).and_then(|r| r.approved_label)
+    context.repo(repo.id).and_then(|r| r.approved_label).map(|label| label.id())
 }
 
 #[allow(clippy::too_many_arguments, reason = "the parts of one event")]
@@ -441,7 +445,7 @@ fn commented(
         }
         return desk.close();
     }
-    let react = Effect::React { repo: repo.clone(), comment: comment.id, content: "eyes".to_owned() };
+    let react = Effect::React { repo: repo.clone(), comment: comment.id, content: "eyes".to_owned(), alone: false };
     desk.queue(format!("react:{}", comment.id), &react, None, 0)?;
     let request = AuthorityRequest {
         repo: repo.clone(),
@@ -461,7 +465,12 @@ fn commented(
             Line::Refused { .. } | Line::Command { command: Command::Status { .. } | Command::Help { .. }, .. }
         )
     });
-    if everybody_may {
+    // What was taken for deleted is looked for first: then everything is answered.
+    let deleted = desk.mission.deleted;
+    if deleted {
+        desk.look(repo)?;
+    }
+    if everybody_may && !deleted {
         tx.act_on(repo.id, comment.id, now.0)?;
         let asked = Asked::of_comment(&request, Level::Read, BTreeMap::new(), None);
         desk.run_commands(&asked, &request.lines)?;
@@ -538,7 +547,7 @@ fn disbelieved(
     let action = match why {
         Disbelief::Differs => "security_not_what_the_forge_has",
         Disbelief::Migrated => "security_migrated_command",
-        Disbelief::Edited | Disbelief::Gone => "refused",
+        Disbelief::Edited | Disbelief::Gone | Disbelief::NoAccount => "refused",
     };
     tx.append(&crate::store::NewEntry {
         at: now.0,
@@ -555,7 +564,9 @@ fn disbelieved(
         Disbelief::Differs => {
             "The forge does not show this comment as it was delivered, so nothing was done; give the command again in a new comment."
         }
-        Disbelief::Migrated | Disbelief::Gone => return Ok(()),
+        Disbelief::Gone => "The comment was deleted before it was acted on, so nothing was done.",
+        Disbelief::NoAccount => "The account that wrote this is gone, so it has no rights here any more.",
+        Disbelief::Migrated => return Ok(()),
     };
     if tx.has_acted_on(request.repo.id, request.comment)? {
         return Ok(());

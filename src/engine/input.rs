@@ -160,6 +160,30 @@ pub enum Input {
         /// Numbers of accounts that the command names.
         accounts: BTreeMap<String, i64>,
     },
+    /// The forge said often enough that a mission's issue is not there.
+    IssueGone {
+        /// The mission.
+        mission: String,
+    },
+    /// The forge shows an issue that was taken for deleted.
+    IssueShown {
+        /// Where.
+        repo: RepoRef,
+        /// The issue as it is.
+        issue: Box<IssueSnapshot>,
+    },
+    /// An effect that people wait for has been failing for some time, and is
+    /// tried again.
+    Waits {
+        /// The effect.
+        effect: String,
+        /// Its kind.
+        kind: String,
+        /// The cell.
+        cell: CellId,
+        /// Why it fails.
+        why: String,
+    },
     /// An effect could not be done for good.
     Failed {
         /// Its kind.
@@ -170,6 +194,9 @@ pub enum Input {
         cell: Option<CellId>,
         /// Why.
         why: String,
+        /// The effect, where it could be read: whom it owes an answer.
+        #[serde(default)]
+        effect: Option<Box<Effect>>,
     },
     /// An effect is done and has nothing to say.
     Nothing,
@@ -228,6 +255,8 @@ pub enum Disbelief {
     Migrated,
     /// It is not there (any more).
     Gone,
+    /// The account that wrote it is not there any more.
+    NoAccount,
 }
 
 /// An issue and what belongs to it, as the forge showed it when it was asked.
@@ -292,6 +321,9 @@ pub enum Effect {
         comment: i64,
         /// Which.
         content: String,
+        /// Whether it is the whole answer: no words go with it.
+        #[serde(default)]
+        alone: bool,
     },
     /// A comment.
     Comment {

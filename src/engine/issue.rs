@@ -3,18 +3,21 @@
 
 use super::commands::{Asked, new_cell_id};
 use super::desk::{Desk, name_of};
-use super::input::{Effect, LabelEvent, Look};
+use super::input::{Effect, Facts, LabelEvent, Look};
+use super::learn::{APPROVED, label_was_renamed};
 use crate::cell::{Actor, At, Input as CellInput, Outcome as End, Spec, State};
-use crate::gitea::event::RepoRef;
+use crate::gitea::event::{IssueSnapshot, RepoRef};
 use crate::mission::{
     ApprovedText, CouncilRule, DecisionRecord, FieldError, Level, Member, Moment, Origin, TEMPLATE_MARKER,
     duration_words, hidden_parts, is_proposal, parse_proposal, what_changed,
 };
 use crate::publication::{Answer, Publication, Request};
-use crate::store::Result;
+use crate::store::{PinKind, Result, label_name};
 use serde_json::json;
 use std::collections::BTreeMap;
 
+/// Why cells are ended whose issue is gone.
+const DELETED: &str = "the issue was deleted";
 /// The slot of the comment that shows the issue's own request.
 const PROPOSAL: &str = "proposal";
 /// The slot of the comment that says what is wrong with a proposal.
@@ -52,6 +55,7 @@ impl Desk<'_> {
             }
         }
         let issue = &look.issue;
+        self.restore(issue)?;
         self.mission.seen_at = self.mission.seen_at.max(issue.updated_at.as_second());
         self.mission.author_login.clone_from(&issue.author.login);
         let text = ApprovedText::new(&issue.title, &issue.body);
@@ -71,6 +75,8 @@ impl Desk<'_> {
             let born = if reopened { At(issue.updated_at.as_millisecond()) } else { self.text_is_from(look) };
             self.consider_proposal(look, born)?;
         }
+        self.doubt_renamed_label(issue)?;
+        self.warn_of_other_labels(issue)?;
         self.label(look)
     }
 
@@ -343,7 +349,95 @@ impl Desk<'_> {
         self.record(&Actor::System, None, "issue_deleted", &json!({}))?;
         self.mission.deleted = true;
         self.mission.open = false;
-        self.end_all("the issue was deleted")
+        self.end_all(DELETED)
+    }
+
+    /// The issue shows again, so it was not deleted: commands work again. What was
+    /// ended stays ended.
+    fn restore(&mut self, issue: &IssueSnapshot) -> Result<()> {
+        // A number is never given twice; whatever else it were, it is not ours.
+        if !self.mission.deleted || issue.id != self.mission.issue_id {
+            return Ok(());
+        }
+        self.record(&Actor::System, None, "issue_restored", &json!({}))?;
+        self.mission.deleted = false;
+        let mut ended = vec![];
+        for row in self.tx.cells_of(&self.id)? {
+            let cell = &row.cell;
+            if cell.reason.as_deref() != Some(DELETED) {
+                continue;
+            }
+            ended.push(format!("`{}` is {}", cell.id, cell.state));
+            // Its log had nowhere to go.
+            let facts = Facts::of(&row)?;
+            if cell.state == State::Closed
+                && cell.approval.is_some()
+                && !facts.publishing
+                && !self.tx.has_comment(cell.id.as_str(), "close-log")?
+            {
+                self.publish(&Publication::CloseLog(self.close_log(cell, &facts)?), Some(&cell.id))?;
+            }
+        }
+        let cells = match ended.as_slice() {
+            [] => String::new(),
+            ended => format!(
+                " What was ended stays ended: {}. `/resurrect CELL` brings a closed one back within its grace period.",
+                ended.join(", ")
+            ),
+        };
+        self.warn(
+            format!("The forge did not show this issue for some time, so it was taken for deleted. It is there, and commands work again.{cells}"),
+            None,
+        )?;
+        Ok(())
+    }
+
+    /// Says so where a label is on the issue that is named like the approval label
+    /// and does not count: once for each label.
+    fn warn_of_other_labels(&mut self, issue: &IssueSnapshot) -> Result<()> {
+        if self.mission.records.is_empty() {
+            return Ok(());
+        }
+        let Some(repo) = self.context.repo(self.repo.id) else { return Ok(()) };
+        let counts = repo.approved_label.map(|label| label.id());
+        for label in issue.labels.iter().filter(|label| label.name == APPROVED && Some(label.id) != counts) {
+            let key = format!("label_told:{}:{}", self.id, label.id);
+            if self.tx.meta(&key)?.is_some() {
+                continue;
+            }
+            self.tx.put_meta(&key, "")?;
+            let why = match (&repo.label_off, counts) {
+                (Some(off), _) => off.clone(),
+                (None, Some(id)) => format!(
+                    "it is another label of that name (id {}) than the one that counts (id {id}). `/approve` works; where that one is gone, `lazarus init {}` pins another",
+                    label.id,
+                    self.repo.full_name()
+                ),
+                (None, None) => "approval by label is off here. `/approve` works".to_owned(),
+            };
+            self.record(&Actor::System, None, "label_not_counted", &json!({"label": label.id, "why": why}))?;
+            self.warn(format!("The label `{APPROVED}` on this issue approves nothing: {why}."), None)?;
+        }
+        Ok(())
+    }
+
+    /// A label that counts was seen under another name: who puts it on an issue may
+    /// mean something else by it, so from now on it does not count.
+    fn doubt_renamed_label(&self, issue: &IssueSnapshot) -> Result<()> {
+        let Some(pinned) = self.context.repo(self.repo.id).and_then(|repo| repo.approved_label) else { return Ok(()) };
+        let Some(label) = issue.labels.iter().find(|l| l.id == pinned.id() && l.name != APPROVED) else {
+            return Ok(());
+        };
+        let fault = label_was_renamed(label.id, &label.name);
+        self.tx.amend_pin(PinKind::Label, &label_name(self.repo.id, APPROVED), None, Some(&fault))?;
+        self.record(&Actor::System, None, "label_not_counted", &json!({"label": label.id, "why": fault}))?;
+        self.context.learn(|known| {
+            if let Some(repo) = known.repos.get_mut(&self.repo.id) {
+                repo.approved_label = None;
+                repo.label_off = Some(fault);
+            }
+        });
+        Ok(())
     }
 
     fn end_all(&mut self, reason: &str) -> Result<()> {

@@ -3,15 +3,16 @@
 //! their rights, and what it shows is what counts (contract §6).
 
 use super::Engine;
-use super::authority::level_of;
+use super::attempt::{Attempt, Ran};
+use super::authority::{account, comment_now, level_of};
 use super::context::KnownRepo;
 use super::input::{AuthorityRequest, Disbelief, Heard, Input, LabelEvent, Look};
-use super::run::{Attempt, Ran};
+use super::learn::APPROVED;
 use crate::cell::Base;
+use crate::gitea::Forge;
 use crate::gitea::event::{Person, RepoRef};
-use crate::gitea::{Forge, ForgeError};
 use crate::mission::{ApprovedText, Command, DecisionRecord, Level, Line, Member, Origin, is_proposal, parse_proposal};
-use crate::store::EffectRow;
+use crate::store::{EffectRow, Pinned};
 use futures::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
@@ -42,8 +43,14 @@ fn served(engine: &Engine, repo: &RepoRef) -> Result<KnownRepo, Attempt> {
 /// Looks at an issue because something was heard of it.
 pub(super) async fn look(engine: &Engine, forge: &Forge, row: &EffectRow, repo: RepoRef, number: i64) -> Ran {
     let known = served(engine, &repo)?;
-    let look = look_at(engine, forge, &known, &row.mission, number, false).await?;
-    Ok(Input::Looked { repo, number, look: look.map(Box::new) })
+    match look_at(engine, forge, &known, &row.mission, number, false).await? {
+        Some(look) => Ok(Input::Looked { repo, number, look: Some(Box::new(look)) }),
+        // One 404 deletes nothing.
+        None => Err(Attempt::Doubtful {
+            why: "the forge does not show the issue any more".to_owned(),
+            then: Some(Input::Looked { repo, number, look: None }),
+        }),
+    }
 }
 
 /// An issue and what belongs to it, as the forge shows it now.
@@ -76,7 +83,7 @@ pub(super) async fn look_at(
             Err(why) => no_base = Some(why),
         }
         for login in proposal.council.iter().flat_map(|c| &c.members) {
-            match forge.user(login).await? {
+            match account(forge, login).await? {
                 Some(user) => members.push(Member { id: user.id, login: user.login }),
                 None => unknown.push(login.clone()),
             }
@@ -89,10 +96,12 @@ pub(super) async fn look_at(
         }
     }
 
-    let label = known.approved_label.is_some_and(|id| issue.labels.iter().any(|l| l.id == id));
+    let pinned = known.approved_label.as_ref().map(Pinned::id);
+    // One that was renamed may mean something else to whoever puts it on.
+    let label = pinned.is_some_and(|id| issue.labels.iter().any(|l| l.id == id && l.name == APPROVED));
     let mut label_events: Vec<LabelEvent> = vec![];
     // One that was added and taken off since is in the timeline alone.
-    if let Some(pinned) = known.approved_label.filter(|_| label || !records.is_empty()) {
+    if let Some(pinned) = pinned.filter(|_| label || !records.is_empty()) {
         let dealt_with = mission.as_ref().map_or(0, |m| m.label_event);
         let mut timeline = api.issue(number).timeline();
         while let Some(event) = timeline.next().await {
@@ -103,7 +112,12 @@ pub(super) async fn look_at(
             // of it. What is older than the repository came here by migration.
             let opening =
                 event.created_at.as_second() <= issue.created_at.as_second() && event.actor.id == issue.author.id;
-            if found.id == pinned && event.id > dealt_with && !opening && !known.is_older(event.created_at) {
+            if found.id == pinned
+                && found.name == APPROVED
+                && event.id > dealt_with
+                && !opening
+                && !known.is_older(event.created_at)
+            {
                 label_events.push(LabelEvent {
                     id: event.id,
                     actor: event.actor.clone(),
@@ -130,7 +144,7 @@ pub(super) async fn look_at(
     let mut changed = vec![];
     for record in records {
         let Origin::Comment { id, sha256: before } = &record.origin else { continue };
-        let same = api.comment(*id).get().await?.is_some_and(|now| {
+        let same = comment_now(forge, &known.reference, number, *id).await?.is_some_and(|(_, now)| {
             now.updated_at == now.created_at && now.author.id == record.asker() && sha256(&now.body) == *before
         });
         if !same {
@@ -159,7 +173,7 @@ async fn base(forge: &Forge, repo: &RepoRef, named: Option<&str>) -> Result<Resu
 /// do now.
 pub(super) async fn authorize(engine: &Engine, forge: &Forge, row: &EffectRow, request: Box<AuthorityRequest>) -> Ran {
     let known = served(engine, &request.repo)?;
-    if let Some(why) = doubt(forge, row, &known, &request).await? {
+    if let Some(why) = doubt(forge, &known, &request).await? {
         return Ok(Input::Disbelieved { request, why });
     }
     let age = engine.clock.now().0 - request.written_at;
@@ -167,34 +181,25 @@ pub(super) async fn authorize(engine: &Engine, forge: &Forge, row: &EffectRow, r
     let level = level_of(forge, &known, &request.person, stated).await?;
     let mut accounts = BTreeMap::new();
     for login in &request.logins {
-        if let Some(user) = forge.user(login).await? {
+        if let Some(user) = account(forge, login).await? {
             accounts.insert(login.to_lowercase(), user.id);
         }
     }
     let summons = request.lines.iter().any(|l| matches!(l, Line::Command { command: Command::Summon { .. }, .. }));
     let number = request.issue.number;
     let Some(look) = look_at(engine, forge, &known, &row.mission, number, summons).await? else {
-        return Ok(Input::Disbelieved { request, why: Disbelief::Gone });
+        return Err(Attempt::not_shown("the issue"));
     };
     Ok(Input::Authorized { request, level, accounts, look: Box::new(look) })
 }
 
 /// Why what was heard of a comment does not hold, if it does not.
-async fn doubt(
-    forge: &Forge,
-    row: &EffectRow,
-    known: &KnownRepo,
-    request: &AuthorityRequest,
-) -> Result<Option<Disbelief>, Attempt> {
-    let found = forge.repo_ref(&request.repo).comment(request.comment).get_with_issue().await;
-    let (number, now) = match found {
-        Ok(Some(found)) => found,
-        Ok(None) => return Ok(Some(Disbelief::Gone)),
-        Err(error) if error.is_not_found() => return Ok(Some(Disbelief::Gone)),
-        // Of an account that is gone the forge gives no comment, ever.
-        Err(ForgeError::Server { .. }) if row.attempts >= 5 => return Ok(Some(Disbelief::Gone)),
-        Err(error) => return Err(error.into()),
-    };
+async fn doubt(forge: &Forge, known: &KnownRepo, request: &AuthorityRequest) -> Result<Option<Disbelief>, Attempt> {
+    let found = comment_now(forge, &request.repo, request.issue.number, request.comment).await?;
+    let Some((number, now)) = found else { return Ok(Some(Disbelief::Gone)) };
+    if now.author.id <= 0 {
+        return Ok(Some(Disbelief::NoAccount));
+    }
     if now.migrated || known.is_older(now.created_at) {
         return Ok(Some(Disbelief::Migrated));
     }

@@ -1,36 +1,41 @@
 //! The engine: the only writer. It takes what waits in the inbox, lets the
 //! core decide, commits, runs effects, keeps time and reconciles.
 
+mod absent;
+mod attempt;
 mod authority;
 mod clock;
 mod commands;
 mod context;
 mod desk;
+mod failed;
 mod handle;
 mod input;
 mod issue;
+mod learn;
 mod look;
 mod reconcile;
 mod run;
 mod work;
 
 pub use clock::{Clock, Mark};
-pub use context::{Context, Known, KnownRepo};
+pub use context::{Context, Known, KnownRepo, Trouble};
 pub use input::{Facts, Outcome};
+pub use learn::{APPROVED, renamed_repository};
 
 use crate::agents::Profiles;
 use crate::backend::{Adopted, Backend as _, Fact, ProcessBackend, Seen};
 use crate::cell::{AgentRun, At, CellId, Exit, State};
 use crate::config::{Config, PolledCommands};
-use crate::gitea::event::{ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
-use crate::gitea::{Forge, ForgeOptions};
-use crate::mission::{Command, Mission};
+use crate::gitea::event::{ForgeEvent, IssueAction, Person, RepoRef};
+use crate::gitea::{Forge, ForgeError, ForgeOptions};
+use crate::mission::Command;
 use crate::sandbox::{InSight, Sight};
 use crate::store::{DataLock, Due, EffectRow, EffectState, Listed, Store, StoreError, Tx};
 use crate::workspace::{Roots, clear_credentials};
+use attempt::{Attempt, is_waited_for, owes_an_answer};
 use futures::{FutureExt as _, StreamExt as _};
 use input::{Effect, Input};
-use run::Attempt;
 use secrecy::SecretString;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -41,7 +46,14 @@ use tokio::sync::{Notify, mpsc, watch};
 /// Inputs that one transaction takes at most.
 const BATCH: i64 = 32;
 /// Longest time between two attempts at an effect.
-const BACKOFF_MAX: Duration = Duration::from_secs(120);
+const BACKOFF_MAX: Duration = Duration::from_mins(1);
+/// How long to wait before an answer that a thing is not there is asked for once
+/// more.
+const LOOK_TWICE: Duration = Duration::from_millis(250);
+/// Longest time until what we know of the forge is learnt anew.
+const LEARN_AGAIN_USUAL: Duration = Duration::from_hours(1);
+/// Longest time between two attempts to learn what could not be learnt yet.
+const LEARN_AGAIN_MAX: Duration = Duration::from_mins(1);
 /// When to look again for a comment that may have been posted twice.
 const DEDUPLICATE_AFTER: i64 = 90_000;
 /// When a deadline is looked at again whose cell cannot be read, in
@@ -66,6 +78,9 @@ pub struct Engine {
     work: Notify,
     /// A reconcile round is wanted now.
     look: Notify,
+    /// What we know of the forge is to be learnt anew.
+    relearn: Notify,
+    absent: absent::Absent,
     running: AtomicUsize,
     /// Of these, effects on cells: they can take minutes.
     cells_running: AtomicUsize,
@@ -159,7 +174,9 @@ impl Engine {
             }
         }
         let profiles = Profiles::load(&config.agents).map_err(|e| other(&e))?;
-        let forge = Forge::new(ForgeOptions::new(config.forge.url.clone(), token.clone())).map_err(|e| other(&e))?;
+        let mut options = ForgeOptions::new(config.forge.url.clone(), token.clone());
+        options.look_twice = Some(LOOK_TWICE);
+        let forge = Forge::new(options).map_err(|e| other(&e))?;
         let (mark, newest) = store.read_blocking(|tx| Ok((tx.meta("clock")?, tx.last_entry_at()?)))?;
         let mark: Option<Mark> =
             mark.map(|text| serde_json::from_str(&text)).transpose().map_err(StoreError::json("mark of the clock"))?;
@@ -181,6 +198,8 @@ impl Engine {
             mirrors: std::sync::Mutex::default(),
             work: Notify::new(),
             look: Notify::new(),
+            relearn: Notify::new(),
+            absent: absent::Absent::default(),
             running: AtomicUsize::new(0),
             cells_running: AtomicUsize::new(0),
             learned: AtomicBool::new(false),
@@ -197,35 +216,21 @@ impl Engine {
     /// away.
     fn remember(&self) -> Result<(), StoreError> {
         let config = &self.context.config;
-        let (bot, repos) = self.store.read_blocking(|tx| {
+        let (bot, repos, looked_at) = self.store.read_blocking(|tx| {
             let bot: Option<Person> = tx
                 .meta("bot")?
                 .map(|text| serde_json::from_str(&text))
                 .transpose()
                 .map_err(StoreError::json("record of the bot's account"))?;
-            let mut repos = vec![];
+            let (mut repos, mut looked_at) = (vec![], true);
             for repo in &config.repositories {
-                if let Some(id) = tx.pin("repository", &repo.name)? {
-                    let mut directors = vec![];
-                    for login in &repo.directors {
-                        directors.extend(tx.pin("director", login)?);
-                    }
-                    let label = tx.pin(&format!("label:{id}"), "lazarus/approved")?;
-                    let (owner, name) = repo.owner_and_name();
-                    let reference = RepoRef { id, owner: owner.to_owned(), name: name.to_owned() };
-                    let made_at = tx.meta(&format!("made_at:{id}"))?.and_then(|t| t.parse().ok()).unwrap_or(0);
-                    repos.push(KnownRepo {
-                        reference,
-                        config: repo.clone(),
-                        directors,
-                        approved_label: label,
-                        made_at,
-                    });
-                }
+                let (known, all) = learn::remember(tx, repo)?;
+                repos.extend(known);
+                looked_at &= all;
             }
-            Ok((bot, repos))
+            Ok((bot, repos, looked_at))
         })?;
-        self.learned.store(bot.is_some() && repos.len() == config.repositories.len(), Ordering::SeqCst);
+        self.learned.store(bot.is_some() && looked_at, Ordering::SeqCst);
         self.context.learn(|known| {
             known.bot = bot;
             known.repos = repos.into_iter().map(|r| (r.reference.id, r)).collect();
@@ -243,7 +248,8 @@ impl Engine {
         self.credentials.get(name).cloned()
     }
 
-    /// Whether everything is known that is needed to act.
+    /// Whether it is known who we are, and each repository was looked at: what is
+    /// wrong with one does not keep the others waiting.
     pub fn is_ready(&self) -> bool {
         self.learned.load(Ordering::SeqCst)
     }
@@ -308,34 +314,6 @@ impl Engine {
         undelivered.values().any(|since| since.elapsed() < grace)
     }
 
-    async fn gone(&self, repo: &RepoRef, mission: &Mission) -> Result<(), StoreError> {
-        let zero = jiff::Timestamp::UNIX_EPOCH;
-        let nobody = Person { id: -1, login: "nobody that the forge names".to_owned() };
-        let issue = IssueSnapshot {
-            id: mission.issue_id,
-            number: mission.number,
-            title: String::new(),
-            body: String::new(),
-            open: false,
-            is_pull: false,
-            author: nobody.clone(),
-            labels: vec![],
-            created_at: zero,
-            updated_at: zero,
-            migrated: false,
-        };
-        self.take_in(ForgeEvent::Issue {
-            repo: repo.clone(),
-            action: IssueAction::Deleted,
-            issue,
-            sender: nobody,
-            previous_title: None,
-            previous_body: None,
-        })
-        .await?;
-        Ok(())
-    }
-
     /// Runs until [`stop`](Self::stop): decisions, effects, time, polling.
     pub async fn run(self: &Arc<Self>, poll: bool) {
         let mut stopped = self.stop.subscribe();
@@ -347,12 +325,11 @@ impl Engine {
         let mut tasks = tokio::task::JoinSet::new();
         let engine = Arc::clone(self);
         tasks.spawn(async move { engine.listen().await });
+        let engine = Arc::clone(self);
+        tasks.spawn(async move { engine.keep_learning().await });
         if poll {
             let engine = Arc::clone(self);
             tasks.spawn(async move { engine.poll().await });
-        } else {
-            let engine = Arc::clone(self);
-            tasks.spawn(async move { engine.learn_until_known().await });
         }
         let engine = Arc::clone(self);
         tasks.spawn(async move { engine.work().await });
@@ -467,34 +444,62 @@ impl Engine {
         }
     }
 
-    async fn learn_until_known(self: Arc<Self>) {
+    /// Learns who we are and what we serve; then, now and then, again: soon where
+    /// something could not be found out, or an operator changed what names mean.
+    async fn keep_learning(self: Arc<Self>) {
         let Some(forge) = self.forge.clone() else { return };
-        let mut wait = Duration::from_millis(500);
-        while let Err(error) = reconcile::learn(&self, &forge).await {
-            tracing::warn!(%error, "the forge does not answer; trying again");
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(Duration::from_secs(30));
+        let usual = self.context.config.reconcile.interval.saturating_mul(10).min(LEARN_AGAIN_USUAL);
+        let mut soon = Duration::from_millis(500);
+        loop {
+            let complete = match learn::learn(&self, &forge).await {
+                Ok(complete) => {
+                    if !self.learned.swap(true, Ordering::SeqCst) {
+                        self.work.notify_one();
+                    }
+                    complete
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the forge does not say who we are; trying again");
+                    false
+                }
+            };
+            let wait = if complete { usual } else { soon };
+            soon = if complete { Duration::from_millis(500) } else { (soon * 2).min(LEARN_AGAIN_MAX) };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.relearn.notified() => {}
+            }
         }
-        self.learned.store(true, Ordering::SeqCst);
-        self.work.notify_one();
     }
 
     /// Asks the forge from time to time, and at once when something was missed.
     async fn poll(self: Arc<Self>) {
         let Some(forge) = self.forge.clone() else { return };
-        Arc::clone(&self).learn_until_known().await;
         let interval = self.context.config.reconcile.interval;
         let mut rounds = 0u32;
+        let mut pins = None;
+        while !self.is_ready() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         loop {
             if let Err(error) = reconcile::round(&self, &forge).await {
                 tracing::warn!(%error, "a look at the forge was not finished; the next one starts at the same place");
+                // A repository that has moved is found again by its number.
+                if matches!(error, reconcile::ReconcileError::Forge(ForgeError::Moved { .. })) {
+                    self.relearn.notify_one();
+                }
             }
             rounds += 1;
-            if rounds.is_multiple_of(10)
-                && let Err(error) = reconcile::learn(&self, &forge).await
-            {
-                tracing::warn!(%error, "the repositories could not be read again");
+            // `lazarus init` and `lazarus pins` write into the registry beside us.
+            #[allow(
+                clippy::redundant_closure_for_method_calls,
+                reason = "the path is not general enough over lifetimes"
+            )]
+            let now = self.store.read(|tx| tx.pins()).await.ok();
+            if pins.is_some() && now.is_some() && pins != now {
+                self.relearn.notify_one();
             }
+            pins = now.or(pins);
             let jitter = interval / 10;
             let mut wait = interval.saturating_sub(jitter) + jitter.mul_f64(f64::from(rounds % 7) / 3.5);
             if self.a_delivery_may_come() {
@@ -598,7 +603,18 @@ impl Engine {
             mission: row.mission.clone(),
             cell: row.cell.as_deref().and_then(|c| CellId::parse(c).ok()),
             why: self.context.redact(why),
+            effect: serde_json::from_str(&row.data).ok().map(Box::new),
         };
+        // No command ends without an answer: where somebody waits for one, an end
+        // that says nothing is a failure, and every failure is answered.
+        let attempt = match attempt {
+            Attempt::Done(Input::Nothing) if owes_an_answer(&row.kind) => {
+                Attempt::Never { why: "it ended without a result".to_owned(), input: None }
+            }
+            attempt => attempt,
+        };
+        let is_missing = matches!(attempt, Attempt::Doubtful { .. });
+        let after = if let Attempt::Again { after, .. } = &attempt { *after } else { None };
         let (state, inputs, error) = match attempt {
             Attempt::Done(Input::Nothing) => (EffectState::Done, vec![], None),
             Attempt::Done(input) => (EffectState::Done, vec![input], None),
@@ -608,7 +624,7 @@ impl Engine {
                 let inputs = std::iter::once(failed(&why)).chain(input).collect();
                 (EffectState::Failed, inputs, Some(why))
             }
-            Attempt::Again { why, after } => {
+            Attempt::Again { why, .. } | Attempt::Mend { why } | Attempt::Doubtful { why, .. } => {
                 let doubled = Duration::from_millis(500).saturating_mul(1 << row.attempts.clamp(0, 10));
                 // Somebody who confirms is heard within as long as they took.
                 let most = if row.kind == "confirm" { self.context.config.reconcile.interval } else { BACKOFF_MAX };
@@ -621,9 +637,24 @@ impl Engine {
                     "an effect is tried again"
                 );
                 let (not_before, why) = (now + wait.as_millis() as i64, self.context.redact(&why));
+                // People are told once that something they wait for takes long.
+                let cell = row.cell.as_deref().and_then(|c| CellId::parse(c).ok()).filter(|_| is_waited_for(row));
+                let waits = cell.and_then(|cell| {
+                    let (effect, kind, why) = (id.clone(), row.kind.clone(), why.clone());
+                    serde_json::to_string(&Input::Waits { effect, kind, cell, why }).ok()
+                });
+                let notice = i64::try_from(self.context.config.forge.notice_after.as_millis()).unwrap_or(i64::MAX);
                 loop {
-                    let (id, why) = (id.clone(), why.clone());
-                    match self.store.transact(move |tx| tx.retry(&id, not_before, &why)).await {
+                    let (id, why, waits, lane) = (id.clone(), why.clone(), waits.clone(), row.mission.clone());
+                    let put_back = self.store.transact(move |tx| {
+                        tx.retry(&id, not_before, &why, now, is_missing)?;
+                        let since = tx.trouble(&id)?.failing_since;
+                        if let Some(waits) = waits.filter(|_| since.is_some_and(|since| now - since >= notice)) {
+                            tx.receive(&format!("effect:{id}:waits"), &lane, &waits, now)?;
+                        }
+                        Ok(())
+                    });
+                    match put_back.await {
                         Ok(()) | Err(StoreError::Closed) => return,
                         Err(error) => {
                             tracing::error!(%error, "an effect could not be put back yet");
@@ -643,6 +674,7 @@ impl Engine {
                 .store
                 .transact(move |tx| {
                     tx.settle(&id, state, error.as_deref())?;
+                    tx.withdraw(&failed::notice_lane(&id))?;
                     for (index, text) in texts.iter().enumerate() {
                         tx.receive(&format!("effect:{id}:{index}"), &lane, text, now)?;
                     }
@@ -713,7 +745,7 @@ impl Engine {
         let mut accounts = BTreeMap::new();
         if let Command::Invite { identity, .. } = &command
             && let Some(login) = identity.strip_prefix("human:")
-            && let Some(user) = forge.user(login).await.map_err(|e| e.to_string())?
+            && let Some(user) = authority::account(forge, login).await.map_err(|e| e.to_string())?
         {
             accounts.insert(login.to_lowercase(), user.id);
         }

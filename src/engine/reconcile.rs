@@ -3,14 +3,22 @@
 
 use super::Engine;
 use super::context::KnownRepo;
+use super::desk::mission_id;
 use super::input::Input;
-use crate::gitea::event::{CommentAction, ForgeEvent, IssueAction, IssueSnapshot, Person};
+use super::learn::serving_since;
+use crate::gitea::event::{CommentAction, ForgeEvent, IssueAction, IssueSnapshot};
 use crate::gitea::{Forge, ForgeError, IssueQuery, IssueState};
 use crate::mission::parse_comment;
 use crate::store::StoreError;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use std::collections::HashMap;
+
+/// How long after an issue was taken for deleted it is looked for again, in
+/// milliseconds; later it has to be heard of.
+const UNDO_WITHIN: i64 = 24 * 3_600_000;
+/// Such issues of one repository that are looked for in one round.
+const UNDO_MOST: i64 = 20;
 
 /// Why a round was not finished. The next one starts where this one did.
 #[derive(Debug, thiserror::Error)]
@@ -21,75 +29,6 @@ pub enum ReconcileError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// Learns who we are, which repositories we serve and who directs them. Names
-/// are pinned to the number that they first meant.
-pub async fn learn(engine: &Engine, forge: &Forge) -> Result<(), ReconcileError> {
-    let me = forge.current_user().await?;
-    let bot = Person { id: me.id, login: me.login };
-    let text = serde_json::to_string(&bot).map_err(StoreError::json("record of the bot's account"))?;
-    engine.store.transact(move |tx| tx.put_meta("bot", &text)).await?;
-    engine.context.learn(|known| known.bot = Some(bot));
-    for config in engine.context.config.repositories.clone() {
-        let (owner, name) = config.owner_and_name();
-        let (owner, name) = (owner.to_owned(), name.to_owned());
-        let full = config.name.clone();
-        let pinned = engine.store.read(move |tx| tx.pin("repository", &full)).await?;
-        // By number where it is known: somebody else may have the name by now.
-        let found = match pinned {
-            Some(id) => forge.repository_by_id(id).await?,
-            None => forge.repo(&owner, &name).get().await?,
-        };
-        let Some(found) = found else {
-            tracing::error!(
-                repository = config.name,
-                "the forge does not show this repository; check its name and the bot's rights"
-            );
-            continue;
-        };
-        let reference = found.reference();
-        let labels = forge.repo_ref(&reference).labels().await?;
-        let mut directors = vec![];
-        for login in &config.directors {
-            let name = login.clone();
-            let pinned = engine.store.read(move |tx| tx.pin("director", &name)).await?;
-            let id = match pinned {
-                Some(id) => Some(id),
-                None => forge.user(login).await?.map(|u| u.id),
-            };
-            match id {
-                Some(id) => {
-                    directors.push(id);
-                    let name = login.clone();
-                    engine.store.transact(move |tx| tx.put_pin("director", &name, id)).await?;
-                }
-                None => tracing::error!(login, "the forge knows no such account; it directs nothing"),
-            }
-        }
-        let label_key = format!("label:{}", reference.id);
-        let key = label_key.clone();
-        let pinned = engine.store.read(move |tx| tx.pin(&key, "lazarus/approved")).await?;
-        // A pinned label may have been deleted and made again by `init`.
-        let approved = pinned
-            .filter(|id| labels.iter().any(|l| l.id == *id))
-            // Names are not unique: of several the oldest, as `init` says.
-            .or_else(|| labels.iter().filter(|l| l.name == "lazarus/approved").map(|l| l.id).min());
-        let (full, id) = (config.name.clone(), reference.id);
-        let made_at = found.created_at.map_or(0, Timestamp::as_second);
-        engine
-            .store
-            .transact(move |tx| {
-                tx.put_pin("repository", &full, id)?;
-                tx.put_meta(&format!("made_at:{id}"), &made_at.to_string())?;
-                approved.map_or(Ok(()), |label| tx.put_pin(&label_key, "lazarus/approved", label))
-            })
-            .await?;
-        engine.context.learn(|known| {
-            known.repos.insert(id, KnownRepo { reference, config, directors, approved_label: approved, made_at });
-        });
-    }
-    Ok(())
 }
 
 /// One round over every repository.
@@ -108,13 +47,15 @@ pub async fn round(engine: &Engine, forge: &Forge) -> Result<(), ReconcileError>
 }
 
 async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<(), ReconcileError> {
-    let repo = &known.reference;
+    let (repo, configured) = (&known.reference, known.config.name.as_str());
     let id = repo.id;
     let overlap = i64::try_from(engine.context.config.reconcile.overlap.as_secs()).unwrap_or(120);
     let now = Timestamp::now().as_second();
-    let mark = engine.store.read(move |tx| tx.watermark(id)).await?;
+    let name = configured.to_owned();
+    let (mark, since) =
+        engine.store.transact(move |tx| Ok((tx.watermark(id)?, serving_since(tx, &name, now)?))).await?;
     let first = mark.is_none();
-    let mut newest = mark.unwrap_or(now - overlap);
+    let mut newest = mark.unwrap_or(since.min(now) - overlap);
     let since = Timestamp::from_second(newest - overlap).ok();
     let api = forge.repo_ref(repo);
     let mut issues: HashMap<i64, IssueSnapshot> = HashMap::new();
@@ -188,8 +129,12 @@ async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<()
             })
             .await?;
     }
-    // Forgejo says nothing of a deleted issue: only asking tells.
-    for mission in engine.store.read(move |tx| tx.missions_of(id)).await? {
+    // Forgejo says nothing of a deleted issue: only asking tells. And one that was
+    // taken for deleted may show again.
+    let recently = engine.clock.now().0 - UNDO_WITHIN;
+    let (live, deleted) =
+        engine.store.read(move |tx| Ok((tx.missions_of(id)?, tx.deleted_missions(id, recently, UNDO_MOST)?))).await?;
+    for mission in live.into_iter().chain(deleted) {
         let mission = match mission {
             Ok(mission) => mission,
             Err(error) => {
@@ -198,23 +143,30 @@ async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<()
                 continue;
             }
         };
-        if mission.deleted || issues.contains_key(&mission.number) {
-            continue;
-        }
-        match api.issue(mission.number).get().await? {
+        let shown = match issues.get(&mission.number) {
+            Some(issue) => Some(issue.clone()),
+            None => api.issue(mission.number).get().await?,
+        };
+        let name = mission_id(id, mission.number);
+        match shown {
+            Some(issue) if mission.deleted => engine.issue_shown(repo, issue, &name).await?,
             Some(issue) => {
-                engine
-                    .take_in(ForgeEvent::Issue {
-                        repo: repo.clone(),
-                        action: IssueAction::Seen,
-                        sender: issue.author.clone(),
-                        issue,
-                        previous_title: None,
-                        previous_body: None,
-                    })
-                    .await?;
+                engine.absent.shown(&name);
+                if !issues.contains_key(&mission.number) {
+                    engine
+                        .take_in(ForgeEvent::Issue {
+                            repo: repo.clone(),
+                            action: IssueAction::Seen,
+                            sender: issue.author.clone(),
+                            issue,
+                            previous_title: None,
+                            previous_body: None,
+                        })
+                        .await?;
+                }
             }
-            None => engine.gone(repo, &mission).await?,
+            None if mission.deleted => {}
+            None => engine.issue_not_shown(forge, repo, &name).await?,
         }
     }
     // Not further than our own clock: a forge that is ahead must not make us

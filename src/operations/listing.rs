@@ -98,7 +98,7 @@ pub fn mission_of(tx: &Tx<'_>, name: &MissionName) -> Result<Option<String>> {
         return Ok(Some(id));
     }
     // Under the name that the configuration has for it.
-    let Some(repository) = tx.pin("repository", &name.full_repository())? else { return Ok(None) };
+    let Some(repository) = tx.repository_named(&name.full_repository())? else { return Ok(None) };
     tx.mission_id_by_number(repository, name.number)
 }
 
@@ -129,7 +129,7 @@ fn name_of(tx: &Tx<'_>, id: &str) -> Result<String> {
     }
     let Some((repository, number)) = id.split_once('#') else { return Ok(id.to_owned()) };
     let known = match repository.parse() {
-        Ok(repository) => tx.pinned_name("repository", repository)?,
+        Ok(repository) => tx.name_of_repository(repository)?,
         Err(_) => None,
     };
     Ok(match known {

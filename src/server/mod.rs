@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use secrecy::SecretString;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -99,13 +100,22 @@ pub async fn serve_on(
     Ok(())
 }
 
-/// Ready: everything that is needed to act is known, and the store takes writes.
+/// Ready: it is known who we are, the store takes writes, and at least one of the
+/// configured repositories is served. What is missing is named in any case.
 async fn ready(State(door): State<Door>) -> (StatusCode, String) {
     if !door.engine.is_ready() {
         return (StatusCode::SERVICE_UNAVAILABLE, "waiting for the forge to say who we are\n".to_owned());
     }
-    match door.engine.store.transact(|_| Ok(())).await {
-        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the registry takes no writes; see the log\n".to_owned()),
+    if door.engine.store.transact(|_| Ok(())).await.is_err() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the registry takes no writes; see the log\n".to_owned());
     }
+    let known = door.engine.context.known();
+    let mut missing = String::new();
+    for (name, _) in known.unserved() {
+        let _ = writeln!(missing, "not served: {name}; see `lazarus doctor`");
+    }
+    if known.repos.is_empty() {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("no repository is served\n{missing}"));
+    }
+    (StatusCode::OK, format!("ready\n{missing}"))
 }

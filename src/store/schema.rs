@@ -131,7 +131,33 @@ CREATE TABLE issue_texts (
     seen_at INTEGER NOT NULL,
     PRIMARY KEY (repo_id, number)
 ) STRICT, WITHOUT ROWID;
+-- Since when an effect fails, and since when, and how often in a row, the forge
+-- says that the thing it is about is not there.
+ALTER TABLE effects ADD COLUMN failing_since INTEGER;
+ALTER TABLE effects ADD COLUMN missing_since INTEGER;
+ALTER TABLE effects ADD COLUMN missing_looks INTEGER NOT NULL DEFAULT 0;
+
+-- What a name meant when it was first looked at. id 0: nothing. within: the
+-- repository of a label, the organisation of a team. fault: why it grants
+-- nothing any more, for good.
+ALTER TABLE pins ADD COLUMN within INTEGER;
+ALTER TABLE pins ADD COLUMN at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE pins ADD COLUMN fault TEXT;
+UPDATE pins SET name = substr(kind, 7) || ' ' || name, within = CAST(substr(kind, 7) AS INTEGER), kind = 'label'
+    WHERE kind LIKE 'label:%';
+UPDATE pins SET kind = 'account' WHERE kind = 'director';
 "];
+
+/// Whether the file has the schema that this program writes.
+pub(super) fn is_current(conn: &Connection, path: &Path) -> Result<()> {
+    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let (known, path) = (MIGRATIONS.len() as i64, path.display().to_string());
+    match found.cmp(&known) {
+        std::cmp::Ordering::Less => Err(StoreError::TooOld { path, found, known }),
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => Err(StoreError::TooNew { path, found, known }),
+    }
+}
 
 /// Brings the file's schema up to date, each step in a transaction.
 pub(super) fn migrate(conn: &Connection, path: &Path) -> Result<()> {
@@ -144,4 +170,38 @@ pub(super) fn migrate(conn: &Connection, path: &Path) -> Result<()> {
         conn.execute_batch(&format!("BEGIN IMMEDIATE; {step} PRAGMA user_version = {}; COMMIT;", index + 1))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{PinKind, Store, label_name};
+
+    #[tokio::test]
+    async fn names_that_an_older_lazarus_pinned_mean_what_they_meant() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("registry.sqlite");
+        let conn = Connection::open(&path).unwrap();
+        conn.execute_batch(&format!("{} PRAGMA user_version = 1;", MIGRATIONS[0])).unwrap();
+        conn.execute_batch(
+            "INSERT INTO pins (kind, name, id) VALUES ('repository', 'acme/widget', 3), ('director', 'ada', 7), \
+             ('label:3', 'lazarus/approved', 12)",
+        )
+        .unwrap();
+        drop(conn);
+        let store = Store::open(&path).unwrap();
+        let pinned = store
+            .read(|tx| {
+                let id = |kind, name: &str| Ok::<_, StoreError>(tx.pin(kind, name)?.and_then(|pin| pin.pinned()));
+                let label = id(PinKind::Label, &label_name(3, "lazarus/approved"))?;
+                Ok((tx.repository_named("Acme/Widget")?, id(PinKind::Account, "ada")?, label))
+            })
+            .await
+            .unwrap();
+        let (repository, account, label) = pinned;
+        assert_eq!(repository, Some(3));
+        assert_eq!(account.unwrap().id(), 7);
+        let label = label.unwrap();
+        assert_eq!((label.id(), label.within()), (12, Some(3)));
+    }
 }

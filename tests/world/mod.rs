@@ -68,6 +68,10 @@ pub struct WorldOptions {
     /// Name the director in the configuration and leave the repository's
     /// administrators out.
     pub configured_director: bool,
+    /// Further lines for the repository's block in the configuration.
+    pub repository: String,
+    /// Further environment of the binary: `LAZARUS__FORGE__GONE_AFTER`, …
+    pub environment: Vec<(&'static str, &'static str)>,
     /// Further lines for `[policy]`.
     pub policy: String,
     /// Further TOML for the configuration.
@@ -86,6 +90,8 @@ impl Default for WorldOptions {
             start: true,
             reconcile: "60s",
             configured_director: false,
+            repository: String::new(),
+            environment: Vec::new(),
             policy: String::new(),
             config: String::new(),
             poor_host: false,
@@ -296,7 +302,7 @@ impl World {
             "[forge]\nurl = {url:?}\ntoken_file = \"forge.token\"\n\
              [webhook]\nlisten = \"{listen}\"\npublic_url = \"http://{listen}\"\nsecret_file = \"webhook.secret\"\n\
              [paths]\ndata = {data:?}\n\
-             [[repositories]]\nname = {repo:?}\n{directors}\n\
+             [[repositories]]\nname = {repo:?}\n{directors}\n{further}\n\
              [policy]\n{isolation}\n{policy}\n\
              [reconcile]\ninterval = {reconcile:?}\ngrace = \"1s\"\n\
              [agents.sleeper]\ndescription = \"Sleeps until it is ended\"\nargv = [\"sleep\", \"3600\"]\nprompt = \"stdin\"\n\
@@ -309,6 +315,7 @@ impl World {
             listen = self.installation.listen,
             data = self.data().to_string_lossy(),
             repo = self.repository(),
+            further = options.repository.replace("{org}", &self.organisation),
             isolation = isolation_line(),
             policy = options.policy,
             reconcile = options.reconcile,
