@@ -21,6 +21,7 @@
 //! | [`sandbox`] | one isolation step a function, and the probe of what this host can do |
 //! | [`workspace`] | homes, clones, the way of work out of a cell, safe paths, scrub |
 //! | [`agents`] | agent profiles as data, the built-in `scribe` |
+//! | [`pace`] | how often somebody may cause work: people, issues, sources of connections |
 //! | [`config`] | one TOML file, the environment, flags; every value knows where it came from |
 
 pub mod agents;
@@ -34,6 +35,7 @@ pub mod engine;
 pub mod gitea;
 pub mod keeper;
 pub mod mission;
+pub mod pace;
 pub mod publication;
 pub mod sandbox;
 pub mod server;
