@@ -5,6 +5,8 @@
 
 pub mod config;
 pub mod doctor;
+pub mod form;
+pub(crate) mod hooks;
 pub mod init;
 mod ledger;
 mod operate;
@@ -46,10 +48,24 @@ enum Verb {
     #[command(after_help = init::HELP)]
     Init {
         /// OWNER/REPO
-        repository: String,
+        #[arg(required_unless_present_any = ["organisation", "write_templates"])]
+        repository: Option<String>,
         /// Only say what would be done.
         #[arg(long)]
         dry_run: bool,
+        /// Replace templates that somebody edited, too.
+        #[arg(long)]
+        force: bool,
+        /// Make one webhook for all repositories of this organisation instead.
+        #[arg(long, value_name = "ORG", conflicts_with_all = ["repository", "force"])]
+        organisation: Option<String>,
+        /// Print what to enter in the forge's page to make that webhook by
+        /// hand, with its secret.
+        #[arg(long, requires = "organisation")]
+        show_secret: bool,
+        /// Only write the two issue templates below this directory.
+        #[arg(long, value_name = "DIR", conflicts_with_all = ["repository", "organisation", "force", "dry_run"])]
+        write_templates: Option<std::path::PathBuf>,
     },
     /// Check everything that has to be right, and say what to do.
     #[command(after_help = doctor::HELP)]
@@ -352,8 +368,24 @@ fn try_run(cli: Cli) -> anyhow::Result<bool> {
     let operate = |target: Target, line: String| operate::run(&config, target, &line, json);
     match cli.verb {
         Verb::Serve => serve::run(config).map(|()| true),
-        Verb::Init { repository, dry_run } => {
-            let report = runtime()?.block_on(init::run(&config, &repository, init::InitOptions { dry_run, json }))?;
+        Verb::Init { write_templates: Some(directory), .. } => {
+            for path in init::write_templates(&config, &directory)? {
+                println!("{}", path.display());
+            }
+            Ok(true)
+        }
+        Verb::Init { organisation: Some(organisation), show_secret: true, .. } => {
+            println!("{}", runtime()?.block_on(init::organisation_by_hand(&config, &organisation))?);
+            Ok(true)
+        }
+        Verb::Init { repository, dry_run, force, organisation, .. } => {
+            let options = init::InitOptions { dry_run, force, json };
+            let report = match organisation {
+                Some(organisation) => {
+                    runtime()?.block_on(init::run_for_organisation(&config, &organisation, options))?
+                }
+                None => runtime()?.block_on(init::run(&config, &repository.unwrap_or_default(), options))?,
+            };
             println!("{}", report.text());
             Ok(report.success)
         }

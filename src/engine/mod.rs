@@ -14,7 +14,7 @@ mod run;
 mod work;
 
 pub use clock::{Clock, Mark};
-pub use context::{Context, Known, KnownRepo};
+pub use context::{Context, Known, KnownRepo, defaults};
 pub use input::{Facts, Outcome};
 
 use crate::agents::Profiles;
@@ -41,6 +41,9 @@ use tokio::sync::{Notify, mpsc, watch};
 const BATCH: i64 = 32;
 /// Longest time between two attempts at an effect.
 const BACKOFF_MAX: Duration = Duration::from_secs(120);
+/// Least time from one look at the forge to one that [`Engine::look_soon`]
+/// asked for.
+const GLANCES_APART: Duration = Duration::from_secs(10);
 /// When to look again for a comment that may have been posted twice.
 const DEDUPLICATE_AFTER: i64 = 90_000;
 
@@ -63,6 +66,8 @@ pub struct Engine {
     work: Notify,
     /// A reconcile round is wanted now.
     look: Notify,
+    /// A reconcile round is wanted soon, by somebody who proved nothing.
+    glance: Notify,
     running: AtomicUsize,
     /// Of these, effects on cells: they can take minutes.
     cells_running: AtomicUsize,
@@ -153,6 +158,7 @@ impl Engine {
             mirrors: std::sync::Mutex::default(),
             work: Notify::new(),
             look: Notify::new(),
+            glance: Notify::new(),
             running: AtomicUsize::new(0),
             cells_running: AtomicUsize::new(0),
             learned: AtomicBool::new(false),
@@ -180,7 +186,8 @@ impl Engine {
                     let label = tx.pin(&format!("label:{id}"), "lazarus/approved")?;
                     let (owner, name) = repo.owner_and_name();
                     let reference = RepoRef { id, owner: owner.to_owned(), name: name.to_owned() };
-                    repos.push(KnownRepo { reference, config: repo.clone(), directors, approved_label: label });
+                    let owner = tx.meta(&reconcile::owner_key(id))?.and_then(|number| number.parse().ok());
+                    repos.push(KnownRepo { reference, owner, config: repo.clone(), directors, approved_label: label });
                 }
             }
             Ok((bot, repos))
@@ -240,6 +247,32 @@ impl Engine {
     /// Asks for a look at the forge now: something was not heard.
     pub fn look_now(&self) {
         self.look.notify_one();
+    }
+
+    /// The time by the engine's clock, in milliseconds, for a
+    /// [`Pace`](crate::pace::Pace).
+    pub fn now(&self) -> i64 {
+        self.clock.now().0
+    }
+
+    /// Asks for a look at the forge on the word of somebody who proved nothing:
+    /// a delivery that was too large or too slow to be verified. However often
+    /// this is asked for, the forge is looked at a tenth of the time at most.
+    pub fn look_soon(&self) {
+        self.glance.notify_one();
+    }
+
+    /// Waits until it is known whether this repository is served, at most for
+    /// `wait`: right after the start the forge is still being asked.
+    pub async fn serves(&self, repository: i64, wait: Duration) -> Option<KnownRepo> {
+        let deadline = tokio::time::Instant::now() + wait;
+        loop {
+            let known = self.context.repo(repository);
+            if known.is_some() || self.is_ready() || tokio::time::Instant::now() >= deadline {
+                return known;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn gone(&self, repo: &RepoRef, mission: &Mission) -> Result<(), StoreError> {
@@ -405,6 +438,7 @@ impl Engine {
         let interval = self.context.config.reconcile.interval;
         let mut rounds = 0u32;
         loop {
+            let begun = tokio::time::Instant::now();
             if let Err(error) = reconcile::round(&self, &forge).await {
                 tracing::warn!(%error, "a look at the forge was not finished; the next one starts at the same place");
             }
@@ -416,9 +450,15 @@ impl Engine {
             }
             let jitter = interval / 10;
             let wait = interval.saturating_sub(jitter) + jitter.mul_f64(f64::from(rounds % 7) / 3.5);
+            let apart = GLANCES_APART.max(begun.elapsed() * 10);
+            let glance = async {
+                self.glance.notified().await;
+                tokio::time::sleep_until(begun + apart).await;
+            };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.look.notified() => {}
+                () = glance => {}
             }
         }
     }

@@ -74,19 +74,28 @@ pub async fn learn(engine: &Engine, forge: &Forge) -> Result<(), ReconcileError>
             .filter(|id| labels.iter().any(|l| l.id == *id))
             // Names are not unique: of several the oldest, as `init` says.
             .or_else(|| labels.iter().filter(|l| l.name == "lazarus/approved").map(|l| l.id).min());
-        let (full, id) = (config.name.clone(), reference.id);
+        let (full, id, owner) = (config.name.clone(), reference.id, found.owner.id);
         engine
             .store
             .transact(move |tx| {
                 tx.put_pin("repository", &full, id)?;
+                // Not a pin: a repository can be transferred.
+                tx.put_meta(&owner_key(id), &owner.to_string())?;
                 approved.map_or(Ok(()), |label| tx.put_pin(&label_key, "lazarus/approved", label))
             })
             .await?;
         engine.context.learn(|known| {
-            known.repos.insert(id, KnownRepo { reference, config, directors, approved_label: approved });
+            known
+                .repos
+                .insert(id, KnownRepo { reference, owner: Some(owner), config, directors, approved_label: approved });
         });
     }
     Ok(())
+}
+
+/// Where it is kept who owns a repository.
+pub fn owner_key(repository: i64) -> String {
+    format!("owner:{repository}")
 }
 
 /// One round over every repository.

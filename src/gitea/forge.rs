@@ -9,7 +9,8 @@ use serde::Deserialize;
 
 use super::error::ForgeError;
 use super::event::RepoRef;
-use super::model::{ApiSettings, Repository, ServerVersion, Team, UiSettings, User};
+use super::hook::HooksApi;
+use super::model::{ApiSettings, Organisation, Repository, ServerVersion, Team, UiSettings, User};
 use super::paging::{Sender, Total, pages};
 use super::repository::RepoApi;
 use super::transport::{Answer, Ask, ForgeOptions, Payload, Repeat, Transport, optional, segment};
@@ -148,6 +149,22 @@ impl Forge {
             Some(answer) => answer.parse().map(Some),
             None => Ok(None),
         }
+    }
+
+    /// An organisation by its name now. `None`: none of that name that the
+    /// token's account can see; a person's name is none either.
+    pub async fn organisation(&self, name: &str) -> Result<Option<Organisation>, ForgeError> {
+        let path = format!("/orgs/{}", segment("an organisation", name)?);
+        match optional(self.send(&Ask::get(path)).await)? {
+            Some(answer) => answer.parse().map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The webhooks of an organisation. The token's account must be among its
+    /// owners (else [`ForgeError::Forbidden`]).
+    pub fn organisation_hooks(&self, name: &str) -> HooksApi {
+        HooksApi::Organisation(self.clone(), name.into())
     }
 
     /// The teams of an organisation.

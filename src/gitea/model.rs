@@ -264,6 +264,15 @@ pub struct NewLabel {
     pub exclusive: bool,
 }
 
+/// An organisation.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Organisation {
+    /// Its number: that of its repositories' owner.
+    pub id: i64,
+    /// Its name now.
+    pub name: String,
+}
+
 /// A webhook of a repository. The forge never tells its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hook {
@@ -279,6 +288,9 @@ pub struct Hook {
     pub events: Vec<String>,
     /// Whether it is switched on.
     pub active: bool,
+    /// Which branches it tells of; issues and comments have none. See
+    /// [`is_marked`](super::hook::is_marked).
+    pub branch_filter: String,
 }
 
 impl<'de> Deserialize<'de> for Hook {
@@ -294,6 +306,8 @@ impl<'de> Deserialize<'de> for Hook {
             events: Vec<String>,
             #[serde(default)]
             active: bool,
+            #[serde(default, deserialize_with = "or_default")]
+            branch_filter: String,
         }
         let mut raw = Raw::deserialize(deserializer)?;
         Ok(Self {
@@ -303,6 +317,7 @@ impl<'de> Deserialize<'de> for Hook {
             content_type: raw.config.remove("content_type").unwrap_or_default(),
             events: raw.events,
             active: raw.active,
+            branch_filter: raw.branch_filter,
         })
     }
 }

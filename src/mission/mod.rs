@@ -9,5 +9,5 @@ mod text;
 
 pub use approval::{Ballot, CouncilRule, Level, Mission, Verdict, Vote, vote};
 pub use command::{Command, CommandKind, Line, Parsed, Publishable, SummonOptions, grammar, parse_comment, suspicious};
-pub use proposal::{Defaults, FieldError, Proposal, is_proposal, parse_proposal};
+pub use proposal::{Defaults, FieldError, Proposal, TEMPLATE_MARKER, field_labels, is_proposal, parse_proposal};
 pub use text::{ApprovedText, duration, duration_words, normalise, what_changed};
