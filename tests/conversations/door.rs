@@ -359,6 +359,32 @@ async fn threat_38_a_secret_counts_only_for_the_repository_or_organisation_that_
     world.finish().await;
 }
 
+/// One webhook for all repositories of an organisation, made by hand by one of
+/// its owners with what the command line said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_webhook_of_an_organisation_speaks_for_its_repositories() {
+    let world = World::with("organisation", WorldOptions { reconcile: "1h", ..WorldOptions::default() }).await;
+    let issue = world.reader().open_issue("One for all", "repositories").await;
+    world.assert_settled(issue).await;
+    world.remove_hooks().await;
+    let (organisation, _) = world.repository().split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let said = world.cli(&["init", "--organisation", &organisation, "--show-secret"]).stdout;
+    let after = |word: &str| {
+        let line = said.lines().find(|line| line.starts_with(word)).unwrap_or_else(|| panic!("no {word} in {said}"));
+        line[word.len()..].trim().to_owned()
+    };
+    let hook = serde_json::json!({
+        "type": "gitea", "active": true, "branch_filter": after("Branch filter"),
+        "events": after("Trigger On      Custom Events:").split(", ").collect::<Vec<_>>(),
+        "config": {"url": after("Target URL"), "content_type": "json", "secret": after("Secret  ")},
+    });
+    world.admin("POST", &format!("/orgs/{organisation}/hooks"), Some(hook), &[201]).await;
+    let comment = world.director().comment(issue, "/summon scribe").await;
+    world.wait_for_reaction(issue, comment, "eyes").await;
+    world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await;
+    world.finish().await;
+}
+
 /// An upgrade: the webhook holds the installation's own secret.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_webhook_of_an_older_version_is_refused_by_name_and_init_puts_it_right_while_lazarus_runs() {
