@@ -15,6 +15,7 @@
 //! | [`store`] | SQLite: inbox, registry, effects, hash-chained ledger; one writer thread |
 //! | [`publication`] | what may leave: kinds, the gate, the templates |
 //! | [`gitea`] | the forge's API and webhooks: client, models, signatures |
+//! | [`failure`] | what a failure outside means: passing, for people, doubtful, lasting; for API and git alike |
 //! | [`backend`] | how a cell runs; today the `process` kind |
 //! | [`keeper`] | the small program that owns one cell's processes |
 //! | [`egress`] | the one way out of a cell: a proxy to named hosts, in a process of its own |
@@ -32,6 +33,7 @@ pub mod config;
 pub mod demo;
 pub mod egress;
 pub mod engine;
+pub mod failure;
 pub mod gitea;
 pub mod keeper;
 pub mod mission;

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
+use lazarus::failure::Failure;
 use lazarus::gitea::event::{CommentSnapshot, IssueSnapshot, RepoRef};
 use lazarus::gitea::{
-    Access, Forge, ForgeError, ForgeOptions, IssueQuery, IssueState, NewHook, NewLabel, NewPull, TimelineEvent,
+    Access, Forge, ForgeError, ForgeOptions, IssueQuery, IssueState, Named, NewHook, NewLabel, NewPull, TimelineEvent,
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -182,6 +183,88 @@ async fn another_repository_under_the_old_name_is_not_taken_for_ours() {
     let listed: Result<Vec<IssueSnapshot>, _> =
         forge.repo_ref(&widget()).issues(IssueQuery::default()).try_collect().await;
     assert!(matches!(listed, Err(ForgeError::Moved { .. })), "{listed:?}");
+}
+
+#[tokio::test]
+async fn a_renamed_account_or_organisation_is_named_and_is_nothing_by_its_old_name() {
+    let server = MockServer::start().await;
+    let moved = |to: &str| ResponseTemplate::new(307).insert_header("Location", to);
+    for (at, answer) in [
+        ("/api/v1/users/ada", moved("/api/v1/users/ada%2D2")),
+        ("/api/v1/users/ada-2", ResponseTemplate::new(200).set_body_json(json!({ "id": 7, "login": "ada-2" }))),
+        ("/api/v1/orgs/acme", moved("/api/v1/orgs/emca?x=1")),
+        (
+            "/api/v1/orgs/emca",
+            ResponseTemplate::new(200).set_body_json(json!({ "id": 9, "name": "emca", "username": "emca" })),
+        ),
+        ("/api/v1/users/circle", moved("/api/v1/users/circle")),
+        ("/api/v1/users/login", moved("/user/login")),
+        ("/api/v1/users/abroad", moved("http://127.0.0.1:9/api/v1/users/ada-2")),
+    ] {
+        Mock::given(path(at)).respond_with(answer).mount(&server).await;
+    }
+    let forge = forge_at(&server.uri());
+    assert_eq!(forge.account("ada").await.unwrap(), Named::Renamed { id: 7, to: "ada-2".into() });
+    assert!(matches!(forge.account("ada-2").await.unwrap(), Named::Is(user) if user.id == 7));
+    assert_eq!(forge.organisation("acme").await.unwrap(), Named::Renamed { id: 9, to: "emca".into() });
+    assert!(matches!(forge.organisation("emca").await.unwrap(), Named::Is(found) if found.id == 9));
+    for elsewhere in ["circle", "login", "abroad"] {
+        let error = forge.account(elsewhere).await.unwrap_err();
+        assert!(matches!(error, ForgeError::Moved { .. }), "{elsewhere}: {error:?}");
+    }
+    // Where the whole forge is elsewhere the message says where.
+    let said = forge.account("login").await.unwrap_err().to_string();
+    assert!(said.contains("/user/login") && said.contains("forge.url"), "{said}");
+    assert!(matches!(forge.account("nobody").await.unwrap(), Named::Nothing));
+}
+
+#[tokio::test]
+async fn who_would_act_on_it_looks_twice_before_a_thing_is_not_there() {
+    let server = MockServer::start().await;
+    let careful = forge_with(&server.uri(), |options| options.look_twice = Some(Duration::from_millis(10)));
+    let user = ResponseTemplate::new(200).set_body_json(json!({ "id": 6, "login": "lazarus" }));
+    fails_first(&server, 1, ResponseTemplate::new(404), user.clone()).await;
+    assert_eq!(careful.user("lazarus").await.unwrap().unwrap().id, 6);
+    fails_first(&server, 2, ResponseTemplate::new(404), user.clone()).await;
+    assert_eq!(careful.user("lazarus").await.unwrap(), None);
+    assert_eq!(count(&server).await, 2);
+    // What is not there any more needs no second look to be gone.
+    fails_first(&server, 1, ResponseTemplate::new(404), user.clone()).await;
+    assert!(!careful.repo("acme", "widget").delete_label(1).await.unwrap());
+    assert_eq!(count(&server).await, 1);
+
+    // A redirect of a repository that is where it was.
+    server.reset().await;
+    let asked = AtomicUsize::new(0);
+    Mock::given(path("/api/v1/repositories/1"))
+        .respond_with(ResponseTemplate::new(200).set_body_json(repository(1, "acme", "widget")))
+        .mount(&server)
+        .await;
+    Mock::given(path("/api/v1/repos/acme/widget/issues/1"))
+        .respond_with(move |_: &Request| match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => ResponseTemplate::new(301),
+            _ => ResponseTemplate::new(200).set_body_json(issue(1, 1)),
+        })
+        .mount(&server)
+        .await;
+    assert!(careful.repo_ref(&widget()).issue(1).get().await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn what_a_proxy_says_of_a_request_is_said_with_what_to_do() {
+    let server = MockServer::start().await;
+    let forge = forge_at(&server.uri());
+    answer(&server, ResponseTemplate::new(413).set_body_string("<html>")).await;
+    let error = forge.repo_ref(&widget()).comment(1).attach("a.md", "x").await.unwrap_err();
+    assert!(error.to_string().contains("client_max_body_size"), "{error}");
+    assert_eq!(error.failure(), Failure::Lasting);
+    answer(&server, ResponseTemplate::new(408)).await;
+    assert!(forge.current_user().await.unwrap_err().is_transient());
+    let home = ResponseTemplate::new(301).insert_header("Location", "https://git.example.org/api/v1/user?token=x");
+    answer(&server, home).await;
+    let said = forge.current_user().await.unwrap_err().to_string();
+    assert!(said.contains("https://git.example.org/api/v1/user") && said.contains("forge.url"), "{said}");
+    assert!(!said.contains("token=x"), "{said}");
 }
 
 // ------------------------------------------------------------------ retries
@@ -629,8 +712,8 @@ async fn accounts_repositories_and_teams_are_found_by_number() {
     assert_eq!(count(&server).await, asked, "the search would list everybody");
     assert_eq!(forge.repository_by_id(1).await.unwrap().unwrap().reference().full_name(), "acme/gadget");
     assert_eq!(forge.repository_by_id(2).await.unwrap(), None);
-    assert!(forge.team_has_member(2, "writer").await.unwrap());
-    assert!(!forge.team_has_member(2, "reader").await.unwrap());
+    assert_eq!(forge.team_member(2, "writer").await.unwrap().map(|user| user.id), Some(3));
+    assert_eq!(forge.team_member(2, "reader").await.unwrap(), None);
     assert_eq!(forge.org_teams("acme").await.unwrap()[0].access("repo.code"), Access::Write);
 }
 

@@ -169,7 +169,7 @@ pub async fn harvest(report: &mut Report) -> anyhow::Result<()> {
 
 fn measure_harvest(place: &Path, url: &str, token: &str, secret: &SecretString) -> anyhow::Result<(f64, f64, String)> {
     let mirror = place.join("mirror.git");
-    lazarus::workspace::refresh_mirror(&mirror, url, secret)?;
+    lazarus::workspace::refresh_mirror(&mirror, url, secret, "main")?;
     let clone = place.join("project");
     let base = clone_project(&mirror, "laz-bench", "main", &clone, false)?.commit;
     let mut import = Command::new("git")

@@ -24,8 +24,8 @@ use serde::Serialize;
 use crate::cell::State;
 use crate::config::{Config, ConfigError, SecretSource};
 use crate::gitea::{
-    Forge, ForgeError, ForgeOptions, HookContentType, HookOwner, HooksApi, Label, MasterSecret, NewHook, NewLabel,
-    RepoApi, Repository, User,
+    Forge, ForgeError, ForgeOptions, HookContentType, HookOwner, HooksApi, Label, MasterSecret, Named, NewHook,
+    NewLabel, RepoApi, Repository, User,
 };
 
 use super::form::{self, TemplateText};
@@ -342,10 +342,10 @@ async fn find_organisation(
     organisation: &str,
 ) -> anyhow::Result<crate::gitea::Organisation> {
     let found = forge.organisation(organisation).await;
-    let found = found.with_context(|| format!("looking for the organisation {organisation:?}"))?;
-    match found {
-        Some(found) => Ok(found),
-        None => bail!(
+    match found.with_context(|| format!("looking for the organisation {organisation:?}"))? {
+        Named::Is(found) => Ok(found),
+        Named::Renamed { to, .. } => bail!("the organisation {organisation} is called {to} now: say that name"),
+        Named::Nothing => bail!(
             "there is no organisation {organisation} at {} that the bot's account can see: check the name; \
              a person's repositories have a webhook each (`lazarus init OWNER/REPO`)",
             config.forge.url

@@ -124,7 +124,7 @@ async fn heads_on_forge(config: &Config) -> anyhow::Result<Vec<Head>> {
     let mut heads = vec![];
     for repository in &config.repositories {
         // By its number, where it was served before: names move.
-        let pinned = store::look(&config.paths.registry, |tx| tx.pin("repository", &repository.name))?;
+        let pinned = store::look(&config.paths.registry, |tx| tx.repository_named(&repository.name))?;
         let moved = match pinned {
             Some(id) => forge.repository_by_id(id).await?.map(|found| found.reference()),
             None => None,

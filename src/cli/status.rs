@@ -79,7 +79,7 @@ fn rows(tx: &Tx<'_>, target: Option<&str>, all: bool) -> store::Result<Rows> {
             let Ok((owner, name, number)) = super::operate::mission(text) else {
                 return Ok(Err(format!("TARGET `{text}`: a cell, or OWNER/REPO#N")));
             };
-            let Some(repo) = tx.pin("repository", &format!("{owner}/{name}"))? else {
+            let Some(repo) = tx.repository_named(&format!("{owner}/{name}"))? else {
                 return Ok(Err(format!("{owner}/{name} is not a repository that this Lazarus has served")));
             };
             match tx.mission_by_number(repo, number)? {

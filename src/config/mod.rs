@@ -158,6 +158,14 @@ pub struct Forge {
     pub url: String,
     /// The bot's token.
     pub token: SecretSource,
+    /// How long a command, a start or a push waits for a forge that is away,
+    /// fails, or refuses a right, before it is answered as failed.
+    pub patience: Duration,
+    /// How long one waits for it before people are told.
+    pub notice_after: Duration,
+    /// How long the forge has to say that a thing is not there before it counts
+    /// as deleted.
+    pub gone_after: Duration,
 }
 
 /// The door for webhooks.
@@ -543,7 +551,13 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
     let mut root = Section::root(tree, report);
 
     let mut section = root.section("forge");
-    let forge = Forge { url: address(&mut section, "url"), token: section.secret("token") };
+    let forge = Forge {
+        url: address(&mut section, "url"),
+        token: section.secret("token"),
+        patience: section.duration("patience", 6 * HOUR, SECOND, 30 * DAY),
+        notice_after: section.duration("notice_after", MINUTE, SECOND, DAY),
+        gone_after: section.duration("gone_after", 10 * MINUTE, SECOND, 7 * DAY),
+    };
     section.finish();
 
     let mut section = root.section("webhook");

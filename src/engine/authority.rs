@@ -1,14 +1,23 @@
 //! What somebody may do, asked of the forge when it matters, by number.
+//!
+//! Names change hands. So nothing that a name leads to is believed before the
+//! forge has said that it has the number that is meant: the repository is looked
+//! up by its number before a right in it is asked for, the person by theirs, and
+//! a team is asked for by number and has to belong to the organisation that it
+//! belonged to when it was pinned.
 
 use super::context::KnownRepo;
-use crate::gitea::event::Person;
-use crate::gitea::{Access, Forge, ForgeError};
+use crate::failure::Failure;
+use crate::gitea::event::{CommentSnapshot, Person, RepoRef};
+use crate::gitea::{Access, Forge, ForgeError, Named, User};
 use crate::mission::Level;
+use crate::store::Pinned;
+use std::time::Duration;
+
+/// How long to wait before a name that leads elsewhere is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Looks up what a person may do in a repository now.
-///
-/// Names change hands, so what the forge says of a name counts only where it
-/// says that the name is this account's.
 ///
 /// # Errors
 /// Where the forge does not answer; then nothing is decided.
@@ -21,37 +30,31 @@ pub async fn level_of(
     if person.id <= 0 {
         return Ok(Level::None);
     }
-    if repo.directors.contains(&person.id) {
+    if repo.directors.iter().any(|director| director.id() == person.id) {
         return Ok(Level::Director);
     }
-    let api = forge.repo_ref(&repo.reference);
-    // The name that the account has now.
-    let mut login = person.login.clone();
-    let mut permission = ask(api.permission(&login).await)?;
-    if permission.as_ref().is_none_or(|p| p.user.id != person.id) {
-        permission = None;
-        if let Some(user) = ask(forge.user_by_id(person.id).await)? {
-            login = user.login;
-            permission = ask(api.permission(&login).await)?.filter(|p| p.user.id == person.id);
-        }
+    // Somebody else may have the repository's name by now, and administer what
+    // they have there.
+    let Some(found) = ask(forge.repository_by_id(repo.reference.id).await)? else { return Ok(Level::None) };
+    let api = forge.repo_ref(&found.reference());
+    // The name that the account has now, and that it is this account's.
+    let mut login = None;
+    let mut permission = ask(api.permission(&person.login).await)?.filter(|p| p.user.id == person.id);
+    if permission.is_some() {
+        login = Some(person.login.clone());
+    } else if let Some(user) = ask(forge.user_by_id(person.id).await)? {
+        permission = ask(api.permission(&user.login).await)?.filter(|p| p.user.id == person.id);
+        login = Some(user.login);
     }
     let access = permission.map_or(Access::None, |p| p.access);
     if access >= Access::Admin && repo.config.administrators {
         return Ok(Level::Director);
     }
-    for team in &repo.config.director_teams {
-        let Some((org, name)) = team.split_once('/') else { continue };
-        // Teams are read only by those who belong to them; where they cannot
-        // be read, configured logins decide, and the doctor says so.
-        let teams = match forge.org_teams(org).await {
-            Ok(teams) => teams,
-            Err(error) if is_for_now(&error) => return Err(error),
-            Err(_) => continue,
-        };
-        if let Some(team) = teams.iter().find(|t| t.name.eq_ignore_ascii_case(name))
-            && forge.team_has_member(team.id, &login).await?
-        {
-            return Ok(Level::Director);
+    if let Some(login) = &login {
+        for team in &repo.teams {
+            if is_member(forge, team, person, login).await? {
+                return Ok(Level::Director);
+            }
         }
     }
     // The permission call under-reports members of teams; a signed delivery
@@ -60,6 +63,18 @@ pub async fn level_of(
         return Ok(Level::Write);
     }
     Ok(if access >= Access::Read || stated_write.is_some() { Level::Read } else { Level::None })
+}
+
+/// Whether somebody belongs to a pinned team. Teams are read only by those who
+/// belong to them; where one cannot be read, configured logins decide, and the
+/// doctor says so.
+async fn is_member(forge: &Forge, team: &Pinned, person: &Person, login: &str) -> Result<bool, ForgeError> {
+    let Some(found) = ask(forge.team(team.id()).await)? else { return Ok(false) };
+    if found.organization.map(|org| org.id) != team.within() {
+        tracing::warn!(%team, "it belongs to another organisation than it did; its members are no directors");
+        return Ok(false);
+    }
+    Ok(ask(forge.team_member(team.id(), login).await)?.is_some_and(|member| member.id == person.id))
 }
 
 /// Whether it says nothing of the person: the forge is busy, or the bot's token
@@ -79,4 +94,51 @@ fn ask<T>(result: Result<Option<T>, ForgeError>) -> Result<Option<T>, ForgeError
         }
         ok => ok,
     }
+}
+
+/// Whom a login means that somebody wrote. `None`: nobody (any more). What is
+/// wrong with one login is never the trouble of the commands beside it.
+///
+/// # Errors
+/// Where the forge does not answer.
+pub async fn account(forge: &Forge, login: &str) -> Result<Option<User>, ForgeError> {
+    let found = match forge.account(login).await {
+        Err(ForgeError::Moved { .. }) => {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            forge.account(login).await
+        }
+        found => found,
+    };
+    match found {
+        Ok(Named::Is(user)) => Ok(Some(user)),
+        Ok(Named::Renamed { .. } | Named::Nothing) => Ok(None),
+        Err(error) if error.is_transient() || error.failure() == Failure::ForPeople => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, login, "a login could not be looked up; it counts as nobody's");
+            Ok(None)
+        }
+    }
+}
+
+/// A comment as it is now; `None`: it is not there any more.
+///
+/// One answer is no proof: of an account that is gone the forge gives no comment
+/// (500, for ever), and a proxy may say 404 for a moment. The list of the issue's
+/// comments tells: it names `Ghost`, id -1, and shows what is there.
+///
+/// # Errors
+/// Where the forge does not answer.
+pub async fn comment_now(
+    forge: &Forge,
+    repo: &RepoRef,
+    issue: i64,
+    comment: i64,
+) -> Result<Option<CommentSnapshot>, ForgeError> {
+    let api = forge.repo_ref(repo);
+    match api.comment(comment).get().await {
+        Ok(Some(found)) => return Ok(Some(found)),
+        Ok(None) | Err(ForgeError::Server { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(api.issue(issue).comments().await?.into_iter().find(|found| found.id == comment))
 }

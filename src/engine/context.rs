@@ -8,8 +8,9 @@ use crate::egress::{HostRule, Rules};
 use crate::gitea::event::{Person, RepoRef};
 use crate::mission::Defaults;
 use crate::publication::{Publication, Published, RenderError, Secrets, Templates};
+use crate::store::Pinned;
 use secrecy::SecretString;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
@@ -21,6 +22,32 @@ pub struct Known {
     pub bot: Option<Person>,
     /// Repositories by number.
     pub repos: HashMap<i64, KnownRepo>,
+    /// What is wrong with each of the configured repositories, by its name there.
+    /// Without an entry: it was not looked at yet.
+    pub troubles: BTreeMap<String, Vec<Trouble>>,
+}
+
+impl Known {
+    /// The configured repositories that are not served, each with why.
+    pub fn unserved(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.troubles.iter().filter_map(|(name, troubles)| {
+            let served = self.repos.values().any(|repo| repo.config.name == *name);
+            let trouble = troubles.iter().find(|trouble| trouble.unserved && !served)?;
+            Some((name.as_str(), trouble.words.as_str()))
+        })
+    }
+}
+
+/// Something that is wrong with a configured repository, or with a name that is
+/// given for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What, and what to do, in a sentence.
+    pub words: String,
+    /// Whether it may be over at the next look.
+    pub may_pass: bool,
+    /// Whether the repository itself could not be learnt.
+    pub unserved: bool,
 }
 
 /// A repository that is served.
@@ -33,10 +60,14 @@ pub struct KnownRepo {
     pub owner: Option<i64>,
     /// What the configuration says of it.
     pub config: Repository,
-    /// Numbers of the directors that the configuration names.
-    pub directors: Vec<i64>,
-    /// Number of the approval label, once it is known.
-    pub approved_label: Option<i64>,
+    /// The directors that the configuration names.
+    pub directors: Vec<Pinned>,
+    /// The teams whose members are directors.
+    pub teams: Vec<Pinned>,
+    /// The approval label; `None` where approval by label is off.
+    pub approved_label: Option<Pinned>,
+    /// Why approval by label is off, in words for people.
+    pub label_off: Option<String>,
 }
 
 /// Everything that decisions are made with.
@@ -80,6 +111,12 @@ impl Context {
     /// The bot's account.
     pub fn bot(&self) -> Option<Person> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).bot.clone()
+    }
+
+    /// Whether a trouble was there at the last look already.
+    pub fn knows_trouble(&self, repository: &str, trouble: &Trouble) -> bool {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.troubles.get(repository).is_some_and(|troubles| troubles.contains(trouble))
     }
 
     /// Takes over what the forge told.

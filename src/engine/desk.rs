@@ -163,6 +163,11 @@ impl<'a> Desk<'a> {
 
     /// Writes a comment.
     pub fn publish(&mut self, publication: &Publication, cell: Option<&CellId>) -> Result<()> {
+        self.publish_on(&comment_lane(&self.id), publication, cell)
+    }
+
+    /// Writes a comment that keeps no order with the others.
+    pub fn publish_on(&mut self, lane: &str, publication: &Publication, cell: Option<&CellId>) -> Result<()> {
         if self.mission.deleted {
             return Ok(());
         }
@@ -174,7 +179,7 @@ impl<'a> Desk<'a> {
         let kind = publication.kind().to_owned();
         let effect =
             Effect::Comment { repo: self.repo.clone(), number: self.mission.number, kind, body: published.body };
-        self.queue_as(&id, comment_lane(&self.id), &effect, cell, 0)
+        self.queue_as(&id, lane.to_owned(), &effect, cell, 0)
     }
 
     /// A short word that something was not done, or is worth knowing.
@@ -425,6 +430,26 @@ impl<'a> Desk<'a> {
         self.put_facts(&cell.id, &facts)
     }
 
+    /// The work of a cell does not leave yet. The close log does not wait for it any
+    /// longer: what becomes of the work is said when it is known.
+    pub fn work_waits(&mut self, id: &CellId, why: &str, patience: &str) -> Result<()> {
+        let Some(cell) = self.cell(id)? else { return Ok(()) };
+        let mut facts = self.facts(id)?;
+        if !std::mem::take(&mut facts.publishing) {
+            return self.warn(
+                format!("The work of `{id}` is not published yet: {why}. Lazarus tries again for up to {patience}."),
+                None,
+            );
+        }
+        let not_yet =
+            format!("not yet: {why}. Lazarus tries again for up to {patience}, and says here what became of it");
+        let so_far = PublishedWork { refused: Some(not_yet), ..PublishedWork::default() };
+        let shown = Facts { published: Some(so_far), ..facts.clone() };
+        self.publish(&Publication::CloseLog(self.close_log(&cell, &shown)?), Some(id))?;
+        self.settle_waiting(&cell, &mut facts, false)?;
+        self.put_facts(id, &facts)
+    }
+
     /// Somebody died and nothing revives them by itself: the directors are
     /// asked, or told, as the proposal said.
     fn ask_about_the_dead(&mut self, cell: &Cell) -> Result<()> {
@@ -540,7 +565,7 @@ impl<'a> Desk<'a> {
         })
     }
 
-    fn close_log(&self, cell: &Cell, facts: &Facts) -> Result<CloseLog> {
+    pub fn close_log(&self, cell: &Cell, facts: &Facts) -> Result<CloseLog> {
         let harvest = facts.harvest.clone().unwrap_or_default();
         let published = facts.published.clone().unwrap_or_default();
         let started = cell.started_at;

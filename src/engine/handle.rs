@@ -4,6 +4,7 @@
 use super::commands::{Asked, logins_in, operated};
 use super::context::Context;
 use super::desk::{Desk, mission_id};
+use super::failed::{failed, waits};
 use super::input::{AuthorityRequest, Effect, Input};
 use crate::cell::{Actor, At, Input as CellInput};
 use crate::gitea::event::{CommentAction, CommentSnapshot, ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
@@ -173,17 +174,23 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
         Input::Operated { operation, by, command, issue, cell, accounts } => {
             operated(tx, context, now, key, &operation, by, command, issue, cell, accounts)
         }
-        Input::Failed { kind, mission, cell, why } => {
-            let cell = cell.as_ref();
-            tx.append(&crate::store::NewEntry {
-                at: now.0,
-                mission,
-                cell: cell.map(ToString::to_string).unwrap_or_default(),
-                actor: serde_json::to_string(&Actor::System).unwrap_or_default(),
-                action: "effect_failed".to_owned(),
-                data: json!({"kind": kind, "why": why}).to_string(),
-            })?;
-            Ok(())
+        Input::IssueGone { mission } => {
+            let Some(mut desk) = Desk::open(tx, context, now, key, &mission)? else { return Ok(()) };
+            if !desk.mission.deleted {
+                desk.deleted(&Person { id: -1, login: "nobody that the forge names".to_owned() })?;
+            }
+            desk.close()
+        }
+        Input::IssueShown { repo, issue } => {
+            let Some(mut desk) = Desk::open(tx, context, now, key, &mission_id(repo.id, issue.number))? else {
+                return Ok(());
+            };
+            desk.restore(&issue)?;
+            desk.close()
+        }
+        Input::Waits { effect, kind, cell, why } => waits(tx, context, now, key, &effect, &kind, &cell, &why),
+        Input::Failed { kind, mission, cell, why, effect } => {
+            failed(tx, context, now, key, &kind, &mission, cell.as_ref(), &why, effect.map(|effect| *effect))
         }
         Input::Nothing => Ok(()),
     }
@@ -211,6 +218,8 @@ fn forge(tx: &Tx<'_>, context: &Context, now: At, key: &str, event: ForgeEvent) 
             } else {
                 desk.observe(&issue, action)?;
             }
+            desk.doubt_renamed_label(&issue)?;
+            desk.warn_of_other_labels(&issue)?;
             if matches!(action, IssueAction::LabelsChanged | IssueAction::Seen) && desk.mission.ballot.is_some() {
                 let has_label = approval_label(context, &repo).is_some_and(|l| issue.labels.iter().any(|x| x.id == l));
                 if has_label || action == IssueAction::LabelsChanged {
@@ -254,7 +263,7 @@ fn forge(tx: &Tx<'_>, context: &Context, now: At, key: &str, event: ForgeEvent) 
 }
 
 pub(super) fn approval_label(context: &Context, repo: &RepoRef) -> Option<i64> {
-    context.repo(repo.id).and_then(|r| r.approved_label)
+    context.repo(repo.id).and_then(|r| r.approved_label).map(|label| label.id())
 }
 
 #[allow(clippy::too_many_arguments, reason = "the parts of one event")]
@@ -326,7 +335,13 @@ fn commented(
             Line::Refused { .. } | Line::Command { command: Command::Status { .. } | Command::Help { .. }, .. }
         )
     });
-    if everybody_may {
+    // What was taken for deleted is looked for first: then everything is answered.
+    let deleted = desk.mission.deleted;
+    if deleted {
+        let lane = format!("authority:{}", desk.id);
+        desk.queue(lane, &Effect::LookForIssue { repo: repo.clone(), number: issue.number }, None, 0)?;
+    }
+    if everybody_may && !deleted {
         let asked = Asked::of_comment(&request, Level::Read, BTreeMap::new());
         desk.run_commands(&asked, &request.lines)?;
     } else {

@@ -151,6 +151,30 @@ pub enum Input {
         /// Numbers of accounts that the command names.
         accounts: BTreeMap<String, i64>,
     },
+    /// The forge said often enough that a mission's issue is not there.
+    IssueGone {
+        /// The mission.
+        mission: String,
+    },
+    /// The forge shows an issue that was taken for deleted.
+    IssueShown {
+        /// Where.
+        repo: RepoRef,
+        /// The issue as it is.
+        issue: Box<IssueSnapshot>,
+    },
+    /// An effect that people wait for has been failing for some time, and is
+    /// tried again.
+    Waits {
+        /// The effect.
+        effect: String,
+        /// Its kind.
+        kind: String,
+        /// The cell.
+        cell: CellId,
+        /// Why it fails.
+        why: String,
+    },
     /// An effect could not be done for good.
     Failed {
         /// Its kind.
@@ -161,6 +185,9 @@ pub enum Input {
         cell: Option<CellId>,
         /// Why.
         why: String,
+        /// The effect, where it could be read: whom it owes an answer.
+        #[serde(default)]
+        effect: Option<Box<Effect>>,
     },
     /// An effect is done and has nothing to say.
     Nothing,
@@ -245,6 +272,13 @@ pub enum Effect {
         number: i64,
         /// The state's word.
         state: String,
+    },
+    /// See whether an issue that was taken for deleted shows again.
+    LookForIssue {
+        /// Where.
+        repo: RepoRef,
+        /// Which issue.
+        number: i64,
     },
     /// Take the approval label off.
     RemoveApproval {
@@ -336,6 +370,7 @@ impl Effect {
             Self::Comment { .. } => "comment",
             Self::Status { .. } => "status",
             Self::StateLabel { .. } => "state_label",
+            Self::LookForIssue { .. } => "look_for_issue",
             Self::RemoveApproval { .. } => "remove_approval",
             Self::Authorize { .. } => "authorize",
             Self::ResolveCouncil { .. } => "resolve_council",

@@ -1,16 +1,20 @@
 //! What happens to an issue: seen, edited, labelled, closed, deleted.
 
 use super::commands::{Asked, new_cell_id};
-use super::desk::Desk;
+use super::desk::{Desk, facts_of};
 use super::handle::approval_label;
 use super::input::{Effect, LabelEvent};
+use super::learn::{APPROVED, label_was_renamed};
 use crate::cell::{Actor, At, Input as CellInput, Outcome as End, State};
 use crate::gitea::event::{IssueAction, IssueSnapshot, Person};
 use crate::mission::{ApprovedText, Ballot, Level, is_proposal, parse_proposal, what_changed};
 use crate::publication::{Answer, Publication};
-use crate::store::Result;
+use crate::store::{PinKind, Result, label_name};
 use serde_json::json;
 use std::collections::BTreeMap;
+
+/// Why cells are ended whose issue is gone.
+const DELETED: &str = "the issue was deleted";
 
 impl Desk<'_> {
     /// A mission that was not known: reads it, and says what is wrong with it.
@@ -232,7 +236,97 @@ impl Desk<'_> {
         self.record(&Actor::Person { id: by.id, login: by.login.clone() }, None, "issue_deleted", &json!({}))?;
         self.mission.deleted = true;
         self.mission.open = false;
-        self.end_all("the issue was deleted")
+        self.end_all(DELETED)
+    }
+
+    /// The issue shows again, so it was not deleted: commands work again. What was
+    /// ended stays ended.
+    pub(super) fn restore(&mut self, issue: &IssueSnapshot) -> Result<()> {
+        // A number is never given twice; whatever else it were, it is not ours.
+        if !self.mission.deleted || issue.id != self.mission.issue_id {
+            return Ok(());
+        }
+        self.record(&Actor::System, None, "issue_restored", &json!({}))?;
+        self.mission.deleted = false;
+        // What it looked like before it was gone is older than anything now.
+        self.mission.seen_at = self.mission.seen_at.min(issue.updated_at.as_second());
+        let mut ended = vec![];
+        for row in self.tx.cells_of(&self.id)? {
+            let cell = &row.cell;
+            if cell.reason.as_deref() != Some(DELETED) {
+                continue;
+            }
+            ended.push(format!("`{}` is {}", cell.id, cell.state));
+            // Its log had nowhere to go.
+            let facts = facts_of(&row.facts);
+            if cell.state == State::Closed
+                && cell.approval.is_some()
+                && !facts.publishing
+                && !self.tx.has_comment(cell.id.as_str(), "close-log")?
+            {
+                self.publish(&Publication::CloseLog(self.close_log(cell, &facts)?), Some(&cell.id))?;
+            }
+        }
+        let cells = match ended.as_slice() {
+            [] => String::new(),
+            ended => format!(
+                " What was ended stays ended: {}. `/resurrect CELL` brings a closed one back within its grace period.",
+                ended.join(", ")
+            ),
+        };
+        self.warn(
+            format!("The forge did not show this issue for some time, so it was taken for deleted. It is there, and commands work again.{cells}"),
+            None,
+        )?;
+        self.observe(issue, IssueAction::Seen)?;
+        self.show()
+    }
+
+    /// Says so where a label is on the issue that is named like the approval label
+    /// and does not count: once for each label.
+    pub(super) fn warn_of_other_labels(&mut self, issue: &IssueSnapshot) -> Result<()> {
+        if self.mission.ballot.is_none() {
+            return Ok(());
+        }
+        let Some(repo) = self.context.repo(self.repo.id) else { return Ok(()) };
+        let counts = repo.approved_label.map(|label| label.id());
+        for label in issue.labels.iter().filter(|label| label.name == APPROVED && Some(label.id) != counts) {
+            let key = format!("label_told:{}:{}", self.id, label.id);
+            if self.tx.meta(&key)?.is_some() {
+                continue;
+            }
+            self.tx.put_meta(&key, "")?;
+            let why = match (&repo.label_off, counts) {
+                (Some(off), _) => off.clone(),
+                (None, Some(id)) => format!(
+                    "it is another label of that name (id {}); the one that counts has the id {id}. `/approve` works",
+                    label.id
+                ),
+                (None, None) => "approval by label is off here. `/approve` works".to_owned(),
+            };
+            self.record(&Actor::System, None, "label_not_counted", &json!({"label": label.id, "why": why}))?;
+            self.warn(format!("The label `{APPROVED}` on this issue approves nothing: {why}."), None)?;
+        }
+        Ok(())
+    }
+
+    /// A label that counts was seen under another name: who puts it on an issue may
+    /// mean something else by it, so from now on it does not count.
+    pub(super) fn doubt_renamed_label(&self, issue: &IssueSnapshot) -> Result<()> {
+        let Some(pinned) = self.context.repo(self.repo.id).and_then(|repo| repo.approved_label) else { return Ok(()) };
+        let Some(label) = issue.labels.iter().find(|l| l.id == pinned.id() && l.name != APPROVED) else {
+            return Ok(());
+        };
+        let fault = label_was_renamed(label.id, &label.name);
+        self.tx.amend_pin(PinKind::Label, &label_name(self.repo.id, APPROVED), None, Some(&fault))?;
+        self.record(&Actor::System, None, "label_not_counted", &json!({"label": label.id, "why": fault}))?;
+        self.context.learn(|known| {
+            if let Some(repo) = known.repos.get_mut(&self.repo.id) {
+                repo.approved_label = None;
+                repo.label_off = Some(fault);
+            }
+        });
+        Ok(())
     }
 
     pub(super) fn end_all(&mut self, reason: &str) -> Result<()> {

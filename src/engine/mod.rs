@@ -1,34 +1,38 @@
 //! The engine: the only writer. It takes what waits in the inbox, lets the
 //! core decide, commits, runs effects, keeps time and reconciles.
 
+mod absent;
+mod attempt;
 mod authority;
 mod clock;
 mod commands;
 mod context;
 mod desk;
+mod failed;
 mod handle;
 mod input;
 mod issue;
+mod learn;
 mod reconcile;
 mod run;
 mod work;
 
 pub use clock::{Clock, Mark};
-pub use context::{Context, Known, KnownRepo, defaults};
+pub use context::{Context, Known, KnownRepo, Trouble, defaults};
 pub use input::{Facts, Outcome};
 
 use crate::agents::Profiles;
 use crate::backend::{Adopted, Backend as _, Fact, ProcessBackend};
 use crate::cell::{AgentRun, CellId, Exit, State};
 use crate::config::Config;
-use crate::gitea::event::{ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
-use crate::gitea::{Forge, ForgeOptions};
-use crate::mission::{Command, Mission};
-use crate::store::{DataLock, EffectRow, EffectState, Store, StoreError, Tx};
+use crate::gitea::event::{ForgeEvent, Person, RepoRef};
+use crate::gitea::{Forge, ForgeError, ForgeOptions};
+use crate::mission::Command;
+use crate::store::{DataLock, EffectRow, EffectState, PinKind, Store, StoreError, Tx};
 use crate::workspace::Roots;
+use attempt::{Attempt, is_waited_for, owes_an_answer};
 use futures::{FutureExt as _, StreamExt as _};
 use input::{Effect, Input};
-use run::Attempt;
 use secrecy::SecretString;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -40,7 +44,12 @@ use tokio::sync::{Notify, mpsc, watch};
 /// Inputs that one transaction takes at most.
 const BATCH: i64 = 32;
 /// Longest time between two attempts at an effect.
-const BACKOFF_MAX: Duration = Duration::from_secs(120);
+const BACKOFF_MAX: Duration = Duration::from_mins(1);
+/// How long to wait before an answer that a thing is not there is asked for once
+/// more.
+const LOOK_TWICE: Duration = Duration::from_millis(250);
+/// Longest time between two attempts to learn what could not be learnt yet.
+const LEARN_AGAIN_MAX: Duration = Duration::from_mins(1);
 /// Least time from one look at the forge to one that [`Engine::look_soon`]
 /// asked for.
 const GLANCES_APART: Duration = Duration::from_secs(10);
@@ -68,6 +77,9 @@ pub struct Engine {
     look: Notify,
     /// A reconcile round is wanted soon, by somebody who proved nothing.
     glance: Notify,
+    /// What we know of the forge is to be learnt anew.
+    relearn: Notify,
+    absent: absent::Absent,
     running: AtomicUsize,
     /// Of these, effects on cells: they can take minutes.
     cells_running: AtomicUsize,
@@ -136,7 +148,9 @@ impl Engine {
             }
         }
         let profiles = Profiles::load(&config.agents).map_err(|e| other(&e))?;
-        let forge = Forge::new(ForgeOptions::new(config.forge.url.clone(), token.clone())).map_err(|e| other(&e))?;
+        let mut options = ForgeOptions::new(config.forge.url.clone(), token.clone());
+        options.look_twice = Some(LOOK_TWICE);
+        let forge = Forge::new(options).map_err(|e| other(&e))?;
         let (mark, newest) = store.read_blocking(|tx| Ok((tx.meta("clock")?, tx.last_entry_at()?)))?;
         let mark = mark.and_then(|text| serde_json::from_str(&text).ok());
         let (send, facts) = mpsc::unbounded_channel();
@@ -159,6 +173,8 @@ impl Engine {
             work: Notify::new(),
             look: Notify::new(),
             glance: Notify::new(),
+            relearn: Notify::new(),
+            absent: absent::Absent::default(),
             running: AtomicUsize::new(0),
             cells_running: AtomicUsize::new(0),
             learned: AtomicBool::new(false),
@@ -174,25 +190,16 @@ impl Engine {
     /// away.
     fn remember(&self) -> Result<(), StoreError> {
         let config = &self.context.config;
-        let (bot, repos) = self.store.read_blocking(|tx| {
+        let (bot, repos, looked_at) = self.store.read_blocking(|tx| {
             let bot: Option<Person> = tx.meta("bot")?.and_then(|t| serde_json::from_str(&t).ok());
-            let mut repos = vec![];
+            let (mut repos, mut looked_at) = (vec![], true);
             for repo in &config.repositories {
-                if let Some(id) = tx.pin("repository", &repo.name)? {
-                    let mut directors = vec![];
-                    for login in &repo.directors {
-                        directors.extend(tx.pin("director", login)?);
-                    }
-                    let label = tx.pin(&format!("label:{id}"), "lazarus/approved")?;
-                    let (owner, name) = repo.owner_and_name();
-                    let reference = RepoRef { id, owner: owner.to_owned(), name: name.to_owned() };
-                    let owner = tx.meta(&reconcile::owner_key(id))?.and_then(|number| number.parse().ok());
-                    repos.push(KnownRepo { reference, owner, config: repo.clone(), directors, approved_label: label });
-                }
+                repos.extend(learn::remember(tx, repo)?);
+                looked_at &= tx.pin(PinKind::Repository, &repo.name)?.is_some();
             }
-            Ok((bot, repos))
+            Ok((bot, repos, looked_at))
         })?;
-        self.learned.store(bot.is_some() && repos.len() == config.repositories.len(), Ordering::SeqCst);
+        self.learned.store(bot.is_some() && looked_at, Ordering::SeqCst);
         self.context.learn(|known| {
             known.bot = bot;
             known.repos = repos.into_iter().map(|r| (r.reference.id, r)).collect();
@@ -210,7 +217,8 @@ impl Engine {
         self.credentials.get(name).cloned()
     }
 
-    /// Whether everything is known that is needed to act.
+    /// Whether it is known who we are, and each repository was looked at: what is
+    /// wrong with one does not keep the others waiting.
     pub fn is_ready(&self) -> bool {
         self.learned.load(Ordering::SeqCst)
     }
@@ -262,44 +270,23 @@ impl Engine {
         self.glance.notify_one();
     }
 
+    /// Whether each of the configured repositories is known by its number: then
+    /// one that is not among them is not served.
+    pub fn knows_all(&self) -> bool {
+        self.is_ready() && self.context.known().repos.len() >= self.context.config.repositories.len()
+    }
+
     /// Waits until it is known whether this repository is served, at most for
     /// `wait`: right after the start the forge is still being asked.
     pub async fn serves(&self, repository: i64, wait: Duration) -> Option<KnownRepo> {
         let deadline = tokio::time::Instant::now() + wait;
         loop {
             let known = self.context.repo(repository);
-            if known.is_some() || self.is_ready() || tokio::time::Instant::now() >= deadline {
+            if known.is_some() || self.knows_all() || tokio::time::Instant::now() >= deadline {
                 return known;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    }
-
-    async fn gone(&self, repo: &RepoRef, mission: &Mission) -> Result<(), StoreError> {
-        let zero = jiff::Timestamp::UNIX_EPOCH;
-        let nobody = Person { id: -1, login: "nobody that the forge names".to_owned() };
-        let issue = IssueSnapshot {
-            id: mission.issue_id,
-            number: mission.number,
-            title: String::new(),
-            body: String::new(),
-            open: false,
-            is_pull: false,
-            author: nobody.clone(),
-            labels: vec![],
-            created_at: zero,
-            updated_at: zero,
-        };
-        self.take_in(ForgeEvent::Issue {
-            repo: repo.clone(),
-            action: IssueAction::Deleted,
-            issue,
-            sender: nobody,
-            previous_title: None,
-            previous_body: None,
-        })
-        .await?;
-        Ok(())
     }
 
     /// Runs until [`stop`](Self::stop): decisions, effects, time, polling.
@@ -313,12 +300,11 @@ impl Engine {
         let mut tasks = tokio::task::JoinSet::new();
         let engine = Arc::clone(self);
         tasks.spawn(async move { engine.listen().await });
+        let engine = Arc::clone(self);
+        tasks.spawn(async move { engine.keep_learning().await });
         if poll {
             let engine = Arc::clone(self);
             tasks.spawn(async move { engine.poll().await });
-        } else {
-            let engine = Arc::clone(self);
-            tasks.spawn(async move { engine.learn_until_known().await });
         }
         let engine = Arc::clone(self);
         tasks.spawn(async move { engine.work().await });
@@ -419,35 +405,59 @@ impl Engine {
         }
     }
 
-    async fn learn_until_known(self: Arc<Self>) {
+    /// Learns who we are and what we serve; then, now and then, again: soon where
+    /// something could not be found out, or an operator changed what names mean.
+    async fn keep_learning(self: Arc<Self>) {
         let Some(forge) = self.forge.clone() else { return };
-        let mut wait = Duration::from_millis(500);
-        while let Err(error) = reconcile::learn(&self, &forge).await {
-            tracing::warn!(%error, "the forge does not answer; trying again");
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(Duration::from_secs(30));
+        let usual = self.context.config.reconcile.interval.saturating_mul(10);
+        let mut soon = Duration::from_millis(500);
+        loop {
+            let complete = match learn::learn(&self, &forge).await {
+                Ok(complete) => {
+                    if !self.learned.swap(true, Ordering::SeqCst) {
+                        self.work.notify_one();
+                    }
+                    complete
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the forge does not say who we are; trying again");
+                    false
+                }
+            };
+            let wait = if complete { usual } else { soon };
+            soon = if complete { Duration::from_millis(500) } else { (soon * 2).min(LEARN_AGAIN_MAX) };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.relearn.notified() => {}
+            }
         }
-        self.learned.store(true, Ordering::SeqCst);
-        self.work.notify_one();
     }
 
     /// Asks the forge from time to time, and at once when something was missed.
     async fn poll(self: Arc<Self>) {
         let Some(forge) = self.forge.clone() else { return };
-        Arc::clone(&self).learn_until_known().await;
         let interval = self.context.config.reconcile.interval;
         let mut rounds = 0u32;
+        let mut pins = None;
+        while !self.is_ready() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         loop {
             let begun = tokio::time::Instant::now();
             if let Err(error) = reconcile::round(&self, &forge).await {
                 tracing::warn!(%error, "a look at the forge was not finished; the next one starts at the same place");
+                // A repository that has moved is found again by its number.
+                if matches!(error, reconcile::ReconcileError::Forge(ForgeError::Moved { .. })) {
+                    self.relearn.notify_one();
+                }
             }
             rounds += 1;
-            if rounds.is_multiple_of(10)
-                && let Err(error) = reconcile::learn(&self, &forge).await
-            {
-                tracing::warn!(%error, "the repositories could not be read again");
+            // `lazarus init` and `lazarus pins` write into the registry beside us.
+            let now = self.store.read(|tx| tx.pins()).await.ok();
+            if pins.is_some() && now.is_some() && pins != now {
+                self.relearn.notify_one();
             }
+            pins = now.or(pins);
             let jitter = interval / 10;
             let wait = interval.saturating_sub(jitter) + jitter.mul_f64(f64::from(rounds % 7) / 3.5);
             let apart = GLANCES_APART.max(begun.elapsed() * 10);
@@ -557,7 +567,18 @@ impl Engine {
             mission: row.mission.clone(),
             cell: row.cell.as_deref().and_then(|c| CellId::parse(c).ok()),
             why: self.context.redact(why),
+            effect: serde_json::from_str(&row.data).ok().map(Box::new),
         };
+        // No command ends without an answer: where somebody waits for one, an end
+        // that says nothing is a failure, and every failure is answered.
+        let attempt = match attempt {
+            Attempt::Done(Input::Nothing) if owes_an_answer(&row.kind) => {
+                Attempt::Never { why: "it ended without a result".to_owned(), input: None }
+            }
+            attempt => attempt,
+        };
+        let is_missing = matches!(attempt, Attempt::Doubtful { .. });
+        let after = if let Attempt::Again { after, .. } = &attempt { *after } else { None };
         let (state, inputs, error) = match attempt {
             Attempt::Done(Input::Nothing) => (EffectState::Done, vec![], None),
             Attempt::Done(input) => (EffectState::Done, vec![input], None),
@@ -567,7 +588,7 @@ impl Engine {
                 let inputs = std::iter::once(failed(&why)).chain(input).collect();
                 (EffectState::Failed, inputs, Some(why))
             }
-            Attempt::Again { why, after } => {
+            Attempt::Again { why, .. } | Attempt::Mend { why } | Attempt::Doubtful { why, .. } => {
                 let doubled = Duration::from_millis(500).saturating_mul(1 << row.attempts.clamp(0, 10));
                 let wait = after.unwrap_or_default().max(doubled.min(BACKOFF_MAX));
                 tracing::info!(
@@ -578,9 +599,24 @@ impl Engine {
                     "an effect is tried again"
                 );
                 let (not_before, why) = (now + wait.as_millis() as i64, self.context.redact(&why));
+                // People are told once that something they wait for takes long.
+                let cell = row.cell.as_deref().and_then(|c| CellId::parse(c).ok()).filter(|_| is_waited_for(row));
+                let waits = cell.and_then(|cell| {
+                    let (effect, kind, why) = (id.clone(), row.kind.clone(), why.clone());
+                    serde_json::to_string(&Input::Waits { effect, kind, cell, why }).ok()
+                });
+                let notice = i64::try_from(self.context.config.forge.notice_after.as_millis()).unwrap_or(i64::MAX);
                 loop {
-                    let (id, why) = (id.clone(), why.clone());
-                    match self.store.transact(move |tx| tx.retry(&id, not_before, &why)).await {
+                    let (id, why, waits, lane) = (id.clone(), why.clone(), waits.clone(), row.mission.clone());
+                    let put_back = self.store.transact(move |tx| {
+                        tx.retry(&id, not_before, &why, now, is_missing)?;
+                        let since = tx.trouble(&id)?.failing_since;
+                        if let Some(waits) = waits.filter(|_| since.is_some_and(|since| now - since >= notice)) {
+                            tx.receive(&format!("effect:{id}:waits"), &lane, &waits, now)?;
+                        }
+                        Ok(())
+                    });
+                    match put_back.await {
                         Ok(()) | Err(StoreError::Closed) => return,
                         Err(error) => {
                             tracing::error!(%error, "an effect could not be put back yet");
@@ -600,6 +636,7 @@ impl Engine {
                 .store
                 .transact(move |tx| {
                     tx.settle(&id, state, error.as_deref())?;
+                    tx.withdraw(&failed::notice_lane(&id))?;
                     for (index, text) in texts.iter().enumerate() {
                         tx.receive(&format!("effect:{id}:{index}"), &lane, text, now)?;
                     }
@@ -660,7 +697,7 @@ impl Engine {
         let mut accounts = BTreeMap::new();
         if let Command::Invite { identity, .. } = &command
             && let Some(login) = identity.strip_prefix("human:")
-            && let Some(user) = forge.user(login).await.map_err(|e| e.to_string())?
+            && let Some(user) = authority::account(forge, login).await.map_err(|e| e.to_string())?
         {
             accounts.insert(login.to_lowercase(), user.id);
         }
@@ -755,6 +792,12 @@ fn decide_one(
         Ok(()) => tx.handled(row.seq, None),
         Err(error @ (StoreError::Corrupt { .. } | StoreError::Panicked(_))) => {
             tracing::error!(key = row.key, %error, "an input could not be handled");
+            // Who gave a command is told, where that much still works.
+            if let Ok(input) = serde_json::from_str(&row.input)
+                && let Err(error) = tx.within(|tx| failed::could_not(tx, context, now, &row.key, input))
+            {
+                tracing::error!(key = row.key, %error, "nor could that be answered");
+            }
             tx.handled(row.seq, Some(&error.to_string()))
         }
         Err(error) => Err(error),

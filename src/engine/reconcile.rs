@@ -2,14 +2,21 @@
 //! into the same inbox under the same keys.
 
 use super::Engine;
-use super::context::KnownRepo;
+use super::desk::mission_id;
 use super::input::Input;
-use crate::gitea::event::{CommentAction, ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
+use super::learn::serving_since;
+use crate::gitea::event::{CommentAction, ForgeEvent, IssueAction, IssueSnapshot, RepoRef};
 use crate::gitea::{Forge, ForgeError, IssueQuery, IssueState};
 use crate::store::StoreError;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use std::collections::HashMap;
+
+/// How long after an issue was taken for deleted it is looked for again, in
+/// milliseconds; later it has to be heard of.
+const UNDO_WITHIN: i64 = 24 * 3_600_000;
+/// Such issues of one repository that are looked for in one round.
+const UNDO_MOST: i64 = 20;
 
 /// Why a round was not finished. The next one starts where this one did.
 #[derive(Debug, thiserror::Error)]
@@ -22,88 +29,12 @@ pub enum ReconcileError {
     Store(#[from] StoreError),
 }
 
-/// Learns who we are, which repositories we serve and who directs them. Names
-/// are pinned to the number that they first meant.
-pub async fn learn(engine: &Engine, forge: &Forge) -> Result<(), ReconcileError> {
-    let me = forge.current_user().await?;
-    let bot = Person { id: me.id, login: me.login };
-    let text = serde_json::to_string(&bot).unwrap_or_default();
-    engine.store.transact(move |tx| tx.put_meta("bot", &text)).await?;
-    engine.context.learn(|known| known.bot = Some(bot));
-    for config in engine.context.config.repositories.clone() {
-        let (owner, name) = config.owner_and_name();
-        let (owner, name) = (owner.to_owned(), name.to_owned());
-        let full = config.name.clone();
-        let pinned = engine.store.read(move |tx| tx.pin("repository", &full)).await?;
-        // By number where it is known: somebody else may have the name by now.
-        let found = match pinned {
-            Some(id) => forge.repository_by_id(id).await?,
-            None => forge.repo(&owner, &name).get().await?,
-        };
-        let Some(found) = found else {
-            tracing::error!(
-                repository = config.name,
-                "the forge does not show this repository; check its name and the bot's rights"
-            );
-            continue;
-        };
-        let reference = found.reference();
-        let labels = forge.repo_ref(&reference).labels().await?;
-        let mut directors = vec![];
-        for login in &config.directors {
-            let name = login.clone();
-            let pinned = engine.store.read(move |tx| tx.pin("director", &name)).await?;
-            let id = match pinned {
-                Some(id) => Some(id),
-                None => forge.user(login).await?.map(|u| u.id),
-            };
-            match id {
-                Some(id) => {
-                    directors.push(id);
-                    let name = login.clone();
-                    engine.store.transact(move |tx| tx.put_pin("director", &name, id)).await?;
-                }
-                None => tracing::error!(login, "the forge knows no such account; it directs nothing"),
-            }
-        }
-        let label_key = format!("label:{}", reference.id);
-        let key = label_key.clone();
-        let pinned = engine.store.read(move |tx| tx.pin(&key, "lazarus/approved")).await?;
-        // A pinned label may have been deleted and made again by `init`.
-        let approved = pinned
-            .filter(|id| labels.iter().any(|l| l.id == *id))
-            // Names are not unique: of several the oldest, as `init` says.
-            .or_else(|| labels.iter().filter(|l| l.name == "lazarus/approved").map(|l| l.id).min());
-        let (full, id, owner) = (config.name.clone(), reference.id, found.owner.id);
-        engine
-            .store
-            .transact(move |tx| {
-                tx.put_pin("repository", &full, id)?;
-                // Not a pin: a repository can be transferred.
-                tx.put_meta(&owner_key(id), &owner.to_string())?;
-                approved.map_or(Ok(()), |label| tx.put_pin(&label_key, "lazarus/approved", label))
-            })
-            .await?;
-        engine.context.learn(|known| {
-            known
-                .repos
-                .insert(id, KnownRepo { reference, owner: Some(owner), config, directors, approved_label: approved });
-        });
-    }
-    Ok(())
-}
-
-/// Where it is kept who owns a repository.
-pub fn owner_key(repository: i64) -> String {
-    format!("owner:{repository}")
-}
-
 /// One round over every repository.
 pub async fn round(engine: &Engine, forge: &Forge) -> Result<(), ReconcileError> {
     let mut first_error = None;
     for repo in engine.context.known().repos.into_values() {
         // One that cannot be read does not hide the others.
-        if let Err(error) = look_at(engine, forge, &repo.reference).await {
+        if let Err(error) = look_at(engine, forge, &repo.reference, &repo.config.name).await {
             tracing::warn!(%error, repository = repo.config.name, "a repository could not be looked at to the end");
             first_error = first_error.or(Some(error));
         }
@@ -111,13 +42,15 @@ pub async fn round(engine: &Engine, forge: &Forge) -> Result<(), ReconcileError>
     first_error.map_or(Ok(()), Err)
 }
 
-async fn look_at(engine: &Engine, forge: &Forge, repo: &RepoRef) -> Result<(), ReconcileError> {
+async fn look_at(engine: &Engine, forge: &Forge, repo: &RepoRef, configured: &str) -> Result<(), ReconcileError> {
     let id = repo.id;
     let overlap = i64::try_from(engine.context.config.reconcile.overlap.as_secs()).unwrap_or(120);
     let now = Timestamp::now().as_second();
-    let mark = engine.store.read(move |tx| tx.watermark(id)).await?;
+    let name = configured.to_owned();
+    let (mark, since) =
+        engine.store.transact(move |tx| Ok((tx.watermark(id)?, serving_since(tx, &name, now)?))).await?;
     let first = mark.is_none();
-    let mut newest = mark.unwrap_or(now - overlap);
+    let mut newest = mark.unwrap_or(since.min(now) - overlap);
     let since = Timestamp::from_second(newest - overlap).ok();
     let api = forge.repo_ref(repo);
     let mut issues: HashMap<i64, IssueSnapshot> = HashMap::new();
@@ -174,25 +107,36 @@ async fn look_at(engine: &Engine, forge: &Forge, repo: &RepoRef) -> Result<(), R
             })
             .await?;
     }
-    // Forgejo says nothing of a deleted issue: only asking tells.
-    for mission in engine.store.read(move |tx| tx.missions_of(id)).await? {
-        if mission.deleted || issues.contains_key(&mission.number) {
-            continue;
-        }
-        match api.issue(mission.number).get().await? {
+    // Forgejo says nothing of a deleted issue: only asking tells. And one that was
+    // taken for deleted may show again.
+    let recently = engine.clock.now().0 - UNDO_WITHIN;
+    let (live, deleted) =
+        engine.store.read(move |tx| Ok((tx.missions_of(id)?, tx.deleted_missions(id, recently, UNDO_MOST)?))).await?;
+    for mission in live.iter().filter(|mission| !mission.deleted).chain(&deleted) {
+        let shown = match issues.get(&mission.number) {
+            Some(issue) => Some(issue.clone()),
+            None => api.issue(mission.number).get().await?,
+        };
+        let name = mission_id(id, mission.number);
+        match shown {
+            Some(issue) if mission.deleted => engine.issue_shown(repo, issue, &name).await?,
             Some(issue) => {
-                engine
-                    .take_in(ForgeEvent::Issue {
-                        repo: repo.clone(),
-                        action: IssueAction::Seen,
-                        sender: issue.author.clone(),
-                        issue,
-                        previous_title: None,
-                        previous_body: None,
-                    })
-                    .await?;
+                engine.absent.shown(&name);
+                if !issues.contains_key(&mission.number) {
+                    engine
+                        .take_in(ForgeEvent::Issue {
+                            repo: repo.clone(),
+                            action: IssueAction::Seen,
+                            sender: issue.author.clone(),
+                            issue,
+                            previous_title: None,
+                            previous_body: None,
+                        })
+                        .await?;
+                }
             }
-            None => engine.gone(repo, &mission).await?,
+            None if mission.deleted => {}
+            None => engine.issue_not_shown(forge, repo, &name).await?,
         }
     }
     // Not further than our own clock: a forge that is ahead must not make us

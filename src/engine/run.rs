@@ -1,80 +1,31 @@
 //! Running effects. Each may run twice: once before a crash and once after.
 
-use super::authority::level_of;
+use super::attempt::{Attempt, Ran};
+use super::authority::{account, comment_now, level_of};
 use super::context::Context;
 use super::input::{Effect, Facts, Input, LabelEvent};
+use super::learn::APPROVED;
 use super::work::{Order, publish_file, push, repository_of};
 use super::{Engine, desk};
 use crate::agents::InvocationContext;
 use crate::backend::{Backend as _, BackendError, Harvest, Plan, Running, WorkWanted, host_read_paths};
 use crate::cell::{AgentRun, Cell, CellId, Effect as CellEffect, Isolation, Role, State};
+use crate::failure::Failure;
 use crate::gitea::event::RepoRef;
-use crate::gitea::{Forge, ForgeError, Repository};
+use crate::gitea::{Forge, Repository};
 use crate::keeper::{Room, StartAgent, View};
-use crate::mission::ApprovedText;
+use crate::mission::{ApprovedText, Line};
 use crate::publication::parse_marker;
 use crate::sandbox::{Budget, LandlockPaths};
-use crate::store::{EffectRow, StoreError};
-use crate::workspace::{GitError, Home, HomeError, clone_project, mirror_of, refresh_mirror, scrub, unpin};
+use crate::store::EffectRow;
+use crate::workspace::{GitError, Home, clone_project, mirror_of, refresh_mirror, scrub, unpin};
 use futures::StreamExt as _;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// What came of an attempt.
-pub enum Attempt {
-    /// Done; this follows.
-    Done(Input),
-    /// Not now; again after that long, at the earliest.
-    Again {
-        /// Why.
-        why: String,
-        /// When, where the forge said so.
-        after: Option<Duration>,
-    },
-    /// Never; this follows.
-    Never {
-        /// Why.
-        why: String,
-        /// What follows, beside the note in the ledger.
-        input: Option<Input>,
-    },
-}
-
-/// A token that is being changed, rights that are given back in a minute, an
-/// archived repository: a person's to mend, so it is tried for long.
-const MENDED_BY_PEOPLE: Duration = Duration::from_secs(30);
-/// Attempts after which even that is given up: about a day.
-const ATTEMPTS_MAX: i64 = 800;
 
 /// How old a comment may be for what its delivery states of the writer's
 /// rights to count, in milliseconds.
 const FRESH: i64 = 60_000;
-
-impl From<ForgeError> for Attempt {
-    fn from(error: ForgeError) -> Self {
-        if matches!(error, ForgeError::Unauthorized { .. } | ForgeError::Forbidden { .. } | ForgeError::Locked { .. }) {
-            return Self::Again { why: error.to_string(), after: Some(MENDED_BY_PEOPLE) };
-        }
-        if error.is_transient() || error.may_have_happened() {
-            Self::Again { why: error.to_string(), after: error.retry_after() }
-        } else {
-            Self::Never { why: error.to_string(), input: None }
-        }
-    }
-}
-impl From<StoreError> for Attempt {
-    fn from(error: StoreError) -> Self {
-        Self::Again { why: error.to_string(), after: None }
-    }
-}
-impl From<HomeError> for Attempt {
-    fn from(error: HomeError) -> Self {
-        Self::Again { why: error.to_string(), after: None }
-    }
-}
-
-pub(super) type Ran = Result<Input, Attempt>;
 
 /// Runs one effect.
 pub async fn run(engine: &Engine, row: &EffectRow) -> Attempt {
@@ -89,14 +40,7 @@ pub async fn run(engine: &Engine, row: &EffectRow) -> Attempt {
     };
     match result {
         Ok(input) => Attempt::Done(input),
-        Err(Attempt::Again { why, .. }) if row.attempts > ATTEMPTS_MAX && row.kind != "cell" => {
-            Attempt::Never { why, input: None }
-        }
-        // A reaction is a courtesy: one that is forbidden is not worth a queue.
-        Err(Attempt::Again { why, after: Some(MENDED_BY_PEOPLE) }) if row.kind == "react" => {
-            Attempt::Never { why, input: None }
-        }
-        Err(attempt) => attempt,
+        Err(attempt) => engine.judge(row, attempt).await,
     }
 }
 
@@ -114,8 +58,13 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
             publish_file(engine, forge, row, &repo, number, what, by).await
         }
         Effect::React { repo, comment, content } => {
-            forge.repo_ref(&repo).comment(comment).react(&content).await?;
-            Ok(Input::Nothing)
+            match forge.repo_ref(&repo).comment(comment).react(&content).await {
+                // The comment was deleted: there is nobody left to answer.
+                Err(error) if error.is_not_found() && forge.repo_ref(&repo).comment(comment).get().await?.is_none() => {
+                    Ok(Input::Nothing)
+                }
+                other => other.map(|_| Input::Nothing).map_err(Into::into),
+            }
         }
         Effect::Comment { repo, number, kind, body } => {
             let posted = post(engine, forge, row, &repo, number, &body).await?;
@@ -128,8 +77,13 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
             if let Some(known) = known {
                 match forge.repo_ref(&repo).comment(known.comment_id).edit(&body).await {
                     Ok(_) => return Ok(Input::Nothing),
-                    // Somebody deleted it: a new one is written.
-                    Err(error) if error.is_not_found() => {}
+                    // Somebody deleted it: a new one is written. But a second one
+                    // must not come of a forge that is confused for a moment.
+                    Err(error) if error.is_not_found() => {
+                        if comment_now(forge, &repo, number, known.comment_id).await?.is_some() {
+                            return Err(error.into());
+                        }
+                    }
                     Err(error) => return Err(error.into()),
                 }
             }
@@ -146,7 +100,7 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
                 return Ok(Input::Nothing);
             };
             let issue = api.issue(number);
-            let Some(now) = issue.get().await? else { return Ok(Input::Nothing) };
+            let Some(now) = issue.get().await? else { return Err(Attempt::not_shown("the issue")) };
             for label in now.labels.iter().filter(|l| l.name.starts_with("lazarus/state/") && l.id != wanted) {
                 issue.remove_label(label.id).await?;
             }
@@ -157,7 +111,7 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
         }
         Effect::RemoveApproval { repo, number } => {
             if let Some(label) = context.repo(repo.id).and_then(|r| r.approved_label) {
-                forge.repo_ref(&repo).issue(number).remove_label(label).await?;
+                forge.repo_ref(&repo).issue(number).remove_label(label.id()).await?;
             }
             Ok(Input::Nothing)
         }
@@ -168,28 +122,28 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
             known.reference = request.repo.clone();
             // A late delivery tells of a comment that may be gone by now, and
             // of rights that may be.
-            let written = forge.repo_ref(&request.repo).comment(request.comment).get().await;
+            let written = comment_now(forge, &request.repo, request.issue.number, request.comment).await?;
+            let refuse = |why: &str| vec![Line::Refused { at: 0..0, why: why.to_owned() }];
             match written {
-                Ok(Some(now)) if now.updated_at == now.created_at => {}
-                Ok(Some(_)) => {
-                    request.lines = vec![crate::mission::Line::Refused {
-                        at: 0..0,
-                        why: "this comment was edited before it was acted on; give the command again in a new comment"
-                            .to_owned(),
-                    }];
+                Some(now) if now.author.id <= 0 => {
+                    request.lines = refuse("the account that wrote this is gone, so it has no rights here any more");
                 }
-                Ok(None) => return Ok(Input::Nothing),
-                Err(error) if error.is_not_found() => return Ok(Input::Nothing),
-                // Of an account that is gone the forge gives no comment, ever.
-                Err(ForgeError::Server { .. }) if row.attempts >= 5 => return Ok(Input::Nothing),
-                Err(error) => return Err(error.into()),
+                Some(now) if now.updated_at == now.created_at => {}
+                Some(_) => {
+                    request.lines = refuse(
+                        "this comment was edited before it was acted on; give the command again in a new comment",
+                    );
+                }
+                None => {
+                    request.lines = refuse("the comment was deleted before it was acted on");
+                }
             }
             let age = engine.clock.now().0 - request.written_at;
             let stated = request.stated_write.filter(|_| age < FRESH);
             let level = level_of(forge, &known, &request.person, stated).await?;
             let mut accounts = BTreeMap::new();
             for login in std::mem::take(&mut request.logins) {
-                if let Some(user) = forge.user(&login).await? {
+                if let Some(user) = account(forge, &login).await? {
                     accounts.insert(login.to_lowercase(), user.id);
                 }
             }
@@ -213,7 +167,7 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
         Effect::ResolveCouncil { cell, logins } => {
             let (mut members, mut unknown) = (vec![], vec![]);
             for login in logins {
-                match forge.user(&login).await? {
+                match account(forge, &login).await? {
                     Some(user) => members.push(user.id),
                     None => unknown.push(login),
                 }
@@ -224,8 +178,8 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
             let (Some(known), api) = (context.repo(repo.id), forge.repo_ref(&repo).issue(number)) else {
                 return Err(Attempt::Never { why: "the repository is not served any more".to_owned(), input: None });
             };
-            let Some(label) = known.approved_label else { return Ok(Input::Nothing) };
-            let Some(issue) = api.get().await? else { return Ok(Input::Nothing) };
+            let Some(label) = known.approved_label.as_ref() else { return Ok(Input::Nothing) };
+            let Some(issue) = api.get().await? else { return Err(Attempt::not_shown("the issue")) };
             let mut events = vec![];
             let mut timeline = api.timeline();
             while let Some(event) = timeline.next().await {
@@ -236,7 +190,7 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
                 // author's labels are part of it.
                 let opening =
                     event.created_at.as_second() <= issue.created_at.as_second() && event.actor.id == issue.author.id;
-                if found.id == label && !opening {
+                if found.id == label.id() && found.name == APPROVED && !opening {
                     events.push(LabelEvent {
                         id: event.id,
                         actor: event.actor.clone(),
@@ -260,6 +214,10 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
             }
             Ok(Input::Nothing)
         }
+        Effect::LookForIssue { repo, number } => match forge.repo_ref(&repo).issue(number).get().await? {
+            Some(issue) => Ok(Input::IssueShown { repo, issue: Box::new(issue) }),
+            None => Ok(Input::Nothing),
+        },
         Effect::Cell { .. } | Effect::Record { .. } => Ok(Input::Nothing),
     }
 }
@@ -298,6 +256,12 @@ pub(super) async fn post(
             return Ok(*found);
         }
     }
+    // By its number, each time: somebody else may have taken its name, and a
+    // comment would be there for others to read.
+    let Some(repository) = forge.repository_by_id(repo.id).await? else {
+        return Err(Attempt::not_shown("the repository"));
+    };
+    let repo = &repository.reference();
     match forge.repo_ref(repo).issue(number).create_comment(body).await {
         Ok(comment) => Ok(comment.id),
         Err(error) => {
@@ -338,17 +302,20 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
             if stored.cell.state == State::Preparing && !home.path.exists() && engine.roots.is_buried(&id) {
                 engine.roots.exhume(&id)?;
             }
-            let result = start(engine, row, &stored.cell, stored.slot, &runs, &home).await;
-            let result = match result {
+            let result = match start(engine, row, &stored.cell, stored.slot, &runs, &home).await {
                 // What cannot be done for good must not leave the cell waiting.
-                Err(Attempt::Never { why, .. }) => {
-                    Ok(Input::StartFailed { cell: id.clone(), reason: engine.context.redact(&why), found: None })
-                }
-                other => other,
+                Err(attempt) => match engine.judge_by_patience(row, attempt).await {
+                    Attempt::Never { why, .. } => {
+                        Ok(Input::StartFailed { cell: id.clone(), reason: engine.context.redact(&why), found: None })
+                    }
+                    Attempt::Done(input) => Ok(input),
+                    attempt => Err(attempt),
+                },
+                input => input,
             };
             if matches!(result, Ok(Input::StartFailed { .. })) {
                 let plan = plan(engine, &stored.cell, stored.slot, &home);
-                backend.stop(plan, None).await.map_err(|e| again_or_never(&e))?;
+                backend.stop(plan, None).await.map_err(|e| Attempt::from(&e))?;
                 if home.path.exists() {
                     engine.roots.bury(&id)?;
                 }
@@ -370,8 +337,9 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
             let mission = mission_words(engine, &stored.cell.mission).await?;
             let plan = plan(engine, &stored.cell, stored.slot, &home);
             if let Err(error) = backend.start(plan).await {
-                if let Attempt::Again { why, after } = again_or_never(&error) {
-                    return Err(Attempt::Again { why, after });
+                let attempt = Attempt::from(&error);
+                if attempt.is_again() {
+                    return Err(attempt);
                 }
                 for run in &runs {
                     engine.agent_did_not_start(&id, run, &error.to_string());
@@ -401,11 +369,11 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
             Ok(Input::Nothing)
         }
         CellEffect::StopAgent { agent } => {
-            backend.stop_agent(id, agent).await.map_err(|e| again_or_never(&e))?;
+            backend.stop_agent(id, agent).await.map_err(|e| Attempt::from(&e))?;
             Ok(Input::Nothing)
         }
         CellEffect::Freeze | CellEffect::Thaw => {
-            backend.freeze(id, order == CellEffect::Freeze).await.map_err(|e| again_or_never(&e))?;
+            backend.freeze(id, order == CellEffect::Freeze).await.map_err(|e| Attempt::from(&e))?;
             Ok(Input::Nothing)
         }
         CellEffect::Checkpoint { .. } => {
@@ -460,14 +428,12 @@ async fn cell_effect(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran
             backend.stop(plan, None).await.map_err(again)?;
             let (roots, cell) = (engine.roots.clone(), id.clone());
             let mirror = mirror_of(&roots.mirrors, repository_of(&stored.cell.mission));
-            blocking(move || roots.scrub(&cell).map(|()| unpin(&mirror, cell.as_str()))).await??.map_err(git_again)?;
+            blocking(move || roots.scrub(&cell).map(|()| unpin(&mirror, cell.as_str())))
+                .await??
+                .map_err(|e| Attempt::Again { why: e.to_string(), after: None })?;
             Ok(Input::Scrubbed { cell: id })
         }
     }
-}
-
-fn git_again(error: GitError) -> Attempt {
-    Attempt::Again { why: error.to_string(), after: None }
 }
 
 /// A mission as people and trailers name it: `owner/repo#12`.
@@ -479,15 +445,6 @@ async fn mission_words(engine: &Engine, id: &str) -> Result<String, Attempt> {
 
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Attempt> {
     tokio::task::spawn_blocking(work).await.map_err(|e| Attempt::Again { why: e.to_string(), after: None })
-}
-
-fn again_or_never(error: &BackendError) -> Attempt {
-    match error {
-        BackendError::Isolation { .. } | BackendError::Start(_) => {
-            Attempt::Never { why: error.to_string(), input: None }
-        }
-        BackendError::Gone | BackendError::Io { .. } => Attempt::Again { why: error.to_string(), after: None },
-    }
 }
 
 fn plan(engine: &Engine, cell: &Cell, slot: i64, home: &Home) -> Plan {
@@ -554,7 +511,7 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &
     let forge =
         engine.forge.as_ref().ok_or_else(|| Attempt::Again { why: "there is no forge".to_owned(), after: None })?;
     let Some(repository) = forge.repository_by_id(repo.id).await? else {
-        return failed("the repository is not there any more".to_owned(), None);
+        return Err(Attempt::not_shown("the repository"));
     };
     if repository.empty {
         return failed("the repository is empty; it needs a first commit".to_owned(), None);
@@ -571,7 +528,7 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, slot: i64, runs: &
     let planted = planted_configuration(&home.path.join("project"));
 
     let Some(issue) = forge.repo_ref(&repo).issue(mission.number).get().await? else {
-        return failed("the issue is not there any more".to_owned(), None);
+        return Err(Attempt::not_shown("the issue"));
     };
     if ApprovedText::new(&issue.title, &issue.body).hash != text.hash {
         return failed(changed, Some(Box::new((repo, issue))));
@@ -655,18 +612,30 @@ async fn make_home(
     let cloned = {
         let _one_at_a_time = mirror.lock().await;
         blocking(move || {
-            refresh_mirror(&place, &url, &token)?;
-            clone_project(&place, &name, &branch, &target, borrow)
+            let left_out = refresh_mirror(&place, &url, &token, &branch)?;
+            Ok::<_, GitError>((clone_project(&place, &name, &branch, &target, borrow)?, left_out))
         })
         .await?
     };
-    let cloned = match cloned {
+    let (cloned, left_out) = match cloned {
         Ok(cloned) => cloned,
-        Err(error @ GitError::NoGit(_)) => return Ok(Err(error.to_string())),
-        // The forge may be down for a moment; after some tries it is not that.
-        Err(error) if row.attempts >= 4 => return Ok(Err(engine.context.redact(&error.to_string()))),
-        Err(error) => return Err(Attempt::Again { why: engine.context.redact(&error.to_string()), after: None }),
+        Err(error) => {
+            let why = engine.context.redact(&error.to_string());
+            return match error.failure() {
+                Failure::Lasting => Ok(Err(why)),
+                failure => Err(Attempt::failed(failure, why)),
+            };
+        }
     };
+    for branch in left_out {
+        let why = engine.context.redact(&branch.why);
+        tracing::warn!(
+            repository = reference.full_name(),
+            branch = branch.name,
+            why,
+            "a branch cannot be fetched, and is left out of cells"
+        );
+    }
     home.write_record("mission.md", format!("# {}\n\n{}\n", text.title, text.body).as_bytes())?;
     let record = serde_json::json!({
         "cell_id": cell.id, "mission": row.mission, "repository": repository.reference().full_name(),
@@ -795,10 +764,10 @@ async fn missing_in_cell(forge: &Forge, repo: &RepoRef, attempts: i64) -> Result
     ] {
         match api.file(file).await {
             Ok(Some(found)) if String::from_utf8_lossy(&found.content).contains(sign) => missing.push(words.to_owned()),
-            // A directory of that name, say. It is a courtesy: nothing waits for it for long.
-            Ok(_) | Err(ForgeError::Garbage { .. }) => {}
+            // It is a courtesy: nothing waits for it for long. (A directory of that
+            // name is no good answer either.)
             Err(error) if attempts < 3 => return Err(error.into()),
-            Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
     }
     Ok(missing)

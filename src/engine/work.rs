@@ -1,9 +1,10 @@
 //! The work leaves the cell: taken in at the end, then pushed and proposed.
 
 use super::Engine;
+use super::attempt::{Attempt, Ran};
 use super::desk::{facts_of, name_of};
 use super::input::{Input, PublishedWork};
-use super::run::{Attempt, Ran, blocking, post};
+use super::run::{blocking, post};
 use crate::backend::{Harvest, WorkWanted};
 use crate::cell::{Actor, Cell, CellId, State};
 use crate::gitea::event::RepoRef;
@@ -14,11 +15,6 @@ use crate::store::EffectRow;
 use crate::workspace::{HandedOut, Home, OwnCommit, PushError, WorkLimits, WorkRepository, mirror_of};
 use sha2::{Digest as _, Sha256};
 use std::path::PathBuf;
-
-/// Attempts at a push or a pull request after which the close log says why there
-/// is none: the work is kept, and `lazarus publish` tries again. With the waits
-/// between them about a minute.
-const ATTEMPTS_MAX: i64 = 7;
 
 /// The repository's number in a mission's name.
 pub fn repository_of(mission: &str) -> i64 {
@@ -92,18 +88,26 @@ pub async fn push(engine: &Engine, forge: &Forge, row: &EffectRow, cell: CellId,
         published.refused = Some("the cell was destroyed before its work was pushed".to_owned());
         return said(published);
     }
+    // What is given up leaves the work where it is, and says what came of it so far.
+    let judge = async |attempt: Attempt| match engine.judge_by_patience(row, attempt).await {
+        Attempt::Never { why, .. } => Ok(engine.context.redact(&why)),
+        attempt => Err(attempt),
+    };
     // Names move; the number stays.
     let repository = match forge.repository_by_id(order.repo.id).await {
-        Ok(Some(repository)) => repository,
-        Ok(None) => {
-            published.refused = Some("the repository is not there any more".to_owned());
+        Ok(Some(repository)) => Ok(repository),
+        Ok(None) => Err(Attempt::not_shown("the repository")),
+        Err(error) => Err(error.into()),
+    };
+    let repository = match repository {
+        Ok(repository) => repository,
+        Err(attempt) => {
+            published.refused = Some(judge(attempt).await?);
             return said(published);
         }
-        Err(error) => return Err(error.into()),
     };
     let reference = repository.reference();
     let url = format!("{}/{}.git", engine.context.config.forge.url.trim_end_matches('/'), reference.full_name());
-    let last = row.attempts + 1 >= ATTEMPTS_MAX;
     let pushes = order.tip.iter().map(|tip| (order.branch.clone(), tip.clone())).chain(order.others.iter().cloned());
     for (index, (branch, commit)) in pushes.enumerate() {
         let work = engine.work_of(&cell, &row.mission);
@@ -115,11 +119,12 @@ pub async fn push(engine: &Engine, forge: &Forge, row: &EffectRow, cell: CellId,
                 published.renamed = pushed.renamed;
             }
             Ok(pushed) => published.others.push(pushed.branch),
-            Err(PushError::Later(error)) if !last => {
-                return Err(Attempt::Again { why: engine.context.redact(&error.to_string()), after: None });
-            }
             Err(error) => {
-                published.refused = Some(engine.context.redact(&error.to_string()));
+                let why = engine.context.redact(&error.to_string());
+                published.refused = Some(match error {
+                    PushError::Refused(_) => why,
+                    PushError::Later(error) => judge(Attempt::failed(error.failure(), why)).await?,
+                });
                 return said(published);
             }
         }
@@ -141,8 +146,7 @@ pub async fn push(engine: &Engine, forge: &Forge, row: &EffectRow, cell: CellId,
     };
     match made {
         Ok(pull) => published.pull = Some((pull.number, pull.html_url)),
-        Err(error) if (error.is_transient() || error.may_have_happened()) && !last => return Err(error.into()),
-        Err(error) => published.refused = Some(engine.context.redact(&error.to_string())),
+        Err(error) => published.refused = Some(judge(error.into()).await?),
     }
     said(published)
 }
@@ -196,9 +200,16 @@ pub async fn publish_file(
     if row.attempts == 0 || !comment.attachments().await?.iter().any(|a| a.name == name) {
         match comment.attach(&name, bytes).await {
             Ok(_) => {}
-            Err(error) if error.is_transient() || error.may_have_happened() => return Err(error.into()),
             Err(error) => {
-                let refused = Some(engine.context.redact(&error.to_string()));
+                let why = match engine.judge_by_patience(row, error.into()).await {
+                    Attempt::Never { why, .. } => why,
+                    attempt => return Err(attempt),
+                };
+                // It says that something is attached, and nothing is.
+                if let Err(error) = comment.delete().await {
+                    tracing::warn!(%error, comment = posted, "a comment without its attachment could not be deleted");
+                }
+                let refused = Some(engine.context.redact(&why));
                 return Ok(Input::FilePublished { cell, what, by, left: None, refused });
             }
         }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 
+use crate::failure::Failure;
+
 /// Longest text of the forge that an error repeats, in characters.
 const SAID_MAX: usize = 200;
 
@@ -33,9 +35,8 @@ impl fmt::Display for Call {
 }
 
 /// Why a call to the forge failed. Every message names the call and says what
-/// to do; [`is_transient`](Self::is_transient),
-/// [`may_have_happened`](Self::may_have_happened) and
-/// [`retry_after`](Self::retry_after) are for the code that decides.
+/// to do; [`failure`](Self::failure) and
+/// [`may_have_happened`](Self::may_have_happened) are for the code that decides.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForgeError {
@@ -123,7 +124,7 @@ pub enum ForgeError {
         /// How long the answer asked to wait.
         retry_after: Option<Duration>,
     },
-    /// 5xx.
+    /// 5xx, and 408 and 425, which also pass by themselves.
     #[error("{call}: the forge failed ({status}){}: see the forge's log{}", Said(said), After(*retry_after))]
     Server {
         /// The call.
@@ -137,12 +138,26 @@ pub enum ForgeError {
     },
     /// 301, 302, 303, 307, 308: the repository or account has another name
     /// now, and no id was known by which to look it up (or that did not help).
-    #[error("{call}: this name has moved ({status}): look it up by its id, or correct the configured name")]
+    #[error("{call}: {}", Elsewhere { status: *status, to, outside: *outside })]
     Moved {
         /// The call.
         call: Call,
         /// The status.
         status: u16,
+        /// The address that the answer names, without query; empty where it
+        /// names none.
+        to: String,
+        /// Whether that address is not below the API that we ask: then it is
+        /// the forge that is elsewhere, not one name on it.
+        outside: bool,
+    },
+    /// 413, from the forge or from a proxy in front of it.
+    #[error(
+        "{call}: the forge, or a proxy in front of it, takes no request of that size (413): send less, or have its limit raised (client_max_body_size of nginx, [attachment] MAX_SIZE of the forge)"
+    )]
+    TooMuch {
+        /// The call.
+        call: Call,
     },
     /// Another status that no call of ours should meet.
     #[error(
@@ -202,18 +217,32 @@ pub enum ForgeError {
 }
 
 impl ForgeError {
+    /// What it means for whoever waits.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Options { .. } | Self::BadName { .. } | Self::TooLarge { .. } => Failure::Lasting,
+            Self::Garbage { .. } | Self::Timeout { .. } | Self::Connect { .. } | Self::Interrupted { .. } => {
+                Failure::PASSING
+            }
+            // Also a good answer of another repository that has the name now.
+            Self::Moved { .. } => Failure::Doubtful,
+            Self::Unauthorized { .. } => Failure::of_status(401, None),
+            Self::Forbidden { .. } => Failure::of_status(403, None),
+            Self::NotFound { .. } => Failure::of_status(404, None),
+            Self::Gone { .. } => Failure::of_status(410, None),
+            Self::Conflict { .. } => Failure::of_status(409, None),
+            Self::TooMuch { .. } => Failure::of_status(413, None),
+            Self::Locked { .. } => Failure::of_status(423, None),
+            Self::RateLimited { retry_after, .. } => Failure::of_status(429, *retry_after),
+            Self::Server { status, retry_after, .. } => Failure::of_status(*status, *retry_after),
+            Self::Invalid { status, .. } | Self::Unexpected { status, .. } => Failure::of_status(*status, None),
+        }
+    }
+
     /// Whether the same call may well succeed later, with nobody changing
     /// anything on either side but the time.
     pub fn is_transient(&self) -> bool {
-        matches!(
-            self,
-            Self::RateLimited { .. }
-                | Self::Server { .. }
-                | Self::Garbage { .. }
-                | Self::Timeout { .. }
-                | Self::Connect { .. }
-                | Self::Interrupted { .. }
-        )
+        self.failure().is_passing()
     }
 
     /// Whether a call that changes something can have taken effect although
@@ -252,7 +281,7 @@ impl ForgeError {
     /// that was meant has moved, and its old name was given away.
     pub(super) fn another_repository(call: &str, ours: i64, theirs: i64) -> Self {
         tracing::warn!(call, ours, theirs, "another repository stands at this name now");
-        Self::Moved { call: Call(call.to_owned()), status: 200 }
+        Self::Moved { call: Call(call.to_owned()), status: 200, to: String::new(), outside: false }
     }
 
     /// The same call, its thing known not to be there.
@@ -264,7 +293,13 @@ impl ForgeError {
     }
 
     /// The error for a status that is not a success.
-    pub(super) fn from_status(call: Call, status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Self {
+    pub(super) fn from_status(
+        call: Call,
+        status: StatusCode,
+        retry_after: Option<Duration>,
+        location: Option<(String, bool)>,
+        body: &[u8],
+    ) -> Self {
         let said = said(body);
         match status.as_u16() {
             400 | 422 => Self::Invalid { call, status: status.as_u16(), said },
@@ -273,10 +308,14 @@ impl ForgeError {
             404 => Self::NotFound { call },
             409 => Self::Conflict { call, said },
             410 => Self::Gone { call },
+            413 => Self::TooMuch { call },
             423 => Self::Locked { call, said },
             429 => Self::RateLimited { call, retry_after },
-            301 | 302 | 303 | 307 | 308 => Self::Moved { call, status: status.as_u16() },
-            500..=599 => Self::Server { call, status: status.as_u16(), said, retry_after },
+            301 | 302 | 303 | 307 | 308 => {
+                let (to, outside) = location.unwrap_or_default();
+                Self::Moved { call, status: status.as_u16(), to: printable(&to), outside }
+            }
+            408 | 425 | 500..=599 => Self::Server { call, status: status.as_u16(), said, retry_after },
             _ => Self::Unexpected { call, status: status.as_u16(), said },
         }
     }
@@ -356,6 +395,31 @@ struct Said<'a>(&'a str);
 impl fmt::Display for Said<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() { Ok(()) } else { write!(f, ", it says {:?}", self.0) }
+    }
+}
+
+struct Elsewhere<'a> {
+    status: u16,
+    to: &'a str,
+    outside: bool,
+}
+
+impl fmt::Display for Elsewhere<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { status, to, outside } = self;
+        match (*outside, to.is_empty()) {
+            (true, _) => write!(
+                f,
+                "the answer leads away from the forge's API ({status}, to {to}): set forge.url to the address under which the forge answers by itself"
+            ),
+            (false, true) => {
+                write!(f, "this name has moved ({status}): look it up by its id, or correct the configured name")
+            }
+            (false, false) => write!(
+                f,
+                "this name has moved ({status}, to {to}): look it up by its id, or correct the configured name"
+            ),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::TryStreamExt;
 use reqwest::Method;
@@ -10,7 +11,7 @@ use serde::Deserialize;
 use super::error::ForgeError;
 use super::event::RepoRef;
 use super::hook::HooksApi;
-use super::model::{ApiSettings, Organisation, Repository, ServerVersion, Team, UiSettings, User};
+use super::model::{ApiSettings, Named, Organisation, Repository, ServerVersion, Team, UiSettings, User};
 use super::paging::{Sender, Total, pages};
 use super::repository::RepoApi;
 use super::transport::{Answer, Ask, ForgeOptions, Payload, Repeat, Transport, optional, segment};
@@ -59,6 +60,10 @@ impl Forge {
 
     pub(super) async fn send(&self, ask: &Ask) -> Result<Answer, ForgeError> {
         self.transport.send(ask).await
+    }
+
+    pub(super) fn look_twice(&self) -> Option<Duration> {
+        self.transport.look_twice()
     }
 
     fn sender(&self) -> Sender {
@@ -119,6 +124,40 @@ impl Forge {
         }
     }
 
+    /// Whom a login means now: a login that the forge leads on to another name
+    /// means nobody any more, for whoever wants it next can have it.
+    pub async fn account(&self, login: &str) -> Result<Named<User>, ForgeError> {
+        let moved = match self.user(login).await {
+            Ok(Some(user)) => return Ok(Named::Is(user)),
+            Ok(None) => return Ok(Named::Nothing),
+            Err(error @ ForgeError::Moved { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        match self.user(&renamed_to(&moved, "users")?).await {
+            Ok(Some(user)) => Ok(Named::Renamed { id: user.id, to: user.login }),
+            Ok(None) => Err(moved),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Which organisation a name means now.
+    pub async fn organisation(&self, name: &str) -> Result<Named<Organisation>, ForgeError> {
+        let ask = |name: &str| segment("an organisation", name).map(|name| Ask::get(format!("/orgs/{name}")));
+        let moved = match optional(self.send(&ask(name)?).await) {
+            Ok(Some(answer)) => return answer.parse().map(Named::Is),
+            Ok(None) => return Ok(Named::Nothing),
+            Err(error @ ForgeError::Moved { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        match optional(self.send(&ask(&renamed_to(&moved, "orgs")?)?).await)? {
+            Some(answer) => {
+                let found: Organisation = answer.parse()?;
+                Ok(Named::Renamed { id: found.id, to: found.name })
+            }
+            None => Err(moved),
+        }
+    }
+
     /// An account by its number.
     pub async fn user_by_id(&self, id: i64) -> Result<Option<User>, ForgeError> {
         #[derive(Deserialize)]
@@ -151,16 +190,6 @@ impl Forge {
         }
     }
 
-    /// An organisation by its name now. `None`: none of that name that the
-    /// token's account can see; a person's name is none either.
-    pub async fn organisation(&self, name: &str) -> Result<Option<Organisation>, ForgeError> {
-        let path = format!("/orgs/{}", segment("an organisation", name)?);
-        match optional(self.send(&Ask::get(path)).await)? {
-            Some(answer) => answer.parse().map(Some),
-            None => Ok(None),
-        }
-    }
-
     /// The webhooks of an organisation. The token's account must be among its
     /// owners (else [`ForgeError::Forbidden`]).
     pub fn organisation_hooks(&self, name: &str) -> HooksApi {
@@ -173,12 +202,26 @@ impl Forge {
         pages(self.sender(), path, Total::OfTheList).try_collect().await
     }
 
-    /// Whether an account belongs to a team. `false` also where the token's
+    /// A team by its number, with the organisation that it belongs to. `None`
+    /// also where the token's account has nothing to do with that organisation;
+    /// where it belongs to the organisation and not to the team:
+    /// [`ForgeError::Forbidden`].
+    pub async fn team(&self, id: i64) -> Result<Option<Team>, ForgeError> {
+        match optional(self.send(&Ask::get(format!("/teams/{id}"))).await)? {
+            Some(answer) => answer.parse().map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A member of a team, by its name now. `None` also where the token's
     /// account neither belongs to the team nor owns the organisation: the
     /// forge does not tell the two apart.
-    pub async fn team_has_member(&self, team_id: i64, login: &str) -> Result<bool, ForgeError> {
+    pub async fn team_member(&self, team_id: i64, login: &str) -> Result<Option<User>, ForgeError> {
         let path = format!("/teams/{team_id}/members/{}", segment("an account", login)?);
-        Ok(optional(self.send(&Ask::get(path)).await)?.is_some())
+        match optional(self.send(&Ask::get(path)).await)? {
+            Some(answer) => answer.parse().map(Some),
+            None => Ok(None),
+        }
     }
 
     /// A repository by name only: if it has moved, its calls answer
@@ -191,4 +234,18 @@ impl Forge {
     pub fn repo_ref(&self, repo: &RepoRef) -> RepoApi {
         RepoApi::new(self.clone(), Some(repo.id), &repo.owner, &repo.name)
     }
+}
+
+/// The name that a redirect leads to, where it leads to another thing of that
+/// kind on this forge; else the redirect is the error.
+fn renamed_to(moved: &ForgeError, kind: &str) -> Result<String, ForgeError> {
+    let name = match moved {
+        ForgeError::Moved { to, outside: false, .. } => {
+            let mut parts = to.rsplit('/');
+            let name = parts.next().filter(|_| parts.next() == Some(kind)).unwrap_or_default();
+            percent_encoding::percent_decode_str(name).decode_utf8_lossy().into_owned()
+        }
+        _ => String::new(),
+    };
+    if name.is_empty() { Err(moved.clone()) } else { Ok(name) }
 }

@@ -33,8 +33,8 @@ pub use hook::{HookOwner, HooksApi, MasterSecret};
 pub use issue::{CommentApi, IssueApi};
 pub use model::{
     Access, ApiSettings, Attachment, Branch, FileContent, FileWritten, Hook, HookContentType, IssueQuery, IssueState,
-    IssueTemplate, LABELS_MAX, Label, NewHook, NewLabel, NewPull, Organisation, OwnRights, Permission, Product, Pull,
-    Reaction, Repository, ServerVersion, Team, TimelineEvent, UiSettings, User,
+    IssueTemplate, LABELS_MAX, Label, Named, NewHook, NewLabel, NewPull, Organisation, OwnRights, Permission, Product,
+    Pull, Reaction, Repository, ServerVersion, Team, TimelineEvent, UiSettings, User,
 };
 pub use repository::RepoApi;
 pub use transport::ForgeOptions;

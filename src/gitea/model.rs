@@ -208,6 +208,31 @@ impl Repository {
     }
 }
 
+/// What a name means on the forge now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named<T> {
+    /// This.
+    Is(T),
+    /// Nothing any more: what had it has another name now.
+    Renamed {
+        /// Its number.
+        id: i64,
+        /// Its name now.
+        to: String,
+    },
+    /// Nothing that the token's account can see.
+    Nothing,
+}
+
+/// An organisation.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Organisation {
+    /// Its number; accounts and organisations share one count.
+    pub id: i64,
+    /// Its name now.
+    pub name: String,
+}
+
 /// A team of an organisation.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Team {
@@ -215,6 +240,10 @@ pub struct Team {
     pub id: i64,
     /// Its name.
     pub name: String,
+    /// Whose it is: stated where one team is asked for by its number, and not
+    /// in lists.
+    #[serde(default)]
+    pub organization: Option<Organisation>,
     /// Access of the whole team where it is not given by unit; `None` on
     /// Gitea where it is: see [`Team::access`].
     #[serde(default)]
@@ -262,15 +291,6 @@ pub struct NewLabel {
     pub description: String,
     /// Whether it excludes others of its scope.
     pub exclusive: bool,
-}
-
-/// An organisation.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Organisation {
-    /// Its number: that of its repositories' owner.
-    pub id: i64,
-    /// Its name now.
-    pub name: String,
 }
 
 /// A webhook of a repository. The forge never tells its secret.

@@ -51,8 +51,11 @@ impl RepoApi {
             return Err(moved);
         };
         if *found.owner.login == *self.owner && *found.name == *self.name {
-            // It is something else that moved: an account in the path.
-            return Err(moved);
+            // It is something else that moved: an account in the path. Or a
+            // proxy led us away for a moment.
+            let Some(wait) = self.forge.look_twice() else { return Err(moved) };
+            tokio::time::sleep(wait).await;
+            return self.forge.send(&ask.below(&prefix(&self.owner, &self.name)?)).await;
         }
         tracing::info!(id, from = %format_args!("{}/{}", self.owner, self.name),
             to = %format_args!("{}/{}", found.owner.login, found.name), "the repository has another name now");
@@ -105,6 +108,14 @@ impl RepoApi {
     /// Its labels, all of them.
     pub async fn labels(&self) -> Result<Vec<Label>, ForgeError> {
         pages(self.sender(), "/labels".to_owned(), Total::OfTheList).try_collect().await
+    }
+
+    /// A label by its number. `None`: not there any more.
+    pub async fn label(&self, id: i64) -> Result<Option<Label>, ForgeError> {
+        match optional(self.send(&Ask::get(format!("/labels/{id}"))).await)? {
+            Some(answer) => answer.parse().map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Makes a label. The forge makes a second one of the same name without a

@@ -44,12 +44,23 @@ pub struct ForgeOptions {
     /// Limit for one answer, in bytes. Default 64 MiB: the comments of an
     /// issue come in one piece, and a single one can have 20 MB.
     pub max_response_bytes: usize,
+    /// Where set: an answer that a thing is not there (404), or is elsewhere
+    /// although its name is right, is asked for once more after so long before
+    /// it counts. For callers that would act on it: a proxy in front of a forge
+    /// that restarts answers so for a moment. Default: not set.
+    pub look_twice: Option<Duration>,
 }
 
 impl ForgeOptions {
     /// The defaults for this address and token.
     pub fn new(url: impl Into<String>, token: SecretString) -> Self {
-        Self { url: url.into(), token, timeout: Duration::from_secs(10), max_response_bytes: 64 * 1024 * 1024 }
+        Self {
+            url: url.into(),
+            token,
+            timeout: Duration::from_secs(10),
+            max_response_bytes: 64 * 1024 * 1024,
+            look_twice: None,
+        }
     }
 }
 
@@ -58,6 +69,7 @@ impl fmt::Debug for ForgeOptions {
         f.debug_struct("ForgeOptions")
             .field("timeout", &self.timeout)
             .field("max_response_bytes", &self.max_response_bytes)
+            .field("look_twice", &self.look_twice)
             .finish_non_exhaustive()
     }
 }
@@ -170,6 +182,7 @@ pub(super) struct Transport {
     authorization: HeaderValue,
     timeout: Duration,
     max_response_bytes: usize,
+    look_twice: Option<Duration>,
 }
 
 impl Transport {
@@ -220,6 +233,7 @@ impl Transport {
             authorization,
             timeout: options.timeout,
             max_response_bytes: options.max_response_bytes,
+            look_twice: options.look_twice,
         })
     }
 
@@ -227,8 +241,28 @@ impl Transport {
         &self.base
     }
 
+    /// How long to wait before a doubtful answer is asked for once more.
+    pub(super) fn look_twice(&self) -> Option<Duration> {
+        self.look_twice
+    }
+
     /// Sends a request, and again where that does no harm and may help.
     pub(super) async fn send(&self, ask: &Ask) -> Result<Answer, ForgeError> {
+        match self.send_once_or_more(ask).await {
+            // Whatever it was, it did nothing: it may be sent again. (A DELETE
+            // that finds nothing has nothing left to do.)
+            Err(ForgeError::NotFound { .. }) if ask.method != Method::DELETE => match self.look_twice {
+                Some(wait) => {
+                    tokio::time::sleep(wait).await;
+                    self.send_once_or_more(ask).await
+                }
+                None => Err(ForgeError::NotFound { call: Call::new(&ask.method, &ask.path) }),
+            },
+            other => other,
+        }
+    }
+
+    async fn send_once_or_more(&self, ask: &Ask) -> Result<Answer, ForgeError> {
         let mut tried = 1;
         loop {
             let error = match self.once(ask).await {
@@ -286,7 +320,8 @@ impl Transport {
         if !status.is_success() {
             let body = read_start(&mut response, ERROR_BODY_MAX).await;
             let body = self.without_token(body);
-            return Err(ForgeError::from_status(call, status, retry_after(&headers), &body));
+            let location = self.location(&headers);
+            return Err(ForgeError::from_status(call, status, retry_after(&headers), location, &body));
         }
         let limit = self.max_response_bytes;
         let mut body = Vec::new();
@@ -297,6 +332,19 @@ impl Transport {
             body.extend_from_slice(&chunk);
         }
         Ok(Answer { call, status, headers, body })
+    }
+
+    /// Where an answer leads, without query or name and password; and whether
+    /// that is not below the API.
+    fn location(&self, headers: &HeaderMap) -> Option<(String, bool)> {
+        let text = headers.get(reqwest::header::LOCATION)?.to_str().ok()?;
+        let mut to = self.base.join(text).ok()?;
+        to.set_query(None);
+        to.set_fragment(None);
+        let _ = to.set_username("");
+        let _ = to.set_password(None);
+        let below = to.origin() == self.base.origin() && to.path().starts_with(&format!("{}/", self.base.path()));
+        Some((to.to_string().replace(self.token.expose_secret().trim(), "***"), !below))
     }
 
     /// A broken proxy may say what it was sent: the token must not come back

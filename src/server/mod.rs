@@ -131,13 +131,20 @@ pub async fn serve_on(
     Ok(())
 }
 
-/// Ready: everything that is needed to act is known, and the store takes writes.
+/// Ready: it is known who we are, the store takes writes, and at least one of the
+/// configured repositories is served. What is missing is named in any case.
 async fn ready(State(door): State<Door>) -> (StatusCode, String) {
     if !door.engine.is_ready() {
         return (StatusCode::SERVICE_UNAVAILABLE, "waiting for the forge to say who we are\n".to_owned());
     }
-    match door.engine.store.transact(|_| Ok(())).await {
-        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the registry takes no writes; see the log\n".to_owned()),
+    if door.engine.store.transact(|_| Ok(())).await.is_err() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the registry takes no writes; see the log\n".to_owned());
     }
+    let known = door.engine.context.known();
+    let missing: String =
+        known.unserved().map(|(name, _)| format!("not served: {name}; see `lazarus doctor`\n")).collect();
+    if known.repos.is_empty() {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("no repository is served\n{missing}"));
+    }
+    (StatusCode::OK, format!("ready\n{missing}"))
 }

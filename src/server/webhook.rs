@@ -203,12 +203,13 @@ pub async fn receive(State(door): State<Door>, delivery: Delivery) -> Result<Sta
     let engine = &door.engine;
     // By its number: the name may be anybody's by now.
     let Some(known) = engine.serves(repo.id, NUMBERS_WAIT).await else {
-        return Err(if engine.is_ready() {
+        return Err(if engine.knows_all() {
             let name = repo.full_name();
             let text = format!("this Lazarus does not serve {name}; see [[repositories]] in its configuration");
             Refused(StatusCode::FORBIDDEN, text)
         } else {
-            let text = "the forge has not told yet which repositories these are; this is fetched by polling";
+            let text = "it is not known yet which repositories are served (see `lazarus doctor`); what this delivery is \
+                        about is found by polling then";
             Refused(StatusCode::SERVICE_UNAVAILABLE, text.to_owned())
         });
     };

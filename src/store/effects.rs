@@ -54,6 +54,29 @@ pub struct EffectRow {
     pub not_before: i64,
 }
 
+/// How long an effect has been failing already. Times in milliseconds since the
+/// epoch, by the engine's clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// Since its first failure.
+    pub failing_since: Option<i64>,
+    /// Since when the forge has said, each time, that a thing is not there.
+    pub missing_since: Option<i64>,
+    /// How often in a row it said so.
+    pub missing_looks: i64,
+}
+
+/// An effect that waits, and what it waits for.
+#[derive(Debug, Clone)]
+pub struct WaitingEffect {
+    /// The effect.
+    pub row: EffectRow,
+    /// What went wrong at the last attempt; `None` where there was none yet.
+    pub error: Option<String>,
+    /// Since its first failure, in milliseconds since the epoch.
+    pub failing_since: Option<i64>,
+}
+
 const COLUMNS: &str = "seq, id, lane, mission, cell, kind, data, attempts, not_before";
 
 fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<EffectRow> {
@@ -131,11 +154,43 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Puts an effect back, not to be tried before then.
-    pub fn retry(&self, id: &str, not_before: i64, error: &str) -> Result<()> {
+    /// Puts an effect back, not to be tried before then. `missing`: the forge
+    /// said that the thing it is about is not there.
+    pub fn retry(&self, id: &str, not_before: i64, error: &str, now: i64, missing: bool) -> Result<()> {
         self.conn
-            .prepare_cached("UPDATE effects SET state = 'ready', not_before = ?, error = ? WHERE id = ?")?
-            .execute(params![not_before, error, id])?;
+            .prepare_cached(
+                "UPDATE effects SET state = 'ready', not_before = ?2, error = ?3, \
+                 failing_since = COALESCE(failing_since, ?4), \
+                 missing_since = CASE WHEN ?5 THEN COALESCE(missing_since, ?4) END, \
+                 missing_looks = CASE WHEN ?5 THEN missing_looks + 1 ELSE 0 END WHERE id = ?1",
+            )?
+            .execute(params![id, not_before, error, now, missing])?;
+        Ok(())
+    }
+
+    /// For how long an effect has been failing.
+    pub fn trouble(&self, id: &str) -> Result<Trouble> {
+        Ok(self
+            .conn
+            .prepare_cached("SELECT failing_since, missing_since, missing_looks FROM effects WHERE id = ?")?
+            .query_row([id], |row| {
+                Ok(Trouble { failing_since: row.get(0)?, missing_since: row.get(1)?, missing_looks: row.get(2)? })
+            })
+            .optional()?
+            .unwrap_or_default())
+    }
+
+    /// Whether an effect is not done yet.
+    pub fn is_open_effect(&self, id: &str) -> Result<bool> {
+        Ok(self
+            .conn
+            .prepare_cached("SELECT 1 FROM effects WHERE id = ? AND state IN ('ready', 'running')")?
+            .exists([id])?)
+    }
+
+    /// Takes back what still waits in a lane: there is no need for it any more.
+    pub fn withdraw(&self, lane: &str) -> Result<()> {
+        self.conn.prepare_cached("DELETE FROM effects WHERE lane = ? AND state = 'ready'")?.execute([lane])?;
         Ok(())
     }
 
@@ -169,12 +224,16 @@ impl Tx<'_> {
         )?)
     }
 
-    /// Open effects with their last error, for `doctor` and `status`.
-    pub fn open_effects(&self, limit: i64) -> Result<Vec<(EffectRow, Option<String>)>> {
+    /// Effects that failed at least once and are tried again, the oldest first:
+    /// for `doctor` and `status`.
+    pub fn failing_effects(&self, limit: i64) -> Result<Vec<WaitingEffect>> {
         let mut statement = self.conn.prepare_cached(&format!(
-            "SELECT {COLUMNS}, error FROM effects WHERE state IN ('ready', 'running') ORDER BY seq LIMIT ?"
+            "SELECT {COLUMNS}, error, failing_since FROM effects \
+             WHERE state IN ('ready', 'running') AND failing_since IS NOT NULL ORDER BY seq LIMIT ?"
         ))?;
-        let rows = statement.query_map([limit], |row| Ok((read(row)?, row.get(9)?)))?;
+        let rows = statement.query_map([limit], |row| {
+            Ok(WaitingEffect { row: read(row)?, error: row.get(9)?, failing_since: row.get(10)? })
+        })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 }

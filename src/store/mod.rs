@@ -11,12 +11,15 @@
 mod effects;
 mod inbox;
 mod ledger;
+mod pins;
 mod registry;
 mod schema;
 
-pub use effects::{EffectRow, EffectState};
+pub use effects::{EffectRow, EffectState, Trouble, WaitingEffect};
 pub use inbox::InboxRow;
 pub use ledger::{Entry, GENESIS, Head, LedgerFault, NewEntry, verify};
+pub(crate) use pins::label_name;
+pub use pins::{Pin, PinKind, Pinned};
 pub use registry::{CellRow, CommentRow};
 
 use rusqlite::Connection;
@@ -78,6 +81,19 @@ pub enum StoreError {
     /// The writer is gone: shutting down.
     #[error("the store is closed")]
     Closed,
+    /// The schema is older than this program, and it is not for this command to
+    /// change it.
+    #[error(
+        "the registry {path} has schema {found}, this Lazarus writes {known}; start `lazarus serve` of this version once, and it is brought up to date"
+    )]
+    TooOld {
+        /// The file.
+        path: String,
+        /// The schema found.
+        found: i64,
+        /// The one needed.
+        known: i64,
+    },
     /// The schema is newer than this program.
     #[error(
         "the registry {path} has schema {found}, this Lazarus knows up to {known}; use the newer Lazarus that wrote it"
@@ -315,6 +331,26 @@ impl Store {
 pub fn look<T>(path: &Path, look: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
     let conn = connect(path, true)?;
     look(&Tx { conn: &conn })
+}
+
+/// Changes the registry of a data directory from beside the daemon, in one
+/// transaction: what an operator decides about names. Never makes a registry and
+/// never brings one up to date.
+///
+/// # Errors
+/// Where there is none, it is of another version, or the change fails: then
+/// nothing was changed.
+pub fn change<T>(path: &Path, change: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
+    use rusqlite::OpenFlags;
+    let with_path = |source| StoreError::Sqlite { path: path.display().to_string(), source };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags).map_err(with_path)?;
+    conn.busy_timeout(std::time::Duration::from_secs(10)).map_err(with_path)?;
+    schema::is_current(&conn, path)?;
+    conn.execute_batch("PRAGMA synchronous=FULL; BEGIN IMMEDIATE").map_err(with_path)?;
+    let result = change(&Tx { conn: &conn })?;
+    conn.execute_batch("COMMIT").map_err(with_path)?;
+    Ok(result)
 }
 
 fn connect(path: &Path, read_only: bool) -> Result<Connection> {

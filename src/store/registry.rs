@@ -63,6 +63,17 @@ impl Tx<'_> {
         rows.map(|t| parse("mission", &t?)).collect()
     }
 
+    /// Missions of a repository whose issue was taken for deleted since `since`
+    /// (milliseconds since the epoch), the newest first, at most `limit`.
+    pub fn deleted_missions(&self, repo_id: i64, since: i64, limit: i64) -> Result<Vec<Mission>> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT state FROM missions WHERE repo_id = ? AND updated_at >= ? AND json_extract(state, '$.deleted') \
+             ORDER BY updated_at DESC LIMIT ?",
+        )?;
+        let rows = statement.query_map([repo_id, since, limit], |row| row.get::<_, String>(0))?;
+        rows.map(|t| parse("mission", &t?)).collect()
+    }
+
     /// Stores a mission.
     pub fn put_mission(&self, id: &str, mission: &Mission, now: i64) -> Result<()> {
         let text = serde_json::to_string(mission).map_err(StoreError::json("mission"))?;
@@ -221,6 +232,11 @@ impl Tx<'_> {
             .optional()?)
     }
 
+    /// Whether a comment of that kind was posted for a cell.
+    pub fn has_comment(&self, cell: &str, kind: &str) -> Result<bool> {
+        Ok(self.conn.prepare_cached("SELECT 1 FROM comments WHERE cell = ? AND kind = ?")?.exists([cell, kind])?)
+    }
+
     /// Whether a comment with that number is one that the bot posted.
     pub fn is_own_comment(&self, comment_id: i64) -> Result<bool> {
         Ok(self.conn.prepare_cached("SELECT 1 FROM comments WHERE comment_id = ?")?.exists([comment_id])?)
@@ -241,23 +257,6 @@ impl Tx<'_> {
         self.conn
             .prepare_cached("INSERT INTO operations (id, outcome, at) VALUES (?,?,?) ON CONFLICT (id) DO NOTHING")?
             .execute(params![id, outcome, now])?;
-        Ok(())
-    }
-
-    /// The number that a name was pinned to.
-    pub fn pin(&self, kind: &str, name: &str) -> Result<Option<i64>> {
-        Ok(self
-            .conn
-            .prepare_cached("SELECT id FROM pins WHERE kind = ? AND name = ?")?
-            .query_row([kind, &name.to_lowercase()], |row| row.get(0))
-            .optional()?)
-    }
-
-    /// Pins a name to a number; a name that is pinned already stays so.
-    pub fn put_pin(&self, kind: &str, name: &str, id: i64) -> Result<()> {
-        self.conn
-            .prepare_cached("INSERT INTO pins (kind, name, id) VALUES (?,?,?) ON CONFLICT (kind, name) DO NOTHING")?
-            .execute(params![kind, name.to_lowercase(), id])?;
         Ok(())
     }
 

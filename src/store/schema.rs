@@ -104,7 +104,34 @@ BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER ledger_is_a_chain BEFORE INSERT ON ledger
 WHEN NEW.seq <> (SELECT COALESCE(MAX(seq), 0) + 1 FROM ledger)
 BEGIN SELECT RAISE(ABORT, 'the ledger has no gaps'); END;
+", "
+-- Since when an effect fails, and since when, and how often in a row, the forge
+-- says that the thing it is about is not there.
+ALTER TABLE effects ADD COLUMN failing_since INTEGER;
+ALTER TABLE effects ADD COLUMN missing_since INTEGER;
+ALTER TABLE effects ADD COLUMN missing_looks INTEGER NOT NULL DEFAULT 0;
+
+-- What a name meant when it was first looked at. id 0: nothing. within: the
+-- repository of a label, the organisation of a team. fault: why it grants
+-- nothing any more, for good.
+ALTER TABLE pins ADD COLUMN within INTEGER;
+ALTER TABLE pins ADD COLUMN at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE pins ADD COLUMN fault TEXT;
+UPDATE pins SET name = substr(kind, 7) || ' ' || name, within = CAST(substr(kind, 7) AS INTEGER), kind = 'label'
+    WHERE kind LIKE 'label:%';
+UPDATE pins SET kind = 'account' WHERE kind = 'director';
 "];
+
+/// Whether the file has the schema that this program writes.
+pub(super) fn is_current(conn: &Connection, path: &Path) -> Result<()> {
+    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let (known, path) = (MIGRATIONS.len() as i64, path.display().to_string());
+    match found.cmp(&known) {
+        std::cmp::Ordering::Less => Err(StoreError::TooOld { path, found, known }),
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => Err(StoreError::TooNew { path, found, known }),
+    }
+}
 
 /// Brings the file's schema up to date, each step in a transaction.
 pub(super) fn migrate(conn: &Connection, path: &Path) -> Result<()> {

@@ -5,6 +5,7 @@
 
 use super::git::{CredentialSocket, GitError, git, run};
 use super::home::make_directory;
+use crate::failure::Failure;
 use secrecy::SecretString;
 use std::path::{Path, PathBuf};
 
@@ -101,11 +102,26 @@ pub fn unpin(mirror: &Path, cell: &str) -> Result<(), GitError> {
     Ok(())
 }
 
-/// Brings the mirror of a project up to date, or makes it.
+/// A branch that is not fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its name.
+    pub name: String,
+    /// Why, in git's words.
+    pub why: String,
+}
+
+/// Branches that are fetched one by one where all together cannot be, at most.
+const ONE_BY_ONE_MAX: usize = 200;
+/// Where a mirror keeps which branches were left out, and at which commit.
+const LEFT_OUT: &str = "lazarus-left-out";
+
+/// Brings the mirror of a project up to date, or makes it. What is on `base` is
+/// needed; another branch that cannot be fetched is left out, and named.
 ///
 /// # Errors
-/// Where git cannot be run, or the forge does not give the project.
-pub fn refresh_mirror(mirror: &Path, url: &str, token: &SecretString) -> Result<(), GitError> {
+/// Where git cannot be run, or the forge does not give the branch `base`.
+pub fn refresh_mirror(mirror: &Path, url: &str, token: &SecretString, base: &str) -> Result<Vec<LeftOut>, GitError> {
     if !mirror.join("HEAD").exists() {
         make_directory(mirror, 0o700).map_err(|e| GitError::io(e.tried)(e.source))?;
         // Cells read the objects as users of their own; what closes the mirror
@@ -113,34 +129,113 @@ pub fn refresh_mirror(mirror: &Path, url: &str, token: &SecretString) -> Result<
         run("init", git(None).args(["init", "--quiet", "--bare", "--shared=0644", "--template="]).arg(mirror))?;
     }
     let socket = CredentialSocket::open(token)?;
-    run(
-        "fetch",
-        git(Some(mirror))
-            .args(["-c", &socket.setting(), "-c", "fetch.fsckObjects=true"])
-            // Old projects have old faults; what is dangerous stays refused.
-            .args(LENIENT.iter().flat_map(|fault| ["-c".to_owned(), format!("fetch.fsck.{fault}=ignore")]))
-            .args(["fetch", "--quiet", "--prune", "--no-tags", "--force", "--no-write-fetch-head"])
-            .arg("--")
-            .arg(url)
-            .arg("+refs/heads/*:refs/heads/*"),
-    )?;
+    let left_out = fetch(mirror, url, &socket.setting(), base)?;
     let packs = std::fs::read_dir(mirror.join("objects/pack")).map_or(0, Iterator::count) / 2;
     if packs > PACKS_MAX {
         // Everything that a reference names stays: the branches, and what live
         // cells and kept work were made from.
         run("repack", git(Some(mirror)).args(["repack", "-a", "-d", "--quiet"]))?;
     }
-    Ok(())
+    Ok(left_out)
 }
 
-/// Faults that are in the history of well-known projects and harm nobody.
-const LENIENT: [&str; 6] = [
+/// The branches that the last refresh of a mirror left out.
+pub fn left_out_of(mirror: &Path) -> Vec<LeftOut> {
+    let text = std::fs::read_to_string(mirror.join(LEFT_OUT)).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, '\t');
+        let (_, name) = (parts.next()?, parts.next()?);
+        Some(LeftOut { name: name.to_owned(), why: parts.next()?.to_owned() })
+    });
+    lines.collect()
+}
+
+fn fetch(mirror: &Path, url: &str, credentials: &str, base: &str) -> Result<Vec<LeftOut>, GitError> {
+    let fetch = |specs: &[String], prune: bool| {
+        run(
+            "fetch",
+            git(Some(mirror))
+                .args(["-c", credentials, "-c", "fetch.fsckObjects=true"])
+                // Old projects have old faults; what is dangerous stays refused.
+                .args(LENIENT.iter().flat_map(|fault| ["-c".to_owned(), format!("fetch.fsck.{fault}=ignore")]))
+                .args(["fetch", "--quiet", "--no-tags", "--force", "--no-write-fetch-head"])
+                .args(prune.then_some("--prune"))
+                .arg("--")
+                .arg(url)
+                .args(specs),
+        )
+    };
+    let branch = |name: &str| format!("+refs/heads/{name}:refs/heads/{name}");
+    let all = "+refs/heads/*:refs/heads/*".to_owned();
+    let known = left_out_of(mirror);
+    if known.is_empty() {
+        // All together, as it mostly goes.
+        let Err(error) = fetch(std::slice::from_ref(&all), true) else { return Ok(vec![]) };
+        // What others push must not stand in the way of the branch that is needed.
+        fetch(&[branch(base)], false)?;
+        if error.failure() != Failure::Lasting {
+            tracing::info!(%error, "of a project only the base branch could be fetched; the others come next time");
+            return Ok(vec![]);
+        }
+    } else {
+        fetch(&[branch(base)], false)?;
+    }
+    let remote = run("ls-remote", git(Some(mirror)).args(["-c", credentials, "ls-remote", "--heads", "--"]).arg(url))?;
+    let there: Vec<(&str, &str)> = remote
+        .lines()
+        .filter_map(|line| line.split_once('\t'))
+        .filter_map(|(commit, reference)| Some((commit, reference.strip_prefix("refs/heads/")?)))
+        .collect();
+    let before = std::fs::read_to_string(mirror.join(LEFT_OUT)).unwrap_or_default();
+    // Where a branch has not moved since it could not be fetched, it is not tried.
+    let mut left: Vec<(String, LeftOut)> = vec![];
+    let mut wanted = vec![all];
+    for (commit, name) in &there {
+        let same = before.lines().find(|line| line.starts_with(&format!("{commit}\t{name}\t")));
+        if let Some(why) = same.and_then(|line| line.splitn(3, '\t').nth(2)).filter(|_| *name != base) {
+            wanted.push(format!("^refs/heads/{name}"));
+            left.push(((*commit).to_owned(), LeftOut { name: (*name).to_owned(), why: why.to_owned() }));
+        }
+    }
+    if known.is_empty() || fetch(&wanted, true).is_err() {
+        let skipped: Vec<String> = left.iter().map(|(_, left)| left.name.clone()).collect();
+        let others = there.iter().filter(|(_, name)| *name != base && !skipped.iter().any(|left| left == name));
+        for (commit, name) in others.take(ONE_BY_ONE_MAX) {
+            if let Err(error) = fetch(&[branch(name)], false)
+                && error.failure() == Failure::Lasting
+            {
+                let why = error.to_string().replace(['\n', '\t'], " ");
+                left.push(((*commit).to_owned(), LeftOut { name: (*name).to_owned(), why }));
+            }
+        }
+    }
+    let noted: String = left.iter().map(|(commit, left)| format!("{commit}\t{}\t{}\n", left.name, left.why)).collect();
+    std::fs::write(mirror.join(LEFT_OUT), noted).map_err(GitError::io("noting the branches that were left out"))?;
+    Ok(left.into_iter().map(|(_, left)| left).collect())
+}
+
+/// Faults that are in the history of well-known projects and harm nobody: odd
+/// names, times and modes. Not in this list, because they decide what a checkout
+/// writes, and where: names of entries (`.git`, `..`, `/`, none, twice, out of
+/// order), what is wrong with `.gitmodules` and `.gitattributes`, broken ids.
+const LENIENT: [&str; 17] = [
     "zeroPaddedFilemode",
+    "badFilemode",
     "missingSpaceBeforeDate",
     "badTimezone",
+    "badDate",
     "badDateOverflow",
+    "zeroPaddedDate",
     "missingSpaceBeforeEmail",
     "missingNameBeforeEmail",
+    "missingEmail",
+    "badEmail",
+    "badName",
+    "multipleAuthors",
+    "nulInCommit",
+    "missingTaggerEntry",
+    "badTagName",
+    "extraHeaderEntry",
 ];
 
 #[cfg(test)]

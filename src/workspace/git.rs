@@ -4,6 +4,7 @@
 //! or repository that agents can write. The bot's token reaches it through a
 //! socket: it is in no address, no argument, no environment and no file.
 
+use crate::failure::Failure;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -49,27 +50,52 @@ pub enum GitError {
 }
 
 impl GitError {
-    /// Whether the same may well succeed later, with nobody changing anything:
-    /// the forge's answers that are final are not such.
-    pub fn is_transient(&self) -> bool {
+    /// What it means for whoever waits: for the forge's answers the same as for
+    /// those of its API.
+    pub fn failure(&self) -> Failure {
         match self {
-            Self::NoGit(_) => false,
-            Self::Timeout { .. } | Self::Io { .. } => true,
-            Self::Git { words, .. } => Self::is_transient_words(words),
+            Self::NoGit(_) => Failure::Lasting,
+            Self::Timeout { .. } | Self::Io { .. } => Failure::PASSING,
+            Self::Git { words, .. } => failure_of_words(words),
         }
-    }
-
-    /// The same of git's words about a forge: what it refused it refuses again.
-    pub(super) fn is_transient_words(words: &str) -> bool {
-        !["returned error: 4", "[remote rejected]", "Authentication failed", "not found"]
-            .iter()
-            .any(|word| words.contains(word))
     }
 
     pub(super) fn io(tried: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let tried = tried.into();
         move |source| Self::Io { tried, source }
     }
+}
+
+/// What git's words mean. It has no other way to say why a forge refused; they
+/// are those of the C locale, and what is not known here passes by itself as long
+/// as patience lasts.
+fn failure_of_words(words: &str) -> Failure {
+    let says = |any: &[&str]| any.iter().any(|word| words.contains(word));
+    // The forge took what came and then would not have it.
+    if words.contains("[remote rejected]") {
+        // Its own trouble: a full disk, a lock that another push held.
+        let of_its_own = says(&["unpacker error", "internal", "cannot lock ref", "failed to update ref", "remote end"]);
+        return if of_its_own { Failure::PASSING } else { Failure::Lasting };
+    }
+    let status = ["returned error: ", "HTTP "].iter().find_map(|lead| {
+        let digits: String = words.split_once(lead)?.1.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse::<u16>().ok().filter(|status| (300..600).contains(status))
+    });
+    if let Some(status) = status {
+        return Failure::of_status(status, None);
+    }
+    // What is wrong with the objects is still wrong at the next try.
+    if says(&["fsck error", "error in object", "invalid object", "mismatched algorithms"]) {
+        return Failure::Lasting;
+    }
+    // The token, a certificate, or the helper that hands out the token.
+    if says(&["Authentication failed", "could not read Username", "could not read Password", "certificate"]) {
+        return Failure::ForPeople;
+    }
+    if says(&["not found", "couldn't find remote ref", "redirect", "Needed a single revision"]) {
+        return Failure::Doubtful;
+    }
+    Failure::PASSING
 }
 
 /// The git program with nothing of the host's about it.
@@ -229,4 +255,44 @@ pub fn credential_helper(socket: &Path, verb: &str) -> std::io::Result<String> {
         UnixStream::connect(socket)?.read_to_string(&mut text)?;
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_git_are_sorted_by_whether_trying_again_helps() {
+        for passing in [
+            "fatal: unable to access 'http://forge/a/b.git/': Could not resolve host: forge",
+            "fatal: unable to access 'http://f/': Failed to connect to f port 80: Connection refused",
+            "fatal: early EOF\nfatal: fetch-pack: invalid index-pack output",
+            "error: RPC failed; curl 28 Operation too slow. Less than 1000 bytes/sec transferred the last 60 seconds",
+            "error: RPC failed; HTTP 503 curl 22 The requested URL returned error: 503",
+            "fatal: the remote end hung up unexpectedly",
+            " ! [remote rejected] x -> x (unpacker error)",
+            "something that nobody has ever seen",
+        ] {
+            assert_eq!(failure_of_words(passing), Failure::PASSING, "{passing}");
+        }
+        for lasting in [
+            " ! [remote rejected] x -> x (pre-receive hook declined)",
+            " ! [remote rejected] x -> x (Not allowed to push to protected branch x)",
+            "error: object 0123: duplicateEntries: contains duplicate file entries\nfatal: fsck error in packed object",
+        ] {
+            assert_eq!(failure_of_words(lasting), Failure::Lasting, "{lasting}");
+        }
+        for people in [
+            "fatal: Authentication failed for 'http://f/'",
+            "fatal: unable to access 'https://f/': server certificate verification failed. CAfile: none CRLfile: none",
+            "fatal: unable to access 'http://f/a/b.git/': The requested URL returned error: 401",
+        ] {
+            assert_eq!(failure_of_words(people), Failure::ForPeople, "{people}");
+        }
+        for doubtful in
+            ["fatal: repository 'http://f/a/b.git/' not found", "fatal: couldn't find remote ref refs/heads/x"]
+        {
+            assert_eq!(failure_of_words(doubtful), Failure::Doubtful, "{doubtful}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ mod scrub;
 mod work;
 mod worktree;
 
-pub use clone::{Cloned, OBJECTS_IN_CELL, clone_project, mirror_of, refresh_mirror, unpin};
+pub use clone::{Cloned, LeftOut, OBJECTS_IN_CELL, clone_project, left_out_of, mirror_of, refresh_mirror, unpin};
 pub use git::{GitError, credential_helper};
 pub use harvest::{HandedOut, Wanted, hand_out};
 pub use home::{Home, HomeError, Roots};

@@ -10,6 +10,7 @@ use super::git::{CredentialSocket, GitError, git, run, run_with_input};
 use super::harvest::{HandedOut, PACK};
 use super::home::make_directory;
 use crate::backend::Harvest;
+use crate::failure::Failure;
 use secrecy::SecretString;
 use std::fs::File;
 use std::io;
@@ -50,7 +51,7 @@ pub enum PushError {
     /// The forge refused, for good.
     #[error("{0}")]
     Refused(String),
-    /// It may work later.
+    /// It may work later: [`GitError::failure`] says what it waits for.
     #[error(transparent)]
     Later(GitError),
 }
@@ -290,7 +291,10 @@ impl WorkRepository {
     /// change nothing.
     pub fn push(&self, url: &str, token: &SecretString, commit: &str, name: &str) -> Result<Pushed, PushError> {
         let sort = |error: GitError| match error {
-            GitError::Git { words, .. } if !GitError::is_transient_words(&words) => PushError::Refused(words),
+            GitError::Git { words, what } => {
+                let error = GitError::Git { words: words.clone(), what };
+                if error.failure() == Failure::Lasting { PushError::Refused(words) } else { PushError::Later(error) }
+            }
             error => PushError::Later(error),
         };
         let socket = CredentialSocket::open(token).map_err(PushError::Later)?;

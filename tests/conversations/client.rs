@@ -18,6 +18,7 @@ fn bots_client(world: &World) -> Forge {
         token: world.bot().token().to_owned().into(),
         timeout: Duration::from_secs(10),
         max_response_bytes: 64 << 20,
+        look_twice: None,
     };
     Forge::new(options).unwrap()
 }

@@ -77,10 +77,19 @@ fn by_login(call: &Call<'_>, login: &str) -> Result<Id, Reply> {
     })
 }
 
+/// The number of an organisation; a former name is answered with a redirect.
 fn org_by_name(call: &Call<'_>, name: &str) -> Result<Id, Reply> {
     let state = call.forge.state();
-    let found = state.account_by_login(name).filter(|a| a.is_org).map(|a| a.id);
-    found.ok_or_else(|| call.refuse().not_found())
+    if let Some(org) = state.account_by_login(name).filter(|a| a.is_org) {
+        return Ok(org.id);
+    }
+    let former = state.former_logins.get(&name.to_lowercase()).filter(|id| state.accounts.contains_key(id));
+    Err(match former {
+        Some(id) if state.account_by_login(name).is_none() => {
+            Reply::redirect(307, call.path.replacen(&format!("/{name}"), &format!("/{}", state.login(*id)), 1))
+        }
+        _ => call.refuse().not_found(),
+    })
 }
 
 fn search(call: &Call<'_>) -> Reply {
@@ -456,6 +465,21 @@ async fn organization(call: &Call<'_>, org_name: &str, path: &[&str]) -> Answer 
             state.teams.retain(|_, t| t.org != org);
             state.hooks.retain(|_, h| h.owner != HookOwner::Organization(org));
             state.accounts.remove(&org);
+            state.former_logins.retain(|_, target| *target != org);
+            Ok(Reply::empty(204))
+        }
+        ("POST", ["rename"]) => {
+            owner_only()?;
+            let order = call.json()?;
+            let to = text(&order, "new_name");
+            let mut state = call.forge.state();
+            if !allowed_name(to) {
+                return Err(call.refuse().say(422, "[NewName]: Alpha dash dot"));
+            }
+            if state.account_by_login(to).is_some_and(|a| a.id != org) {
+                return Err(call.refuse().say(422, format!("user already exists [name: {to}]")));
+            }
+            state.rename_account(org, to);
             Ok(Reply::empty(204))
         }
         ("POST", ["repos"]) => {
@@ -513,7 +537,7 @@ async fn organization(call: &Call<'_>, org_name: &str, path: &[&str]) -> Answer 
                 members: BTreeSet::new(),
                 repositories: BTreeSet::new(),
             };
-            let shown = state.team_json(&team);
+            let shown = state.team_with_org_json(&team);
             state.teams.insert(id, team);
             Ok(Reply::json(201, &shown))
         }
@@ -585,7 +609,7 @@ fn team(call: &Call<'_>, id: &str, path: &[&str]) -> Answer {
         return Err(call.refuse().say(403, "Must be an organization owner"));
     }
     match (call.method, path) {
-        ("GET", []) => Ok(Reply::json(200, &state.teams.get(&id).map_or(Value::Null, |t| state.team_json(t)))),
+        ("GET", []) => Ok(Reply::json(200, &state.teams.get(&id).map_or(Value::Null, |t| state.team_with_org_json(t)))),
         ("DELETE", []) => {
             state.teams.remove(&id);
             Ok(Reply::empty(204))
@@ -598,6 +622,8 @@ fn team(call: &Call<'_>, id: &str, path: &[&str]) -> Answer {
         }
         (method @ ("GET" | "PUT" | "DELETE"), ["members", login]) => {
             let Some(who) = state.account_by_login(login).filter(|a| !a.is_org).map(|a| a.id) else {
+                drop(state);
+                by_login(call, login)?;
                 return Err(call.refuse().not_found());
             };
             let shown = state.user_json(who, Address::Real, Some(me));

@@ -368,6 +368,13 @@ impl State {
         })
     }
 
+    /// The same with whose it is, as one team is shown.
+    pub(super) fn team_with_org_json(&self, team: &Team) -> Value {
+        let mut out = self.team_json(team);
+        merge(&mut out, json!({"organization": self.org_json(team.org)}));
+        out
+    }
+
     pub(super) fn protection_json(&self, protection: &super::state::Protection) -> Value {
         let mut out = json!({
             "branch_name": protection.rule, "rule_name": protection.rule,
