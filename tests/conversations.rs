@@ -19,6 +19,8 @@ mod crash;
 mod door;
 #[path = "conversations/egress.rs"]
 mod egress;
+#[path = "conversations/forge_failures.rs"]
+mod forge_failures;
 #[path = "conversations/hostile_work.rs"]
 mod hostile_work;
 #[path = "conversations/isolation.rs"]
@@ -33,6 +35,8 @@ mod lossy;
 mod main_job;
 #[path = "conversations/moods.rs"]
 mod moods;
+#[path = "conversations/names.rs"]
+mod names;
 #[path = "conversations/people_and_forge.rs"]
 mod people_and_forge;
 #[path = "conversations/publication.rs"]

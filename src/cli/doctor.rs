@@ -21,9 +21,9 @@ use serde_json::json;
 
 use super::init::{self, SCOPES, TemplateFile};
 use crate::config::{Config, ConfigError, Isolation};
-use crate::gitea::{Forge, ForgeError, IssueQuery, NewLabel, Product, RepoApi, Repository, UiSettings, User};
+use crate::gitea::{Forge, ForgeError, IssueQuery, Named, NewLabel, Product, RepoApi, Repository, UiSettings, User};
 use crate::sandbox::{FIRST_ID, Groups, HostReport, quota};
-use crate::store::DataLock;
+use crate::store::{DataLock, Pin, PinKind};
 
 /// Text below `lazarus doctor --help`.
 pub const HELP: &str = "\
@@ -185,6 +185,7 @@ pub async fn run_with_probe(config: &Config, program: &Path) -> DoctorReport {
     isolation(config, program, &mut report).await;
     git(&mut report).await;
     disk(config, &mut report);
+    what_waits(config, &mut report);
     who(&mut report);
     report
 }
@@ -368,31 +369,76 @@ async fn forge_clock_ahead(url: &str) -> Option<i64> {
     })
 }
 
-/// The configured repositories, as the forge knows them.
+/// What a name of the configuration was pinned to by the daemon, if it was.
+fn pin(config: &Config, kind: PinKind, name: &str) -> Option<Pin> {
+    let registry = &config.paths.registry;
+    if !registry.exists() {
+        return None;
+    }
+    crate::store::look(registry, |tx| tx.pin(kind, name)).ok().flatten()
+}
+
+/// The configured repositories, as the forge knows them: by the number that was
+/// pinned, where one was.
 async fn repositories(config: &Config, forge: &Forge, report: &mut DoctorReport) -> Vec<Repository> {
     let mut found = Vec::new();
     for configured in &config.repositories {
-        let (owner, name) = configured.owner_and_name();
-        match forge.repo(owner, name).get().await {
+        let name = &configured.name;
+        let pin = pin(config, PinKind::Repository, name);
+        if let Some(id) = pin.as_ref().map(|pin| pin.id).filter(|id| *id > 0) {
+            match forge.repository_by_id(id).await {
+                Ok(Some(repository)) => {
+                    let now = repository.reference().full_name();
+                    if !now.eq_ignore_ascii_case(name) {
+                        report.add(
+                            Verdict::Fail,
+                            name,
+                            format!("is now named {now} (id {id}); it is served by its number"),
+                            "write its new name into [[repositories]]: somebody else may take the old one",
+                        );
+                    }
+                    found.push(repository);
+                }
+                Ok(None) => report.add(
+                    Verdict::Fail,
+                    name,
+                    format!("the repository that this name meant (id {id}) is gone, or the bot cannot see it any more"),
+                    format!("add the bot's account to it again; or, if another one of that name is meant now: `lazarus pins forget repository {name}`"),
+                ),
+                Err(error) => {
+                    report.add(Verdict::Fail, name, error.to_string(), "put this right, then run the doctor again");
+                }
+            }
+            continue;
+        }
+        if let Some(fault) = pin.and_then(|pin| pin.fault) {
+            report.add(Verdict::Fail, name, fault, "");
+            continue;
+        }
+        let (owner, short) = configured.owner_and_name();
+        match forge.repo(owner, short).get().await {
             Ok(Some(repository)) => found.push(repository),
             Ok(None) => report.add(
                 Verdict::Fail,
-                &configured.name,
+                name,
                 "not there, or the bot cannot see it",
                 "put the name in [[repositories]] right, or add the bot's account to it as an administrator (Settings, Collaborators)",
             ),
-            Err(error @ ForgeError::Moved { .. }) => report.add(
-                Verdict::Fail,
-                &configured.name,
-                error.to_string(),
-                "it was renamed or moved: write its new name into [[repositories]]",
-            ),
-            Err(error) => report.add(
-                Verdict::Fail,
-                &configured.name,
-                error.to_string(),
-                "put this right, then run the doctor again",
-            ),
+            Err(error @ ForgeError::Moved { .. }) => {
+                let now = crate::engine::renamed_repository(forge, &error).await;
+                report.add(
+                    Verdict::Fail,
+                    name,
+                    now.map_or_else(
+                        || error.to_string(),
+                        |now| format!("is now named {} (id {})", now.reference().full_name(), now.id),
+                    ),
+                    "it was renamed or moved: write its new name into [[repositories]]",
+                );
+            }
+            Err(error) => {
+                report.add(Verdict::Fail, name, error.to_string(), "put this right, then run the doctor again");
+            }
         }
     }
     found
@@ -512,7 +558,7 @@ async fn repository(config: &Config, forge: &Forge, found: &Repository, bot: Opt
         );
     }
     let api = forge.repo_ref(&found.reference());
-    directors(config, forge, &api, &full_name, report).await;
+    directors(config, forge, &api, found, report).await;
     if !found.permissions.admin {
         return;
     }
@@ -536,6 +582,7 @@ async fn repository(config: &Config, forge: &Forge, found: &Repository, bot: Opt
             report.add(Verdict::Warn, &name, format!("label {}", label.name), odd);
         }
     }
+    approval_label(config, found, &seen, report);
     for template in &seen.templates {
         let path = template.wanted.path;
         let (found, to_do) = match (template.file, template.offered) {
@@ -565,55 +612,57 @@ async fn repository(config: &Config, forge: &Forge, found: &Repository, bot: Opt
 }
 
 /// Whether the configured directors are there, and their teams readable.
-async fn directors(config: &Config, forge: &Forge, api: &RepoApi, full_name: &str, report: &mut DoctorReport) {
-    let Some(configured) = config.repository(full_name) else {
+async fn directors(config: &Config, forge: &Forge, api: &RepoApi, found: &Repository, report: &mut DoctorReport) {
+    let Some(configured) = configured(config, found) else {
         return;
     };
-    let name = format!("{full_name} (directors)");
+    let name = format!("{} (directors)", found.reference().full_name());
     for login in &configured.directors {
-        match forge.user(login).await {
-            Ok(Some(_)) => {}
-            Ok(None) => report.add(
-                Verdict::Fail,
-                &name,
-                format!("there is no account {login}"),
-                "correct `directors` in [[repositories]]: whoever takes that name would be a director",
-            ),
-            Err(error) => report.add(
-                Verdict::Warn,
-                &name,
-                format!("{login}: {error}"),
-                "if the account was renamed, write its new name into `directors`",
-            ),
+        let (found, to_do) = match pin(config, PinKind::Account, login) {
+            Some(pin) if pin.id > 0 => pinned_account(forge, login, pin.id).await,
+            Some(pin) => (pin.fault, String::new()),
+            None => account(forge, &configured.name, login).await,
+        };
+        if let Some(found) = found {
+            report.add(Verdict::Fail, &name, found, to_do);
         }
     }
     for team in &configured.director_teams {
-        let Some((organisation, team_name)) = team.split_once('/') else {
-            continue;
-        };
-        let mut teams = api.teams().await.unwrap_or_default();
-        teams.extend(forge.org_teams(organisation).await.unwrap_or_default());
-        let known = teams.iter().find(|team| team.name.eq_ignore_ascii_case(team_name));
-        let readable = match known {
-            None => None,
-            Some(team) => Some(
-                forge.request(Method::GET, &format!("/teams/{}/members?page=1&limit=1", team.id), None).await.is_ok(),
-            ),
-        };
-        match readable {
-            Some(true) => {}
-            Some(false) => report.add(
-                Verdict::Fail,
-                &name,
-                format!("the bot cannot read who is in the team {team}: its members are no directors"),
-                "add the bot's account to that team, or to the organisation's owners; or name the people in `directors`",
-            ),
-            None => report.add(
-                Verdict::Fail,
-                &name,
-                format!("there is no team {team} that the bot can see"),
-                "correct `director_teams`, or add the bot's account to that team",
-            ),
+        let again = format!("if another one is meant now: `lazarus pins forget team {team}`");
+        match pin(config, PinKind::Team, team) {
+            Some(pin) if pin.id > 0 => match forge.team(pin.id).await {
+                Ok(Some(found)) if found.organization.as_ref().map(|org| org.id) != pin.within => report.add(
+                    Verdict::Fail,
+                    &name,
+                    format!("the team {team} (id {}) belongs to another organisation than it did: its members are no directors", pin.id),
+                    again,
+                ),
+                Ok(Some(_)) => team_is_readable(forge, team, pin.id, &name, report).await,
+                Ok(None) | Err(ForgeError::Forbidden { .. }) => report.add(
+                    Verdict::Fail,
+                    &name,
+                    format!("the team {team} (id {}) is gone, or the bot cannot read it any more: its members are no directors", pin.id),
+                    format!("add the bot's account to that team, or to the organisation's owners; {again}"),
+                ),
+                Err(error) => report.add(Verdict::Warn, &name, format!("{team}: {error}"), "run the doctor again"),
+            },
+            Some(Pin { fault: Some(fault), .. }) => report.add(Verdict::Fail, &name, fault, ""),
+            _ => {
+                let Some((organisation, team_name)) = team.split_once('/') else {
+                    continue;
+                };
+                let mut teams = api.teams().await.unwrap_or_default();
+                teams.extend(forge.org_teams(organisation).await.unwrap_or_default());
+                match teams.iter().find(|team| team.name.eq_ignore_ascii_case(team_name)) {
+                    Some(known) => team_is_readable(forge, team, known.id, &name, report).await,
+                    None => report.add(
+                        Verdict::Fail,
+                        &name,
+                        format!("there is no team {team} that the bot can see"),
+                        "correct `director_teams`, or add the bot's account to that team",
+                    ),
+                }
+            }
         }
     }
     if configured.directors.is_empty() && configured.director_teams.is_empty() && !configured.administrators {
@@ -623,6 +672,129 @@ async fn directors(config: &Config, forge: &Forge, api: &RepoApi, full_name: &st
             "nobody is one, so nothing can be approved",
             "set `directors`, `director_teams` or `administrators = true` in [[repositories]]",
         );
+    }
+}
+
+/// What the configuration says of a repository, whatever its name is now.
+fn configured<'a>(config: &'a Config, found: &Repository) -> Option<&'a crate::config::Repository> {
+    let pinned = |configured: &&crate::config::Repository| {
+        pin(config, PinKind::Repository, &configured.name).is_some_and(|pin| pin.id == found.id)
+    };
+    config.repositories.iter().find(pinned).or_else(|| config.repository(&found.reference().full_name()))
+}
+
+/// What is wrong with a director who was pinned, if anything, and what to do.
+async fn pinned_account(forge: &Forge, login: &str, id: i64) -> (Option<String>, String) {
+    let new_name = "write the new name into `directors`".to_owned();
+    match forge.user_by_id(id).await {
+        Ok(Some(user)) if user.login.eq_ignore_ascii_case(login) => (None, String::new()),
+        Ok(Some(user)) => {
+            let taken = match forge.account(login).await {
+                Ok(Named::Is(other)) => {
+                    format!("; the name {login} is another account's now (id {}), who is no director", other.id)
+                }
+                _ => String::new(),
+            };
+            let found = format!(
+                "the account {login} (id {id}) is now named {}, and is a director by its number{taken}",
+                user.login
+            );
+            (Some(found), new_name)
+        }
+        Ok(None) => (
+            Some(format!("the account that {login} meant (id {id}) is gone: nobody is a director by that name")),
+            format!(
+                "take it out of `directors`; if another account of that name is meant now: `lazarus pins forget account {login}`"
+            ),
+        ),
+        Err(error) => (Some(format!("{login}: {error}")), "run the doctor again".to_owned()),
+    }
+}
+
+/// The same for one whom no daemon has looked up yet.
+async fn account(forge: &Forge, repository: &str, login: &str) -> (Option<String>, String) {
+    match forge.account(login).await {
+        Ok(Named::Is(_)) => (None, String::new()),
+        Ok(Named::Renamed { id, to }) => (
+            Some(format!(
+                "the account `{login}` of [[repositories]] {repository} directors is now named `{to}` (id {id})"
+            )),
+            "write the new name into `directors`: whoever takes the old one must not become a director".to_owned(),
+        ),
+        Ok(Named::Nothing) => (
+            Some(format!("there is no account {login}")),
+            "correct `directors` in [[repositories]]: whoever takes that name would be a director".to_owned(),
+        ),
+        Err(error) => (Some(format!("{login}: {error}")), "put this right, then run the doctor again".to_owned()),
+    }
+}
+
+async fn team_is_readable(forge: &Forge, team: &str, id: i64, name: &str, report: &mut DoctorReport) {
+    if forge.request(Method::GET, &format!("/teams/{id}/members?page=1&limit=1"), None).await.is_err() {
+        report.add(
+            Verdict::Fail,
+            name,
+            format!("the bot cannot read who is in the team {team}: its members are no directors"),
+            "add the bot's account to that team, or to the organisation's owners; or name the people in `directors`",
+        );
+    }
+}
+
+/// Whether approval by label is on: the label that was pinned is there, under its
+/// name.
+fn approval_label(config: &Config, found: &Repository, seen: &init::Survey, report: &mut DoctorReport) {
+    let full_name = found.reference().full_name();
+    let Some(pin) = pin(config, PinKind::Label, &crate::store::label_name(found.id, init::APPROVED)) else {
+        return;
+    };
+    let there = seen.labels.get(init::APPROVED).is_some_and(|labels| labels.iter().any(|label| label.id == pin.id));
+    let why = match pin.fault {
+        Some(fault) => fault,
+        None if there => return,
+        None => format!("the label {} (id {}) was deleted or renamed", init::APPROVED, pin.id),
+    };
+    report.add(
+        Verdict::Warn,
+        &format!("{full_name} (prepared)"),
+        format!("approval by label is off: {why}"),
+        format!(
+            "`/approve` works; `lazarus init {full_name}` pins the label anew (run it as the user of `lazarus serve`)"
+        ),
+    );
+}
+
+/// What the daemon tries again and again, and branches that it cannot fetch.
+fn what_waits(config: &Config, report: &mut DoctorReport) {
+    let registry = &config.paths.registry;
+    if !registry.exists() {
+        return;
+    }
+    match crate::store::look(registry, super::waiting::waiting) {
+        Ok(waiting) => {
+            for waits in waiting {
+                report.add(
+                    Verdict::Warn,
+                    "tried again",
+                    waits.to_string(),
+                    "what is for people to mend (401, 403, 404) goes on by itself once it is mended",
+                );
+            }
+        }
+        Err(error) => {
+            report.add(Verdict::Fail, "registry", error.to_string(), "run the doctor as the user of `lazarus serve`")
+        }
+    }
+    for configured in &config.repositories {
+        let Some(id) = pin(config, PinKind::Repository, &configured.name).map(|pin| pin.id) else { continue };
+        let mirror = crate::workspace::mirror_of(&config.paths.data.join("mirrors"), id);
+        for branch in crate::workspace::left_out_of(&mirror) {
+            report.add(
+                Verdict::Warn,
+                &configured.name,
+                format!("the branch {} cannot be fetched, and is left out of cells: {}", branch.name, branch.why),
+                "its objects are broken or dangerous: rewrite or delete that branch",
+            );
+        }
     }
 }
 

@@ -17,16 +17,18 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use jiff::Timestamp;
 use reqwest::Method;
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
-use crate::cell::State;
+use crate::cell::{Actor, State};
 use crate::config::{Config, ConfigError, SecretSource};
 use crate::gitea::{
     Forge, ForgeError, ForgeOptions, HookContentType, HookOwner, HooksApi, Label, MasterSecret, Named, NewHook,
     NewLabel, RepoApi, Repository, User,
 };
+use crate::store::{self, Pin, PinKind, label_name};
 
 use super::form::{self, TemplateText};
 use super::hooks::{self, HookSurvey, events};
@@ -58,6 +60,8 @@ by hand: --show-secret says with what.
 
 /// The scopes that the bot's token needs.
 pub const SCOPES: [&str; 4] = ["write:issue", "write:repository", "read:organization", "read:user"];
+
+pub(crate) use crate::engine::APPROVED;
 
 /// How to run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -274,6 +278,7 @@ pub async fn run(config: &Config, repository: &str, options: InitOptions) -> any
     let seen = survey(&forge, &api, &found, config).await?;
     let mut work = Work { api: &api, found: &found, options, steps: Vec::new() };
     work.labels(&seen).await;
+    work.approval_label(config, &seen).await;
     work.templates(&seen).await;
     let mut steps = work.steps;
     if seen.organisation_does && seen.hooks.hooks.is_empty() {
@@ -678,6 +683,69 @@ impl Work<'_> {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// Pins the approval label, where the one that was pinned is gone or does not
+    /// count any more. Nobody else does: a label of that name can be made by
+    /// whoever may write. (What was never looked at the daemon pins by itself.)
+    async fn approval_label(&mut self, config: &Config, seen: &Survey) {
+        let registry = &config.paths.registry;
+        if !registry.exists() {
+            return;
+        }
+        let what = format!("pin of the label {APPROVED}");
+        let name = label_name(self.found.id, APPROVED);
+        let pin = match store::look(registry, |tx| tx.pin(PinKind::Label, &name)) {
+            Ok(pin) => pin,
+            Err(error) => {
+                let note = format!("the registry cannot be read ({error}); run this as the user of `lazarus serve`");
+                self.step(what, StepState::Failed, Some(note));
+                return;
+            }
+        };
+        let Some(pin) = pin else { return };
+        let before = pin.pinned();
+        let is = |labels: &[Label]| labels.iter().any(|l| before.as_ref().is_some_and(|pin| pin.id() == l.id));
+        if seen.labels.get(APPROVED).is_some_and(|labels| is(labels)) {
+            return;
+        }
+        let why = match (&pin.fault, before) {
+            (Some(fault), _) => fault.clone(),
+            (None, Some(gone)) => format!("{gone} is gone"),
+            (None, None) => "none was pinned".to_owned(),
+        };
+        if self.options.dry_run {
+            self.step(what, StepState::WouldReplace, Some(why));
+            return;
+        }
+        let labels = match self.api.labels().await {
+            Ok(labels) => labels,
+            Err(error) => {
+                self.step(what, StepState::Failed, Some(error.to_string()));
+                return;
+            }
+        };
+        let Some(id) = labels.iter().filter(|l| l.name == APPROVED).map(|l| l.id).min() else {
+            self.step(what, StepState::Failed, Some(format!("there is no label {APPROVED}")));
+            return;
+        };
+        let by = Actor::Operator { name: super::operate::operator() };
+        let now = Timestamp::now().as_millisecond();
+        let pinned = store::change(registry, |tx| {
+            let now = tx.last_entry_at()?.max(now);
+            tx.forget_pin(PinKind::Label, &name)?;
+            let within = Some(self.found.id);
+            let pin =
+                tx.put_pin(&Pin { kind: PinKind::Label, name: name.clone(), id, within, at: now, fault: None })?;
+            tx.note_pin("name_pinned", &by, &pin, now)
+        });
+        match pinned {
+            Ok(()) => self.step(what, StepState::Replaced, Some(format!("it is the one with the id {id} now; {why}"))),
+            Err(error) => {
+                let note = format!("the registry cannot be changed ({error}); run this as the user of `lazarus serve`");
+                self.step(what, StepState::Failed, Some(note));
             }
         }
     }

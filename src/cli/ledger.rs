@@ -123,14 +123,15 @@ async fn heads_on_forge(config: &Config) -> anyhow::Result<Vec<Head>> {
     let bot = forge.current_user().await?;
     let mut heads = vec![];
     for repository in &config.repositories {
-        // By its number, where it was served before: names move.
-        let pinned = store::look(&config.paths.registry, |tx| tx.repository_named(&repository.name))?;
-        let moved = match pinned {
-            Some(id) => forge.repository_by_id(id).await?.map(|found| found.reference()),
-            None => None,
+        // By its number: names move. One that was never served has none of our logs.
+        let Some(id) = store::look(&config.paths.registry, |tx| tx.repository_named(&repository.name))? else {
+            continue;
         };
-        let (owner, name) = repository.owner_and_name();
-        let api = moved.map_or_else(|| forge.repo(owner, name), |reference| forge.repo_ref(&reference));
+        let found = forge.repository_by_id(id).await?;
+        let Some(found) = found else {
+            anyhow::bail!("the forge does not show the repository {} (id {id})", repository.name);
+        };
+        let api = forge.repo_ref(&found.reference());
         let mut comments = api.comments_since(None);
         while let Some(comment) = comments.next().await {
             let (_, comment) = comment?;

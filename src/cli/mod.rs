@@ -10,8 +10,10 @@ pub(crate) mod hooks;
 pub mod init;
 mod ledger;
 mod operate;
+mod pins;
 mod serve;
 mod status;
+mod waiting;
 
 use crate::config::{Config, LoadOptions};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -73,6 +75,12 @@ enum Verb {
     /// The configuration as it is in force.
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// What the configuration's names mean on the forge.
+    #[command(after_help = pins::HELP)]
+    Pins {
+        #[command(subcommand)]
+        verb: Option<pins::PinsVerb>,
+    },
     /// A cell for one agent on an issue.
     Summon {
         /// The agent's name.
@@ -398,6 +406,7 @@ fn try_run(cli: Cli) -> anyhow::Result<bool> {
             println!("{}", config::show(&config, json));
             Ok(true)
         }
+        Verb::Pins { verb } => pins::run(&config, verb, json),
         Verb::Summon { agent, mission, options } => {
             operate::summon(&config, &format!("summon {agent}"), &mission, options.pairs(), json)
         }

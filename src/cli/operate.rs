@@ -79,7 +79,7 @@ fn read(line: &str) -> anyhow::Result<Command> {
 }
 
 /// The system account that runs this.
-fn operator() -> String {
+pub(super) fn operator() -> String {
     let uid = rustix::process::getuid().as_raw();
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     passwd

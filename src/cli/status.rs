@@ -1,6 +1,7 @@
 //! `lazarus status` and `lazarus logs`: straight from the registry and the
 //! log files, with the daemon running or not.
 
+use super::waiting::waiting;
 use crate::cell::{CellId, Identity, ParticipantState, RunState};
 use crate::config::Config;
 use crate::engine::Facts;
@@ -17,10 +18,10 @@ pub fn run(config: &Config, target: Option<&str>, all: bool, as_json: bool) -> a
     if !registry.exists() {
         anyhow::bail!("there is no registry at {} yet; `lazarus serve` makes it", registry.display());
     }
-    let (rows, live, over, inputs, effects, heads) = store::look(registry, |tx| {
+    let (rows, live, over, inputs, effects, heads, waiting) = store::look(registry, |tx| {
         let (live, over) = tx.count_cells()?;
         let rows = rows(tx, target, all)?;
-        Ok((rows, live, over, tx.count_waiting_inputs()?, tx.count_open_effects()?, tx.head()?))
+        Ok((rows, live, over, tx.count_waiting_inputs()?, tx.count_open_effects()?, tx.head()?, waiting(tx)?))
     })?;
     let rows = rows.map_err(|why| anyhow::anyhow!(why))?;
     let daemon = DataLock::is_held(&config.paths.data);
@@ -37,6 +38,7 @@ pub fn run(config: &Config, target: Option<&str>, all: bool, as_json: bool) -> a
                 "active_cells": active,
                 "pending_inputs": inputs,
                 "pending_effects": effects,
+                "waiting": waiting,
                 "daemon": daemon,
                 "ledger": heads.to_string(),
             })
@@ -62,6 +64,9 @@ pub fn run(config: &Config, target: Option<&str>, all: bool, as_json: bool) -> a
         if daemon { "runs" } else { "does not run" },
         heads.seq
     );
+    for waits in &waiting {
+        let _ = writeln!(out, "tried again: {waits}");
+    }
     print!("{out}");
     Ok(true)
 }

@@ -35,15 +35,20 @@ pub async fn level_of(
     }
     // Somebody else may have the repository's name by now, and administer what
     // they have there.
-    let Some(found) = ask(forge.repository_by_id(repo.reference.id).await)? else { return Ok(Level::None) };
+    let found = forge.known_repository(repo.reference.id).await?;
     let api = forge.repo_ref(&found.reference());
-    // The name that the account has now, and that it is this account's.
+    // The name that the account has now, and that it is this account's. A former
+    // name leads elsewhere, or to somebody else.
+    let first = match api.permission(&person.login).await {
+        Err(ForgeError::Moved { .. }) => None,
+        other => unless_forbidden(other)?,
+    };
+    let mut permission = first.filter(|p| p.user.id == person.id);
     let mut login = None;
-    let mut permission = ask(api.permission(&person.login).await)?.filter(|p| p.user.id == person.id);
     if permission.is_some() {
         login = Some(person.login.clone());
-    } else if let Some(user) = ask(forge.user_by_id(person.id).await)? {
-        permission = ask(api.permission(&user.login).await)?.filter(|p| p.user.id == person.id);
+    } else if let Some(user) = unless_forbidden(forge.user_by_id(person.id).await)? {
+        permission = unless_forbidden(api.permission(&user.login).await)?.filter(|p| p.user.id == person.id);
         login = Some(user.login);
     }
     let access = permission.map_or(Access::None, |p| p.access);
@@ -57,6 +62,11 @@ pub async fn level_of(
             }
         }
     }
+    // Somebody who is a director may not be known as one yet: then nothing is
+    // decided against them.
+    if let Some(error) = &repo.undecided {
+        return Err(error.clone());
+    }
     // The permission call under-reports members of teams; a signed delivery
     // states the sender's right to write correctly.
     if access >= Access::Write || stated_write == Some(true) {
@@ -69,30 +79,23 @@ pub async fn level_of(
 /// belong to them; where one cannot be read, configured logins decide, and the
 /// doctor says so.
 async fn is_member(forge: &Forge, team: &Pinned, person: &Person, login: &str) -> Result<bool, ForgeError> {
-    let Some(found) = ask(forge.team(team.id()).await)? else { return Ok(false) };
+    let Some(found) = unless_forbidden(forge.team(team.id()).await)? else { return Ok(false) };
     if found.organization.map(|org| org.id) != team.within() {
         tracing::warn!(%team, "it belongs to another organisation than it did; its members are no directors");
         return Ok(false);
     }
-    Ok(ask(forge.team_member(team.id(), login).await)?.is_some_and(|member| member.id == person.id))
-}
-
-/// Whether it says nothing of the person: the forge is busy, or the bot's token
-/// is being changed.
-fn is_for_now(error: &ForgeError) -> bool {
-    error.is_transient() || matches!(error, ForgeError::Unauthorized { .. })
+    Ok(unless_forbidden(forge.team_member(team.id(), login).await)?.is_some_and(|member| member.id == person.id))
 }
 
 /// What the bot may not ask is not known; what the forge could not answer is
 /// asked again.
-fn ask<T>(result: Result<Option<T>, ForgeError>) -> Result<Option<T>, ForgeError> {
+fn unless_forbidden<T>(result: Result<Option<T>, ForgeError>) -> Result<Option<T>, ForgeError> {
     match result {
-        Err(error) if is_for_now(&error) => Err(error),
-        Err(error) => {
+        Err(error @ ForgeError::Forbidden { .. }) => {
             tracing::warn!(%error, "a permission could not be read; it counts as none");
             Ok(None)
         }
-        ok => ok,
+        other => other,
     }
 }
 
@@ -103,7 +106,7 @@ fn ask<T>(result: Result<Option<T>, ForgeError>) -> Result<Option<T>, ForgeError
 /// Where the forge does not answer.
 pub async fn account(forge: &Forge, login: &str) -> Result<Option<User>, ForgeError> {
     let found = match forge.account(login).await {
-        Err(ForgeError::Moved { .. }) => {
+        Ok(Named::Nothing) | Err(ForgeError::Moved { .. }) => {
             tokio::time::sleep(LOOK_AGAIN).await;
             forge.account(login).await
         }
@@ -134,11 +137,21 @@ pub async fn comment_now(
     issue: i64,
     comment: i64,
 ) -> Result<Option<CommentSnapshot>, ForgeError> {
-    let api = forge.repo_ref(repo);
-    match api.comment(comment).get().await {
+    let failed = match forge.repo_ref(repo).comment(comment).get().await {
         Ok(Some(found)) => return Ok(Some(found)),
-        Ok(None) | Err(ForgeError::Server { .. }) => {}
+        Ok(None) => None,
+        Err(error @ ForgeError::Server { .. }) => Some(error),
         Err(error) => return Err(error),
+    };
+    // By number: somebody else may have the repository's name by now, and no such
+    // comment in what they have there.
+    let found = match forge.repository_by_id(repo.id).await? {
+        Some(now) => forge.repo_ref(&now.reference()).issue(issue).comments().await?,
+        None => vec![],
+    };
+    match (found.into_iter().find(|found| found.id == comment), failed) {
+        (Some(found), _) => Ok(Some(found)),
+        (None, Some(error)) => Err(error),
+        (None, None) => Ok(None),
     }
-    Ok(api.issue(issue).comments().await?.into_iter().find(|found| found.id == comment))
 }

@@ -486,7 +486,11 @@ impl Desk<'_> {
             }
             Identity::Human(login) => match asked.accounts.get(&login.to_lowercase()) {
                 Some(id) => forge_id = Some(*id),
-                None => return Ok(Done::no(format!("the forge knows no account `{login}`"))),
+                None => {
+                    return Ok(Done::no(format!(
+                        "the forge knows no account `{login}`; one that was renamed goes by its new name"
+                    )));
+                }
             },
             _ => {}
         }

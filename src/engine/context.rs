@@ -5,6 +5,7 @@ use crate::backend::Egress;
 use crate::cell::{BackendKind, Cell, Limits, Network, Policy};
 use crate::config::{Config, Repository};
 use crate::egress::{HostRule, Rules};
+use crate::gitea::ForgeError;
 use crate::gitea::event::{Person, RepoRef};
 use crate::mission::Defaults;
 use crate::publication::{Publication, Published, RenderError, Secrets, Templates};
@@ -64,6 +65,8 @@ pub struct KnownRepo {
     pub directors: Vec<Pinned>,
     /// The teams whose members are directors.
     pub teams: Vec<Pinned>,
+    /// Why it could not be found out yet who all the directors are.
+    pub undecided: Option<ForgeError>,
     /// The approval label; `None` where approval by label is off.
     pub approved_label: Option<Pinned>,
     /// Why approval by label is off, in words for people.

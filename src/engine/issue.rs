@@ -299,8 +299,9 @@ impl Desk<'_> {
             let why = match (&repo.label_off, counts) {
                 (Some(off), _) => off.clone(),
                 (None, Some(id)) => format!(
-                    "it is another label of that name (id {}); the one that counts has the id {id}. `/approve` works",
-                    label.id
+                    "it is another label of that name (id {}) than the one that counts (id {id}). `/approve` works; where that one is gone, `lazarus init {}` pins another",
+                    label.id,
+                    self.repo.full_name()
                 ),
                 (None, None) => "approval by label is off here. `/approve` works".to_owned(),
             };

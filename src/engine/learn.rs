@@ -11,6 +11,7 @@ use super::Engine;
 use super::context::{KnownRepo, Trouble};
 use super::reconcile::ReconcileError;
 use crate::config::Repository as Configured;
+use crate::failure::Failure;
 use crate::gitea::event::{Person, RepoRef};
 use crate::gitea::{Forge, ForgeError, Named, RepoApi, Repository};
 use crate::store::{Pin, PinKind, Pinned, StoreError, label_name};
@@ -28,8 +29,10 @@ enum Found {
     Is(Pinned),
     /// It means nothing, in words for people.
     Nothing(String),
-    /// It could not be found out now.
-    Unknown(String),
+    /// It cannot be seen yet, and is waited for.
+    Unseen(String),
+    /// The forge could not be asked now, in words for people.
+    Unknown(String, ForgeError),
 }
 
 /// Learns everything anew. Returns whether nothing is left to be found out.
@@ -80,30 +83,42 @@ pub fn serving_since(tx: &crate::store::Tx<'_>, name: &str, now: i64) -> Result<
 }
 
 /// What a former daemon learnt of a repository: enough to go on with while the
-/// forge is away. `None` where nothing is known yet.
-pub fn remember(tx: &crate::store::Tx<'_>, config: &Configured) -> Result<Option<KnownRepo>, StoreError> {
-    let Some(id) = tx.repository_named(&config.name)? else { return Ok(None) };
-    let pins = |kind, names: &[String]| -> Result<Vec<Pinned>, StoreError> {
+/// forge is away. `None` where nothing is known yet. The second value says whether
+/// every name that the configuration gives for it was looked at.
+pub fn remember(tx: &crate::store::Tx<'_>, config: &Configured) -> Result<(Option<KnownRepo>, bool), StoreError> {
+    let Some(pin) = tx.pin(PinKind::Repository, &config.name)? else { return Ok((None, false)) };
+    if pin.id == 0 {
+        return Ok((None, true));
+    }
+    let id = pin.id;
+    let mut looked_at = true;
+    let mut pins = |kind, names: &[String]| -> Result<Vec<Pinned>, StoreError> {
         let mut found = vec![];
         for name in names {
-            found.extend(tx.pin(kind, name)?.and_then(|pin| pin.pinned()));
+            let pin = tx.pin(kind, name)?;
+            looked_at &= pin.is_some();
+            found.extend(pin.and_then(|pin| pin.pinned()));
         }
         Ok(found)
     };
+    let (directors, teams) = (pins(PinKind::Account, &config.directors)?, pins(PinKind::Team, &config.director_teams)?);
     let (owner, name) = config.owner_and_name();
     let as_configured = RepoRef { id, owner: owner.to_owned(), name: name.to_owned() };
     let reference = tx.meta(&reference_key(id))?.and_then(|text| serde_json::from_str(&text).ok());
     let owner = tx.meta(&owner_key(id))?.and_then(|number| number.parse().ok());
     let label = tx.pin(PinKind::Label, &label_name(id, APPROVED))?;
-    Ok(Some(KnownRepo {
+    looked_at &= label.is_some();
+    let known = KnownRepo {
         reference: reference.unwrap_or(as_configured),
         owner,
-        directors: pins(PinKind::Account, &config.directors)?,
-        teams: pins(PinKind::Team, &config.director_teams)?,
+        directors,
+        teams,
+        undecided: None,
         approved_label: label.as_ref().and_then(Pin::pinned),
-        label_off: None,
+        label_off: label.and_then(|label| label.fault),
         config: config.clone(),
-    }))
+    };
+    Ok((Some(known), looked_at))
 }
 
 fn reference_key(id: i64) -> String {
@@ -143,21 +158,14 @@ impl Learner<'_> {
             }
             labels => labels?,
         };
-        let mut directors = vec![];
+        let (mut directors, mut teams, mut undecided) = (vec![], vec![], None);
         for login in &self.config.directors {
-            match self.account(login).await? {
-                Found::Is(pinned) => directors.push(pinned),
-                Found::Nothing(why) => self.trouble(why, false),
-                Found::Unknown(why) => self.trouble(why, true),
-            }
+            let found = self.account(login).await?;
+            self.take(found, &mut directors, &mut undecided);
         }
-        let mut teams = vec![];
         for team in &self.config.director_teams {
-            match self.team(team).await? {
-                Found::Is(pinned) => teams.push(pinned),
-                Found::Nothing(why) => self.trouble(why, false),
-                Found::Unknown(why) => self.trouble(why, true),
-            }
+            let found = self.team(team).await?;
+            self.take(found, &mut teams, &mut undecided);
         }
         let (approved_label, label_off) = labels;
         if let Some(off) = &label_off {
@@ -178,9 +186,26 @@ impl Learner<'_> {
             config: self.config.clone(),
             directors,
             teams,
+            undecided,
             approved_label,
             label_off,
         }))
+    }
+
+    /// Takes over what was found out about one name of a director or a team.
+    fn take(&mut self, found: Found, pinned: &mut Vec<Pinned>, undecided: &mut Option<ForgeError>) {
+        match found {
+            Found::Is(found) => pinned.push(found),
+            Found::Nothing(why) => self.trouble(why, false),
+            Found::Unseen(why) => self.trouble(why, true),
+            Found::Unknown(why, error) => {
+                self.trouble(why, true);
+                // What is for people to mend would keep everybody waiting for long.
+                if !matches!(error.failure(), Failure::ForPeople | Failure::Lasting) {
+                    *undecided = Some(error);
+                }
+            }
+        }
     }
 
     async fn pin(&self, kind: PinKind, name: &str) -> Result<Option<Pin>, StoreError> {
@@ -364,7 +389,7 @@ impl Learner<'_> {
                 let kind = PinKind::Account;
                 let pin = Pin { kind, name: login.to_owned(), id: user.id, within: None, at: 0, fault: None };
                 return Ok(self.put_pin(pin).await?.pinned().map_or_else(
-                    || Found::Unknown(format!("the account `{login}` {whose} could not be pinned")),
+                    || Found::Nothing(format!("the account `{login}` {whose} could not be pinned")),
                     Found::Is,
                 ));
             }
@@ -375,7 +400,8 @@ impl Learner<'_> {
                 "there was no account `{login}` ({whose}) when it was first looked for, so nobody is a director by that name: whoever takes it could be anybody. If it is right now: `lazarus pins forget account {login}`"
             ),
             Err(error) => {
-                return Ok(Found::Unknown(format!("the account `{login}` {whose} could not be looked up: {error}")));
+                let why = format!("the account `{login}` {whose} could not be looked up: {error}");
+                return Ok(Found::Unknown(why, error));
             }
         };
         self.put_nothing(PinKind::Account, login, &why).await?;
@@ -417,9 +443,7 @@ impl Learner<'_> {
                 return Ok(Found::Nothing(why));
             }
             Ok(Named::Nothing) if expected.is_some() => {
-                return Ok(Found::Unknown(format!(
-                    "the forge does not show the organisation `{org}` {whose} any more"
-                )));
+                return Ok(Found::Unseen(format!("the forge does not show the organisation `{org}` {whose} any more")));
             }
             Ok(Named::Nothing) => {
                 let why = format!(
@@ -429,11 +453,12 @@ impl Learner<'_> {
                 return Ok(Found::Nothing(why));
             }
             Err(error) => {
-                return Ok(Found::Unknown(format!("the organisation `{org}` {whose} could not be looked up: {error}")));
+                let why = format!("the organisation `{org}` {whose} could not be looked up: {error}");
+                return Ok(Found::Unknown(why, error));
             }
         };
         let unseen = |why: String| {
-            Ok(Found::Unknown(format!(
+            Ok(Found::Unseen(format!(
                 "the team `{team}` {whose} cannot be seen ({why}): correct the name, or add the bot's account to that team or to the organisation's owners"
             )))
         };
@@ -441,7 +466,11 @@ impl Learner<'_> {
             Ok(teams) => teams,
             Err(error) => {
                 self.await_within(PinKind::Team, team, org_id).await?;
-                return unseen(error.to_string());
+                return if error.failure() == Failure::ForPeople {
+                    unseen(error.to_string())
+                } else {
+                    Ok(Found::Unknown(format!("the teams of `{org}` {whose} could not be read: {error}"), error))
+                };
             }
         };
         let Some(found) = teams.iter().find(|found| found.name.eq_ignore_ascii_case(name)) else {
@@ -455,12 +484,12 @@ impl Learner<'_> {
                 let (kind, name) = (PinKind::Team, team.to_owned());
                 let pin = Pin { kind, name, id: found.id, within: Some(org_id), at: 0, fault: None };
                 Ok(self.put_pin(pin).await?.pinned().map_or_else(
-                    || Found::Unknown(format!("the team `{team}` {whose} could not be pinned")),
+                    || Found::Nothing(format!("the team `{team}` {whose} could not be pinned")),
                     Found::Is,
                 ))
             }
             Ok(_) => unseen("the forge does not show whose it is".to_owned()),
-            Err(error) => unseen(error.to_string()),
+            Err(error) => Ok(Found::Unknown(format!("the team `{team}` {whose} could not be read: {error}"), error)),
         }
     }
 

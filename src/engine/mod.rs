@@ -20,6 +20,7 @@ mod work;
 pub use clock::{Clock, Mark};
 pub use context::{Context, Known, KnownRepo, Trouble, defaults};
 pub use input::{Facts, Outcome};
+pub use learn::{APPROVED, renamed_repository};
 
 use crate::agents::Profiles;
 use crate::backend::{Adopted, Backend as _, Fact, ProcessBackend};
@@ -28,7 +29,7 @@ use crate::config::Config;
 use crate::gitea::event::{ForgeEvent, Person, RepoRef};
 use crate::gitea::{Forge, ForgeError, ForgeOptions};
 use crate::mission::Command;
-use crate::store::{DataLock, EffectRow, EffectState, PinKind, Store, StoreError, Tx};
+use crate::store::{DataLock, EffectRow, EffectState, Store, StoreError, Tx};
 use crate::workspace::Roots;
 use attempt::{Attempt, is_waited_for, owes_an_answer};
 use futures::{FutureExt as _, StreamExt as _};
@@ -194,8 +195,9 @@ impl Engine {
             let bot: Option<Person> = tx.meta("bot")?.and_then(|t| serde_json::from_str(&t).ok());
             let (mut repos, mut looked_at) = (vec![], true);
             for repo in &config.repositories {
-                repos.extend(learn::remember(tx, repo)?);
-                looked_at &= tx.pin(PinKind::Repository, &repo.name)?.is_some();
+                let (known, all) = learn::remember(tx, repo)?;
+                repos.extend(known);
+                looked_at &= all;
             }
             Ok((bot, repos, looked_at))
         })?;

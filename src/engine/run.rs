@@ -249,6 +249,12 @@ pub(super) async fn post(
     number: i64,
     body: &str,
 ) -> Result<i64, Attempt> {
+    // By its number, each time: somebody else may have taken its name, and a
+    // comment would be there for others to read.
+    let Some(repository) = forge.repository_by_id(repo.id).await? else {
+        return Err(Attempt::not_shown("the repository"));
+    };
+    let repo = &repository.reference();
     // A claim counts as an attempt before it is made, so a first attempt has none.
     if row.attempts > 0 {
         let bot = bot_id(&engine.context)?;
@@ -256,12 +262,6 @@ pub(super) async fn post(
             return Ok(*found);
         }
     }
-    // By its number, each time: somebody else may have taken its name, and a
-    // comment would be there for others to read.
-    let Some(repository) = forge.repository_by_id(repo.id).await? else {
-        return Err(Attempt::not_shown("the repository"));
-    };
-    let repo = &repository.reference();
     match forge.repo_ref(repo).issue(number).create_comment(body).await {
         Ok(comment) => Ok(comment.id),
         Err(error) => {

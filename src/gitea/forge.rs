@@ -196,6 +196,12 @@ impl Forge {
         HooksApi::Organisation(self.clone(), name.into())
     }
 
+    /// The same of a repository that has to be there: else
+    /// [`ForgeError::NotFound`].
+    pub async fn known_repository(&self, id: i64) -> Result<Repository, ForgeError> {
+        self.send(&Ask::get(format!("/repositories/{id}"))).await?.parse()
+    }
+
     /// The teams of an organisation.
     pub async fn org_teams(&self, org: &str) -> Result<Vec<Team>, ForgeError> {
         let path = format!("/orgs/{}/teams", segment("an organisation", org)?);

@@ -40,20 +40,26 @@ impl RepoApi {
 
     /// Sends below this repository. A redirect is not followed, for that
     /// would turn a POST into a GET: the repository is looked up by its id
-    /// and the same request goes once to its new name.
+    /// and the same request goes once to its new name. Where the client looks
+    /// twice, it does so as well where something is not there: another
+    /// repository may have taken the name.
     pub(super) async fn send(&self, ask: &Ask) -> Result<Answer, ForgeError> {
-        let moved = match self.forge.send(&ask.below(&prefix(&self.owner, &self.name)?)).await {
-            Err(error @ ForgeError::Moved { .. }) => error,
+        let error = match self.forge.send(&ask.below(&prefix(&self.owner, &self.name)?)).await {
+            Err(error @ (ForgeError::Moved { .. } | ForgeError::NotFound { .. })) => error,
             other => return other,
         };
-        let Some(id) = self.id else { return Err(moved) };
+        let (Some(id), again) = (self.id, self.forge.look_twice()) else { return Err(error) };
+        let is_moved = matches!(error, ForgeError::Moved { .. });
+        if !is_moved && again.is_none() {
+            return Err(error);
+        }
         let Some(found) = self.forge.repository_by_id(id).await? else {
-            return Err(moved);
+            return Err(error);
         };
         if *found.owner.login == *self.owner && *found.name == *self.name {
             // It is something else that moved: an account in the path. Or a
             // proxy led us away for a moment.
-            let Some(wait) = self.forge.look_twice() else { return Err(moved) };
+            let Some(wait) = again.filter(|_| is_moved) else { return Err(error) };
             tokio::time::sleep(wait).await;
             return self.forge.send(&ask.below(&prefix(&self.owner, &self.name)?)).await;
         }

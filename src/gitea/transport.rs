@@ -323,6 +323,11 @@ impl Transport {
             let location = self.location(&headers);
             return Err(ForgeError::from_status(call, status, retry_after(&headers), location, &body));
         }
+        if headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html")) {
+            // The API has no pages. Somebody in between has, and did nothing.
+            let why = "it is a page of HTML".to_owned();
+            return Err(ForgeError::Garbage { call, status: status.as_u16(), why });
+        }
         let limit = self.max_response_bytes;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {

@@ -35,6 +35,12 @@ const SIGNATURES: [(&str, &str); 4] = [
     ("x-hub-signature-256", "sha256="),
 ];
 
+/// Whether a delivery claims to be signed at all. Who does not even do that
+/// need not be listened to.
+pub fn claims_signature(headers: &HeaderMap) -> bool {
+    SIGNATURES.iter().any(|(name, _)| headers.contains_key(*name))
+}
+
 /// Headers that name the event. A forge sends several, all alike.
 const EVENTS: [&str; 3] = ["x-gitea-event", "x-forgejo-event", "x-gogs-event"];
 

@@ -8,7 +8,7 @@
 use super::crowd::{SeenTo, Visitor};
 use super::{Door, HEAD_START, READ_TIMEOUT, STALL_MAX};
 use crate::gitea::HookOwner;
-use crate::gitea::webhook::{Rejection, VerifiedDelivery};
+use crate::gitea::webhook::{Rejection, VerifiedDelivery, claims_signature};
 use crate::pace::{Key, Pace};
 use axum::body::Body;
 use axum::extract::{FromRequest, Request, State};
@@ -45,7 +45,7 @@ impl FromRequest<Door> for Delivery {
     async fn from_request(request: Request, door: &Door) -> Result<Self, Refused> {
         let (parts, body) = request.into_parts();
         // Whoever cannot even claim a signature has nothing read.
-        if !SIGNATURES.iter().any(|name| parts.headers.contains_key(*name)) {
+        if !claims_signature(&parts.headers) {
             return Err(Refused(StatusCode::UNAUTHORIZED, "the delivery is not signed".to_owned()));
         }
         let visitor = parts.extensions.get::<Arc<Visitor>>().cloned().ok_or_else(no_room)?;
@@ -61,8 +61,6 @@ impl FromRequest<Door> for Delivery {
     }
 }
 
-/// Any of them says that a delivery is signed; verification looks at all.
-const SIGNATURES: [&str; 4] = ["x-gitea-signature", "x-forgejo-signature", "x-gogs-signature", "x-hub-signature-256"];
 /// How much of a body that is too long is read before it is answered.
 const DRAINED_MAX: usize = 64 * 1024 * 1024;
 /// How long a delivery waits for the forge to tell which repositories are

@@ -18,6 +18,7 @@
 
 #![allow(dead_code)]
 
+pub mod changes;
 pub mod daemon;
 pub mod door;
 pub mod http;
@@ -41,6 +42,8 @@ use lazarus::gitea::{HookOwner, MasterSecret};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
+#[allow(unused_imports)]
+pub use changes::Elsewhere;
 pub use daemon::{CEILING, CliOutput, Daemon, Installation};
 #[allow(unused_imports)]
 pub use door::{Delivery, ListeningPost};
@@ -63,6 +66,10 @@ pub struct WorldOptions {
     /// Name the director in the configuration and leave the repository's
     /// administrators out.
     pub configured_director: bool,
+    /// Further lines for the repository's block in the configuration.
+    pub repository: String,
+    /// Further environment of the binary: `LAZARUS__FORGE__GONE_AFTER`, …
+    pub environment: Vec<(&'static str, &'static str)>,
     /// Further lines for `[policy]`.
     pub policy: String,
     /// Further TOML for the configuration.
@@ -77,6 +84,8 @@ impl Default for WorldOptions {
             start: true,
             reconcile: "60s",
             configured_director: false,
+            repository: String::new(),
+            environment: Vec::new(),
             policy: String::new(),
             config: String::new(),
             poor_host: false,
@@ -94,7 +103,8 @@ pub struct World {
     repo: RepoName,
     people: HashMap<&'static str, Person>,
     extra_logins: Mutex<Vec<String>>,
-    extra_repositories: Mutex<Vec<String>>,
+    further_organisations: Mutex<Vec<String>>,
+    further_repositories: Mutex<Vec<String>>,
     daemon: Daemon,
     installation: Installation,
     place: PathBuf,
@@ -142,6 +152,9 @@ impl World {
                 ("ANTHROPIC_API_KEY".into(), canary.clone()),
             ],
         };
+        let mut installation = installation;
+        let further = options.environment.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        installation.environment.extend(further);
         fs::create_dir(&installation.home).expect("the operator's home");
         let mut world = Self {
             name: name.to_owned(),
@@ -151,7 +164,8 @@ impl World {
             repo,
             people: HashMap::new(),
             extra_logins: Mutex::default(),
-            extra_repositories: Mutex::default(),
+            further_organisations: Mutex::default(),
+            further_repositories: Mutex::default(),
             daemon: Daemon::new(installation.clone()),
             installation,
             place,
@@ -188,6 +202,10 @@ impl World {
             "description": "A widget", "readme": "Default",
         });
         self.admin("POST", &format!("/orgs/{organisation}/repos"), Some(repository), &[201]).await;
+        self.settle_permissions().await;
+    }
+
+    async fn settle_permissions(&self) {
         for (role, permission) in [("director", "admin"), ("writer", "write"), ("reader", "read"), ("lazarus", "admin")]
         {
             self.set_permission(&self.people[role].login.clone(), permission).await;
@@ -271,7 +289,7 @@ impl World {
             "[forge]\nurl = {url:?}\ntoken_file = \"forge.token\"\n\
              [webhook]\nlisten = \"{listen}\"\npublic_url = \"http://{listen}\"\nsecret_file = \"webhook.secret\"\n\
              [paths]\ndata = {data:?}\n\
-             [[repositories]]\nname = {repo:?}\n{directors}\n\
+             [[repositories]]\nname = {repo:?}\n{directors}\n{further}\n\
              [policy]\n{isolation}\n{policy}\n\
              [reconcile]\ninterval = {reconcile:?}\n\
              [agents.sleeper]\ndescription = \"Sleeps until it is ended\"\nargv = [\"sleep\", \"3600\"]\nprompt = \"stdin\"\n\
@@ -284,6 +302,7 @@ impl World {
             listen = self.installation.listen,
             data = self.data().to_string_lossy(),
             repo = self.repository(),
+            further = options.repository.replace("{org}", &self.organisation),
             isolation = isolation_line(),
             policy = options.policy,
             reconcile = options.reconcile,
@@ -373,7 +392,7 @@ impl World {
         let organisation = &self.organisation;
         let order = json!({"name": name, "auto_init": true, "default_branch": "main"});
         let made = self.admin("POST", &format!("/orgs/{organisation}/repos"), Some(order), &[201]).await;
-        self.extra_repositories.lock().unwrap().push(format!("{organisation}/{name}"));
+        self.further_repositories.lock().unwrap().push(format!("{organisation}/{name}"));
         for login in [&administrator.login, &self.bot().login] {
             let path = format!("/repos/{organisation}/{name}/collaborators/{login}");
             self.admin("PUT", &path, Some(json!({"permission": "admin"})), &[204]).await;
@@ -445,12 +464,7 @@ impl World {
 
     /// Adds a hook to the repository for everything that Lazarus listens to.
     pub async fn add_hook(&self, url: &str, secret: &str) {
-        let hook = json!({
-            "type": "gitea", "active": true, "branch_filter": "*",
-            "events": ["issues", "issue_label", "issue_comment", "pull_request_comment"],
-            "config": {"url": url, "content_type": "json", "secret": secret},
-        });
-        self.admin("POST", &self.at("/hooks"), Some(hook), &[201]).await;
+        self.admin("POST", &self.at("/hooks"), Some(hook_order(url, secret)), &[201]).await;
     }
 
     // ── The command line ─────────────────────────────────────────────────
@@ -723,6 +737,10 @@ impl World {
             assert!(status.success(), "the daemon ended with {status} on SIGTERM:\n{}", self.installation.log_tail());
         }
         self.assert_nothing_runs().await;
+        if let Some(faults) = self.server.faults() {
+            let failed = faults.failed_errands();
+            assert!(failed.is_empty(), "errands were refused, so what they were for was not tested: {failed:#?}");
+        }
         let everything = self.all_comments().await;
         self.assert_comments_are_well_formed(&everything);
         self.assert_no_secret_leaked(&everything);
@@ -816,8 +834,10 @@ impl World {
             return Vec::new();
         }
         let mut paths = vec![format!("/repos/{}", self.repository())];
-        paths.extend(self.extra_repositories.lock().unwrap().iter().map(|name| format!("/repos/{name}")));
+        paths.extend(self.further_repositories.lock().unwrap().iter().map(|name| format!("/repos/{name}")));
         paths.push(format!("/orgs/{}", self.organisation));
+        // The newest name first: an older one may be somebody else's by now.
+        paths.extend(self.further_organisations.lock().unwrap().iter().rev().map(|name| format!("/orgs/{name}")));
         let logins = self.extra_logins.lock().unwrap();
         paths.extend(logins.iter().map(|login| format!("/admin/users/{login}?purge=true")));
         paths
@@ -874,6 +894,15 @@ fn isolation_line() -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_lazarus")).arg("cell-probe").output().expect("the binary starts");
     let report: lazarus::sandbox::HostReport = serde_json::from_slice(&output.stdout).expect("a report on this host");
     if report.level_2() { String::new() } else { "isolation_min = \"level_1\"".to_owned() }
+}
+
+/// A hook for everything that Lazarus listens to.
+fn hook_order(url: &str, secret: &str) -> Value {
+    json!({
+        "type": "gitea", "active": true, "branch_filter": "*",
+        "events": ["issues", "issue_label", "issue_comment", "pull_request_comment"],
+        "config": {"url": url, "content_type": "json", "secret": secret},
+    })
 }
 
 fn free_address() -> SocketAddr {

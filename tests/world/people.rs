@@ -256,6 +256,16 @@ impl Person {
         self.api("POST", &self.at("/labels"), Some(label)).await.expect(&[201]).json()["id"].as_i64().unwrap()
     }
 
+    /// Renames a label, by its number. The name may be one that another has.
+    pub async fn rename_label(&self, label: i64, new: &str) {
+        self.api("PATCH", &self.at(&format!("/labels/{label}")), Some(json!({"name": new}))).await.expect(&[200]);
+    }
+
+    /// Deletes a label, by its number; its history in timelines goes with it.
+    pub async fn delete_label(&self, label: i64) {
+        self.api("DELETE", &self.at(&format!("/labels/{label}")), None).await.expect(&[204]);
+    }
+
     /// Reacts to a comment.
     pub async fn react(&self, comment: i64, content: &str) {
         let path = self.at(&format!("/issues/comments/{comment}/reactions"));

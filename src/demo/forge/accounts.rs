@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 
 use super::api::{Call, random_hex};
 use super::reply::{Answer, Reply};
-use super::shapes::Address;
-use super::state::{Access, Account, EntryKind, GHOST, HookOwner, Id, State, Team, Token, next, now, rfc3339};
+use super::shapes::{Address, TeamView};
+use super::state::{
+    Access, Account, EntryKind, GHOST, HookOwner, Id, LabelOwner, State, Team, Token, next, now, rfc3339,
+};
 use super::{Flavour, repositories};
 
 /// All that a team can have rights in.
@@ -53,10 +55,38 @@ pub(super) async fn answer(call: &Call<'_>, path: &[&str]) -> Answer {
         (_, ["users", login, "tokens", rest @ ..]) => tokens(call, login, rest),
         ("GET", ["users", login]) => {
             let id = by_login(call, login)?;
-            Ok(Reply::json(200, &call.forge.state().user_json(id, Address::Real, call.caller.account)))
+            Ok(Reply::json(
+                200,
+                &call.forge.state().user_json(id, Address::to(call.caller.account), call.caller.account),
+            ))
         }
         (_, ["admin", rest @ ..]) => admin(call, rest).await,
-        ("POST", ["orgs"]) => create_org(call),
+        ("POST", ["orgs"]) => {
+            let me = call.me()?;
+            create_org(call, me)
+        }
+        ("GET", ["user", "orgs"]) => {
+            let me = call.me()?;
+            Ok(orgs_of(call, me))
+        }
+        ("GET", ["users", login, "orgs"]) => {
+            let me = call.me()?;
+            let who = by_login(call, login)?;
+            let close = me == who || call.forge.state().is_site_admin(Some(me));
+            // Membership is nobody else's business unless it is made public,
+            // which nobody does here.
+            Ok(if close { orgs_of(call, who) } else { call.paginated(&[]) })
+        }
+        ("GET", ["user", "teams"]) => {
+            let me = call.me()?;
+            let state = call.forge.state();
+            let all: Vec<Value> = state
+                .teams_by_name(|t| t.members.contains(&me))
+                .map(|t| state.team_json(t, TeamView::WithOrganization))
+                .collect();
+            drop(state);
+            Ok(call.paginated(&all))
+        }
         (_, ["orgs", org, rest @ ..]) => organization(call, org, rest).await,
         (_, ["teams", id, rest @ ..]) => team(call, id, rest),
         _ => Err(call.refuse().not_found()),
@@ -70,25 +100,39 @@ fn by_login(call: &Call<'_>, login: &str) -> Result<Id, Reply> {
         return Ok(account.id);
     }
     Err(match state.former_logins.get(&login.to_lowercase()).filter(|id| state.accounts.contains_key(id)) {
-        Some(id) => {
-            Reply::redirect(307, call.path.replacen(&format!("/{login}"), &format!("/{}", state.login(*id)), 1))
-        }
+        Some(id) => call.moved(307, login, state.login(*id)),
         None => call.refuse().say(404, format!("user redirect does not exist [name: {login}]")),
     })
 }
 
-/// The number of an organisation; a former name is answered with a redirect.
+fn orgs_of(call: &Call<'_>, who: Id) -> Reply {
+    let state = call.forge.state();
+    let mut orgs: Vec<&Account> = state.accounts.values().filter(|a| a.is_org && state.in_org(a.id, who)).collect();
+    orgs.sort_by_key(|a| a.login.to_lowercase());
+    let all: Vec<Value> = orgs.into_iter().map(|a| state.org_json(a.id)).collect();
+    drop(state);
+    call.paginated(&all)
+}
+
+/// Somebody named at the end of a path.
+fn named(call: &Call<'_>, state: &State, login: &str) -> Result<Id, Reply> {
+    if let Some(account) = state.account_by_login(login) {
+        return Ok(account.id);
+    }
+    Err(match state.former_logins.get(&login.to_lowercase()) {
+        Some(id) => call.moved(307, login, state.login(*id)),
+        None => call.refuse().no_such("GetUserByName", format!("user does not exist [uid: 0, name: {login}]")),
+    })
+}
+
 fn org_by_name(call: &Call<'_>, name: &str) -> Result<Id, Reply> {
     let state = call.forge.state();
     if let Some(org) = state.account_by_login(name).filter(|a| a.is_org) {
         return Ok(org.id);
     }
-    let former = state.former_logins.get(&name.to_lowercase()).filter(|id| state.accounts.contains_key(id));
-    Err(match former {
-        Some(id) if state.account_by_login(name).is_none() => {
-            Reply::redirect(307, call.path.replacen(&format!("/{name}"), &format!("/{}", state.login(*id)), 1))
-        }
-        _ => call.refuse().not_found(),
+    Err(match state.former_logins.get(&name.to_lowercase()) {
+        Some(id) => call.moved(307, name, state.login(*id)),
+        None => call.refuse().no_such("GetOrgByName", format!("user redirect does not exist [name: {name}]")),
     })
 }
 
@@ -109,7 +153,7 @@ fn search(call: &Call<'_>) -> Reply {
         .into_iter()
         .skip(offset)
         .take(limit)
-        .map(|a| state.user_json(a.id, Address::Real, call.caller.account))
+        .map(|a| state.user_json(a.id, Address::to(call.caller.account), call.caller.account))
         .collect();
     Reply::json(200, &json!({"data": data, "ok": true})).with("X-Total-Count", total)
 }
@@ -320,23 +364,24 @@ async fn admin(call: &Call<'_>, path: &[&str]) -> Answer {
         ("POST", ["users", login, "rename"]) => {
             let id = by_login(call, login)?;
             let order = call.json()?;
-            let to = text(&order, "new_username");
             let mut state = call.forge.state();
-            if !allowed_name(to) {
-                return Err(call.refuse().say(422, "[NewName]: Alpha dash dot"));
-            }
-            if state.account_by_login(to).is_some_and(|a| a.id != id) {
-                return Err(call.refuse().say(422, format!("user already exists [name: {to}]")));
-            }
-            state.rename_account(id, to);
-            Ok(Reply::empty(204))
+            refuse_organization(call, &state, id)?;
+            rename(call, &mut state, id, text(&order, "new_username"), "NewName")
+        }
+        ("POST", ["users", login, "orgs"]) => {
+            let id = by_login(call, login)?;
+            create_org(call, id)
         }
         ("DELETE", ["users", login]) => {
             let id = by_login(call, login)?;
+            refuse_organization(call, &call.forge.state(), id)?;
             let purge = call.argument("purge") == Some("true");
             let owned: Vec<Id> = call.forge.state().repos.values().filter(|r| r.owner == id).map(|r| r.id).collect();
             if !owned.is_empty() && !purge {
                 return Err(call.refuse().say(422, format!("user still has ownership of repositories [uid: {id}]")));
+            }
+            if !purge && call.forge.state().teams.values().any(|t| t.members.contains(&id)) {
+                return Err(call.refuse().say(422, format!("user still has membership of organizations [uid: {id}]")));
             }
             {
                 let mut state = call.forge.state();
@@ -366,8 +411,46 @@ async fn admin(call: &Call<'_>, path: &[&str]) -> Answer {
     }
 }
 
-fn create_org(call: &Call<'_>) -> Answer {
-    let me = call.me()?;
+fn refuse_organization(call: &Call<'_>, state: &State, id: Id) -> Result<(), Reply> {
+    match state.accounts.get(&id).filter(|a| a.is_org) {
+        Some(org) => Err(call.refuse().say(422, format!("{} is an organization not a user", org.login))),
+        None => Ok(()),
+    }
+}
+
+/// Gives an account another name. The old one redirects until somebody takes
+/// it.
+fn rename(call: &Call<'_>, state: &mut State, id: Id, to: &str, field: &str) -> Answer {
+    if to.is_empty() {
+        return Err(call.refuse().say(422, format!("[{field}]: Required")));
+    }
+    // Forgejo has words of its own for people.
+    let person = call.flavour() == Flavour::Forgejo && state.accounts.get(&id).is_some_and(|a| !a.is_org);
+    if !allowed_name(to) {
+        return Err(call.refuse().say(
+            422,
+            if person {
+                format!("Username \"{to}\" contains invalid characters.")
+            } else {
+                format!("name is invalid [{to}]: must be valid alpha or numeric or dash(-_) or dot characters")
+            },
+        ));
+    }
+    if state.account_by_login(to).is_some_and(|a| a.id != id) {
+        return Err(call.refuse().say(
+            422,
+            if person {
+                "The username is already taken.".to_owned()
+            } else {
+                format!("user already exists [name: {to}]")
+            },
+        ));
+    }
+    state.rename_account(id, to);
+    Ok(Reply::empty(204))
+}
+
+fn create_org(call: &Call<'_>, owner: Id) -> Answer {
     let order = call.json()?;
     let name = text(&order, "username");
     let mut state = call.forge.state();
@@ -390,7 +473,7 @@ fn create_org(call: &Call<'_>) -> Answer {
             units: UNITS.iter().map(|u| ((*u).to_owned(), "owner".to_owned())).collect(),
             all_repositories: true,
             may_create_repositories: true,
-            members: BTreeSet::from([me]),
+            members: BTreeSet::from([owner]),
             repositories: BTreeSet::new(),
         },
     );
@@ -452,35 +535,35 @@ async fn organization(call: &Call<'_>, org_name: &str, path: &[&str]) -> Answer 
             Err(call.refuse().say(403, "Must be an organization owner"))
         }
     };
+    let insider_only = || -> Result<Id, Reply> {
+        let me = call.me()?;
+        let state = call.forge.state();
+        if state.in_org(org, me) || state.is_site_admin(Some(me)) {
+            Ok(me)
+        } else {
+            Err(call.refuse().say(403, "Must be an organization member"))
+        }
+    };
     match (call.method, path) {
         ("GET", []) => Ok(Reply::json(200, &call.forge.state().org_json(org))),
         ("DELETE", []) => {
             owner_only()?;
             let mut state = call.forge.state();
             if state.repos.values().any(|r| r.owner == org) {
-                return Err(call
-                    .refuse()
-                    .say(422, format!("organization still has ownership of repositories [uid: {org}]")));
+                return Err(call.refuse().say(500, ""));
             }
             state.teams.retain(|_, t| t.org != org);
             state.hooks.retain(|_, h| h.owner != HookOwner::Organization(org));
+            state.labels.retain(|_, l| l.owner != LabelOwner::Organization(org));
             state.accounts.remove(&org);
             state.former_logins.retain(|_, target| *target != org);
+            state.former_repos.retain(|(owner, _), _| *owner != org);
             Ok(Reply::empty(204))
         }
         ("POST", ["rename"]) => {
             owner_only()?;
             let order = call.json()?;
-            let to = text(&order, "new_name");
-            let mut state = call.forge.state();
-            if !allowed_name(to) {
-                return Err(call.refuse().say(422, "[NewName]: Alpha dash dot"));
-            }
-            if state.account_by_login(to).is_some_and(|a| a.id != org) {
-                return Err(call.refuse().say(422, format!("user already exists [name: {to}]")));
-            }
-            state.rename_account(org, to);
-            Ok(Reply::empty(204))
+            rename(call, &mut call.forge.state(), org, text(&order, "new_name"), "NewName")
         }
         ("POST", ["repos"]) => {
             let me = call.me()?;
@@ -503,12 +586,18 @@ async fn organization(call: &Call<'_>, org_name: &str, path: &[&str]) -> Answer 
             let me = call.caller.account;
             Ok(repositories::list(call, |state, repo| repo.owner == org && state.access(repo, me) >= Access::Read))
         }
-        ("GET", ["labels"]) => Ok(call.paginated(&[])),
+        (method, ["labels", rest @ ..]) => {
+            if method != "GET" {
+                owner_only()?;
+            }
+            super::labels::answer(call, LabelOwner::Organization(org), rest)
+        }
         (_, ["hooks", rest @ ..]) => {
             owner_only()?;
             super::hooks::answer(call, HookOwner::Organization(org), rest).await
         }
         ("POST", ["teams"]) => {
+            insider_only()?;
             owner_only()?;
             let order = call.json()?;
             let name = text(&order, "name").to_owned();
@@ -537,52 +626,58 @@ async fn organization(call: &Call<'_>, org_name: &str, path: &[&str]) -> Answer 
                 members: BTreeSet::new(),
                 repositories: BTreeSet::new(),
             };
-            let shown = state.team_with_org_json(&team);
+            let shown = state.team_json(&team, TeamView::WithOrganization);
             state.teams.insert(id, team);
             Ok(Reply::json(201, &shown))
         }
-        ("GET", ["teams"] | ["teams", "search"]) => {
-            let me = call.me()?;
+        ("GET", ["teams"]) => {
+            insider_only()?;
             let state = call.forge.state();
-            if !state.in_org(org, me) && !state.is_site_admin(Some(me)) {
-                return Err(call.refuse().say(403, "Must be an organization member"));
-            }
+            let all: Vec<Value> =
+                state.teams_by_name(|t| t.org == org).map(|t| state.team_json(t, TeamView::Alone)).collect();
+            drop(state);
+            Ok(call.paginated(&all))
+        }
+        ("GET", ["teams", "search"]) => {
+            let me = insider_only()?;
             let query = call.argument("q").unwrap_or_default().to_lowercase();
-            let owner = state.owns_org(org, me);
+            let state = call.forge.state();
+            // Only teams that one is in, also for owners; administrators of
+            // the server see all.
             let all: Vec<Value> = state
-                .teams
-                .values()
-                .filter(|t| t.org == org && (owner || t.members.contains(&me)))
+                .teams_by_name(|t| t.org == org && (t.members.contains(&me) || state.is_site_admin(Some(me))))
                 .filter(|t| t.name.to_lowercase().contains(&query))
-                .map(|t| state.team_json(t))
+                .map(|t| state.team_json(t, TeamView::Alone))
                 .collect();
             drop(state);
-            if path.len() == 2 {
-                return Ok(Reply::json(200, &json!({"data": all, "ok": true})).with("X-Total-Count", all.len()));
-            }
-            Ok(call.paginated(&all))
+            Ok(Reply::json(200, &json!({"data": all, "ok": true})).with("X-Total-Count", all.len()))
         }
         ("GET", ["members", login]) => {
             let me = call.me()?;
-            let who = by_login(call, login)?;
             let state = call.forge.state();
+            let who = named(call, &state, login)?;
+            let member = state.in_org(org, who);
             if state.in_org(org, me) || state.is_site_admin(Some(me)) {
-                let member = state.in_org(org, who);
                 return if member { Ok(Reply::empty(204)) } else { Err(call.refuse().not_found()) };
             }
-            Ok(Reply::redirect(303, format!("/api/v1/orgs/{org_name}/public_members/{login}")))
+            if me == who {
+                return Err(call.refuse().not_found());
+            }
+            Ok(Reply::redirect(call.method, 303, format!("/api/v1/orgs/{org_name}/public_members/{login}")))
+        }
+        // Nobody's membership is public here.
+        ("GET", ["public_members", login]) => {
+            named(call, &call.forge.state(), login)?;
+            Err(call.refuse().not_found())
         }
         ("GET", ["members"]) => {
             let me = call.me()?;
             let state = call.forge.state();
             let inside = state.in_org(org, me) || state.is_site_admin(Some(me));
-            let all: Vec<Value> = state
-                .accounts
-                .keys()
-                // Nobody's membership is public here.
-                .filter(|id| inside && state.in_org(org, **id))
-                .map(|id| state.user_json(*id, Address::Real, Some(me)))
-                .collect();
+            let mut ids: Vec<Id> =
+                state.accounts.keys().copied().filter(|id| inside && state.in_org(org, *id)).collect();
+            ids.sort_by_key(|id| state.login(*id).to_lowercase());
+            let all: Vec<Value> = ids.into_iter().map(|id| state.user_json(id, Address::Real, Some(me))).collect();
             drop(state);
             Ok(call.paginated(&all))
         }
@@ -591,41 +686,40 @@ async fn organization(call: &Call<'_>, org_name: &str, path: &[&str]) -> Answer 
 }
 
 fn team(call: &Call<'_>, id: &str, path: &[&str]) -> Answer {
-    let me = call.me()?;
     let mut state = call.forge.state();
     let Some((id, org)) = id.parse::<i64>().ok().and_then(|id| state.teams.get(&id)).map(|t| (t.id, t.org)) else {
         return Err(call.refuse().not_found());
     };
+    let me = call.me()?;
     let owner = state.owns_org(org, me);
     let member = state.teams.get(&id).is_some_and(|t| t.members.contains(&me));
-    if !owner && !member {
-        return Err(if state.in_org(org, me) {
-            call.refuse().say(403, "Must be a team member")
-        } else {
-            call.refuse().not_found()
+    // Whoever may not is not told that there is such a team.
+    if !owner && (!member || call.method != "GET") {
+        return Err(match (call.method, member || state.in_org(org, me)) {
+            ("GET", true) => call.refuse().say(403, "Must be a team member"),
+            _ => call.refuse().not_found(),
         });
     }
-    if call.method != "GET" && !owner {
-        return Err(call.refuse().say(403, "Must be an organization owner"));
-    }
     match (call.method, path) {
-        ("GET", []) => Ok(Reply::json(200, &state.teams.get(&id).map_or(Value::Null, |t| state.team_with_org_json(t)))),
+        ("GET", []) => Ok(Reply::json(
+            200,
+            &state.teams.get(&id).map_or(Value::Null, |t| state.team_json(t, TeamView::WithOrganization)),
+        )),
+        ("PATCH", []) => edit_team(call, &mut state, id),
         ("DELETE", []) => {
             state.teams.remove(&id);
             Ok(Reply::empty(204))
         }
         ("GET", ["members"]) => {
-            let ids: Vec<Id> = state.teams.get(&id).map(|t| t.members.iter().copied().collect()).unwrap_or_default();
+            let mut ids: Vec<Id> =
+                state.teams.get(&id).map(|t| t.members.iter().copied().collect()).unwrap_or_default();
+            ids.sort_by_key(|id| state.login(*id).to_lowercase());
             let all: Vec<Value> = ids.iter().map(|id| state.user_json(*id, Address::Real, Some(me))).collect();
             drop(state);
             Ok(call.paginated(&all))
         }
         (method @ ("GET" | "PUT" | "DELETE"), ["members", login]) => {
-            let Some(who) = state.account_by_login(login).filter(|a| !a.is_org).map(|a| a.id) else {
-                drop(state);
-                by_login(call, login)?;
-                return Err(call.refuse().not_found());
-            };
+            let who = named(call, &state, login)?;
             let shown = state.user_json(who, Address::Real, Some(me));
             let Some(team) = state.teams.get_mut(&id) else {
                 return Err(call.refuse().not_found());
@@ -661,4 +755,39 @@ fn team(call: &Call<'_>, id: &str, path: &[&str]) -> Answer {
         }
         _ => Err(call.refuse().not_found()),
     }
+}
+
+/// Changes a team: what is not said stays. A name that is taken is a bare 500.
+fn edit_team(call: &Call<'_>, state: &mut State, id: Id) -> Answer {
+    let order = call.json()?;
+    let name = text(&order, "name").to_owned();
+    let org = state.teams.get(&id).map(|t| t.org);
+    let taken = state.teams.values().any(|t| Some(t.org) == org && t.id != id && t.name.eq_ignore_ascii_case(&name));
+    if taken {
+        return Err(call.refuse().say(500, ""));
+    }
+    let Some(team) = state.teams.get_mut(&id) else {
+        return Err(call.refuse().not_found());
+    };
+    if !name.is_empty() {
+        team.name = name;
+    }
+    if let Some(description) = order.get("description").and_then(Value::as_str) {
+        description.clone_into(&mut team.description);
+    }
+    // The owners' rights are not for discussion.
+    if team.permission != Access::Owner {
+        let (permission, units) = team_rights(&order);
+        if !units.is_empty() {
+            team.permission = permission;
+            team.units = units;
+        }
+        if let Some(all) = order.get("includes_all_repositories").and_then(Value::as_bool) {
+            team.all_repositories = all;
+        }
+        if let Some(may) = order.get("can_create_org_repo").and_then(Value::as_bool) {
+            team.may_create_repositories = may;
+        }
+    }
+    Ok(Reply::json(200, &state.teams.get(&id).map_or(Value::Null, |t| state.team_json(t, TeamView::Alone))))
 }

@@ -99,8 +99,11 @@ impl State {
             (false, true) => self.stated_access(repo, issue.author),
             (false, false) => self.stated_access(repo, sender),
         };
-        let mut subject =
-            if pull { self.pull_json(repo, issue, None, access, false) } else { self.issue_json(repo, issue, None) };
+        let mut subject = if pull {
+            self.pull_json(repo, issue, Some(sender), access, false)
+        } else {
+            self.issue_json(repo, issue, Some(sender))
+        };
         if let Some(labels) = labels {
             super::shapes::merge(&mut subject, json!({"labels": self.labels_json(labels)}));
         }
@@ -140,7 +143,7 @@ impl State {
         };
         let access = self.stated_access(repo, sender);
         let pull = issue.pull.is_some();
-        let mut subject = self.issue_json(repo, issue, None);
+        let mut subject = self.issue_json(repo, issue, Some(sender));
         if action == "created" && !pull {
             // The count is taken before the new comment is in.
             let before = self.comment_count(issue.id).saturating_sub(1);
@@ -155,7 +158,7 @@ impl State {
             super::shapes::merge(&mut payload, json!({"changes": changes(self.flavour, "body", old)}));
         }
         if pull {
-            let shown = self.pull_json(repo, issue, None, access, false);
+            let shown = self.pull_json(repo, issue, Some(sender), access, false);
             super::shapes::merge(&mut payload, json!({"pull_request": shown}));
         }
         let event_type = if pull { "pull_request_comment" } else { "issue_comment" };

@@ -152,7 +152,8 @@ impl Call<'_> {
     pub(super) fn page(&self) -> (usize, usize) {
         let number = |key| self.argument(key).and_then(|v| v.parse::<usize>().ok());
         let page = number("page").unwrap_or(1).max(1);
-        let limit = number("limit").filter(|l| *l > 0).unwrap_or(30).min(50);
+        let pages = *self.forge.pages();
+        let limit = number("limit").filter(|l| *l > 0).map_or(pages.default, |limit| limit.min(pages.most));
         ((page - 1).saturating_mul(limit), limit)
     }
 
@@ -256,12 +257,12 @@ impl Call<'_> {
     }
 
     /// A redirect to the same place with the first `from` changed into `to`.
-    fn moved(&self, status: u16, from: &str, to: &str) -> Reply {
+    pub(super) fn moved(&self, status: u16, from: &str, to: &str) -> Reply {
         let mut location = self.path.replacen(&format!("/{from}"), &format!("/{to}"), 1);
         if !self.raw_query.is_empty() {
             location = format!("{location}?{}", self.raw_query);
         }
-        Reply::redirect(status, location)
+        Reply::redirect(self.method, status, location)
     }
 }
 
@@ -288,7 +289,7 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
             call.require(&["organization", "repository"])?;
         }
         ["user", "repos"] => call.require(&["user", "repository"])?,
-        ["users", _, "orgs", ..] | ["user", "orgs"] => call.require(&["user", "organization"])?,
+        ["users", _, "orgs", ..] | ["user", "orgs" | "teams"] => call.require(&["user", "organization"])?,
         ["orgs" | "teams", ..] => call.require(&["organization"])?,
         ["user" | "users", ..] => call.require(&["user"])?,
         ["admin", ..] => call.require(&["admin"])?,
@@ -297,8 +298,9 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
     match (call.method, path) {
         ("GET", ["version"]) => Ok(Reply::json(200, &json!({"version": call.flavour().version()}))),
         ("GET", ["settings", "api"]) => {
+            let pages = *call.forge.pages();
             let mut settings = json!({
-                "max_response_items": 50, "default_paging_num": 30, "default_git_trees_per_page": 1000,
+                "max_response_items": pages.most, "default_paging_num": pages.default, "default_git_trees_per_page": 1000,
                 "default_max_blob_size": 10_485_760,
             });
             if call.flavour() == Flavour::Gitea {

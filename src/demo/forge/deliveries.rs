@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use super::Flavour;
 use super::faults::Faults;
+use super::own::unheard;
 use super::shapes::go_escapes;
 use super::state::{Access, Hook, HookOwner, Id, Repository, State};
 
@@ -154,30 +155,43 @@ impl Queue {
         let slots = Arc::new(Semaphore::new(SIDE_BY_SIDE));
         let mut running = JoinSet::new();
         let mut held: Vec<Job> = Vec::new();
-        while let Some(job) = jobs.recv().await {
+        let mut reorder = false;
+        let mut changes = faults.changes();
+        loop {
             while running.try_join_next().is_some() {}
-            let (fault, lost) = faults.for_delivery();
-            if lost {
-                self.note(&job, Err("lost on purpose".to_owned()));
-                self.settle();
-                continue;
+            let (batch, fault, in_order) = tokio::select! {
+                job = jobs.recv() => {
+                    let Some(job) = job else { break };
+                    let (fault, lost) = faults.for_delivery();
+                    if lost {
+                        self.note(&job, Err("lost on purpose".to_owned()));
+                        self.settle();
+                        continue;
+                    }
+                    reorder |= fault.shuffle > 1;
+                    held.push(job);
+                    if fault.hold || held.len() < fault.shuffle {
+                        self.settle();
+                        continue;
+                    }
+                    // What was held has been settled: it counts again before
+                    // this job is done, or a waiter would see nothing pending.
+                    self.pending.send_modify(|n| *n += held.len() - 1);
+                    // One after the other if the order matters, or the workers
+                    // undo it.
+                    let in_order = fault.shuffle > 1 || held.len() > 1;
+                    (&mut held, fault, in_order)
+                }
+                Ok(()) = changes.changed(), if !held.is_empty() => {
+                    let Some(fault) = faults.for_held() else { continue };
+                    self.pending.send_modify(|n| *n += held.len());
+                    (&mut held, fault, true)
+                }
+            };
+            if std::mem::take(&mut reorder) {
+                shuffle(batch);
             }
-            let mut batch = vec![job];
-            if fault.shuffle > 1 && held.len() + 1 < fault.shuffle {
-                held.append(&mut batch);
-                self.settle();
-                continue;
-            }
-            if !held.is_empty() {
-                // What was held has been settled: it counts again before
-                // this job is done, or a waiter would see nothing pending.
-                self.pending.send_modify(|n| *n += held.len());
-                batch.splice(0..0, held.drain(..));
-                shuffle(&mut batch);
-            }
-            // One after the other when shuffled, or the workers undo it.
-            let in_order = fault.shuffle > 1;
-            for job in batch {
+            for job in std::mem::take(batch) {
                 let copies = if fault.double { 2 } else { 1 };
                 if copies == 2 {
                     self.pending.send_modify(|n| *n += 1);
@@ -354,7 +368,7 @@ impl State {
     /// Sends `payload` to every hook that wants it: the repository's, its
     /// organisation's and the system's.
     pub(super) fn fire(&self, repo: Id, event: &'static str, event_type: &'static str, payload: &Value) {
-        let Some(owner) = self.repos.get(&repo).map(|r| r.owner) else {
+        let Some(owner) = self.repos.get(&repo).map(|r| r.owner).filter(|_| !unheard()) else {
             return;
         };
         let wanted: Vec<&Hook> = self

@@ -24,7 +24,9 @@ const HEAD_LIMIT: usize = 64 << 10;
 pub(super) struct GitRequest<'a> {
     pub owner: &'a str,
     pub name: &'a str,
-    /// What follows `.git/`.
+    /// `.git` if the path has it.
+    pub suffix: &'a str,
+    /// What follows the repository.
     pub rest: &'a str,
     pub method: &'a str,
     pub query: &'a str,
@@ -32,14 +34,16 @@ pub(super) struct GitRequest<'a> {
 }
 
 /// Finds `/{owner}/{repo}.git/{rest}`, also without `.git`, where `rest` is
-/// one that git asks for.
-pub(super) fn parse(path: &str) -> Option<(&str, &str, &str)> {
+/// one that git asks for. Gives owner, repository, the ending as it came, and
+/// the rest.
+pub(super) fn parse(path: &str) -> Option<(&str, &str, &str, &str)> {
     let (owner, rest) = path.strip_prefix('/')?.split_once('/')?;
     let (name, rest) = rest.split_once('/')?;
     if !matches!(rest, "info/refs" | "git-upload-pack" | "git-receive-pack") {
         return None;
     }
-    Some((owner, name.strip_suffix(".git").unwrap_or(name), rest))
+    let (name, suffix) = name.strip_suffix(".git").map_or((name, ""), |name| (name, ".git"));
+    Some((owner, name, suffix, rest))
 }
 
 fn allowed(forge: &Forge, request: &GitRequest<'_>) -> Result<(Id, Caller), Reply> {
@@ -52,16 +56,34 @@ fn allowed(forge: &Forge, request: &GitRequest<'_>) -> Result<(Id, Caller), Repl
     let sign_in = || Reply::text(401, "").with("WWW-Authenticate", format!("Basic realm=\"{realm}\""));
     let caller = authenticate(&state, refusals, request.headers).map_err(|_| sign_in())?;
     let pushes = request.rest == "git-receive-pack" || request.query.contains("service=git-receive-pack");
-    let owner = state.account_by_login(request.owner).map(|a| a.id);
-    let not_found = || Reply::text(404, "Not found.\n");
-    let Some(repo) = owner.and_then(|owner| state.repo_by_name(owner, request.name)) else {
-        let former = owner
-            .and_then(|owner| state.former_repos.get(&(owner, request.name.to_lowercase())))
-            .and_then(|id| state.repos.get(id));
+    let not_found = || Reply {
+        status: 404,
+        content_type: "text/plain;charset=utf-8",
+        headers: vec![],
+        body: Bytes::from_static(b"Repository not found"),
+    };
+    let query = if request.query.is_empty() { String::new() } else { format!("?{}", request.query) };
+    let Some(owner) = state.account_by_login(request.owner).map(|a| a.id) else {
+        return Err(match state.former_logins.get(&request.owner.to_lowercase()) {
+            Some(id) => Reply::redirect(
+                request.method,
+                307,
+                format!("/{}/{}{}/{}{query}", state.login(*id), request.name, request.suffix, request.rest),
+            ),
+            None if caller.account.is_none() => sign_in(),
+            None => not_found(),
+        });
+    };
+    let Some(repo) = state.repo_by_name(owner, request.name) else {
+        let former = state
+            .former_repos
+            .get(&(owner, request.name.to_lowercase()))
+            .and_then(|id| state.repos.get(id))
+            .filter(|repo| state.access(repo, caller.account) >= Access::Read);
         return Err(match former {
-            Some(repo) if state.access(repo, caller.account) >= Access::Read => {
-                let query = if request.query.is_empty() { String::new() } else { format!("?{}", request.query) };
-                Reply::redirect(301, format!("/{}.git/{}{query}", state.full_name(repo), request.rest))
+            // To the name without its ending, whatever was asked for.
+            Some(repo) => {
+                Reply::redirect(request.method, 301, format!("/{}/{}{query}", state.full_name(repo), request.rest))
             }
             // Somebody who has not signed in is asked to before being told.
             _ if caller.account.is_none() => sign_in(),

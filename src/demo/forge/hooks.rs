@@ -80,6 +80,9 @@ pub(super) async fn answer(call: &Call<'_>, owner: HookOwner, path: &[&str]) -> 
                 Flavour::Gitea => &["gitea", "gogs"],
                 Flavour::Forgejo => &["forgejo", "gitea", "gogs"],
             };
+            if kind.is_empty() {
+                return Err(call.refuse().say(422, "[Type]: Required"));
+            }
             if !known.contains(&kind) {
                 return Err(call.refuse().say(422, format!("Invalid hook type: {kind}")));
             }

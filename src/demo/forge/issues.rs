@@ -9,7 +9,7 @@ use super::api::{Call, parse_form};
 use super::deliveries::new_id;
 use super::reply::{Answer, Reply};
 use super::shapes::Address;
-use super::state::{Access, Asset, Entry, EntryKind, Id, Issue, Reaction, State, next, now, rfc3339};
+use super::state::{Access, Asset, Entry, EntryKind, Id, Issue, LabelOwner, Reaction, State, next, now, rfc3339};
 use super::{Flavour, Forge};
 
 /// The reactions that a forge allows unless it is told otherwise.
@@ -82,11 +82,10 @@ impl State {
         }
     }
 
-    /// Opens an issue, records its labels and announces both.
-    fn open_issue(&mut self, repo: Id, author: Id, title: &str, body: &str, labels: Vec<Id>) -> Id {
+    /// Puts an issue there as if it had been opened at that time, unannounced.
+    pub(super) fn add_past_issue(&mut self, repo: Id, author: Id, title: String, body: String, at: i64) -> Id {
         let id = next(&mut self.seq.issue);
         let number = self.repos.get_mut(&repo).map_or(1, |r| next(&mut r.last_index));
-        let at = now();
         self.issues.insert(
             id,
             Issue {
@@ -94,9 +93,10 @@ impl State {
                 repo,
                 number,
                 author,
-                title: title.to_owned(),
-                body: body.to_owned(),
-                labels: labels.clone(),
+                original_author: String::new(),
+                title,
+                body,
+                labels: vec![],
                 assignees: vec![],
                 milestone: None,
                 open: true,
@@ -109,8 +109,17 @@ impl State {
                 assets: vec![],
             },
         );
+        id
+    }
+
+    /// Opens an issue, records its labels and announces both.
+    fn open_issue(&mut self, repo: Id, author: Id, title: &str, body: &str, labels: Vec<Id>) -> Id {
+        let id = self.add_past_issue(repo, author, title.to_owned(), body.to_owned(), now());
         for label in &labels {
             self.record(id, author, EntryKind::Label { label: *label, added: true });
+        }
+        if let Some(issue) = self.issues.get_mut(&id) {
+            issue.labels.clone_from(&labels);
         }
         self.announce(id, Happening::Opened, author, None, None);
         if !labels.is_empty() {
@@ -186,15 +195,17 @@ fn list(call: &Call<'_>, repo: Id) -> Answer {
         return Err(call.refuse().not_found());
     };
     // Names that no label has are ignored; if none is left, so is the filter.
+    // Where several labels have one of the names, an issue needs them all.
     let names: Vec<&str> = call.argument("labels").unwrap_or_default().split(',').filter(|n| !n.is_empty()).collect();
-    let wanted: Vec<Vec<Id>> = names
+    let wanted: Vec<Id> = names
         .iter()
-        .map(|name| {
-            state.labels.values().filter(|l| l.repo == repo && l.name == *name).map(|l| l.id).collect::<Vec<_>>()
-        })
-        .filter(|ids| !ids.is_empty())
+        .flat_map(|name| state.labels_named(LabelOwner::Repository(repo), name).collect::<Vec<_>>())
         .collect();
     let author = call.argument("created_by").filter(|n| !n.is_empty());
+    if let Some(name) = author.filter(|name| state.account_by_login(name).is_none()) {
+        let reason = format!("user does not exist [uid: 0, name: {name}]");
+        return Err(call.refuse().not_found_because(Some(reason)));
+    }
     let query = call.argument("q").unwrap_or_default().to_lowercase();
     let mut issues: Vec<&Issue> = state
         .issues
@@ -211,7 +222,7 @@ fn list(call: &Call<'_>, repo: Id) -> Answer {
             _ => true,
         })
         .filter(|i| since.is_none_or(|t| i.updated >= t) && before.is_none_or(|t| i.updated <= t))
-        .filter(|i| wanted.iter().all(|ids| ids.iter().any(|id| i.labels.contains(id))))
+        .filter(|i| wanted.iter().all(|id| i.labels.contains(id)))
         .filter(|i| author.is_none_or(|a| state.login(i.author).eq_ignore_ascii_case(a)))
         .filter(|i| {
             query.is_empty() || i.title.to_lowercase().contains(&query) || i.body.to_lowercase().contains(&query)
@@ -236,17 +247,30 @@ fn list(call: &Call<'_>, repo: Id) -> Answer {
 }
 
 fn label_ids(call: &Call<'_>, state: &State, repo: Id, order: &Value) -> Result<Vec<Id>, Reply> {
+    let wanted = order.get("labels").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    if wanted.iter().any(|w| !w.is_number() && !w.is_string()) {
+        return Err(call.refuse().say(400, "a label must be an integer or a string"));
+    }
+    if wanted.iter().any(Value::is_number) && wanted.iter().any(Value::is_string) {
+        return Err(call.refuse().say(400, "labels should be an array of strings or integers"));
+    }
+    let owner = state.repos.get(&repo).map_or(0, |r| r.owner);
     let mut ids = Vec::new();
-    for wanted in order.get("labels").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default() {
-        let found = match wanted {
-            Value::Number(number) => number.as_i64().and_then(|id| state.labels.get(&id)).filter(|l| l.repo == repo),
-            Value::String(name) => state.labels.values().find(|l| l.repo == repo && l.name == *name),
-            _ => {
-                return Err(call.refuse().say(422, "labels should be an array of strings or integers"));
-            }
+    for wanted in wanted {
+        let found: Vec<Id> = match wanted {
+            Value::String(name) => state
+                .labels_named(LabelOwner::Repository(repo), name)
+                .chain(state.labels_named(LabelOwner::Organization(owner), name))
+                .collect(),
+            other => other.as_i64().filter(|id| state.label_fits(*id, repo)).into_iter().collect(),
         };
-        // One that is not there is passed over in silence.
-        ids.extend(found.map(|l| l.id).filter(|id| !ids.contains(id)));
+        // One that is not there is passed over in silence; a name stands for
+        // every label that has it.
+        for id in found {
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
     }
     Ok(ids)
 }
@@ -304,7 +328,7 @@ pub(super) fn open_by_form(call: &Call<'_>, owner: &str, name: &str) -> Answer {
     }
     let mut labels: Vec<Id> = Vec::new();
     for id in field("label_ids").split(',').filter_map(|id| id.trim().parse::<i64>().ok()) {
-        if state.labels.get(&id).is_some_and(|l| l.repo == repo) && !labels.contains(&id) {
+        if state.label_fits(id, repo) && !labels.contains(&id) {
             labels.push(id);
         }
     }
@@ -425,9 +449,7 @@ fn one(call: &Call<'_>, repo: Id, access: Access, index: i64, path: &[&str]) -> 
         ("GET", ["comments"]) => {
             let (since, before) = (call.time_argument("since")?, call.time_argument("before")?);
             let all: Vec<Value> = state
-                .entries
-                .values()
-                .filter(|e| e.issue == id && matches!(e.kind, EntryKind::Comment { .. }))
+                .entries_by_time(|e| e.issue == id && matches!(e.kind, EntryKind::Comment { .. }))
                 .filter(|e| since.is_none_or(|t| e.updated >= t) && before.is_none_or(|t| e.updated <= t))
                 .map(|e| state.comment_json(e))
                 .collect();
@@ -459,9 +481,7 @@ fn one(call: &Call<'_>, repo: Id, access: Access, index: i64, path: &[&str]) -> 
             let (since, before) = (call.time_argument("since")?, call.time_argument("before")?);
             let (offset, limit) = if call.argument("page").is_some() { call.page() } else { (0, usize::MAX) };
             let shown: Vec<Value> = state
-                .entries
-                .values()
-                .filter(|e| e.issue == id)
+                .entries_by_time(|e| e.issue == id)
                 .filter(|e| since.is_none_or(|t| e.updated >= t) && before.is_none_or(|t| e.updated <= t))
                 .skip(offset)
                 .take(limit)
@@ -494,7 +514,8 @@ fn edit(state: &mut State, id: Id, me: Id, writes: bool, order: &Value) {
         issue.updated = at;
         std::mem::replace(&mut issue.title, new.to_owned())
     });
-    let old_body = text(order, "body").filter(|b| *b != issue.body).map(|new| {
+    // A text that is the same again is an edit, too.
+    let old_body = text(order, "body").map(|new| {
         issue.updated = at;
         std::mem::replace(&mut issue.body, new.to_owned())
     });
@@ -589,13 +610,9 @@ fn labels(call: &Call<'_>, state: &mut State, repo: Id, issue: Id, writes: bool,
             Ok(Reply::empty(204))
         }
         ("DELETE", [which]) => {
-            let label = which
-                .parse::<i64>()
-                .ok()
-                .filter(|id| state.labels.get(id).is_some_and(|l| l.repo == repo))
-                .or_else(|| state.labels.values().find(|l| l.repo == repo && l.name == *which).map(|l| l.id));
+            let label = which.parse::<i64>().ok().filter(|id| state.labels.contains_key(id));
             let Some(label) = label else {
-                return Err(call.refuse().say(422, format!("label does not exist [label_id: {which}]")));
+                return Err(call.refuse().say(422, "label does not exist [label_id: 0]"));
             };
             state.detach_label(issue, label, me);
             state.announce(issue, Happening::Labelled, me, None, None);
@@ -609,9 +626,7 @@ fn repository_comments(call: &Call<'_>, repo: Id) -> Answer {
     let (since, before) = (call.time_argument("since")?, call.time_argument("before")?);
     let state = call.forge.state();
     let found: Vec<&Entry> = state
-        .entries
-        .values()
-        .filter(|e| matches!(e.kind, EntryKind::Comment { .. }))
+        .entries_by_time(|e| matches!(e.kind, EntryKind::Comment { .. }))
         .filter(|e| state.issues.get(&e.issue).is_some_and(|i| i.repo == repo))
         .filter(|e| since.is_none_or(|t| e.updated >= t) && before.is_none_or(|t| e.updated <= t))
         .collect();
@@ -663,16 +678,25 @@ fn comment(call: &Call<'_>, repo: Id, access: Access, id: &str, path: &[&str]) -
                 return Err(call.refuse().say(422, "[Body]: Required"));
             }
             let mut old = None;
+            let mut same = true;
             if let Some(entry) = state.entries.get_mut(&id)
                 && let EntryKind::Comment { body: present } = &mut entry.kind
-                && present != body
+                // The same text again is no edit for Gitea.
+                && (present != body || call.flavour() == Flavour::Forgejo)
             {
                 old = Some(std::mem::replace(present, body.to_owned()));
+                same = false;
                 // The issue's own time does not move.
                 entry.updated = stated_time(call, access, &order).unwrap_or_else(now);
             }
             if let Some(old) = old {
                 state.announce_comment(id, "edited", me, Some(&old));
+            }
+            if same {
+                // Where nothing changed, it does not say whose it is.
+                let mut shown = state.entries.get(&id).map_or(Value::Null, |e| state.comment_json(e));
+                super::shapes::merge(&mut shown, json!({"user": null}));
+                return Ok(Reply::json(200, &shown));
             }
             shown_comment(call, &state, id, 200)
         }
@@ -709,7 +733,7 @@ fn reactions(call: &Call<'_>, state: &mut State, repo: Id, access: Access, autho
             .into_iter()
             .map(|(user, content, created)| {
                 json!({
-                    "user": state.user_json(user, Address::Real, call.caller.account),
+                    "user": state.user_json(user, Address::to(call.caller.account), call.caller.account),
                     "content": content, "created_at": rfc3339(created),
                 })
             })

@@ -24,6 +24,8 @@ mod git;
 mod git_http;
 mod hooks;
 mod issues;
+mod labels;
+mod own;
 mod pulls;
 mod push;
 mod reply;
@@ -45,13 +47,12 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 pub use deliveries::DeliveryRecord;
-pub use faults::{ApiFault, ApiFaultKind, FaultOrder, Faults, WebhookFaults};
+pub use faults::{ApiFault, ApiFaultKind, Errand, FaultOrder, Faults, Surface, WebhookFaults};
 
 use api::{Call, parse_form};
 use reply::{Answer, Refusals, Reply};
@@ -122,11 +123,27 @@ pub(crate) struct Forge {
     faults: Faults,
     queue: deliveries::Queue,
     requests: Mutex<VecDeque<RequestRecord>>,
+    pages: Mutex<Pages>,
+}
+
+/// How many things a page of a list holds (`[api]` of the real servers).
+#[derive(Clone, Copy)]
+struct Pages {
+    /// `DEFAULT_PAGING_NUM`: where no limit is asked for.
+    default: usize,
+    /// `MAX_RESPONSE_ITEMS`: whatever limit is asked for.
+    most: usize,
 }
 
 impl Forge {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How much a page of a list holds. Not part of the state: handlers ask
+    /// while they hold that.
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn record(&self, record: RequestRecord) {
@@ -209,6 +226,7 @@ impl StandIn {
             faults: Faults::default(),
             queue: queue.clone(),
             requests: Mutex::default(),
+            pages: Mutex::new(Pages { default: 30, most: 50 }),
         });
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(serve(listener, forge.clone(), stopped));
@@ -249,7 +267,7 @@ impl StandIn {
     }
 
     /// Waits until no delivery is on its way or waiting. Those that a fault
-    /// holds back to send them in another order do not count.
+    /// holds back do not count.
     pub async fn wait_for_deliveries_idle(&self) {
         self.forge.queue.idle().await;
     }
@@ -336,17 +354,38 @@ async fn handle(forge: &Arc<Forge>, request: Request<hyper::body::Incoming>) -> 
         });
     };
 
-    if let Some((owner, name, rest)) = git_http::parse(&path) {
-        let fault = forge.faults.for_request(&method, &shown, "");
-        if let Some(early) = before_doing(fault.as_ref()).await? {
-            note("", early.status, String::new());
-            return Ok(early.into_response());
+    if let Some((owner, name, suffix, rest)) = git_http::parse(&path) {
+        // A wrong password is the handler's to refuse; a fault is only asked
+        // whose request it is.
+        let who = {
+            let state = forge.state();
+            api::authenticate(&state, &forge.refusals, &parts.headers).map(|c| c.login).unwrap_or_default()
+        };
+        let fault = forge.faults.for_request(Surface::Git, &method, &shown, &who);
+        match before_doing(forge, fault.as_ref(), &shown).await {
+            Err(dropped) => {
+                note(&who, 0, String::new());
+                return Err(dropped);
+            }
+            Ok(Some(early)) => {
+                note(&who, early.status, String::new());
+                return Ok(early.into_response());
+            }
+            Ok(None) => {}
         }
         let request =
-            git_http::GitRequest { owner, name, rest, method: &method, query: &query, headers: &parts.headers };
+            git_http::GitRequest { owner, name, suffix, rest, method: &method, query: &query, headers: &parts.headers };
         let (response, who) = git_http::answer(forge, request, Body::new(body)).await;
-        note(&who, response.status().as_u16(), String::new());
-        return Ok(response);
+        let response = match fault.filter(ApiFaultKind::comes_after) {
+            None => Ok(response),
+            // What git did counts once its answer has been read to the end.
+            Some(fault) => match whole(response).await {
+                Ok(reply) => after_doing(Some(&fault), forge, reply).await,
+                Err(_) => Err(Dropped),
+            },
+        };
+        note(&who, response.as_ref().map_or(0, |r| r.status().as_u16()), String::new());
+        return response;
     }
 
     let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
@@ -356,7 +395,7 @@ async fn handle(forge: &Arc<Forge>, request: Request<hyper::body::Incoming>) -> 
     };
     let body = body.to_bytes();
     if let Some(rest) = path.strip_prefix("/_standin/") {
-        return Ok(own_routes(forge, &method, rest, &body).unwrap_or_else(|reply| reply).into_response());
+        return Ok(own::answer(forge, &method, rest, &body).await.unwrap_or_else(|reply| reply).into_response());
     }
     let caller = {
         let state = forge.state();
@@ -368,8 +407,8 @@ async fn handle(forge: &Arc<Forge>, request: Request<hyper::body::Incoming>) -> 
     } else {
         String::from_utf8_lossy(&body[..body.len().min(BODY_KEPT)]).into_owned()
     };
-    let fault = forge.faults.for_request(&method, &shown, &who);
-    match before_doing(fault.as_ref()).await {
+    let fault = forge.faults.for_request(Surface::Api, &method, &shown, &who);
+    match before_doing(forge, fault.as_ref(), &shown).await {
         Err(dropped) => {
             note(&who, 0, kept);
             return Err(dropped);
@@ -397,7 +436,7 @@ async fn handle(forge: &Arc<Forge>, request: Request<hyper::body::Incoming>) -> 
         }
     };
     let status = reply.status;
-    match after_doing(fault.as_ref(), forge, reply) {
+    match after_doing(fault.as_ref(), forge, reply).await {
         Ok(response) => {
             note(&who, response.status().as_u16(), kept);
             Ok(response)
@@ -421,11 +460,19 @@ async fn route(call: &Call<'_>) -> Answer {
             Some(body) => Ok(Reply { status: 200, content_type: "application/octet-stream", headers: vec![], body }),
             None => Ok(Reply::text(404, "Not found.\n")),
         },
+        // A page for people, if only to say where it has gone.
+        (_, [owner, name, ..]) => {
+            let found = call.repo(&call.forge.state(), owner, name);
+            Err(match found {
+                Err(reply) if matches!(reply.status, 301 | 307) => reply,
+                _ => Reply::text(404, "Not found.\n"),
+            })
+        }
         _ => Ok(Reply::text(404, "Not found.\n")),
     }
 }
 
-async fn before_doing(fault: Option<&ApiFaultKind>) -> Result<Option<Reply>, Dropped> {
+async fn before_doing(forge: &Forge, fault: Option<&ApiFaultKind>, asked: &str) -> Result<Option<Reply>, Dropped> {
     match fault {
         Some(ApiFaultKind::DropBefore) => Err(Dropped),
         Some(ApiFaultKind::Refuse { status, retry_after }) => {
@@ -435,17 +482,49 @@ async fn before_doing(fault: Option<&ApiFaultKind>) -> Result<Option<Reply>, Dro
                 None => reply,
             }))
         }
+        Some(ApiFaultKind::Redirect { status, location }) => {
+            Ok(Some(Reply::redirect("GET", *status, location.replace("{path}", asked))))
+        }
+        Some(ApiFaultKind::Page { status }) => Ok(Some(Reply::page(*status))),
         Some(ApiFaultKind::Delay { ms }) => {
             tokio::time::sleep(Duration::from_millis(*ms)).await;
+            Ok(None)
+        }
+        Some(ApiFaultKind::Meanwhile { errands }) => {
+            for errand in errands {
+                let reply = own::run(forge, errand).await;
+                if reply.status >= 300 {
+                    let said = String::from_utf8_lossy(&reply.body).into_owned();
+                    forge.faults.errand_failed(format!(
+                        "{} {} before {asked}: {} {said}",
+                        errand.method, errand.path, reply.status
+                    ));
+                }
+            }
             Ok(None)
         }
         _ => Ok(None),
     }
 }
 
-fn after_doing(fault: Option<&ApiFaultKind>, forge: &Forge, mut reply: Reply) -> Result<Response<Body>, Dropped> {
+/// Reads an answer to its end.
+async fn whole(response: Response<Body>) -> Result<Reply, axum::Error> {
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let value = |name: &str| parts.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let headers = ["Content-Type", "Cache-Control", "Location", "WWW-Authenticate"]
+        .into_iter()
+        .filter_map(|n| Some((n, value(n)?)));
+    Ok(Reply { status: parts.status.as_u16(), content_type: "", headers: headers.collect(), body })
+}
+
+async fn after_doing(fault: Option<&ApiFaultKind>, forge: &Forge, mut reply: Reply) -> Result<Response<Body>, Dropped> {
     match fault {
         Some(ApiFaultKind::DropAfter) => Err(Dropped),
+        Some(ApiFaultKind::DelayAfter { ms }) => {
+            tokio::time::sleep(Duration::from_millis(*ms)).await;
+            Ok(reply.into_response())
+        }
         Some(ApiFaultKind::FailAfter) => Ok(forge.refusals.say(500, "").into_response()),
         Some(ApiFaultKind::Garbage) => {
             reply.status = 200;
@@ -471,24 +550,5 @@ fn after_doing(fault: Option<&ApiFaultKind>, forge: &Forge, mut reply: Reply) ->
             Ok(response)
         }
         _ => Ok(reply.into_response()),
-    }
-}
-
-/// Routes that no forge has. They are for whoever holds the machine; the
-/// stand-in listens on loopback only.
-fn own_routes(forge: &Forge, method: &str, path: &str, body: &Bytes) -> Answer {
-    match (method, path) {
-        ("POST", "faults") => {
-            let order: FaultOrder = serde_json::from_slice(body).map_err(|e| Reply::text(422, format!("{e}\n")))?;
-            forge.faults.apply(order).map_err(|e| Reply::text(422, format!("{e}\n")))?;
-            Ok(Reply::empty(204))
-        }
-        ("DELETE", "faults") => {
-            forge.faults.clear();
-            Ok(Reply::empty(204))
-        }
-        ("POST", "replay") => Ok(Reply::json(200, &json!({"replayed": forge.queue.replay()}))),
-        ("GET", "deliveries") => Ok(Reply::json(200, &json!(forge.queue.records()))),
-        _ => Err(Reply::text(404, "the stand-in has: POST and DELETE faults, POST replay, GET deliveries\n")),
     }
 }

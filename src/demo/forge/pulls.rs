@@ -126,6 +126,7 @@ async fn create(call: &Call<'_>, repo: Id, access: Access) -> Answer {
             repo,
             number,
             author: me,
+            original_author: String::new(),
             title: title.to_owned(),
             body: text("body").to_owned(),
             labels: vec![],

@@ -36,16 +36,41 @@ impl Reply {
         Self { status, content_type: "text/plain; charset=utf-8", headers: vec![], body: Bytes::from(text.into()) }
     }
 
-    pub(super) fn redirect(status: u16, location: String) -> Self {
+    /// A page such as proxies answer with.
+    pub(super) fn page(status: u16) -> Self {
+        let title = match status {
+            200 => "Sign in",
+            413 => "413 Request Entity Too Large",
+            502 => "502 Bad Gateway",
+            503 => "503 Service Temporarily Unavailable",
+            _ => "This page was made on purpose",
+        };
+        let body = format!(
+            "<!DOCTYPE html>\n<html>\n<head><title>{title}</title></head>\n<body><h1>{title}</h1></body>\n</html>\n"
+        );
+        Self { status, content_type: "text/html; charset=utf-8", headers: vec![], body: Bytes::from(body) }
+    }
+
+    /// Only who reads is also told in HTML (`http.Redirect` of Go).
+    pub(super) fn redirect(method: &str, status: u16, location: String) -> Self {
+        if !matches!(method, "GET" | "HEAD") {
+            return Self::empty(status).with("Location", location);
+        }
         let words = match status {
             301 => "Moved Permanently",
+            302 => "Found",
             303 => "See Other",
+            308 => "Permanent Redirect",
             _ => "Temporary Redirect",
         };
         Self {
             status,
             content_type: "text/html; charset=utf-8",
-            body: Bytes::from(format!("<a href=\"{location}\">{words}</a>.\n\n")),
+            // Within an attribute a quote must not end it.
+            body: Bytes::from(format!(
+                "<a href=\"{}\">{words}</a>.\n\n",
+                location.replace('&', "&amp;").replace('"', "&#34;").replace('<', "&lt;").replace('>', "&gt;")
+            )),
             headers: vec![("Location", location)],
         }
     }
@@ -103,6 +128,12 @@ impl Refusals {
             }),
         };
         Reply::json(404, &body)
+    }
+
+    /// Something that a path names is not there, in the words of the function
+    /// that looked for it.
+    pub(super) fn no_such(&self, what: &str, error: String) -> Reply {
+        Reply::json(404, &json!({"errors": [error], "message": what, "url": self.help()}))
     }
 
     /// A missing issue below which something is asked for: a bare 500 on

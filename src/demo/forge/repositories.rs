@@ -8,9 +8,9 @@ use super::accounts::allowed_name;
 use super::api::Call;
 use super::git::{Change, Commit, unsigned};
 use super::reply::{Answer, Reply};
-use super::shapes::{Address, merge};
-use super::state::{Access, HookOwner, Id, Label, Milestone, Protection, Repository, State, next, now};
-use super::{Flavour, hooks, push, templates};
+use super::shapes::{Address, TeamView, merge};
+use super::state::{Access, HookOwner, Id, LabelOwner, Milestone, Protection, Repository, State, next, now};
+use super::{Flavour, hooks, labels, push, templates};
 
 fn text<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
     value.get(key).and_then(Value::as_str)
@@ -21,6 +21,7 @@ fn flag(value: &Value, key: &str) -> Option<bool> {
 }
 
 pub(super) fn by_id(call: &Call<'_>, id: &str) -> Answer {
+    call.me()?;
     let state = call.forge.state();
     let repo = id.parse::<i64>().ok().and_then(|id| state.repos.get(&id));
     match repo.map(|r| (r, state.access(r, call.caller.account))) {
@@ -65,6 +66,8 @@ pub(super) async fn create(call: &Call<'_>, owner: Id) -> Answer {
                 owner,
                 name: name.clone(),
                 description: text(&order, "description").unwrap_or_default().to_owned(),
+                original_url: String::new(),
+                offered_to: None,
                 private: flag(&order, "private").unwrap_or(false),
                 archived_at: None,
                 default_branch: branch.clone(),
@@ -145,6 +148,7 @@ pub(super) async fn answer(call: &Call<'_>, repo: Id, access: Access, path: &[&s
             at_least(call, access, Access::Owner)?;
             transfer(call, repo)
         }
+        ("POST", ["transfer", answer @ ("accept" | "reject")]) => answer_transfer(call, repo, access, answer),
         (_, ["collaborators", rest @ ..]) => collaborators(call, repo, access, rest),
         ("GET", ["teams"]) => {
             call.me()?;
@@ -154,11 +158,16 @@ pub(super) async fn answer(call: &Call<'_>, repo: Id, access: Access, path: &[&s
                 .teams
                 .values()
                 .filter(|t| Some(t.org) == owner && (t.all_repositories || t.repositories.contains(&repo)))
-                .map(|t| state.team_json(t))
+                .map(|t| state.team_json(t, TeamView::Alone))
                 .collect();
             Ok(Reply::json(200, &Value::Array(all)))
         }
-        (_, ["labels", rest @ ..]) => labels(call, repo, access, rest),
+        (_, ["labels", rest @ ..]) => {
+            if call.method != "GET" {
+                at_least(call, access, Access::Write)?;
+            }
+            labels::answer(call, LabelOwner::Repository(repo), rest)
+        }
         (_, ["milestones", rest @ ..]) => milestones(call, repo, access, rest),
         (_, ["hooks", rest @ ..]) => {
             at_least(call, access, Access::Admin)?;
@@ -190,10 +199,12 @@ async fn edit(call: &Call<'_>, repo: Id, access: Access) -> Answer {
     let renamed = text(&order, "name").filter(|n| !n.is_empty() && *n != old);
     if let Some(to) = renamed {
         if !allowed_name(to) {
-            return Err(call.refuse().say(422, "[Name]: Alpha dash dot"));
+            return Err(call.refuse().say(422, "[Name]: AlphaDashDot"));
         }
         if state.repo_by_name(owner, to).is_some_and(|r| r.id != repo) {
-            return Err(call.refuse().say(422, format!("repo name is already taken [name: {to}]")));
+            return Err(call
+                .refuse()
+                .say(422, format!("repository already exists [uname: {}, name: {to}]", state.login(owner))));
         }
         state.former_repos.remove(&(owner, to.to_lowercase()));
         state.former_repos.insert((owner, old.to_lowercase()), repo);
@@ -223,31 +234,52 @@ async fn edit(call: &Call<'_>, repo: Id, access: Access) -> Answer {
     Ok(Reply::json(200, &shown))
 }
 
-/// Gives the repository to somebody else, at once.
+/// Gives the repository to somebody else: at once where the giver may also make
+/// repositories there, else it is offered.
 fn transfer(call: &Call<'_>, repo: Id) -> Answer {
+    let me = call.me()?;
     let order = call.json()?;
     let to = text(&order, "new_owner").unwrap_or_default();
     let mut state = call.forge.state();
     let Some(new_owner) = state.account_by_login(to).map(|a| a.id) else {
         return Err(call.refuse().say(404, "The new owner does not exist or cannot be found"));
     };
-    let Some((owner, name)) = state.repos.get(&repo).map(|r| (r.owner, r.name.clone())) else {
+    let Some((name, offered)) = state.repos.get(&repo).map(|r| (r.name.clone(), r.offered_to.is_some())) else {
         return Err(call.refuse().not_found());
     };
     if state.repo_by_name(new_owner, &name).is_some() {
         return Err(call.refuse().say(422, format!("repository already exists [uname: {to}, name: {name}]")));
     }
-    state.former_repos.remove(&(new_owner, name.to_lowercase()));
-    state.former_repos.insert((owner, name.to_lowercase()), repo);
-    if let Some(found) = state.repos.get_mut(&repo) {
-        found.owner = new_owner;
+    if offered {
+        return Err(call.refuse().say(409, "a repository transfer is already in progress"));
     }
-    for team in state.teams.values_mut() {
-        team.repositories.remove(&repo);
+    let at_once = new_owner == me || state.owns_org(new_owner, me);
+    if at_once {
+        state.move_repo(repo, new_owner);
+    } else if let Some(found) = state.repos.get_mut(&repo) {
+        found.offered_to = Some((me, new_owner));
     }
-    let me = call.caller.account;
-    let shown = state.repos.get(&repo).map_or(Value::Null, |r| state.repo_json(r, state.access(r, me)));
-    Ok(Reply::json(202, &shown))
+    let shown = state.repos.get(&repo).map_or(Value::Null, |r| state.repo_json(r, state.access(r, Some(me))));
+    Ok(Reply::json(if at_once { 202 } else { 201 }, &shown))
+}
+
+fn answer_transfer(call: &Call<'_>, repo: Id, access: Access, answer: &str) -> Answer {
+    let me = call.me()?;
+    let mut state = call.forge.state();
+    let Some((_, recipient)) = state.repos.get(&repo).and_then(|r| r.offered_to) else {
+        return Err(call.refuse().not_found());
+    };
+    if recipient != me && !state.owns_org(recipient, me) {
+        return Err(call.refuse().say(403, ""));
+    }
+    if answer == "accept" {
+        state.move_repo(repo, recipient);
+    } else if let Some(found) = state.repos.get_mut(&repo) {
+        found.offered_to = None;
+    }
+    // The rights shown are those from before.
+    let shown = state.repos.get(&repo).map_or(Value::Null, |r| state.repo_json(r, access));
+    Ok(Reply::json(if answer == "accept" { 202 } else { 200 }, &shown))
 }
 
 fn collaborators(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> Answer {
@@ -259,7 +291,8 @@ fn collaborators(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> An
     let who = |login: &str| state.account_by_login(login).filter(|a| !a.is_org).map(|a| a.id);
     match (call.method, path) {
         ("GET", [login, "permission"]) => {
-            let target = who(login);
+            // An organisation is an account, too.
+            let target = state.account_by_login(login).map(|a| a.id);
             if access < Access::Admin && target != Some(me) {
                 return Err(call.refuse().say(
                     403,
@@ -283,7 +316,10 @@ fn collaborators(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> An
             Ok(call.paginated(&all))
         }
         ("GET", [login]) => {
-            if who(login).is_some_and(|id| found.collaborators.contains_key(&id)) {
+            let target = state.account_by_login(login).map(|a| a.id);
+            let target =
+                target.ok_or_else(|| call.refuse().say(422, format!("user does not exist [uid: 0, name: {login}]")))?;
+            if found.collaborators.contains_key(&target) {
                 Ok(Reply::empty(204))
             } else {
                 Err(call.refuse().not_found())
@@ -302,111 +338,6 @@ fn collaborators(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> An
                     found.collaborators.insert(target, wanted);
                 } else {
                     found.collaborators.remove(&target);
-                }
-            }
-            Ok(Reply::empty(204))
-        }
-        _ => Err(call.refuse().not_found()),
-    }
-}
-
-/// `c5def5` of `#C5DEF5`; three digits are doubled.
-fn color(text: &str) -> Option<String> {
-    let digits = text.strip_prefix('#').unwrap_or(text).to_ascii_lowercase();
-    if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    match digits.len() {
-        6 => Some(digits),
-        3 => Some(digits.chars().flat_map(|c| [c, c]).collect()),
-        _ => None,
-    }
-}
-
-fn labels(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> Answer {
-    let mut state = call.forge.state();
-    let bad_color = |text: &str| {
-        call.refuse().say(
-            422,
-            match call.flavour() {
-                Flavour::Gitea => format!("invalid color: {text}"),
-                Flavour::Forgejo => format!("bad color code: {text}"),
-            },
-        )
-    };
-    let id = path
-        .first()
-        .and_then(|id| id.parse::<i64>().ok())
-        .filter(|id| state.labels.get(id).is_some_and(|l| l.repo == repo));
-    match (call.method, path, id) {
-        ("GET", [], _) => {
-            let ids: Vec<Id> = state.labels.values().filter(|l| l.repo == repo).map(|l| l.id).collect();
-            let all: Vec<Value> = state.issue_labels(&ids).into_iter().map(|l| state.label_json(l)).collect();
-            drop(state);
-            let mut reply = call.paginated(&all);
-            // This list alone gives no links.
-            reply.headers.retain(|(name, _)| *name != "Link");
-            Ok(reply)
-        }
-        ("POST", [], _) => {
-            at_least(call, access, Access::Write)?;
-            let order = call.json()?;
-            let name = text(&order, "name").unwrap_or_default().to_owned();
-            let given = text(&order, "color").unwrap_or_default();
-            for (field, value) in [("Name", name.as_str()), ("Color", given)] {
-                if value.is_empty() {
-                    return Err(call.refuse().say(422, format!("[{field}]: Required")));
-                }
-            }
-            let color = color(given).ok_or_else(|| bad_color(given))?;
-            let id = next(&mut state.seq.label);
-            let label = Label {
-                id,
-                repo,
-                name,
-                color,
-                description: text(&order, "description").unwrap_or_default().to_owned(),
-                exclusive: flag(&order, "exclusive").unwrap_or(false),
-                archived: flag(&order, "is_archived").unwrap_or(false),
-            };
-            let shown = state.label_json(&label);
-            state.labels.insert(id, label);
-            Ok(Reply::json(201, &shown))
-        }
-        ("GET", [_], Some(id)) => {
-            Ok(Reply::json(200, &state.labels.get(&id).map_or(Value::Null, |l| state.label_json(l))))
-        }
-        ("PATCH", [_], Some(id)) => {
-            at_least(call, access, Access::Write)?;
-            let order = call.json()?;
-            let given = text(&order, "color");
-            let color = given.map(|g| color(g).ok_or_else(|| bad_color(g))).transpose()?;
-            if let Some(label) = state.labels.get_mut(&id) {
-                if let Some(name) = text(&order, "name").filter(|n| !n.is_empty()) {
-                    // A name that is taken is taken again: names are no keys.
-                    name.clone_into(&mut label.name);
-                }
-                if let Some(color) = color {
-                    label.color = color;
-                }
-                if let Some(description) = text(&order, "description") {
-                    description.clone_into(&mut label.description);
-                }
-                label.exclusive = flag(&order, "exclusive").unwrap_or(label.exclusive);
-                label.archived = flag(&order, "is_archived").unwrap_or(label.archived);
-            }
-            Ok(Reply::json(200, &state.labels.get(&id).map_or(Value::Null, |l| state.label_json(l))))
-        }
-        ("DELETE", [_], id) => {
-            at_least(call, access, Access::Write)?;
-            // Its history goes with it, and no hook hears of it.
-            if let Some(id) = id {
-                state.labels.remove(&id);
-                state
-                    .entries
-                    .retain(|_, e| !matches!(e.kind, super::state::EntryKind::Label { label, .. } if label == id));
-                for issue in state.issues.values_mut() {
-                    issue.labels.retain(|l| *l != id);
                 }
             }
             Ok(Reply::empty(204))

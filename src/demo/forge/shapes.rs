@@ -6,7 +6,8 @@ use sha2::{Digest, Sha256};
 
 use super::Flavour;
 use super::state::{
-    Access, Asset, Entry, EntryKind, GHOST, Hook, Id, Issue, Label, Milestone, Repository, State, Team, rfc3339,
+    Access, Asset, Entry, EntryKind, GHOST, Hook, Id, Issue, Label, LabelOwner, Milestone, Repository, State, Team,
+    rfc3339,
 };
 
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -18,6 +19,21 @@ const EPOCH: &str = "1970-01-01T00:00:00Z";
 pub(super) enum Address {
     Real,
     NoReply,
+}
+
+/// Whether an answer says whose a team is: where one is shown it does, where
+/// several are listed or one was changed it does not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum TeamView {
+    Alone,
+    WithOrganization,
+}
+
+impl Address {
+    /// The real one only for those who have signed in.
+    pub(super) fn to(viewer: Option<Id>) -> Self {
+        if viewer.is_some() { Self::Real } else { Self::NoReply }
+    }
 }
 
 fn time(at: Option<i64>) -> Value {
@@ -38,8 +54,8 @@ impl State {
         // Only oneself and administrators see when somebody was there last.
         let close = account.is_some() && (viewer == Some(id) || self.is_site_admin(viewer));
         let email = match account {
-            Some(a) if a.is_org => String::new(),
             Some(a) if address == Address::Real => a.email.clone(),
+            None if address == Address::Real => String::new(),
             _ => format!("{}@noreply.standin.invalid", login.to_lowercase()),
         };
         let avatar = hex::encode(&Sha256::digest(login.as_bytes())[..16]);
@@ -50,7 +66,7 @@ impl State {
             "html_url": format!("{}/{login}", self.root_url),
             "language": "", "is_admin": close && account.is_some_and(|a| a.is_admin),
             "last_login": if close { EPOCH } else { NEVER },
-            "created": account.map_or_else(|| NEVER.to_owned(), |a| rfc3339(a.created)),
+            "created": account.map_or_else(|| EPOCH.to_owned(), |a| rfc3339(a.created)),
             "restricted": false, "active": close, "prohibit_login": false,
             "location": "", "website": "", "description": "", "visibility": "public",
             "followers_count": 0, "following_count": 0, "starred_repos_count": 0,
@@ -88,7 +104,7 @@ impl State {
             "languages_url": format!("{root}/api/v1/repos/{full}/languages"),
             "html_url": format!("{root}/{full}"), "url": format!("{root}/api/v1/repos/{full}"),
             "link": "", "ssh_url": format!("forge@{host}:{full}.git"),
-            "clone_url": format!("{root}/{full}.git"), "original_url": "", "website": "",
+            "clone_url": format!("{root}/{full}.git"), "original_url": repo.original_url, "website": "",
             "stars_count": 0, "forks_count": 0, "watchers_count": 1,
             "open_issues_count": open(false), "open_pr_counter": open(true), "release_counter": 0,
             "default_branch": repo.default_branch, "archived": repo.archived_at.is_some(),
@@ -131,15 +147,24 @@ impl State {
             }),
         };
         merge(&mut out, extra);
+        if let Some((doer, recipient)) = repo.offered_to {
+            let who = |id| self.user_json(id, Address::NoReply, None);
+            set(&mut out, "repo_transfer", json!({"doer": who(doer), "recipient": who(recipient), "teams": []}));
+        }
         out
     }
 
     pub(super) fn label_json(&self, label: &Label) -> Value {
-        let full = self.repos.get(&label.repo).map(|r| self.full_name(r)).unwrap_or_default();
+        let of = match label.owner {
+            LabelOwner::Repository(id) => {
+                format!("repos/{}", self.repos.get(&id).map(|r| self.full_name(r)).unwrap_or_default())
+            }
+            LabelOwner::Organization(id) => format!("orgs/{}", self.login(id)),
+        };
         json!({
             "id": label.id, "name": label.name, "exclusive": label.exclusive,
             "is_archived": label.archived, "color": label.color, "description": label.description,
-            "url": format!("{}/api/v1/repos/{full}/labels/{}", self.root_url, label.id),
+            "url": format!("{}/api/v1/{of}/labels/{}", self.root_url, label.id),
         })
     }
 
@@ -195,7 +220,7 @@ impl State {
             "id": issue.id,
             "url": format!("{}/api/v1/repos/{full}/issues/{}", self.root_url, issue.number),
             "html_url": html_url, "number": issue.number,
-            "user": self.user_json(issue.author, Address::Real, viewer),
+            "user": self.user_json(issue.author, Address::to(viewer), viewer),
             "original_author": "", "original_author_id": 0,
             "title": issue.title, "body": issue.body, "ref": "",
             "assets": issue.assets.iter().map(|a| self.asset_json(a)).collect::<Value>(),
@@ -242,7 +267,7 @@ impl State {
         let found = &pull.comparison;
         let mut out = json!({
             "id": pull.id, "url": url, "number": issue.number,
-            "user": self.user_json(issue.author, Address::Real, viewer),
+            "user": self.user_json(issue.author, Address::to(viewer), viewer),
             "title": issue.title, "body": issue.body, "labels": self.labels_json(&issue.labels),
             "milestone": self.milestone_of(issue.milestone),
             "assignee": assignee, "assignees": assignees,
@@ -354,25 +379,22 @@ impl State {
         out
     }
 
-    pub(super) fn team_json(&self, team: &Team) -> Value {
+    pub(super) fn team_json(&self, team: &Team, view: TeamView) -> Value {
         // A team's own permission says nothing on Gitea unless it administers.
         let permission = match (self.flavour, team.permission) {
             (Flavour::Gitea, Access::Read | Access::Write) => "none",
             (_, permission) => permission.word(),
         };
         json!({
-            "id": team.id, "name": team.name, "description": team.description, "organization": null,
+            "id": team.id, "name": team.name, "description": team.description,
+            "organization": match view {
+                TeamView::WithOrganization => self.org_json(team.org),
+                TeamView::Alone => Value::Null,
+            },
             "includes_all_repositories": team.all_repositories, "permission": permission,
             "units": team.units.keys().collect::<Vec<_>>(), "units_map": team.units,
             "can_create_org_repo": team.may_create_repositories,
         })
-    }
-
-    /// The same with whose it is, as one team is shown.
-    pub(super) fn team_with_org_json(&self, team: &Team) -> Value {
-        let mut out = self.team_json(team);
-        merge(&mut out, json!({"organization": self.org_json(team.org)}));
-        out
     }
 
     pub(super) fn protection_json(&self, protection: &super::state::Protection) -> Value {

@@ -93,6 +93,10 @@ pub(super) struct Repository {
     pub owner: Id,
     pub name: String,
     pub description: String,
+    /// Where it was migrated from; empty if it was made here.
+    pub original_url: String,
+    /// Who offers it to whom, where a transfer waits to be accepted.
+    pub offered_to: Option<(Id, Id)>,
     pub private: bool,
     pub archived_at: Option<i64>,
     pub default_branch: String,
@@ -104,10 +108,17 @@ pub(super) struct Repository {
     pub last_index: i64,
 }
 
+/// What a label belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LabelOwner {
+    Repository(Id),
+    Organization(Id),
+}
+
 #[derive(Clone)]
 pub(super) struct Label {
     pub id: Id,
-    pub repo: Id,
+    pub owner: LabelOwner,
     pub name: String,
     pub color: String,
     pub description: String,
@@ -171,6 +182,8 @@ pub(super) struct Issue {
     pub repo: Id,
     pub number: i64,
     pub author: Id,
+    /// Who wrote it elsewhere, if it was migrated.
+    pub original_author: String,
     pub title: String,
     pub body: String,
     pub labels: Vec<Id>,
@@ -192,6 +205,8 @@ pub(super) struct Entry {
     pub id: Id,
     pub issue: Id,
     pub author: Id,
+    /// Who wrote it elsewhere, if it was migrated.
+    pub original_author: String,
     pub created: i64,
     pub updated: i64,
     pub reactions: Vec<Reaction>,
@@ -333,6 +348,13 @@ impl State {
         self.teams.values().any(|t| t.org == org && t.members.contains(&account))
     }
 
+    /// Teams in the order in which lists have them.
+    pub(super) fn teams_by_name(&self, wanted: impl Fn(&Team) -> bool) -> impl Iterator<Item = &Team> {
+        let mut found: Vec<&Team> = self.teams.values().filter(|t| wanted(t)).collect();
+        found.sort_by_key(|t| (t.name.to_lowercase(), t.id));
+        found.into_iter()
+    }
+
     /// What somebody may really do.
     pub(super) fn access(&self, repo: &Repository, account: Option<Id>) -> Access {
         let public = if repo.private { Access::None } else { Access::Read };
@@ -376,12 +398,32 @@ impl State {
         self.entries.values().filter(|e| e.issue == issue && matches!(e.kind, EntryKind::Comment { .. })).count()
     }
 
+    /// Entries in the order in which lists have them: by their creation, which
+    /// for migrated ones is not the order of their ids.
+    pub(super) fn entries_by_time(&self, wanted: impl Fn(&Entry) -> bool) -> impl Iterator<Item = &Entry> {
+        let mut found: Vec<&Entry> = self.entries.values().filter(|e| wanted(e)).collect();
+        found.sort_by_key(|e| (e.created, e.id));
+        found.into_iter()
+    }
+
     /// Appends to an issue's timeline and returns the new entry's id.
     pub(super) fn record(&mut self, issue: Id, author: Id, kind: EntryKind) -> Id {
         let id = next(&mut self.seq.entry);
         let at = now();
-        self.entries
-            .insert(id, Entry { id, issue, author, created: at, updated: at, reactions: vec![], assets: vec![], kind });
+        self.entries.insert(
+            id,
+            Entry {
+                id,
+                issue,
+                author,
+                original_author: String::new(),
+                created: at,
+                updated: at,
+                reactions: vec![],
+                assets: vec![],
+                kind,
+            },
+        );
         if let Some(issue) = self.issues.get_mut(&issue) {
             issue.updated = issue.updated.max(at);
         }
@@ -395,6 +437,26 @@ impl State {
         labels
     }
 
+    /// Moves a repository to another owner. Its hooks stay with it; labels of
+    /// an organisation that it leaves do not.
+    pub(super) fn move_repo(&mut self, repo: Id, to: Id) {
+        let Some(found) = self.repos.get_mut(&repo) else {
+            return;
+        };
+        let from = std::mem::replace(&mut found.owner, to);
+        found.offered_to = None;
+        let name = found.name.to_lowercase();
+        self.former_repos.remove(&(to, name.clone()));
+        self.former_repos.insert((from, name), repo);
+        for team in self.teams.values_mut() {
+            team.repositories.remove(&repo);
+        }
+        let labels = &self.labels;
+        for issue in self.issues.values_mut().filter(|i| i.repo == repo) {
+            issue.labels.retain(|l| labels.get(l).is_some_and(|l| l.owner != LabelOwner::Organization(from)));
+        }
+    }
+
     /// Removes a repository and all that hangs on it. The files stay until
     /// the caller removes them.
     pub(super) fn remove_repo(&mut self, repo: Id) {
@@ -403,7 +465,7 @@ impl State {
         let issues: BTreeSet<Id> = self.issues.values().filter(|i| i.repo == repo).map(|i| i.id).collect();
         self.entries.retain(|_, e| !issues.contains(&e.issue));
         self.issues.retain(|id, _| !issues.contains(id));
-        self.labels.retain(|_, l| l.repo != repo);
+        self.labels.retain(|_, l| l.owner != LabelOwner::Repository(repo));
         self.milestones.retain(|_, m| m.repo != repo);
         self.hooks.retain(|_, h| h.owner != HookOwner::Repository(repo));
         for team in self.teams.values_mut() {

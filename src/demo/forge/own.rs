@@ -1,0 +1,253 @@
+//! `/_standin/…`: routes that no forge has. They are for whoever holds the
+//! machine; the stand-in listens on loopback only.
+//!
+//! | call | does |
+//! | --- | --- |
+//! | `POST faults` ([`FaultOrder`]), `DELETE faults` | orders faults, ends them |
+//! | `POST errands` (a list of [`Errand`]) | makes calls in somebody's name, also unheard and back-dated; answers with a list of `{status, body}` |
+//! | `POST history` ([`History`]) | adds issues and comments with a past, as a migration leaves them |
+//! | `POST settings` | `max_response_items`, `default_paging_num` as in the forge's `[api]` |
+//! | `POST replay`, `GET deliveries` | sends every delivery again; tells how they went |
+
+use axum::http::HeaderMap;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::api::{Call, Caller, parse_form};
+use super::faults::{Errand, FaultOrder};
+use super::reply::{Answer, Reply};
+use super::state::{EntryKind, Id, State};
+use super::{Forge, api};
+
+fn parsed<'b, T: Deserialize<'b>>(body: &'b Bytes) -> Result<T, Reply> {
+    serde_json::from_slice(body).map_err(|error| Reply::text(422, format!("{error}\n")))
+}
+
+pub(super) async fn answer(forge: &Forge, method: &str, path: &str, body: &Bytes) -> Answer {
+    match (method, path) {
+        ("POST", "faults") => {
+            let order: FaultOrder = parsed(body)?;
+            forge.faults.apply(order).map_err(|e| Reply::text(422, format!("{e}\n")))?;
+            Ok(Reply::empty(204))
+        }
+        ("DELETE", "faults") => {
+            forge.faults.clear();
+            Ok(Reply::empty(204))
+        }
+        ("POST", "errands") => {
+            let errands: Vec<Errand> = parsed(body)?;
+            let mut replies = Vec::new();
+            for errand in &errands {
+                let reply = run(forge, errand).await;
+                let body = serde_json::from_slice(&reply.body).unwrap_or(Value::Null);
+                replies.push(json!({"status": reply.status, "body": body}));
+            }
+            Ok(Reply::json(200, &Value::Array(replies)))
+        }
+        ("POST", "history") => history(&mut forge.state(), parsed(body)?),
+        ("POST", "settings") => {
+            let order: Settings = parsed(body)?;
+            let mut pages = forge.pages();
+            pages.most = order.max_response_items.unwrap_or(pages.most).max(1);
+            pages.default = order.default_paging_num.unwrap_or(pages.default).max(1);
+            Ok(Reply::empty(204))
+        }
+        ("POST", "replay") => Ok(Reply::json(200, &json!({"replayed": forge.queue.replay()}))),
+        ("GET", "deliveries") => Ok(Reply::json(200, &json!(forge.queue.records()))),
+        _ => Err(Reply::text(
+            404,
+            "the stand-in has: POST and DELETE faults, POST errands, history, settings and replay, GET deliveries\n",
+        )),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    max_response_items: Option<usize>,
+    default_paging_num: Option<usize>,
+}
+
+tokio::task_local! {
+    /// Set while an errand runs of which no hook may hear.
+    static UNHEARD: ();
+}
+
+/// Whether what happens now must bring no delivery.
+pub(super) fn unheard() -> bool {
+    UNHEARD.try_with(|()| ()).is_ok()
+}
+
+/// Makes one call in somebody's name.
+pub(super) async fn run(forge: &Forge, errand: &Errand) -> Reply {
+    let login = errand.by.as_deref().unwrap_or("forgeadmin");
+    let (login, account) = match forge.state().account_by_login(login) {
+        Some(account) => (account.login.clone(), account.id),
+        None => return Reply::text(422, format!("there is no account {login} to run this errand\n")),
+    };
+    let (path, query) = errand.path.split_once('?').unwrap_or((&errand.path, ""));
+    let path = format!("/api/v1{path}");
+    let headers = HeaderMap::new();
+    let call = Call {
+        forge,
+        caller: Caller { account: Some(account), login, scopes: None },
+        method: &errand.method,
+        path: &path,
+        query: parse_form(query),
+        raw_query: query,
+        headers: &headers,
+        body: if errand.body.is_null() { Bytes::new() } else { Bytes::from(errand.body.to_string()) },
+    };
+    // Boxed: an errand goes through the same handlers as what it runs within.
+    let doing = Box::pin(async { api::answer(&call).await.unwrap_or_else(|refusal| refusal) });
+    let reply = if errand.quietly { UNHEARD.scope((), doing).await } else { doing.await };
+    if errand.in_its_first_second && reply.status < 400 {
+        back_date(forge, &call.path.split('/').collect::<Vec<_>>());
+    }
+    reply
+}
+
+/// Makes an edit of a comment or an issue one of its first second.
+fn back_date(forge: &Forge, path: &[&str]) {
+    let mut state = forge.state();
+    let ["", "api", "v1", "repos", owner, name, "issues", rest @ ..] = path else {
+        return;
+    };
+    let repo = state.account_by_login(owner).and_then(|a| state.repo_by_name(a.id, name)).map(|r| r.id);
+    match rest {
+        ["comments", id] => {
+            if let Some(entry) = id.parse::<Id>().ok().and_then(|id| state.entries.get_mut(&id)) {
+                entry.updated = entry.created;
+            }
+        }
+        [number] => {
+            let id = repo
+                .zip(number.parse::<i64>().ok())
+                .and_then(|(repo, number)| state.issue_by_number(repo, number))
+                .map(|i| i.id);
+            if let Some(issue) = id.and_then(|id| state.issues.get_mut(&id)) {
+                issue.updated = issue.created;
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Issues and comments with a past, for a repository that is there.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct History {
+    /// `owner/name`.
+    repository: String,
+    /// Where it is said to come from.
+    #[serde(default)]
+    original_url: Option<String>,
+    /// When the repository came to this forge.
+    #[serde(default)]
+    created_at: Option<jiff::Timestamp>,
+    #[serde(default)]
+    issues: Vec<PastIssue>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PastIssue {
+    /// A number that is there already: then only its comments are added.
+    #[serde(default)]
+    number: Option<i64>,
+    #[serde(default)]
+    title: String,
+    #[serde(default)]
+    body: String,
+    /// Whose, by login on this forge.
+    #[serde(default)]
+    author: Option<String>,
+    /// Who wrote it elsewhere.
+    #[serde(default)]
+    original_author: String,
+    #[serde(default)]
+    created_at: Option<jiff::Timestamp>,
+    #[serde(default)]
+    updated_at: Option<jiff::Timestamp>,
+    #[serde(default)]
+    closed: bool,
+    #[serde(default)]
+    comments: Vec<PastComment>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PastComment {
+    body: String,
+    #[serde(default)]
+    author: Option<String>,
+    #[serde(default)]
+    original_author: String,
+    #[serde(default)]
+    created_at: Option<jiff::Timestamp>,
+    #[serde(default)]
+    updated_at: Option<jiff::Timestamp>,
+}
+
+/// Adds them without a word to any hook, as a migration does, and answers with
+/// their numbers: `{"issues": [{"number", "id", "comments": [id, …]}]}`.
+fn history(state: &mut State, order: History) -> Answer {
+    let bad = |what: String| Reply::text(422, format!("{what}\n"));
+    let who = |state: &State, login: &Option<String>| -> Result<Id, Reply> {
+        let login = login.as_deref().unwrap_or("forgeadmin");
+        state.account_by_login(login).map(|a| a.id).ok_or_else(|| bad(format!("there is no account {login}")))
+    };
+    let (owner, name) = order.repository.split_once('/').unwrap_or_default();
+    let Some(repo) = state.account_by_login(owner).and_then(|a| state.repo_by_name(a.id, name)).map(|r| r.id) else {
+        return Err(bad(format!("there is no repository {}", order.repository)));
+    };
+    if let Some(found) = state.repos.get_mut(&repo) {
+        if let Some(url) = order.original_url {
+            found.original_url = url;
+        }
+        if let Some(at) = order.created_at {
+            found.created = at.as_second();
+        }
+    }
+    let mut made = Vec::new();
+    for past in order.issues {
+        let id = match past.number {
+            Some(number) => state
+                .issue_by_number(repo, number)
+                .map(|i| i.id)
+                .ok_or_else(|| bad(format!("there is no issue {number}")))?,
+            None => {
+                let author = who(state, &past.author)?;
+                let at = past.created_at.map_or_else(super::state::now, |t| t.as_second());
+                let id = state.add_past_issue(repo, author, past.title, past.body, at);
+                if let Some(issue) = state.issues.get_mut(&id) {
+                    issue.original_author = past.original_author;
+                    issue.updated = past.updated_at.map_or(at, |t| t.as_second());
+                    if past.closed {
+                        issue.open = false;
+                        issue.closed = Some(issue.updated);
+                    }
+                }
+                id
+            }
+        };
+        let (number, settled) = state.issues.get(&id).map(|i| (i.number, i.updated)).unwrap_or_default();
+        let mut comments = Vec::new();
+        for past in past.comments {
+            let author = who(state, &past.author)?;
+            let entry = state.record(id, author, EntryKind::Comment { body: past.body });
+            if let Some(entry) = state.entries.get_mut(&entry) {
+                entry.original_author = past.original_author;
+                entry.created = past.created_at.map_or(entry.created, |t| t.as_second());
+                entry.updated = past.updated_at.map_or(entry.created, |t| t.as_second());
+            }
+            comments.push(entry);
+        }
+        if let Some(issue) = state.issues.get_mut(&id) {
+            issue.updated = settled;
+        }
+        made.push(json!({"number": number, "id": id, "comments": comments}));
+    }
+    Ok(Reply::json(201, &json!({"issues": made})))
+}
