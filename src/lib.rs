@@ -23,6 +23,7 @@
 //! | [`sandbox`] | one isolation step a function, and the probe of what this host can do |
 //! | [`workspace`] | homes, clones, the way of work out of a cell, safe paths, scrub |
 //! | [`agents`] | agent profiles as data, the built-in `scribe` |
+//! | [`pace`] | how often somebody may cause work: people, issues, sources of connections |
 //! | [`config`] | one TOML file, the environment, flags; every value knows where it came from |
 
 pub mod agents;
@@ -38,6 +39,7 @@ pub mod gitea;
 pub mod keeper;
 pub mod mission;
 pub mod operations;
+pub mod pace;
 pub mod publication;
 pub mod sandbox;
 pub mod server;

@@ -12,12 +12,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use lazarus::gitea::event::{CommentAction, CommentSnapshot, ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
-use lazarus::gitea::webhook::{AllowedRepositories, BadDelivery, Rejection, WebhookSecrets, verify};
+use lazarus::gitea::webhook::{BadDelivery, Rejection, verify};
 use lazarus::gitea::{
-    Access, Forge, ForgeError, ForgeOptions, HookContentType, IssueQuery, IssueState, Label, NewHook, NewLabel,
-    NewPull, Product, RawAnswer, TimelineEvent,
+    Access, Forge, ForgeError, ForgeOptions, HookContentType, HookOwner, IssueQuery, IssueState, Label, MasterSecret,
+    NewHook, NewLabel, NewPull, Product, RawAnswer, TimelineEvent,
 };
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
@@ -982,7 +982,7 @@ fn an_empty_secret_signs_nothing() {
     assert_eq!(verify(&headers, good.body.as_bytes(), &empty).unwrap_err(), Rejection::NoSecret);
     let beside = [SecretString::from(""), SecretString::from("another")];
     assert_eq!(verify(&headers, good.body.as_bytes(), &beside).unwrap_err(), Rejection::WrongSignature);
-    assert!(WebhookSecrets::new().with(SecretString::from(""), AllowedRepositories::Any).is_empty());
+    assert!(MasterSecret::new(SecretString::from("")).is_none());
 }
 
 #[test]
@@ -1009,15 +1009,20 @@ fn a_form_with_two_payloads_or_none_and_other_content_types_are_refused() {
 
 /// Signs whatever it is given, as somebody with the secret would.
 fn signed(event: &str, body: &[u8]) -> (HeaderMap, Vec<u8>, [SecretString; 1]) {
+    let secret = SecretString::from("secret");
+    (headers_signed_with(event, body, &secret), body.to_vec(), [secret])
+}
+
+fn headers_signed_with(event: &str, body: &[u8], secret: &SecretString) -> HeaderMap {
     use hmac::{Hmac, KeyInit, Mac};
-    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"secret").unwrap();
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.expose_secret().as_bytes()).unwrap();
     mac.update(body);
     let mut headers = HeaderMap::new();
     headers.insert("content-type", HeaderValue::from_static("application/json"));
     headers.insert("x-gitea-event", HeaderValue::from_str(event).unwrap());
     let signature = hex::encode(mac.finalize().into_bytes());
     headers.insert("x-gitea-signature", HeaderValue::from_str(&signature).unwrap());
-    (headers, body.to_vec(), [SecretString::from("secret")])
+    headers
 }
 
 fn bad(event: &str, body: &[u8]) -> BadDelivery {
@@ -1093,25 +1098,55 @@ fn an_event_header_that_does_not_fit_the_signed_body_is_refused() {
 }
 
 #[test]
-fn a_secret_speaks_for_its_own_repositories_only() {
-    let good = delivery(GITEA, "comment-summon-by-director");
-    let secret = || good.secrets()[0].clone();
-    let event = |secrets: &WebhookSecrets| {
-        secrets.verify(&good.headers(), good.body.as_bytes()).unwrap().event().map(|event| event.repo().id)
+fn a_secret_speaks_for_its_own_repository_or_organisation_only() {
+    let good: Value = serde_json::from_str(&delivery(GITEA, "comment-summon-by-director").body).unwrap();
+    let (repository, owner) =
+        (good["repository"]["id"].as_i64().unwrap(), good["repository"]["owner"]["id"].as_i64().unwrap());
+    let master = MasterSecret::new(SecretString::from("an example")).unwrap();
+    let signed_with = |secret: &SecretString, body: &Value| {
+        let body = body.to_string().into_bytes();
+        let headers = headers_signed_with("issue_comment", &body, secret);
+        master.verify(&headers, &body).map(|verified| {
+            let event = verified.event().map(|event| event.repo().id);
+            (verified.signed_for(), event)
+        })
     };
-    let other = WebhookSecrets::new()
-        .with(secret(), AllowedRepositories::named(["acme/gadget"]))
-        .with(SecretString::from("another"), AllowedRepositories::named(["acme/widget"]));
-    let refused = event(&other).unwrap_err();
-    assert_eq!(refused, BadDelivery::WrongRepository { repository: "acme/widget".to_owned() });
-    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
-    for allowed in
-        [AllowedRepositories::Any, AllowedRepositories::named(["Acme/Widget"]), AllowedRepositories::numbered([7, 1])]
-    {
-        assert_eq!(event(&WebhookSecrets::new().with(secret(), allowed.clone())), Ok(1), "{allowed:?}");
+    let of = |owner| master.hook_secret(owner);
+    for signed_for in [HookOwner::Repository(repository), HookOwner::Organisation(owner)] {
+        assert_eq!(signed_with(&of(signed_for), &good), Ok((Some(signed_for), Ok(repository))));
     }
-    let two = other.with(secret(), AllowedRepositories::numbered([1]));
-    assert_eq!(event(&two), Ok(1), "the same secret for two repositories");
+    let mut elsewhere = good.clone();
+    elsewhere["repository"]["id"] = (repository + 1).into();
+    elsewhere["issue"]["repository"]["id"] = (repository + 1).into();
+    for (name, secret, body) in [
+        ("another repository's", of(HookOwner::Repository(repository + 1)), &good),
+        ("another organisation's", of(HookOwner::Organisation(owner + 1)), &good),
+        ("the wrong kind", of(HookOwner::Repository(owner)), &good),
+        ("ours, for another repository", of(HookOwner::Repository(repository)), &elsewhere),
+        ("of another installation", SecretString::from("another example"), &good),
+        ("empty", SecretString::from(""), &good),
+    ] {
+        assert_eq!(signed_with(&secret, body).map(drop), Err(Rejection::WrongSignature), "{name}");
+    }
+    let own = signed_with(&SecretString::from("an example"), &good).map(drop);
+    assert_eq!(own, Err(Rejection::MasterSecret { repository }));
+    // An organisation's owner may say what it likes of who owns the repository:
+    // that is why the door asks the forge.
+    let mut claimed = good.clone();
+    claimed["repository"]["owner"]["id"] = (owner + 1).into();
+    let signed_for = HookOwner::Organisation(owner + 1);
+    assert_eq!(signed_with(&of(signed_for), &claimed), Ok((Some(signed_for), Ok(repository))));
+    // A body with two of either is nobody's.
+    let text = good.to_string();
+    for twice in [
+        text.replacen("\"repository\":", "\"repository\":{\"id\":99},\"repository\":", 9),
+        text.replacen(&format!("\"id\":{repository},"), &format!("\"id\":{repository},\"id\":99,"), 9),
+    ] {
+        assert_ne!(twice, text);
+        let headers = headers_signed_with("issue_comment", twice.as_bytes(), &of(HookOwner::Repository(repository)));
+        let verdict = master.verify(&headers, twice.as_bytes()).map(|verified| verified.event().map(drop));
+        assert!(!matches!(verdict, Ok(Ok(()))), "{verdict:?}");
+    }
 }
 
 /// threats.md, 4: signed, and still hostile.
@@ -1212,7 +1247,7 @@ fn a_million_labels_are_refused_and_a_deleted_sender_is_not() {
 #[test]
 fn no_secret_is_in_what_can_be_printed() {
     let good = delivery(GITEA, "comment-summon-by-director");
-    let secrets = WebhookSecrets::new().with(good.secrets()[0].clone(), AllowedRepositories::Any);
+    let secrets = (good.secrets(), MasterSecret::new(good.secrets()[0].clone()));
     let forge = forge_at("http://127.0.0.1:9");
     let options = ForgeOptions::new("http://127.0.0.1:9", SecretString::from("TOKEN-test"));
     let hook = NewHook {

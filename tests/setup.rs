@@ -15,14 +15,16 @@ use axum::http::{HeaderMap, StatusCode};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use lazarus::cli::doctor::{self, DoctorReport, Verdict};
+use lazarus::cli::form;
 use lazarus::cli::init::{self, InitOptions, InitReport, StepState};
 use lazarus::config::{Config, LoadOptions};
 use lazarus::demo::forge::{Flavour, StandIn, StandInOptions};
-use lazarus::gitea::webhook::verify;
+use lazarus::gitea::{HookOwner, MasterSecret};
 use lazarus::mission::{Defaults, Proposal, is_proposal, normalise, parse_proposal};
 use lazarus::store::{DataLock, Store};
+use proptest::prelude::*;
 use reqwest::Method;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
 // ---------------------------------------------------------------- templates
@@ -35,12 +37,24 @@ struct Field {
     render: String,
     value: String,
     only_in_content: bool,
+    placeholder: String,
+    description: String,
+    options: Vec<String>,
+}
+
+/// The form and its twin for these bounds.
+fn templates(defaults: &Defaults) -> [String; 2] {
+    form::render(defaults, lazarus::cell::LEAST).unwrap().map(|template| template.text)
 }
 
 /// Reads our own form. Not YAML: just enough of it.
 fn form_fields() -> Vec<Field> {
+    fields_of(&templates(&defaults())[0])
+}
+
+fn fields_of(form: &str) -> Vec<Field> {
     let mut fields: Vec<Field> = Vec::new();
-    for line in init::FORM.1.lines() {
+    for line in form.lines() {
         let text = line.trim();
         if let Some(kind) = text.strip_prefix("- type: ") {
             fields.push(Field { kind: kind.to_owned(), ..Field::default() });
@@ -50,7 +64,13 @@ fn form_fields() -> Vec<Field> {
             continue;
         };
         if let Some(label) = text.strip_prefix("label: ") {
-            label.clone_into(&mut field.label);
+            label.trim_matches('"').clone_into(&mut field.label);
+        } else if let Some(placeholder) = text.strip_prefix("placeholder: ") {
+            placeholder.trim_matches('"').clone_into(&mut field.placeholder);
+        } else if let Some(options) = text.strip_prefix("options: ") {
+            field.options = serde_json::from_str(options).unwrap();
+        } else if let Some(description) = text.strip_prefix("description: ") {
+            field.description = serde_json::from_str(description).unwrap();
         } else if let Some(render) = text.strip_prefix("render: ") {
             render.clone_into(&mut field.render);
         } else if let Some(value) = text.strip_prefix("value: ") {
@@ -90,7 +110,8 @@ fn rendered(fields: &[Field], answers: &[(&str, &str)]) -> String {
 
 /// Fills in the Markdown twin as a person would: text below the headings.
 fn filled_twin(answers: &[(&str, &str)]) -> String {
-    let (_, twin) = init::TWIN.1.split_once("\n---\n").unwrap();
+    let [_, twin] = templates(&defaults());
+    let (_, twin) = twin.split_once("\n---\n").unwrap();
     let mut body = twin.to_owned();
     for (label, answer) in answers {
         let heading = format!("### {label}\n\n");
@@ -188,27 +209,98 @@ fn the_criteria_cannot_forge_another_field_in_the_form() {
     assert!(form.objective.starts_with("Make it faster."));
 }
 
-#[test]
-fn every_choice_of_the_form_is_one_that_the_parser_takes() {
-    let mut label = "";
-    let mut tried = 0;
-    for line in init::FORM.1.lines().map(str::trim) {
-        if let Some(text) = line.strip_prefix("label: ") {
-            label = text;
-        }
-        let Some(options) = line.strip_prefix("options: [") else {
-            continue;
+/// Bounds of many installations.
+fn bounds() -> impl Strategy<Value = Defaults> {
+    use lazarus::cell::{BackendKind, Isolation, Network};
+    let times = prop_oneof![Just(60_000i64), 60_000..864_000_000i64];
+    let sizes = || prop_oneof![Just(16 << 20), (16u64 << 20)..(1 << 40)];
+    (
+        (0..Isolation::ALL.len(), 0..Network::ALL.len(), 1usize..9, any::<bool>()),
+        (times.clone(), times, sizes(), 50u64..4_000_000, 8u64..1_000_000),
+        proptest::sample::subsequence(BackendKind::ALL.to_vec(), 1..=BackendKind::ALL.len()),
+        proptest::collection::btree_set("[a-z][a-z0-9_-]{0,31}", 1..5),
+    )
+        .prop_map(
+            |((isolation, network, agents_max, substitutes), (one, other, memory, cpu, files), backends, agents)| {
+                let mut bounds = defaults();
+                bounds.agents = agents.into_iter().collect();
+                bounds.backends = backends;
+                bounds.isolation_min = Isolation::ALL[isolation];
+                bounds.network_max = Network::ALL[network];
+                bounds.agents_max = agents_max;
+                bounds.policy.substitutes = substitutes;
+                bounds.ttl_default = one.min(other);
+                bounds.policy.ttl_max = one.max(other);
+                bounds.limits_max.memory = memory;
+                bounds.limits_max.cpu = cpu;
+                bounds.limits_max.files = files.max(1000);
+                bounds
+            },
+        )
+}
+
+proptest! {
+    /// Whatever policy says: each choice, each example and each bound that the
+    /// form or its twin names is one that the parser takes.
+    #[test]
+    fn nothing_is_offered_that_would_be_refused(bounds in bounds()) {
+        let [form, twin] = templates(&bounds);
+        let fields = fields_of(&form);
+        let (_, twin_body) = twin.split_once("\n---\n").unwrap();
+        let agent = bounds.agents[0].as_str();
+        let tried = |label: &str, value: &str| {
+            let mut answers = vec![("Agents", agent), ("Backend", bounds.backends[0].word()), ("Objective", "x")];
+            answers.retain(|(other, _)| *other != label);
+            answers.push((label, value));
+            parse_proposal(&normalise(&rendered(&fields, &answers)), &bounds)
         };
-        for option in options.trim_end_matches(']').split(", ") {
-            let option = option.trim_matches('"');
-            let body = rendered(&form_fields(), &[(label, option), ("Agents", "scribe"), ("Objective", "x")]);
-            let lenient = Defaults { isolation_min: lazarus::cell::Isolation::Level1, ..defaults() };
-            let proposal = parse_proposal(&normalise(&body), &lenient);
-            assert!(proposal.is_ok(), "{label}: {option}: {proposal:?}");
-            tried += 1;
+        for field in fields.iter().filter(|field| field.kind != "markdown") {
+            prop_assert!(twin_body.contains(&format!("### {}\n", field.label)), "{twin}");
+            for value in field.options.iter().chain([&field.placeholder]).filter(|value| !value.is_empty()) {
+                let proposal = tried(&field.label, value);
+                prop_assert!(proposal.is_ok(), "{}: {value}: {proposal:?}", field.label);
+            }
+            for option in &field.options {
+                prop_assert!(twin_body.contains(option), "{option} is not in {twin}");
+            }
+        }
+        // What the descriptions name as the most.
+        let says = |label: &str| fields.iter().find(|field| field.label == label).map(|field| field.description.clone());
+        let ttl = says("Time to live").unwrap();
+        let (_, most) = ttl.rsplit_once("; ").unwrap();
+        let (most, usual) = most.split_once(" at most. Empty: ").unwrap();
+        for time in [most, usual.trim_end_matches('.')].into_iter().chain(ttl.split([' ', ',', ';']).filter(|word| word.ends_with(['m', 's']) && word.starts_with(|c: char| c.is_ascii_digit()))) {
+            prop_assert!(tried("Time to live", time).is_ok(), "{time} of {ttl:?}");
+        }
+        let limits = says("Limits").unwrap();
+        let (_, most) = limits.split_once(": ").unwrap();
+        let most = most.split(". ").next().unwrap().trim_end_matches('.');
+        let proposal = tried("Limits", most);
+        prop_assert!(proposal.is_ok(), "{most}: {proposal:?}");
+        for name in &bounds.agents {
+            prop_assert!(says("Agents").unwrap().contains(name.as_str()));
+        }
+        // What policy does not allow is nowhere.
+        for level in lazarus::cell::Isolation::ALL[1..].iter().filter(|level| **level < bounds.isolation_min) {
+            let word = format!("{level}:");
+            prop_assert!(!form.contains(&word) && !twin.contains(&word), "{word}");
+        }
+        let hosts = bounds.network_max != lazarus::cell::Network::None;
+        prop_assert_eq!(form.contains("Network hosts"), hosts);
+        prop_assert_eq!(twin.contains("Network hosts"), hosts);
+        prop_assert_eq!(form.contains("substitute"), bounds.policy.substitutes);
+        // And neither file is YAML of another kind than it seems.
+        for line in form.lines().filter(|line| line.contains("description: ")) {
+            prop_assert!(!line.contains("\\n"), "{line}");
         }
     }
-    assert!(tried >= 7, "only {tried} options were found");
+}
+
+#[test]
+fn the_form_asks_for_every_field_that_a_proposal_has() {
+    let labels: Vec<String> =
+        form_fields().into_iter().filter(|field| field.kind != "markdown").map(|field| field.label).collect();
+    assert_eq!(labels, lazarus::mission::field_labels().collect::<Vec<_>>());
 }
 
 // ------------------------------------------------------------------ a world
@@ -374,7 +466,7 @@ impl World {
     }
 
     async fn init(&self, dry_run: bool) -> InitReport {
-        let options = InitOptions { dry_run, json: false };
+        let options = InitOptions { dry_run, ..InitOptions::default() };
         init::run(&self.config(), &self.repository, options).await.unwrap()
     }
 
@@ -389,7 +481,7 @@ impl World {
         let config = self.config();
         let lock = DataLock::take(&config.paths.data).unwrap();
         let store = Store::open(&config.paths.registry).unwrap();
-        let secret = config.webhook.secret.read().unwrap();
+        let secret = MasterSecret::new(config.webhook.secret.read().unwrap()).unwrap();
         let listener = tokio::net::TcpListener::bind(self.listen).await.unwrap();
         let router =
             axum::Router::new().route("/webhook", axum::routing::post(take_in)).with_state(Arc::new((store, secret)));
@@ -425,9 +517,9 @@ impl Drop for Door {
     }
 }
 
-async fn take_in(Shared(shared): Shared<Arc<(Store, SecretString)>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn take_in(Shared(shared): Shared<Arc<(Store, MasterSecret)>>, headers: HeaderMap, body: Bytes) -> StatusCode {
     let (store, secret) = &*shared;
-    let Ok(delivery) = verify(&headers, &body, std::slice::from_ref(secret)) else {
+    let Ok(delivery) = secret.verify(&headers, &body) else {
         return StatusCode::UNAUTHORIZED;
     };
     let event = delivery.event().unwrap();
@@ -504,8 +596,7 @@ async fn init_makes_everything_once_and_a_second_run_changes_nothing() {
             assert_eq!(hooks[0]["active"], true);
             assert_eq!(hooks[0]["config"]["url"], format!("http://{}/webhook", world.listen));
             let secret = fs::read_to_string(world.secret_file()).unwrap();
-            assert_eq!(secret.trim().len(), 64);
-            assert!(secret.trim().bytes().all(|b| b.is_ascii_hexdigit()));
+            assert!(master(&secret).was_generated(), "random, and to be derived from");
             let mode = fs::metadata(world.secret_file()).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
 
@@ -540,28 +631,33 @@ async fn the_server_reads_the_form_as_it_was_meant() {
                 assert_eq!(template["title"], "[mission] ");
                 assert_eq!(template["labels"], json!(["lazarus/requested"]));
             }
-            let form = offered.iter().find(|t| t["file_name"] == init::FORM.0).unwrap();
+            let form = offered.iter().find(|t| t["file_name"] == form::FORM_PATH).unwrap();
             let read: Vec<Field> = form["body"]
                 .as_array()
                 .unwrap()
                 .iter()
                 .map(|field| {
                     let text = |name: &str| field["attributes"][name].as_str().unwrap_or_default().to_owned();
+                    let options = field["attributes"]["options"].as_array().cloned().unwrap_or_default();
                     Field {
                         kind: field["type"].as_str().unwrap().to_owned(),
                         label: text("label"),
                         render: text("render"),
                         value: text("value"),
                         only_in_content: field["visible"] == json!(["content"]),
+                        placeholder: text("placeholder"),
+                        description: text("description"),
+                        options: options.iter().map(|option| option.as_str().unwrap().to_owned()).collect(),
                     }
                 })
                 .collect();
-            assert_eq!(read, form_fields());
+            let [wanted, _] = form::of_installation(&world.config()).unwrap();
+            assert_eq!(read, fields_of(&wanted.text));
             assert_eq!(read[0].value, "<!-- lazarus:v1 -->");
             assert!(read[0].only_in_content);
             let labels: Vec<&str> = read.iter().filter(|f| f.kind != "markdown").map(|f| f.label.as_str()).collect();
-            assert_eq!(labels, ANSWERS.map(|(label, _)| label));
-            let twin = offered.iter().find(|t| t["file_name"] == init::TWIN.0).unwrap();
+            assert_eq!(labels, lazarus::mission::field_labels().collect::<Vec<_>>());
+            let twin = offered.iter().find(|t| t["file_name"] == form::TWIN_PATH).unwrap();
             assert!(twin["content"].as_str().unwrap().trim_start().starts_with("<!-- lazarus:v1 -->"));
         }
         .boxed()
@@ -600,10 +696,168 @@ async fn a_hook_of_ours_that_will_not_do_is_replaced_and_others_are_left_alone()
                 assert!(hooks.iter().all(|h| h["id"] != old["id"]));
                 assert_eq!(step(&world.init(false).await, "webhook http").state, StepState::Present);
             }
-            // Two at one address: whose secret is ours cannot be seen.
+            // Two at one address, and one at an address that was ours.
             world.in_repository(Method::POST, "/hooks", hook(&ours, "json", &all, true)).await;
+            let mut moved = hook("http://127.0.0.1:9/webhook", "json", &all, true);
+            let right = world.hooks().await.into_iter().find(|h| h["config"]["url"] == ours).unwrap();
+            moved["branch_filter"] = right["branch_filter"].clone();
+            world.in_repository(Method::POST, "/hooks", moved).await;
+            assert_eq!(world.hooks().await.len(), 4);
             world.init(false).await;
             assert_eq!(world.hooks().await.len(), 2);
+        }
+        .boxed()
+    })
+    .await;
+}
+
+/// The secret of a hook cannot be read, so the hook says which it is.
+fn marks(hooks: &[Value]) -> Vec<&str> {
+    hooks.iter().map(|hook| hook["branch_filter"].as_str().unwrap()).collect()
+}
+
+fn master(text: &str) -> MasterSecret {
+    MasterSecret::new(SecretString::from(text.trim())).unwrap()
+}
+
+/// A7: what an administrator of one repository reads on its hook's page.
+#[tokio::test]
+async fn each_repository_gets_a_secret_of_its_own_and_never_the_installations() {
+    in_a_world(|world| {
+        async move {
+            let repo = json!({ "name": "gadget", "auto_init": true, "default_branch": "main" });
+            let gadget = world.owner_call(Method::POST, "/user/repos", repo).await;
+            let path = format!("/repos/{}/gadget", world.owner);
+            let of_bot = format!("{path}/collaborators/{}", world.bot);
+            world.owner_call(Method::PUT, &of_bot, json!({ "permission": "admin" })).await;
+            let widget = world.in_repository(Method::GET, "", Value::Null).await;
+            world.init(false).await;
+            let other = format!("{}/gadget", world.owner);
+            let report = init::run(&world.config(), &other, InitOptions::default()).await.unwrap();
+            assert!(report.success, "{report}");
+            assert!(report.steps.iter().all(|step| !step.what.starts_with("webhook secret")), "one for both: {report}");
+            let theirs = world.owner_call(Method::GET, &format!("{path}/hooks"), Value::Null).await;
+            let master = master(&fs::read_to_string(world.secret_file()).unwrap());
+            let wanted = |repo: &Value| master.branch_filter(HookOwner::Repository(repo["id"].as_i64().unwrap()));
+            assert_eq!(marks(&world.hooks().await), [wanted(&widget)]);
+            assert_eq!(marks(theirs.as_array().unwrap()), [wanted(&gadget)]);
+            assert_ne!(wanted(&widget), wanted(&gadget));
+            world.call(&world.owner_token, Method::DELETE, &path, Value::Null).await;
+        }
+        .boxed()
+    })
+    .await;
+}
+
+/// An upgrade: the hook holds the installation's own secret, which everybody
+/// who administers the repository knows.
+#[tokio::test]
+async fn a_secret_that_older_versions_put_on_hooks_is_made_anew_just_once() {
+    in_a_world(|world| {
+        async move {
+            let known_to_all = "an example secret, not in use";
+            fs::write(world.secret_file(), known_to_all).unwrap();
+            set_mode(&world.secret_file(), 0o640);
+            let ours = format!("http://{}/webhook", world.listen);
+            let old = json!({ "type": "gitea", "active": true, "events": ["issues", "issue_comment"], "branch_filter": "*",
+                "config": { "url": ours, "content_type": "json", "secret": known_to_all } });
+            world.in_repository(Method::POST, "/hooks", old.clone()).await;
+            let report = world.doctor().await;
+            assert!(
+                report.lines.iter().any(|l| l.ok == Verdict::Fail
+                    && l.found.contains("older version")
+                    && l.do_this.contains(&format!("lazarus init {}", world.repository))),
+                "{report}"
+            );
+            let look = world.init(true).await;
+            assert_eq!(step(&look, "webhook secret").state, StepState::WouldReplace, "{look}");
+            assert_eq!(step(&look, "webhook http").state, StepState::WouldReplace, "{look}");
+            assert_eq!(fs::read_to_string(world.secret_file()).unwrap(), known_to_all);
+            let first = world.init(false).await;
+            assert!(first.success, "{first}");
+            assert_eq!(step(&first, "webhook secret").state, StepState::Replaced, "{first}");
+            let secret = fs::read_to_string(world.secret_file()).unwrap();
+            assert!(master(&secret).was_generated(), "{secret}");
+            let mode = fs::metadata(world.secret_file()).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o640, "whoever could read it still can");
+            // The next repository's old hook does not make it change again.
+            world.in_repository(Method::POST, "/hooks", old).await;
+            let second = world.init(false).await;
+            assert_eq!(step(&second, "webhook http").state, StepState::Replaced, "{second}");
+            assert_eq!(fs::read_to_string(world.secret_file()).unwrap(), secret);
+            assert_eq!(world.hooks().await.len(), 1);
+            for text in [first.to_string(), second.to_string(), report.to_string()] {
+                assert!(!text.contains(known_to_all) && !text.contains(secret.trim()), "{text}");
+            }
+
+            // Where we cannot write it, nothing is derived from it either.
+            let config = world.config();
+            let text = fs::read_to_string(config.file.as_ref().unwrap()).unwrap();
+            let text = text.replace("secret_file = \"webhook.secret\"", "secret_command = [\"/bin/echo\", \"by hand\"]");
+            fs::write(config.file.as_ref().unwrap(), text).unwrap();
+            let config = Config::load(&LoadOptions { file: config.file.clone(), ..LoadOptions::default() }).unwrap();
+            let hooks = world.hooks().await;
+            assert!(hooks.iter().all(|hook| hook["branch_filter"].as_str().unwrap().contains("lazarus-secret-")));
+            let fresh = init::run(&config, &world.repository, InitOptions::default()).await.unwrap();
+            assert!(fresh.success, "of that secret no hook is older: {fresh}");
+            let by_hand = json!({ "type": "gitea", "active": true, "events": ["issues"],
+                "config": { "url": ours, "content_type": "json", "secret": "by hand" } });
+            world.in_repository(Method::POST, "/hooks", by_hand).await;
+            let refused = init::run(&config, &world.repository, InitOptions::default()).await.unwrap();
+            assert_eq!(step(&refused, "webhook secret").state, StepState::Failed, "{refused}");
+            assert!(!refused.success);
+        }
+        .boxed()
+    })
+    .await;
+}
+
+/// One hook for all repositories of an organisation.
+#[tokio::test]
+async fn an_organisation_has_one_webhook_for_its_repositories_where_the_bot_owns_it() {
+    in_a_world(|world| {
+        async move {
+            let org = format!("org-{}", &world.bot["lazarus-".len()..]);
+            let made = world.owner_call(Method::POST, "/orgs", json!({ "username": org })).await;
+            world
+                .owner_call(Method::POST, &format!("/orgs/{org}/repos"), json!({ "name": "gadget", "auto_init": true }))
+                .await;
+            let of_bot = format!("/repos/{org}/gadget/collaborators/{}", world.bot);
+            world.owner_call(Method::PUT, &of_bot, json!({ "permission": "admin" })).await;
+            let config = world.config_with(&format!("[[repositories]]\nname = \"{org}/gadget\"\n"));
+            let refused = init::run_for_organisation(&config, &org, InitOptions::default()).await.unwrap_err();
+            let refused = format!("{refused:#}");
+            assert!(refused.contains("write:organization") && refused.contains("--show-secret"), "{refused}");
+            let nowhere = init::run_for_organisation(&config, "no-such", InitOptions::default()).await.unwrap_err();
+            assert!(format!("{nowhere:#}").contains("no organisation no-such"), "{nowhere:#}");
+
+            // Among the owners, with the scope.
+            let teams = world.owner_call(Method::GET, &format!("/orgs/{org}/teams"), Value::Null).await;
+            let owners = teams.as_array().unwrap().iter().find(|team| team["name"] == "Owners").unwrap()["id"].clone();
+            world.owner_call(Method::PUT, &format!("/teams/{owners}/members/{}", world.bot), Value::Null).await;
+            world.use_token_with(&["write:issue", "write:repository", "write:organization", "read:user"]).await;
+            let first = init::run_for_organisation(&config, &org, InitOptions::default()).await.unwrap();
+            assert!(first.success, "{first}");
+            assert_eq!(first.organisation.as_deref(), Some(org.as_str()));
+            let second = init::run_for_organisation(&config, &org, InitOptions::default()).await.unwrap();
+            assert!(second.message.contains("nothing to change"), "{second}");
+            let hooks = world.owner_call(Method::GET, &format!("/orgs/{org}/hooks"), Value::Null).await;
+            let master = master(&fs::read_to_string(world.secret_file()).unwrap());
+            let of = HookOwner::Organisation(made["id"].as_i64().unwrap());
+            assert_eq!(marks(hooks.as_array().unwrap()), [master.branch_filter(of)]);
+            let said = init::organisation_by_hand(&config, &org).await.unwrap();
+            assert!(said.contains(master.hook_secret(of).expose_secret()), "{said}");
+
+            // Its repository needs none of its own then, and the doctor knows.
+            let gadget = init::run(&config, &format!("{org}/gadget"), InitOptions::default()).await.unwrap();
+            assert!(gadget.success, "{gadget}");
+            assert_eq!(step(&gadget, "webhook http").state, StepState::Present, "{gadget}");
+            let hooks = world.owner_call(Method::GET, &format!("/repos/{org}/gadget/hooks"), Value::Null).await;
+            assert_eq!(hooks, json!([]));
+            let report = doctor::run_with_probe(&config, Path::new(env!("CARGO_BIN_EXE_lazarus"))).await;
+            assert_eq!(line(&report, &format!("{org}/gadget (prepared)")).ok, Verdict::Ok, "{report}");
+            world.call(&world.owner_token, Method::DELETE, &format!("/repos/{org}/gadget"), Value::Null).await;
+            world.call(&world.owner_token, Method::DELETE, &format!("/orgs/{org}"), Value::Null).await;
         }
         .boxed()
     })
@@ -627,12 +881,14 @@ async fn a_secret_that_was_lost_is_made_again_with_a_hook_that_knows_it() {
             let hooks = world.hooks().await;
             assert!(hooks.len() == 1 && hooks[0]["id"] != old, "{hooks:#?}");
             assert_ne!(fs::read_to_string(world.secret_file()).unwrap(), old_secret);
-            // A secret that somebody changed an hour after the hook was made.
-            let later = std::time::SystemTime::now() + std::time::Duration::from_hours(1);
-            let file = fs::File::options().append(true).open(world.secret_file()).unwrap();
-            file.set_modified(later).unwrap();
+            // One that somebody changed by hand.
+            fs::write(world.secret_file(), "another example, not in use").unwrap();
             let look = world.init(true).await;
             assert_eq!(step(&look, "webhook http").state, StepState::WouldReplace);
+            assert!(look.steps.iter().all(|step| !step.what.starts_with("webhook secret")), "{look}");
+            let report = world.doctor().await;
+            let said = report.lines.iter().find(|l| l.ok == Verdict::Fail && l.found.contains("webhook to")).unwrap();
+            assert!(said.found.contains("was changed"), "{report}");
         }
         .boxed()
     })
@@ -678,6 +934,78 @@ async fn a_template_that_people_changed_is_left_alone() {
                 now["content"].as_str().unwrap().replace('\n', ""),
                 base64_of("---\nname: Ours\nabout: x\n---\nour own\n")
             );
+        }
+        .boxed()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_changed_policy_updates_the_templates_that_nobody_edited() {
+    in_a_world(|world| {
+        async move {
+            let form = format!("template {}", form::FORM_PATH);
+            let twin = format!("template {}", form::TWIN_PATH);
+            let at = |path: &str| format!("/contents/{}", path.replace('/', "%2F"));
+            world.init(false).await;
+            assert_eq!(step(&world.init(false).await, &form).state, StepState::Present);
+
+            // Another policy: the doctor says so, and init follows.
+            let config = world.config_with("[policy]\nisolation_min = \"level_2\"\nnetwork_max = \"none\"\n");
+            let program = Path::new(env!("CARGO_BIN_EXE_lazarus"));
+            let report = doctor::run_with_probe(&config, program).await;
+            let older: Vec<_> = report.lines.iter().filter(|l| l.found.contains("older than the policy")).collect();
+            assert_eq!(older.len(), 2, "{report}");
+            assert!(older.iter().all(|l| l.ok == Verdict::Warn && l.do_this.contains("lazarus init")), "{report}");
+            let look = init::run(&config, &world.repository, InitOptions { dry_run: true, ..Default::default() });
+            assert_eq!(step(&look.await.unwrap(), &form).state, StepState::WouldReplace);
+            let report = init::run(&config, &world.repository, InitOptions::default()).await.unwrap();
+            assert_eq!(step(&report, &form).state, StepState::Replaced, "{report}");
+            assert_eq!(step(&report, &twin).state, StepState::Replaced, "{report}");
+            let offered = world.list("/issue_templates").await;
+            let text = serde_json::to_string(&offered).unwrap();
+            assert!(!text.contains("level_1") && !text.contains("Network hosts"), "{text}");
+            let report = init::run(&config, &world.repository, InitOptions::default()).await.unwrap();
+            assert!(report.message.contains("nothing to change"), "{report}");
+
+            // What a person writes is theirs, until they say otherwise.
+            let path = at(form::FORM_PATH);
+            let now = world.in_repository(Method::GET, &path, Value::Null).await;
+            use base64::Engine as _;
+            let now_text: String = now["content"].as_str().unwrap().split_whitespace().collect();
+            let now_text = base64::engine::general_purpose::STANDARD.decode(now_text).unwrap();
+            let edited = String::from_utf8(now_text).unwrap().replace("Ask for a cell", "Please ask for a cell");
+            let change = json!({ "content": base64_of(&edited), "message": "ours", "sha": now["sha"] });
+            world.in_repository(Method::PUT, &path, change).await;
+            let report = init::run(&world.config(), &world.repository, InitOptions::default()).await.unwrap();
+            let kept = step(&report, &form);
+            assert_eq!(kept.state, StepState::Kept, "{report}");
+            assert!(kept.note.as_ref().unwrap().contains("--force"), "{report}");
+            assert_eq!(step(&report, &twin).state, StepState::Replaced, "{report}");
+            let report = world.doctor().await;
+            assert!(report.lines.iter().any(|l| l.ok == Verdict::Warn && l.found.contains("was edited")), "{report}");
+            let force = InitOptions { force: true, ..Default::default() };
+            let report = init::run(&world.config(), &world.repository, force).await.unwrap();
+            assert_eq!(step(&report, &form).state, StepState::Replaced, "{report}");
+            assert!(world.init(false).await.message.contains("nothing to change"));
+        }
+        .boxed()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn templates_of_a_version_before_this_one_are_updated_too() {
+    in_a_world(|world| {
+        async move {
+            // As it was released, to the byte.
+            let old = include_str!("released/mission-proposal-0.1.md");
+            assert!(form::is_as_written(old.as_bytes()));
+            let path = "/contents/.gitea%2FISSUE_TEMPLATE%2Fmission-proposal.md";
+            let old = json!({ "content": base64_of(old), "message": "old" });
+            world.in_repository(Method::POST, path, old).await;
+            let report = world.init(false).await;
+            assert_eq!(step(&report, &format!("template {}", form::TWIN_PATH)).state, StepState::Replaced, "{report}");
         }
         .boxed()
     })

@@ -8,6 +8,8 @@ use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use lazarus::gitea::{HookOwner, MasterSecret};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use std::path::{Path, PathBuf};
@@ -17,7 +19,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 use tokio::sync::mpsc;
 
-/// What deliveries are signed with.
+/// The installation's secret; see [`hook_secret`].
 pub const SECRET: &str = "the secret of the benchmarks, not in use";
 /// The repository that is served; its number is 1.
 pub const REPOSITORY: &str = "acme/widget";
@@ -214,9 +216,17 @@ impl Deliveries {
     }
 }
 
+/// What deliveries are signed with: the secret of the hook of [`REPOSITORY`].
+pub fn hook_secret() -> SecretString {
+    let master = MasterSecret::new(SecretString::from(SECRET)).expect("a secret that is not empty");
+    master.hook_secret(HookOwner::Repository(1))
+}
+
 /// The signature header's value.
 pub fn signature(body: &[u8]) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("a key may have any length");
+    let secret = hook_secret();
+    let key = secret.expose_secret().as_bytes();
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key may have any length");
     mac.update(body);
     hex::encode(mac.finalize().into_bytes())
 }

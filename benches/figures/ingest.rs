@@ -4,7 +4,7 @@
 
 use crate::Place;
 use crate::daemon::{Daemon, Installation, client};
-use crate::forge::{Deliveries, QuickForge, SECRET, signature};
+use crate::forge::{Deliveries, QuickForge, hook_secret, signature};
 use crate::report::{Figure, Limit, Report, median, milliseconds};
 use anyhow::Context as _;
 use axum::Router;
@@ -49,7 +49,7 @@ pub fn anchor_door() -> anyhow::Result<()> {
         println!("{}", listener.local_addr()?);
         std::io::stdout().flush()?;
         let router: Router<()> =
-            Router::new().route("/webhook", post(only_verify)).with_state(Arc::new(vec![SecretString::from(SECRET)]));
+            Router::new().route("/webhook", post(only_verify)).with_state(Arc::new(vec![hook_secret()]));
         // With its parent the anchor goes too.
         std::thread::spawn(|| {
             let _ = std::io::stdin().lines().count();

@@ -597,15 +597,24 @@ async fn repository(config: &Config, forge: &Forge, found: &Repository, bot: Opt
     }
     approval_label(config, found, &seen, report);
     for template in &seen.templates {
+        let path = template.wanted.path;
         let (found, to_do) = match (template.file, template.offered) {
             (TemplateFile::Missing, _) => ("is missing", again.clone()),
             (_, false) => (
                 "is there, but the forge does not offer it",
                 "open the file on the forge: the page says what is wrong".to_owned(),
             ),
-            _ => continue,
+            (TemplateFile::Outdated, _) => (
+                "is older than the policy, or of another version: it may offer what is refused, and lack what is allowed",
+                again.clone(),
+            ),
+            (TemplateFile::Edited, _) => (
+                "was edited, or is not ours: it may offer what policy refuses",
+                format!("if that is not meant: `lazarus init {full_name} --force`"),
+            ),
+            (TemplateFile::Current, _) => continue,
         };
-        report.add(Verdict::Warn, &name, format!("template {} {found}", template.path), to_do);
+        report.add(Verdict::Warn, &name, format!("template {path} {found}"), to_do);
     }
     if let Some(fault) = seen.hook_fault() {
         report.add(Verdict::Fail, &name, format!("webhook to {}: {fault}", config.webhook.address()), again);
@@ -857,7 +866,7 @@ impl Way {
              ({about}.)\nThe webhook's page (repository, Settings, Webhooks, at the bottom) says what happened to each delivery:\n\
              - \"webhook can only call allowed HTTP servers\": the setting above\n\
              - no connection, or a time-out: webhook.public_url does not lead here, or a firewall is in between\n\
-             - 401: the webhook has another secret: delete it there and run `lazarus init` again\n\
+             - 401: the webhook has not the secret that belongs to this repository: run `lazarus init` for it\n\
              - 404: a proxy in between does not pass {} on",
             config.webhook.address(),
             config.webhook.path

@@ -13,62 +13,63 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use reqwest::Method;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
 use crate::cell::{Actor, State};
 use crate::config::{Config, ConfigError, SecretSource};
 use crate::gitea::{
-    Forge, ForgeError, ForgeOptions, Hook, HookContentType, Label, NewHook, NewLabel, RepoApi, Repository, User,
+    Forge, ForgeError, ForgeOptions, HookContentType, HookOwner, HooksApi, Label, MasterSecret, Named, NewHook,
+    NewLabel, RepoApi, Repository, User,
 };
 use crate::store::{self, Pin, PinKind, label_name};
+
+use super::form::{self, TemplateText};
+use super::hooks::{self, HookSurvey, events};
 
 /// Text below `lazarus init --help`.
 pub const HELP: &str = "\
 Makes what Lazarus needs in a repository and leaves alone what is there:
   labels       lazarus/requested, lazarus/approved, lazarus/state/*
-  templates    .gitea/ISSUE_TEMPLATE/mission-proposal.yaml and .md
-  webhook      to webhook.public_url, signed with webhook.secret; a secret file
-               that does not exist yet is made
+  templates    .gitea/ISSUE_TEMPLATE/mission-proposal.yaml and .md, which offer what
+               the policy of this installation allows; made again when it changes.
+               A copy that somebody edited is left alone, unless you say --force
+  webhook      to webhook.public_url, signed with a secret of this repository's own
+               that is derived from webhook.secret; old ones at that address are
+               deleted. A secret file that does not exist yet is made, and one that
+               an older version put on webhooks as it is, is made anew
 Run it as often as you like: a second run changes nothing. The token's account
 must administer the repository. What the forge's administrator must set is
 said at the end.
 
+With --organisation, it makes one webhook for all repositories of an
+organisation, and nothing else. The token's account must be among its owners,
+and the token needs the scope write:organization for that. Or make that webhook
+by hand: --show-secret says with what.
+
   lazarus init acme/widget --dry-run    look, and say what would be done
-  lazarus init acme/widget";
-
-/// The issue form, and where it goes.
-pub const FORM: (&str, &str) =
-    (".gitea/ISSUE_TEMPLATE/mission-proposal.yaml", include_str!("../../templates/issue/mission-proposal.yaml"));
-
-/// Its Markdown twin, and where it goes.
-pub const TWIN: (&str, &str) =
-    (".gitea/ISSUE_TEMPLATE/mission-proposal.md", include_str!("../../templates/issue/mission-proposal.md"));
+  lazarus init acme/widget
+  lazarus init --organisation acme
+  lazarus init --write-templates .      only write the two templates below ./";
 
 /// The scopes that the bot's token needs.
 pub const SCOPES: [&str; 4] = ["write:issue", "write:repository", "read:organization", "read:user"];
 
 pub(crate) use crate::engine::APPROVED;
 
-/// How much older than the secret's file a webhook may seem before it is
-/// taken to hold an older secret. The two times are of two clocks.
-const CLOCKS_APART: Duration = Duration::from_mins(2);
-
-/// Random bytes of a generated secret.
-const SECRET_BYTES: usize = 32;
-
 /// How to run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct InitOptions {
     /// Only read, and list what would be done.
     pub dry_run: bool,
+    /// Replace templates that somebody edited, too.
+    pub force: bool,
     /// Whether [`InitReport::text`] is one JSON object.
     pub json: bool,
 }
@@ -84,11 +85,11 @@ pub enum StepState {
     Kept,
     /// It was made.
     Created,
-    /// It was deleted and made again.
+    /// It was made anew, and what was there is gone.
     Replaced,
     /// With `--dry-run`: it would be made.
     WouldCreate,
-    /// With `--dry-run`: it would be deleted and made again.
+    /// With `--dry-run`: it would be made anew.
     WouldReplace,
     /// It could not be made; the note says why and what to do.
     Failed,
@@ -131,8 +132,12 @@ pub struct InitReport {
     pub success: bool,
     /// The outcome in one sentence.
     pub message: String,
-    /// `owner/name`, as the forge writes it.
+    /// `owner/name`, as the forge writes it; empty for an organisation.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub repository: String,
+    /// The organisation, where it was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub organisation: Option<String>,
     /// The account of the token.
     pub bot: String,
     /// Whether it was only a look.
@@ -271,33 +276,160 @@ pub async fn run(config: &Config, repository: &str, options: InitOptions) -> any
 
     let api = forge.repo_ref(&found.reference());
     let seen = survey(&forge, &api, &found, config).await?;
-    let mut work = Work { api: &api, found: &found, dry_run: options.dry_run, steps: Vec::new() };
+    let mut work = Work { api: &api, found: &found, options, steps: Vec::new() };
     work.labels(&seen).await;
     work.approval_label(config, &seen).await;
     work.templates(&seen).await;
-    work.webhook(config, &seen).await;
-    let steps = work.steps;
-
-    let failed = steps.iter().filter(|s| s.state == StepState::Failed).count();
-    let changed = steps.iter().filter(|s| s.state.changes()).count();
-    let message = match (failed, changed, options.dry_run) {
-        (0, 0, _) => format!("{full_name} is prepared; nothing to change."),
-        (0, n, true) => format!("{full_name}: {n} to make or replace; nothing was changed, this was only a look."),
-        (0, n, false) => format!("{full_name} is prepared; {n} made or replaced."),
-        (f, _, _) => {
-            format!("{full_name} is not prepared: {f} failed; see below, then run this again.")
-        }
-    };
+    let mut steps = work.steps;
+    if seen.organisation_does && seen.hooks.hooks.is_empty() {
+        let what = format!("webhook {} (of the organisation {})", config.webhook.address(), found.owner.login);
+        steps.push(Step { what, state: StepState::Present, note: None });
+    } else {
+        let of = HookOwner::Repository(found.id);
+        webhook(config, &api.hook_calls(), of, &seen.hooks, options.dry_run, &mut steps).await;
+    }
     Ok(InitReport {
-        success: failed == 0,
-        message,
         to_do: what_people_must_do(config, &full_name, &bot, &steps),
-        repository: full_name,
-        bot: bot.login,
-        dry_run: options.dry_run,
-        steps,
-        json: options.json,
+        repository: full_name.clone(),
+        ..InitReport::of(&full_name, &bot, options, steps)
     })
+}
+
+/// Makes the webhook of an organisation: it serves each of its repositories
+/// that the configuration names.
+///
+/// # Errors
+/// Where nothing can be done at all, as [`run`].
+pub async fn run_for_organisation(
+    config: &Config,
+    organisation: &str,
+    options: InitOptions,
+) -> anyhow::Result<InitReport> {
+    needed_settings(config)?;
+    let forge = connect(config)?;
+    let bot = forge.current_user().await.context("asking the forge whose token this is")?;
+    let found = find_organisation(&forge, config, organisation).await?;
+    let (of, api) = (HookOwner::Organisation(found.id), forge.organisation_hooks(&found.name));
+    let by_hand = format!(
+        "make the account {} an owner of {} and give its token the scope write:organization; \
+         or make the webhook by hand (`lazarus init --organisation {} --show-secret`); \
+         or run `lazarus init OWNER/REPO` for each repository instead",
+        bot.login, found.name, found.name
+    );
+    let master = config.webhook.secret.read().ok().and_then(MasterSecret::new);
+    let seen = HookSurvey::look(&api, of, master.as_ref(), config)
+        .await
+        .with_context(|| format!("listing the webhooks of {}: {by_hand}", found.name))?;
+    let mut steps = Vec::new();
+    webhook(config, &api, of, &seen, options.dry_run, &mut steps).await;
+    for step in &mut steps {
+        if step.state == StepState::Failed && step.what.starts_with("webhook http") {
+            step.note = Some(format!("{}\n{by_hand}", step.note.take().unwrap_or_default()));
+        }
+    }
+    let mut to_do = vec![allow_the_call(config)];
+    to_do.extend(new_secret(config, "", &steps));
+    to_do.push(format!(
+        "Labels and templates belong to repositories: run `lazarus init {}/REPO` for each one. It makes no webhook \
+         there where it sees this one.",
+        found.name
+    ));
+    Ok(InitReport {
+        to_do,
+        organisation: Some(found.name.clone()),
+        ..InitReport::of(&found.name, &bot, options, steps)
+    })
+}
+
+async fn find_organisation(
+    forge: &Forge,
+    config: &Config,
+    organisation: &str,
+) -> anyhow::Result<crate::gitea::Organisation> {
+    let found = forge.organisation(organisation).await;
+    match found.with_context(|| format!("looking for the organisation {organisation:?}"))? {
+        Named::Is(found) => Ok(found),
+        Named::Renamed { to, .. } => bail!("the organisation {organisation} is called {to} now: say that name"),
+        Named::Nothing => bail!(
+            "there is no organisation {organisation} at {} that the bot's account can see: check the name; \
+             a person's repositories have a webhook each (`lazarus init OWNER/REPO`)",
+            config.forge.url
+        ),
+    }
+}
+
+/// What somebody enters in the forge's page to make an organisation's webhook
+/// by hand. Holds its secret: only for whoever asked for it.
+///
+/// # Errors
+/// Where the organisation or the secret is not there.
+pub async fn organisation_by_hand(config: &Config, organisation: &str) -> anyhow::Result<String> {
+    needed_settings(config)?;
+    let found = find_organisation(&connect(config)?, config, organisation).await?;
+    let master = config.webhook.secret.read().context(
+        "reading the webhook secret (`lazarus init OWNER/REPO` makes its file, with the webhook of a repository)",
+    )?;
+    let master = MasterSecret::new(master).context("the webhook secret is empty")?;
+    let of = HookOwner::Organisation(found.id);
+    Ok(format!(
+        "In the forge: the organisation {}, Settings, Webhooks, Add Webhook, Gitea (or Forgejo)\n\
+         Target URL      {}\n\
+         HTTP Method     POST\n\
+         Content Type    application/json\n\
+         Secret          {}\n\
+         Trigger On      Custom Events: {}\n\
+         Branch filter   {}\n\
+         The owners of the organisation can read the secret there. It speaks for its repositories alone.",
+        found.name,
+        config.webhook.address(),
+        master.hook_secret(of).expose_secret(),
+        events(config).join(", "),
+        master.branch_filter(of)
+    ))
+}
+
+/// Writes both templates below a directory, for whoever commits them by hand.
+/// Returns where they are.
+///
+/// # Errors
+/// Where they cannot be written.
+pub fn write_templates(config: &Config, directory: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
+    let mut written = Vec::new();
+    for template in form::of_installation(config)? {
+        let path = directory.join(template.path);
+        let parent = path.parent().unwrap_or(directory);
+        std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+        std::fs::write(&path, &template.text).with_context(|| format!("writing {}", path.display()))?;
+        written.push(path);
+    }
+    Ok(written)
+}
+
+impl InitReport {
+    /// The report on `name`, without what is left to people.
+    fn of(name: &str, bot: &User, options: InitOptions, steps: Vec<Step>) -> Self {
+        let failed = steps.iter().filter(|s| s.state == StepState::Failed).count();
+        let changed = steps.iter().filter(|s| s.state.changes()).count();
+        let message = match (failed, changed, options.dry_run) {
+            (0, 0, _) => format!("{name} is prepared; nothing to change."),
+            (0, n, true) => format!("{name}: {n} to make or replace; nothing was changed, this was only a look."),
+            (0, n, false) => format!("{name} is prepared; {n} made or replaced."),
+            (f, _, _) => {
+                format!("{name} is not prepared: {f} failed; see below, then run this again.")
+            }
+        };
+        Self {
+            success: failed == 0,
+            message,
+            repository: String::new(),
+            organisation: None,
+            bot: bot.login.clone(),
+            dry_run: options.dry_run,
+            steps,
+            to_do: Vec::new(),
+            json: options.json,
+        }
+    }
 }
 
 /// A client for the configured forge, with the configured token.
@@ -382,43 +514,41 @@ pub fn labels() -> Vec<NewLabel> {
     labels
 }
 
-/// The events that a webhook has to be subscribed to.
-pub fn events(config: &Config) -> Vec<String> {
-    let mut events = vec!["issues", "issue_label", "issue_assign", "issue_milestone", "issue_comment"];
-    if config.policy.pull_request_commands {
-        events.push("pull_request_comment");
-    }
-    events.into_iter().map(str::to_owned).collect()
-}
-
 /// What is there of all that a repository needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Survey {
     /// Labels by name, every one that is there, oldest first.
     pub(crate) labels: BTreeMap<String, Vec<Label>>,
     /// The form and its twin.
-    pub(crate) templates: [Template; 2],
-    /// Webhooks that call our address, each with why it will not do.
-    pub(crate) hooks: Vec<(Hook, Option<String>)>,
+    pub(crate) templates: Vec<Template>,
+    /// Webhooks that call us.
+    pub(crate) hooks: HookSurvey,
+    /// Whether the webhook of its owner does for this repository.
+    pub(crate) organisation_does: bool,
 }
 
 /// One issue template.
 #[derive(Debug, Clone)]
 pub(crate) struct Template {
-    pub(crate) path: &'static str,
-    content: &'static str,
+    /// What it should be.
+    pub(crate) wanted: TemplateText,
     pub(crate) file: TemplateFile,
     /// Whether the forge offers it.
     pub(crate) offered: bool,
+    /// Its blob, where there is one.
+    sha: Option<String>,
 }
 
 /// What stands at a template's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TemplateFile {
     Missing,
-    Ours,
-    /// Somebody's own, or that of another version.
-    Other,
+    /// As this installation's policy wants it.
+    Current,
+    /// As Lazarus wrote it, for another policy or in another version.
+    Outdated,
+    /// Somebody edited it, or wrote their own.
+    Edited,
 }
 
 impl Survey {
@@ -452,21 +582,12 @@ impl Survey {
         (!notes.is_empty()).then(|| notes.join("\n"))
     }
 
-    /// The webhook that will do, where it is the only one at our address.
-    pub(crate) fn good_hook(&self) -> Option<&Hook> {
-        match self.hooks.as_slice() {
-            [(hook, None)] => Some(hook),
-            _ => None,
-        }
-    }
-
-    /// Why the webhooks at our address will not do.
+    /// Why no webhook of this repository counts, if so.
     pub(crate) fn hook_fault(&self) -> Option<String> {
-        match self.hooks.as_slice() {
-            [] => Some("there is no webhook that calls this address".to_owned()),
-            [(_, fault)] => fault.clone(),
-            more => Some(format!("{} webhooks call this address, and whose secret is ours cannot be seen", more.len())),
+        if self.organisation_does && self.hooks.hooks.is_empty() {
+            return None;
         }
+        self.hooks.fault()
     }
 }
 
@@ -499,104 +620,40 @@ pub(crate) async fn survey(
             .collect()
     };
     let mut templates = Vec::new();
-    for (path, content) in [FORM, TWIN] {
+    for wanted in form::of_installation(config)? {
+        let path = wanted.path;
         let there = if found.empty {
             None
         } else {
             api.file(path).await.with_context(|| format!("reading {path} in {full_name}"))?
         };
         templates.push(Template {
-            path,
-            content,
-            file: match there {
+            file: match &there {
                 None => TemplateFile::Missing,
-                Some(file) if file.content == content.as_bytes() => TemplateFile::Ours,
-                Some(_) => TemplateFile::Other,
+                Some(file) if file.content == wanted.text.as_bytes() => TemplateFile::Current,
+                Some(file) if form::is_as_written(&file.content) => TemplateFile::Outdated,
+                Some(_) => TemplateFile::Edited,
             },
             offered: offered.iter().any(|name| name == path),
+            sha: there.map(|file| file.sha),
+            wanted,
         });
     }
-    let templates: [Template; 2] =
-        templates.try_into().map_err(|_| anyhow::anyhow!("a repository has two templates"))?;
 
-    let hooks = api.hooks().await.with_context(|| format!("listing the webhooks of {full_name}"))?;
-    let address = config.webhook.address();
-    let ours: Vec<Hook> = hooks.into_iter().filter(|hook| same_address(&hook.url, &address)).collect();
-    let made = if ours.is_empty() { BTreeMap::new() } else { made_at(forge, found).await };
-    let secret_since = secret_since(&config.webhook.secret);
-    let hooks = ours
-        .into_iter()
-        .map(|hook| {
-            let fault = hook_fault(&hook, &events(config), made.get(&hook.id), secret_since);
-            (hook, fault)
-        })
-        .collect();
-    Ok(Survey { labels: by_name, templates, hooks })
-}
-
-/// Whether two addresses of webhooks are the same, but for a trailing slash
-/// and the case of scheme and host.
-fn same_address(a: &str, b: &str) -> bool {
-    let normal = |text: &str| reqwest::Url::parse(text).map_or_else(|_| text.to_owned(), |url| url.to_string());
-    normal(a).trim_end_matches('/') == normal(b).trim_end_matches('/')
-}
-
-fn hook_fault(
-    hook: &Hook,
-    wanted: &[String],
-    made: Option<&Timestamp>,
-    secret_since: Option<SystemTime>,
-) -> Option<String> {
-    if !matches!(hook.kind.as_str(), "gitea" | "forgejo" | "gogs") {
-        return Some("it is of a type that signs nothing".to_owned());
-    }
-    if !hook.active {
-        return Some("it is switched off".to_owned());
-    }
-    if hook.content_type != "json" {
-        return Some("its content type is not JSON".to_owned());
-    }
-    let missing: Vec<&str> = wanted.iter().filter(|event| !hook.events.contains(event)).map(String::as_str).collect();
-    if !missing.is_empty() {
-        return Some(format!("it lacks the events {}", missing.join(", ")));
-    }
-    // The forge never tells a secret. But a webhook cannot know one that was
-    // made after it.
-    let made = made.map(|at| SystemTime::from(*at))?;
-    let older = secret_since?.duration_since(made).ok()? > CLOCKS_APART;
-    older.then(|| "it is older than the secret's file, so it holds another secret".to_owned())
-}
-
-/// When the webhooks of a repository were made, by id; what cannot be read is
-/// left out, for nothing but a hint depends on it.
-async fn made_at(forge: &Forge, found: &Repository) -> BTreeMap<i64, Timestamp> {
-    let path = below(found, "/hooks?page=1&limit=50");
-    let Ok(answer) = forge.request(Method::GET, &path, None).await else {
-        return BTreeMap::new();
-    };
-    let hooks = answer.body.as_array().cloned().unwrap_or_default();
-    hooks
-        .iter()
-        .filter_map(|hook| {
-            let at = hook.get("created_at")?.as_str()?.parse().ok()?;
-            Some((hook.get("id")?.as_i64()?, at))
-        })
-        .collect()
-}
-
-/// Since when the secret is what it is, where it is in a file.
-fn secret_since(secret: &SecretSource) -> Option<SystemTime> {
-    match secret {
-        SecretSource::File(path) => std::fs::metadata(path).ok()?.modified().ok(),
-        _ => None,
-    }
+    let master = config.webhook.secret.read().ok().and_then(MasterSecret::new);
+    let of = HookOwner::Repository(found.id);
+    let hooks = HookSurvey::look(&api.hook_calls(), of, master.as_ref(), config)
+        .await
+        .with_context(|| format!("listing the webhooks of {full_name}"))?;
+    let organisation_does = hooks::organisation_does(forge, found, master.as_ref(), config).await;
+    Ok(Survey { labels: by_name, templates, hooks, organisation_does })
 }
 
 /// The changing part.
 struct Work<'a> {
     api: &'a RepoApi,
     found: &'a Repository,
-    dry_run: bool,
+    options: InitOptions,
     steps: Vec<Step>,
 }
 
@@ -612,7 +669,7 @@ impl Work<'_> {
                 let odd = seen.odd_label(&label);
                 let state = if odd.is_some() { StepState::Kept } else { StepState::Present };
                 self.step(what, state, odd);
-            } else if self.dry_run {
+            } else if self.options.dry_run {
                 self.step(what, StepState::WouldCreate, None);
             } else {
                 let name = label.name.clone();
@@ -659,7 +716,7 @@ impl Work<'_> {
             (None, Some(gone)) => format!("{gone} is gone"),
             (None, None) => "none was pinned".to_owned(),
         };
-        if self.dry_run {
+        if self.options.dry_run {
             self.step(what, StepState::WouldReplace, Some(why));
             return;
         }
@@ -706,162 +763,241 @@ impl Work<'_> {
 
     async fn templates(&mut self, seen: &Survey) {
         for template in &seen.templates {
-            let what = format!("template {}", template.path);
-            match template.file {
-                TemplateFile::Ours if template.offered => {
+            let what = format!("template {}", template.wanted.path);
+            let outdated = "it was for another policy, or of another version";
+            let (dry, done, note) = match template.file {
+                TemplateFile::Current if template.offered => {
                     self.step(what, StepState::Present, None);
+                    continue;
                 }
-                TemplateFile::Ours => {
+                TemplateFile::Current => {
                     self.step(what, StepState::Failed, Some(NOT_OFFERED.to_owned()));
+                    continue;
                 }
-                TemplateFile::Other => {
-                    let mut note = "it is not the one that comes with this version, and was left alone: \
-                                    delete it and run this again to get that one"
-                        .to_owned();
+                TemplateFile::Edited if !self.options.force => {
+                    let mut note = EDITED.to_owned();
                     if !template.offered {
                         note = format!("{note}\n{NOT_OFFERED}");
                     }
                     self.step(what, StepState::Kept, Some(note));
+                    continue;
                 }
-                TemplateFile::Missing if self.dry_run => {
-                    self.step(what, StepState::WouldCreate, None);
-                }
-                TemplateFile::Missing => {
-                    let message = "Add the template for mission proposals of Lazarus";
-                    let put = self.api.put_file(template.path, template.content.as_bytes(), message, None, None).await;
-                    let (state, note) = match put {
-                        Ok(_) => self.offered_now(template.path).await,
-                        Err(error) => (
-                            StepState::Failed,
-                            Some(format!(
-                                "{error}\nif the branch {} is protected: let the bot's account push to it, \
-                                 or commit templates/issue/ of Lazarus there by hand",
-                                self.found.default_branch
-                            )),
-                        ),
-                    };
-                    self.step(what, state, note);
-                }
+                TemplateFile::Missing => (StepState::WouldCreate, StepState::Created, None),
+                TemplateFile::Outdated => (StepState::WouldReplace, StepState::Replaced, Some(outdated)),
+                TemplateFile::Edited => (
+                    StepState::WouldReplace,
+                    StepState::Replaced,
+                    Some("somebody had edited it: what they wrote is in the history of that file"),
+                ),
+            };
+            let note = note.map(str::to_owned);
+            if self.options.dry_run {
+                self.step(what, dry, note);
+                continue;
             }
+            let message = match template.file {
+                TemplateFile::Missing => "Add the template for mission proposals of Lazarus",
+                _ => "Update the template for mission proposals of Lazarus",
+            };
+            let TemplateText { path, text } = &template.wanted;
+            let put = self.api.put_file(path, text.as_bytes(), message, template.sha.as_deref(), None).await;
+            let (state, note) = match put {
+                Ok(_) => self.offered_now(path, done, note).await,
+                Err(error) => (
+                    StepState::Failed,
+                    Some(format!(
+                        "{error}\nif the branch {} is protected: let the bot's account push to it, \
+                         or write both templates with `lazarus init --write-templates DIR` and commit them there by hand",
+                        self.found.default_branch
+                    )),
+                ),
+            };
+            self.step(what, state, note);
         }
     }
 
-    /// Whether the forge read what was just written.
-    async fn offered_now(&self, path: &str) -> (StepState, Option<String>) {
+    /// `done`, if the forge read what was just written.
+    async fn offered_now(&self, path: &str, done: StepState, note: Option<String>) -> (StepState, Option<String>) {
         match self.api.issue_templates().await {
-            Ok(templates) if templates.iter().any(|t| t.file_name == path) => (StepState::Created, None),
+            Ok(templates) if templates.iter().any(|t| t.file_name == path) => (done, note),
             Ok(_) => (StepState::Failed, Some(NOT_OFFERED.to_owned())),
             Err(error) => (StepState::Failed, Some(error.to_string())),
         }
     }
+}
 
-    async fn webhook(&mut self, config: &Config, seen: &Survey) {
-        let secret = match &config.webhook.secret {
-            SecretSource::File(path) if !path.exists() => {
-                let what = format!("webhook secret, file {}", path.display());
-                if self.dry_run {
-                    self.step(what, StepState::WouldCreate, None);
-                    self.hook_step_of_look(config, seen, true);
-                    return;
-                }
-                match generate_secret(path) {
-                    Ok(secret) => {
-                        let note = "readable by this user alone: `lazarus serve` must run as the same one";
-                        self.step(what, StepState::Created, Some(note.to_owned()));
-                        Ok((secret, true))
-                    }
-                    Err(error) => {
-                        let note = format!(
-                            "cannot make it ({error}): make its directory writable for this user, or put a long random secret there yourself"
-                        );
-                        self.step(what, StepState::Failed, Some(note));
-                        return;
-                    }
-                }
+/// Makes the installation's secret, where it is missing or known to others,
+/// and the webhook of `of`.
+async fn webhook(
+    config: &Config,
+    api: &HooksApi,
+    of: HookOwner,
+    seen: &HookSurvey,
+    dry_run: bool,
+    steps: &mut Vec<Step>,
+) {
+    let what = format!("webhook {}", config.webhook.address());
+    let Some((master, new)) = master_secret(config, seen, dry_run, steps) else { return };
+    let good = !new && seen.good().is_some();
+    let why = if new && !seen.hooks.is_empty() {
+        Some("the installation's secret is new, and a webhook's secret cannot be changed".to_owned())
+    } else {
+        seen.fault()
+    };
+    let made = if seen.hooks.is_empty() { StepState::Created } else { StepState::Replaced };
+    let state = match (good, dry_run, made) {
+        (true, _, _) => StepState::Present,
+        (_, true, StepState::Created) => StepState::WouldCreate,
+        (_, true, _) => StepState::WouldReplace,
+        (_, false, made) => made,
+    };
+    let mut note = why.filter(|_| matches!(state, StepState::Replaced | StepState::WouldReplace));
+    let state = match master {
+        Some(master) if !good && !dry_run => match make_hook(config, api, of, &master, seen).await {
+            Ok(()) => state,
+            Err(why) => {
+                note = Some(why);
+                StepState::Failed
             }
-            source => source.read().map(|secret| (secret, false)),
-        };
-        let (secret, new_secret) = match secret {
-            Ok(secret) => secret,
+        },
+        _ => state,
+    };
+    steps.push(Step { what, state, note });
+}
+
+/// The installation's secret, and whether it is (or, with `dry_run`, would be)
+/// new. `None` where there is none to be had; a step says why.
+fn master_secret(
+    config: &Config,
+    seen: &HookSurvey,
+    dry_run: bool,
+    steps: &mut Vec<Step>,
+) -> Option<(Option<MasterSecret>, bool)> {
+    let source = &config.webhook.secret;
+    let mut step = |what: String, state, note: &str| {
+        let note = (!note.is_empty()).then(|| note.to_owned());
+        steps.push(Step { what, state, note });
+    };
+    let path = match source {
+        SecretSource::File(path) => Some(path.as_path()),
+        _ => None,
+    };
+    let missing = path.is_some_and(|path| !path.exists());
+    if !missing {
+        let master = match source.read() {
+            Ok(secret) => MasterSecret::new(secret)?,
             Err(error) => {
-                self.step("webhook secret", StepState::Failed, Some(error.to_string()));
-                return;
+                step("webhook secret".to_owned(), StepState::Failed, &error.to_string());
+                return None;
             }
         };
-        if self.dry_run || (!new_secret && seen.good_hook().is_some()) {
-            self.hook_step_of_look(config, seen, new_secret);
-            return;
-        }
-
-        let address = config.webhook.address();
-        let what = format!("webhook {address}");
-        let why = hook_reason(seen, new_secret);
-        // The new one first: with both there, events come twice and count once;
-        // with neither, they do not come.
-        let made = self
-            .api
-            .create_hook(NewHook { url: address, secret, events: events(config), content_type: HookContentType::Json })
-            .await;
-        if let Err(error) = made {
-            self.step(what, StepState::Failed, Some(error.to_string()));
-            return;
-        }
-        for (hook, _) in &seen.hooks {
-            if let Err(error) = self.api.delete_hook(hook.id).await {
-                let note = format!(
-                    "a new one is there, but the old one (id {}) cannot be deleted: {error}\ndelete it by hand",
-                    hook.id
-                );
-                self.step(what, StepState::Failed, Some(note));
-                return;
-            }
-        }
-        let state = if seen.hooks.is_empty() { StepState::Created } else { StepState::Replaced };
-        let why = why.filter(|_| state == StepState::Replaced);
-        self.step(what, state, why);
-    }
-
-    fn hook_step_of_look(&mut self, config: &Config, seen: &Survey, new_secret: bool) {
-        let what = format!("webhook {}", config.webhook.address());
-        if seen.hooks.is_empty() {
-            self.step(what, StepState::WouldCreate, None);
-        } else if new_secret || seen.good_hook().is_none() {
-            self.step(what, StepState::WouldReplace, hook_reason(seen, new_secret));
-        } else {
-            self.step(what, StepState::Present, None);
+        // Versions before this one put it on every webhook as it is. Where it
+        // was on one, everybody who administers that repository may know it,
+        // and with it every secret that is derived from it.
+        if master.was_generated() || !seen.old {
+            return Some((Some(master), false));
         }
     }
+    let Some(path) = path else {
+        step(format!("webhook secret, {source}"), StepState::Failed, KNOWN_TO_OTHERS);
+        return None;
+    };
+    let what = format!("webhook secret, file {}", path.display());
+    let (dry, done, note) = if missing {
+        let note = "readable by this user alone: `lazarus serve` must run as the same one";
+        (StepState::WouldCreate, StepState::Created, note)
+    } else {
+        let note = "a webhook may hold it as it is, as older versions had it: whoever administers such a repository \
+                    may know it. `lazarus serve` takes the new one by itself; the webhooks of other repositories \
+                    count again once `lazarus init` was run for them";
+        (StepState::WouldReplace, StepState::Replaced, note)
+    };
+    if dry_run {
+        step(what, dry, if missing { "" } else { note });
+        return Some((None, true));
+    }
+    match make_secret(path, !missing) {
+        Ok(master) => {
+            step(what, done, note);
+            Some((Some(master), true))
+        }
+        Err(error) => {
+            let note = format!(
+                "cannot make it ({error}): make its directory writable for this user, or put a long random secret there yourself"
+            );
+            step(what, StepState::Failed, &note);
+            None
+        }
+    }
+}
+
+const KNOWN_TO_OTHERS: &str = "there is a webhook at this address that an older version of Lazarus made, or somebody made by hand. If it was the \
+     former, it holds this secret as it is, and whoever administers the repository knows it: put another long random \
+     secret in its place and run this for every repository. If it was the latter, delete that webhook and run this again";
+
+async fn make_hook(
+    config: &Config,
+    api: &HooksApi,
+    of: HookOwner,
+    master: &MasterSecret,
+    seen: &HookSurvey,
+) -> Result<(), String> {
+    let hook = NewHook {
+        url: config.webhook.address(),
+        secret: master.hook_secret(of),
+        events: events(config),
+        content_type: HookContentType::Json,
+    };
+    // The new one first: with both there, events come twice and count once;
+    // with neither, they do not come.
+    let made = api.create(hook, &master.branch_filter(of)).await.map_err(|error| error.to_string())?;
+    for (hook, _) in seen.hooks.iter().filter(|(hook, _)| hook.id != made.id) {
+        api.delete(hook.id).await.map_err(|error| {
+            format!(
+                "a new one is there, but the old one (id {}) cannot be deleted: {error}\ndelete it by hand",
+                hook.id
+            )
+        })?;
+    }
+    Ok(())
 }
 
 const NOT_OFFERED: &str = "the forge does not offer it, so it cannot read it: open the file there, the page says what is wrong; \
      some forges are also set up to ignore templates";
 
-fn hook_reason(seen: &Survey, new_secret: bool) -> Option<String> {
-    if new_secret && !seen.hooks.is_empty() {
-        return Some("the secret is new, and a webhook's secret cannot be changed".to_owned());
-    }
-    seen.hook_fault()
-}
+const EDITED: &str = "somebody edited it, or wrote their own, so it was left alone: it may offer what policy refuses. \
+     `lazarus init OWNER/REPO --force` replaces it; what was written there stays in that file's history";
 
-/// Makes the secret's file: 32 random bytes in hex, for this user alone. The
-/// name appears when everything is in it, and never replaces another file.
-fn generate_secret(path: &Path) -> io::Result<SecretString> {
-    let mut random = zeroize::Zeroizing::new([0_u8; SECRET_BYTES]);
-    getrandom::fill(random.as_mut()).map_err(io::Error::other)?;
-    let secret = SecretString::from(hex::encode(*random));
+/// Makes the secret's file: random, and for this user alone. The name appears
+/// when everything is in it. It never replaces another file, unless it is to;
+/// then whoever could read that one can read this one.
+fn make_secret(path: &Path, replace: bool) -> io::Result<MasterSecret> {
+    // What is replaced is the file, not a link to it.
+    let path = if replace { &path.canonicalize()? } else { path };
+    let secret = MasterSecret::generate().map_err(io::Error::other)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().ok_or_else(|| io::Error::other("it has no file name"))?.to_string_lossy();
     let draft = directory.join(format!(".{name}.{}", std::process::id()));
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
-    let written = file
-        .write_all(secret.expose_secret().as_bytes())
-        .and_then(|()| file.write_all(b"\n"))
-        .and_then(|()| file.sync_all())
-        .and_then(|()| std::fs::hard_link(&draft, path));
-    std::fs::remove_file(&draft)?;
+    let mut write = || {
+        file.write_all(secret.expose_secret().as_bytes())?;
+        file.write_all(b"\n")?;
+        if replace {
+            let old = std::fs::metadata(path)?;
+            std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()))?;
+            file.set_permissions(std::fs::Permissions::from_mode(old.mode() & 0o640))?;
+        }
+        file.sync_all()?;
+        if replace { std::fs::rename(&draft, path) } else { std::fs::hard_link(&draft, path) }
+    };
+    let written = write();
+    let removed = std::fs::remove_file(&draft);
     written?;
+    if !replace {
+        removed?;
+    }
     File::open(directory)?.sync_all()?;
-    Ok(secret)
+    MasterSecret::new(secret).ok_or_else(|| io::Error::other("it is empty"))
 }
 
 /// The line for the forge's `app.ini`, section `[webhook]`, that lets it call
@@ -927,17 +1063,36 @@ fn is_global(ip: IpAddr) -> bool {
     }
 }
 
-fn what_people_must_do(config: &Config, full_name: &str, bot: &User, steps: &[Step]) -> Vec<String> {
+/// The setting that the forge's administrator makes.
+fn allow_the_call(config: &Config) -> String {
     let (line, about) = allowed_host_list(config);
-    let mut list = vec![
-        format!(
-            "The administrator of {} lets it call Lazarus: in its app.ini\n\n    [webhook]\n    {line}\n\n\
+    format!(
+        "The administrator of {} lets it call Lazarus: in its app.ini\n\n    [webhook]\n    {line}\n\n\
              (added to what stands there), then a restart. {about}. Without this setting comments work and nothing \
              arrives here; only the webhook's page says \"webhook can only call allowed HTTP servers\". \
              The address that it calls: {}",
-            config.forge.url,
-            config.webhook.address()
-        ),
+        config.forge.url,
+        config.webhook.address()
+    )
+}
+
+/// What a new secret of the installation means for the repositories but `full_name`.
+fn new_secret(config: &Config, full_name: &str, steps: &[Step]) -> Option<String> {
+    let secret_is_new = steps.iter().any(|s| s.what.starts_with("webhook secret") && s.state.changes());
+    let others: Vec<&str> = config
+        .repositories
+        .iter()
+        .map(|r| r.name.as_str())
+        .filter(|name| !name.eq_ignore_ascii_case(full_name))
+        .collect();
+    (secret_is_new && !others.is_empty()).then(|| {
+        format!("The webhook secret is new: run `lazarus init` for the other repositories too ({}).", others.join(", "))
+    })
+}
+
+fn what_people_must_do(config: &Config, full_name: &str, bot: &User, steps: &[Step]) -> Vec<String> {
+    let mut list = vec![
+        allow_the_call(config),
         format!("The token of the bot's account {} needs the scopes {}.", bot.login, SCOPES.join(", ")),
         format!(
             "{} administers {full_name}, and must go on doing so: without that Lazarus can neither read who may do \
@@ -946,19 +1101,7 @@ fn what_people_must_do(config: &Config, full_name: &str, bot: &User, steps: &[St
             bot.login
         ),
     ];
-    let secret_is_new = steps.iter().any(|s| s.what.starts_with("webhook secret") && s.state.changes());
-    let others: Vec<&str> = config
-        .repositories
-        .iter()
-        .map(|r| r.name.as_str())
-        .filter(|name| !name.eq_ignore_ascii_case(full_name))
-        .collect();
-    if secret_is_new && !others.is_empty() {
-        list.push(format!(
-            "The webhook secret is new: run `lazarus init` for the other repositories too ({}).",
-            others.join(", ")
-        ));
-    }
+    list.extend(new_secret(config, full_name, steps));
     if config.repository(full_name).is_none() {
         list.push(format!(
             "The configuration does not name this repository, so what it sends is refused. Add\n\n    [[repositories]]\n    name = \"{full_name}\"\n"

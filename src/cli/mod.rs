@@ -5,6 +5,8 @@
 
 pub mod config;
 pub mod doctor;
+pub mod form;
+pub(crate) mod hooks;
 pub mod init;
 mod ledger;
 mod operate;
@@ -52,11 +54,24 @@ enum Verb {
     #[command(after_help = init::HELP)]
     Init {
         /// The repository.
-        #[arg(value_name = "OWNER/REPO")]
-        repository: String,
+        #[arg(value_name = "OWNER/REPO", required_unless_present_any = ["organisation", "write_templates"])]
+        repository: Option<String>,
         /// Only say what would be done.
         #[arg(long)]
         dry_run: bool,
+        /// Replace templates that somebody edited, too.
+        #[arg(long)]
+        force: bool,
+        /// Make one webhook for all repositories of this organisation instead.
+        #[arg(long, value_name = "ORG", conflicts_with_all = ["repository", "force"])]
+        organisation: Option<String>,
+        /// Print what to enter in the forge's page to make that webhook by
+        /// hand, with its secret.
+        #[arg(long, requires = "organisation")]
+        show_secret: bool,
+        /// Only write the two issue templates below this directory.
+        #[arg(long, value_name = "DIR", conflicts_with_all = ["repository", "organisation", "force", "dry_run"])]
+        write_templates: Option<std::path::PathBuf>,
     },
     /// Check everything that has to be right, and say what to do.
     #[command(after_help = doctor::HELP)]
@@ -505,8 +520,23 @@ fn try_run(cli: Cli) -> anyhow::Result<Option<Said>> {
             serve::run(config)?;
             Ok(json.then(|| Said::done(json!({"success": true, "message": "stopped; cells go on"}).to_string())))
         }
-        Verb::Init { repository, dry_run } => {
-            let report = runtime()?.block_on(init::run(&config, &repository, init::InitOptions { dry_run, json }))?;
+        Verb::Init { write_templates: Some(directory), .. } => {
+            let written = init::write_templates(&config, &directory)?;
+            let paths: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
+            Ok(Some(document("templates", "the issue templates are written", paths.join("\n").as_bytes(), json)))
+        }
+        Verb::Init { organisation: Some(organisation), show_secret: true, .. } => {
+            let text = runtime()?.block_on(init::organisation_by_hand(&config, &organisation))?;
+            Ok(Some(document("by_hand", "enter this on the organisation's page", text.as_bytes(), json)))
+        }
+        Verb::Init { repository, dry_run, force, organisation, .. } => {
+            let options = init::InitOptions { dry_run, force, json };
+            let report = match organisation {
+                Some(organisation) => {
+                    runtime()?.block_on(init::run_for_organisation(&config, &organisation, options))?
+                }
+                None => runtime()?.block_on(init::run(&config, &repository.unwrap_or_default(), options))?,
+            };
             Ok(Some(Said { success: report.success, text: report.text() }))
         }
         Verb::Doctor => {

@@ -50,7 +50,7 @@ pub async fn serve_until(
     stop: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
     config.ready_to_serve()?;
-    let secret = config.webhook.secret.read()?;
+    let keys = server::Keys::read(config.webhook.secret.clone())?;
     let listener = match listener {
         Some(listener) => listener,
         None => TcpListener::bind(config.webhook.listen).await.map_err(|e| {
@@ -72,7 +72,7 @@ pub async fn serve_until(
         let engine = Arc::clone(&engine);
         tokio::spawn(async move { engine.run(true).await })
     };
-    let door = tokio::spawn(server::serve_on(listener, Door::new(Arc::clone(&engine), vec![secret]), stopped(receive)));
+    let door = tokio::spawn(server::serve_on(listener, Door::new(Arc::clone(&engine), keys), stopped(receive)));
     let control = {
         let (engine, data) = (Arc::clone(&engine), data.clone());
         tokio::spawn(async move {
@@ -81,8 +81,10 @@ pub async fn serve_until(
             }
         })
     };
+    let hooks = tokio::spawn(super::hooks::warn(Arc::clone(&engine)));
     stop.await;
     tracing::info!("stopping; cells go on");
+    hooks.abort();
     let _ = send.send(true);
     engine.stop();
     control.abort();

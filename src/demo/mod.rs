@@ -161,7 +161,7 @@ async fn demo(args: &DemoArgs) -> anyhow::Result<()> {
         ),
     )?;
     let config = Config::load(&LoadOptions { file: Some(file.clone()), ..LoadOptions::default() })?;
-    init::run(&config, repository, init::InitOptions { dry_run: false, json: false }).await?;
+    init::run(&config, repository, init::InitOptions::default()).await?;
     let data = config.paths.data.clone();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let daemon = tokio::spawn(serve_until(config, Some(listener), async move {

@@ -56,6 +56,9 @@ pub struct Trouble {
 pub struct KnownRepo {
     /// Its number and name.
     pub reference: RepoRef,
+    /// Number of the account or organisation that owns it, as the forge said
+    /// last. `None` until it did: then no organisation's webhook counts.
+    pub owner: Option<i64>,
     /// What the configuration says of it.
     pub config: Repository,
     /// The directors that the configuration names.
@@ -168,27 +171,7 @@ impl Context {
 
     /// What a proposal may ask for.
     pub fn defaults(&self) -> Defaults {
-        let policy = &self.config.policy;
-        let ms = |d: Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
-        Defaults {
-            agents: self.profiles.names().iter().map(|n| (*n).to_owned()).collect(),
-            backends: vec![BackendKind::Process],
-            isolation_min: policy.isolation_min,
-            network_max: policy.network_max,
-            limits_max: self.config.limits_max,
-            ttl_default: ms(policy.ttl_default),
-            agents_max: policy.agents_max as usize,
-            policy: Policy {
-                ttl_max: ms(policy.ttl_max),
-                invitation_ttl: ms(policy.invitation_ttl),
-                closed_grace: ms(policy.closed_grace),
-                archive_retention: ms(policy.archive_retention),
-                guests: policy.guests,
-                substitutes: policy.substitutes,
-                max_retries: 3,
-                participants_max: 32,
-            },
-        }
+        defaults(&self.config, &self.profiles)
     }
 
     /// Why a network, or hosts of it, cannot be had here, if so.
@@ -220,5 +203,31 @@ impl Context {
         // Of several agents, each gets what it needs.
         let needed = profiles.map(|profile| profile.limits.over(self.config.limits)).reduce(Limits::or_more);
         cell.spec.limits.over(needed.unwrap_or(self.config.limits))
+    }
+}
+
+/// What proposals may ask for in an installation with this configuration and
+/// these profiles: the parser checks against it, and `lazarus init` offers it.
+pub fn defaults(config: &Config, profiles: &Profiles) -> Defaults {
+    let policy = &config.policy;
+    let ms = |d: Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
+    Defaults {
+        agents: profiles.names().iter().map(|n| (*n).to_owned()).collect(),
+        backends: vec![BackendKind::Process],
+        isolation_min: policy.isolation_min,
+        network_max: policy.network_max,
+        limits_max: config.limits_max,
+        ttl_default: ms(policy.ttl_default),
+        agents_max: policy.agents_max as usize,
+        policy: Policy {
+            ttl_max: ms(policy.ttl_max),
+            invitation_ttl: ms(policy.invitation_ttl),
+            closed_grace: ms(policy.closed_grace),
+            archive_retention: ms(policy.archive_retention),
+            guests: policy.guests,
+            substitutes: policy.substitutes,
+            max_retries: 3,
+            participants_max: 32,
+        },
     }
 }

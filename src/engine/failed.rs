@@ -3,11 +3,10 @@
 
 use super::commands::verb_of;
 use super::context::Context;
-use super::desk::{Desk, mission_id};
-use super::input::{AuthorityRequest, Effect, Heard, Input, Outcome, PublishedWork};
+use super::desk::Desk;
+use super::input::{AuthorityRequest, Effect, PublishedWork};
 use crate::cell::{Actor, At, CellId, Effect as CellEffect, Input as CellInput};
-use crate::gitea::event::{CommentAction, ForgeEvent};
-use crate::mission::{Line, duration_words, parse_comment};
+use crate::mission::{Line, duration_words};
 use crate::publication::{Answer, Publication, Warning};
 use crate::store::{NewEntry, Result, Tx};
 use serde_json::json;

@@ -105,10 +105,12 @@ pub fn remember(tx: &crate::store::Tx<'_>, config: &Configured) -> Result<(Optio
     let (owner, name) = config.owner_and_name();
     let as_configured = RepoRef { id, owner: owner.to_owned(), name: name.to_owned() };
     let reference = tx.meta(&reference_key(id))?.and_then(|text| serde_json::from_str(&text).ok());
+    let owner = tx.meta(&owner_key(id))?.and_then(|number| number.parse().ok());
     let label = tx.pin(PinKind::Label, &label_name(id, APPROVED))?;
     looked_at &= label.is_some();
     let known = KnownRepo {
         reference: reference.unwrap_or(as_configured),
+        owner,
         directors,
         teams,
         undecided: None,
@@ -126,6 +128,11 @@ fn made_at_key(id: i64) -> String {
 
 fn reference_key(id: i64) -> String {
     format!("reference:{id}")
+}
+
+/// Where it is kept who owns a repository: not a pin, for it can be transferred.
+fn owner_key(id: i64) -> String {
+    format!("owner:{id}")
 }
 
 /// Learns one repository.
@@ -169,18 +176,20 @@ impl Learner<'_> {
         if let Some(off) = &label_off {
             self.trouble(format!("approval by label is off: {off}"), false);
         }
-        let (key, text) = (reference_key(reference.id), serde_json::to_string(&reference).unwrap_or_default());
+        let (id, owner) = (reference.id, found.owner.id);
+        let text = serde_json::to_string(&reference).unwrap_or_default();
         let made_at = found.created_at.map_or(0, jiff::Timestamp::as_second);
-        let made_at_key = made_at_key(reference.id);
         self.engine
             .store
             .transact(move |tx| {
-                tx.put_meta(&key, &text)?;
-                tx.put_meta(&made_at_key, &made_at.to_string())
+                tx.put_meta(&made_at_key(id), &made_at.to_string())?;
+                tx.put_meta(&owner_key(id), &owner.to_string())?;
+                tx.put_meta(&reference_key(id), &text)
             })
             .await?;
         Ok(Some(KnownRepo {
             reference,
+            owner: Some(owner),
             config: self.config.clone(),
             directors,
             teams,

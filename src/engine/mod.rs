@@ -19,7 +19,7 @@ mod run;
 mod work;
 
 pub use clock::{Clock, Mark};
-pub use context::{Context, Known, KnownRepo, Trouble};
+pub use context::{Context, Known, KnownRepo, Trouble, defaults};
 pub use input::{Facts, Outcome};
 pub use learn::{APPROVED, renamed_repository};
 
@@ -54,6 +54,9 @@ const LOOK_TWICE: Duration = Duration::from_millis(250);
 const LEARN_AGAIN_USUAL: Duration = Duration::from_hours(1);
 /// Longest time between two attempts to learn what could not be learnt yet.
 const LEARN_AGAIN_MAX: Duration = Duration::from_mins(1);
+/// Least time from one look at the forge to one that [`Engine::look_soon`]
+/// asked for.
+const GLANCES_APART: Duration = Duration::from_secs(10);
 /// When to look again for a comment that may have been posted twice.
 const DEDUPLICATE_AFTER: i64 = 90_000;
 /// When a deadline is looked at again whose cell cannot be read, in
@@ -78,6 +81,8 @@ pub struct Engine {
     work: Notify,
     /// A reconcile round is wanted now.
     look: Notify,
+    /// A reconcile round is wanted soon, by somebody who proved nothing.
+    glance: Notify,
     /// What we know of the forge is to be learnt anew.
     relearn: Notify,
     absent: absent::Absent,
@@ -198,6 +203,7 @@ impl Engine {
             mirrors: std::sync::Mutex::default(),
             work: Notify::new(),
             look: Notify::new(),
+            glance: Notify::new(),
             relearn: Notify::new(),
             absent: absent::Absent::default(),
             running: AtomicUsize::new(0),
@@ -312,6 +318,32 @@ impl Engine {
         let grace = self.context.config.reconcile.grace;
         let undelivered = self.undelivered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         undelivered.values().any(|since| since.elapsed() < grace)
+    }
+
+    /// Asks for a look at the forge on the word of somebody who proved nothing:
+    /// a delivery that was too large or too slow to be verified. However often
+    /// this is asked for, the forge is looked at a tenth of the time at most.
+    pub fn look_soon(&self) {
+        self.glance.notify_one();
+    }
+
+    /// Whether each of the configured repositories is known by its number: then
+    /// one that is not among them is not served.
+    pub fn knows_all(&self) -> bool {
+        self.is_ready() && self.context.known().repos.len() >= self.context.config.repositories.len()
+    }
+
+    /// Waits until it is known whether this repository is served, at most for
+    /// `wait`: right after the start the forge is still being asked.
+    pub async fn serves(&self, repository: i64, wait: Duration) -> Option<KnownRepo> {
+        let deadline = tokio::time::Instant::now() + wait;
+        loop {
+            let known = self.context.repo(repository);
+            if known.is_some() || self.knows_all() || tokio::time::Instant::now() >= deadline {
+                return known;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Runs until [`stop`](Self::stop): decisions, effects, time, polling.
@@ -482,6 +514,7 @@ impl Engine {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         loop {
+            let begun = tokio::time::Instant::now();
             if let Err(error) = reconcile::round(&self, &forge).await {
                 tracing::warn!(%error, "a look at the forge was not finished; the next one starts at the same place");
                 // A repository that has moved is found again by its number.
@@ -505,9 +538,15 @@ impl Engine {
             if self.a_delivery_may_come() {
                 wait = wait.min(self.context.config.reconcile.grace + Duration::from_millis(100));
             }
+            let apart = GLANCES_APART.max(begun.elapsed() * 10);
+            let glance = async {
+                self.glance.notified().await;
+                tokio::time::sleep_until(begun + apart).await;
+            };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.look.notified() => {}
+                () = glance => {}
             }
         }
     }

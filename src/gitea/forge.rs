@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::error::ForgeError;
 use super::event::RepoRef;
+use super::hook::HooksApi;
 use super::model::{ApiSettings, Named, Organisation, Repository, ServerVersion, Team, UiSettings, User};
 use super::paging::{Sender, Total, pages};
 use super::repository::RepoApi;
@@ -187,6 +188,12 @@ impl Forge {
             Some(answer) => answer.parse().map(Some),
             None => Ok(None),
         }
+    }
+
+    /// The webhooks of an organisation. The token's account must be among its
+    /// owners (else [`ForgeError::Forbidden`]).
+    pub fn organisation_hooks(&self, name: &str) -> HooksApi {
+        HooksApi::Organisation(self.clone(), name.into())
     }
 
     /// The same of a repository that has to be there: else

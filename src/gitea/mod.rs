@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `event` | what happened on the forge, however it was heard of |
 //! | `webhook` | deliveries: the signature first, then the body |
+//! | `hook` | what each webhook signs with, and the calls that make webhooks |
 //! | `forge`, `repository`, `issue` | the calls, as `forge.repo(o, r).issue(n).comments()` |
 //! | `model` | what the forge says, typed |
 //! | `paging` | lists in pages as streams |
@@ -18,6 +19,7 @@
 mod error;
 pub mod event;
 mod forge;
+pub mod hook;
 mod issue;
 mod model;
 mod paging;
@@ -27,6 +29,7 @@ pub mod webhook;
 
 pub use error::{Call, ForgeError};
 pub use forge::{Forge, RawAnswer};
+pub use hook::{HookOwner, HooksApi, MasterSecret};
 pub use issue::{CommentApi, IssueApi};
 pub use model::{
     Access, ApiSettings, Attachment, Branch, FileContent, FileWritten, Hook, HookContentType, IssueQuery, IssueState,

@@ -311,6 +311,9 @@ pub struct Hook {
     pub events: Vec<String>,
     /// Whether it is switched on.
     pub active: bool,
+    /// Which branches it tells of; issues and comments have none. See
+    /// [`is_marked`](super::hook::is_marked).
+    pub branch_filter: String,
 }
 
 impl<'de> Deserialize<'de> for Hook {
@@ -326,6 +329,8 @@ impl<'de> Deserialize<'de> for Hook {
             events: Vec<String>,
             #[serde(default)]
             active: bool,
+            #[serde(default, deserialize_with = "or_default")]
+            branch_filter: String,
         }
         let mut raw = Raw::deserialize(deserializer)?;
         Ok(Self {
@@ -335,6 +340,7 @@ impl<'de> Deserialize<'de> for Hook {
             content_type: raw.config.remove("content_type").unwrap_or_default(),
             events: raw.events,
             active: raw.active,
+            branch_filter: raw.branch_filter,
         })
     }
 }

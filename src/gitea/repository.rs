@@ -6,13 +6,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use reqwest::Method;
-use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::error::ForgeError;
 use super::event::{CommentSnapshot, IssueSnapshot};
 use super::forge::Forge;
+use super::hook::HooksApi;
 use super::issue::{CommentApi, IssueApi};
 use super::model::{
     Branch, FileContent, FileWritten, Hook, IssueQuery, IssueTemplate, Label, NewHook, NewLabel, NewPull, Permission,
@@ -141,25 +141,24 @@ impl RepoApi {
         Ok(optional(self.send(&Ask::delete(format!("/labels/{id}"))).await)?.is_some())
     }
 
+    /// Its webhooks.
+    pub fn hook_calls(&self) -> HooksApi {
+        HooksApi::Repository(self.clone())
+    }
+
     /// Its webhooks, all of them.
     pub async fn hooks(&self) -> Result<Vec<Hook>, ForgeError> {
-        pages(self.sender(), "/hooks".to_owned(), Total::OfTheList).try_collect().await
+        self.hook_calls().list().await
     }
 
     /// Makes a webhook for all branches. Not repeated by itself.
     pub async fn create_hook(&self, hook: NewHook) -> Result<Hook, ForgeError> {
-        let body = json!({
-            "type": "gitea", "active": true, "branch_filter": "*", "events": hook.events,
-            "config": {
-                "url": hook.url, "content_type": hook.content_type.word(), "secret": hook.secret.expose_secret(),
-            },
-        });
-        self.send(&Ask::json(Method::POST, "/hooks", &body, Repeat::Never)).await?.parse()
+        self.hook_calls().create(hook, "*").await
     }
 
     /// Deletes a webhook. `false`: it was not there.
     pub async fn delete_hook(&self, id: i64) -> Result<bool, ForgeError> {
-        Ok(optional(self.send(&Ask::delete(format!("/hooks/{id}"))).await)?.is_some())
+        self.hook_calls().delete(id).await
     }
 
     /// Has the forge send a `push` event. It proves little: a hook that is

@@ -1,16 +1,17 @@
 //! Deliveries of the forge's webhooks: the signature first, then the body.
 //!
-//! [`verify`] looks at nothing but headers and bytes and answers whether
-//! somebody who knows a secret wrote them. Only what it lets through is
-//! parsed, by [`VerifiedDelivery::event`]. The signature covers the body
-//! alone: event headers and delivery id can be anybody's, so the header must
-//! fit the body, and the repository in the body must be one that the secret
-//! belongs to. There is no timestamp in it either, so a replay is a good
-//! delivery: [`ForgeEvent::semantic_key`] is what makes it one effect.
+//! [`MasterSecret::verify`] looks at headers and bytes and answers whose
+//! secret signed them. Which secret to try depends on the repository that the
+//! delivery is of, and only its body names that: two numbers are read from it
+//! beforehand. They choose the secret and nothing else; a wrong number leads
+//! to a secret that does not fit. Only what is let through is parsed, by
+//! [`VerifiedDelivery::event`], and must then be of what its secret belongs
+//! to. The signature covers the body alone: event headers and delivery id can
+//! be anybody's, so the header must fit the body. There is no timestamp in it
+//! either, so a replay is a good delivery: [`ForgeEvent::semantic_key`] is
+//! what makes it one effect.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
@@ -20,7 +21,9 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use sha2::Sha256;
 
+use super::HookOwner;
 use super::event::{CommentAction, ForgeEvent, IssueAction, Person, RepoRef};
+use super::hook::MasterSecret;
 use super::model::{LABELS_MAX, OwnRights, RawComment, RawIssue, User};
 
 /// Headers that carry the HMAC-SHA256 in hex, and what stands before it.
@@ -32,121 +35,97 @@ const SIGNATURES: [(&str, &str); 4] = [
     ("x-hub-signature-256", "sha256="),
 ];
 
+/// Whether a delivery claims to be signed at all. Who does not even do that
+/// need not be listened to.
+pub fn claims_signature(headers: &HeaderMap) -> bool {
+    SIGNATURES.iter().any(|(name, _)| headers.contains_key(*name))
+}
+
 /// Headers that name the event. A forge sends several, all alike.
 const EVENTS: [&str; 3] = ["x-gitea-event", "x-forgejo-event", "x-gogs-event"];
 
 /// Headers that carry the delivery's id.
 const DELIVERIES: [&str; 3] = ["x-gitea-delivery", "x-forgejo-delivery", "x-gogs-delivery"];
 
-/// Which repositories a secret speaks for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum AllowedRepositories {
-    /// All: one secret for the whole installation.
-    #[default]
-    Any,
-    /// These, by number or by name.
-    Only {
-        /// Numbers: they survive renames, so pin these once they are known.
-        ids: BTreeSet<i64>,
-        /// `owner/name`, compared without regard to case, as the forge does.
-        names: BTreeSet<String>,
-    },
-}
-
-impl AllowedRepositories {
-    /// Only these, by name.
-    pub fn named<I: IntoIterator<Item = S>, S: AsRef<str>>(names: I) -> Self {
-        let names = names.into_iter().map(|name| name.as_ref().to_lowercase()).collect();
-        Self::Only { ids: BTreeSet::new(), names }
-    }
-
-    /// Only these, by number.
-    pub fn numbered<I: IntoIterator<Item = i64>>(ids: I) -> Self {
-        Self::Only { ids: ids.into_iter().collect(), names: BTreeSet::new() }
-    }
-
-    fn allows(&self, repo: &RepoRef) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Only { ids, names } => {
-                ids.contains(&repo.id)
-                    || names.iter().any(|name| name.to_lowercase() == repo.full_name().to_lowercase())
-            }
-        }
-    }
-}
-
-/// The secrets with which deliveries may be signed, each with the
-/// repositories that it speaks for. Several at once serve a change of secret.
-#[derive(Debug, Clone, Default)]
-pub struct WebhookSecrets {
-    entries: Vec<(SecretString, Arc<AllowedRepositories>)>,
-}
-
-impl WebhookSecrets {
-    /// None yet: every delivery is refused.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// One more. An empty secret is left out, since anybody can sign with it:
-    /// check [`is_empty`](Self::is_empty) and refuse to start.
-    pub fn with(mut self, secret: SecretString, repositories: AllowedRepositories) -> Self {
-        if !secret.expose_secret().is_empty() {
-            self.entries.push((secret, Arc::new(repositories)));
-        }
-        self
-    }
-
-    /// Whether there is no usable secret.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Checks the signature of a delivery. See [`verify`]; besides, the event
-    /// must then be of a repository that the matching secret speaks for.
+impl MasterSecret {
+    /// Checks that a delivery was signed by the hook of the repository that
+    /// it is of, or by that of the repository's owner: every signature header
+    /// that is there must hold the same 64 lower-case hex digits, and these
+    /// must be the HMAC-SHA256 of the body, or of the decoded `payload` of a
+    /// form. Compared in constant time.
+    ///
+    /// Whether the repository is served, and whether that owner owns it, is
+    /// for the caller to find out: see [`VerifiedDelivery::signed_for`].
     ///
     /// # Errors
     /// A [`Rejection`], with the status to answer.
     pub fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<VerifiedDelivery, Rejection> {
-        if self.is_empty() {
-            return Err(Rejection::NoSecret);
-        }
         // First whether it is signed at all: a stranger is told 401, whatever
         // else is wrong with what they sent.
         let signature = signature(headers)?;
         let payload = signed_bytes(headers, body)?;
-        let mut allowed = Vec::new();
-        // Every secret is tried, whichever fits: the time says nothing.
-        for (secret, repositories) in &self.entries {
-            if signs(secret, &payload, &signature) {
-                allowed.push(Arc::clone(repositories));
+        let claim = Claim::read(&payload).ok_or(Rejection::WrongSignature)?;
+        let owner = claim.owner.map(HookOwner::Organisation);
+        let signed_for = [Some(HookOwner::Repository(claim.repository)), owner]
+            .into_iter()
+            .flatten()
+            .find(|of| signs(&self.hook_secret(*of), &payload, &signature));
+        match signed_for {
+            Some(of) => Ok(VerifiedDelivery::new(headers, payload, Some(of))),
+            None if signs(self.expose(), &payload, &signature) => {
+                Err(Rejection::MasterSecret { repository: claim.repository })
             }
+            None => Err(Rejection::WrongSignature),
         }
-        if allowed.is_empty() {
-            return Err(Rejection::WrongSignature);
-        }
-        Ok(VerifiedDelivery {
-            kind: event_kind(headers),
-            delivery_id: delivery_id(headers),
-            payload: payload.into_owned(),
-            allowed,
-        })
     }
 }
 
-/// Checks that a delivery was signed with one of these secrets: every
-/// signature header that is there must hold the same 64 lower-case hex
-/// digits, and these must be the HMAC-SHA256 of the body, or of the decoded
-/// `payload` of a form. Compared in constant time. Empty secrets sign nothing.
+/// What an unverified body says it is of.
+struct Claim {
+    repository: i64,
+    owner: Option<i64>,
+}
+
+impl Claim {
+    /// Reads two numbers and keeps nothing else; nesting is limited by
+    /// serde_json (128). `None` where the body is not of a repository.
+    fn read(payload: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Body {
+            repository: Repository,
+        }
+        #[derive(Deserialize)]
+        struct Repository {
+            id: i64,
+            owner: Option<Owner>,
+        }
+        #[derive(Deserialize)]
+        struct Owner {
+            id: i64,
+        }
+        let body: Body = serde_json::from_slice(payload).ok()?;
+        Some(Self { repository: body.repository.id, owner: body.repository.owner.map(|owner| owner.id) })
+    }
+}
+
+/// Checks that a delivery was signed with one of these secrets, as
+/// [`MasterSecret::verify`] does, whatever repository it is of. For recorded
+/// deliveries and measurements; the door does not use it. Empty secrets sign
+/// nothing.
 ///
 /// # Errors
 /// A [`Rejection`], with the status to answer.
 pub fn verify(headers: &HeaderMap, body: &[u8], secrets: &[SecretString]) -> Result<VerifiedDelivery, Rejection> {
-    secrets
-        .iter()
-        .fold(WebhookSecrets::new(), |all, secret| all.with(secret.clone(), AllowedRepositories::Any))
-        .verify(headers, body)
+    if secrets.iter().all(|secret| secret.expose_secret().is_empty()) {
+        return Err(Rejection::NoSecret);
+    }
+    let signature = signature(headers)?;
+    let payload = signed_bytes(headers, body)?;
+    if secrets.iter().any(|secret| !secret.expose_secret().is_empty() && signs(secret, &payload, &signature)) {
+        Ok(VerifiedDelivery::new(headers, payload, None))
+    } else {
+        Err(Rejection::WrongSignature)
+    }
 }
 
 /// Why a delivery is not let in. Says nothing about the secret or the right
@@ -176,9 +155,22 @@ pub enum Rejection {
     /// Two signature headers that say different things.
     #[error("the signature headers disagree")]
     SignaturesDisagree,
-    /// A signature, but by none of our secrets.
-    #[error("the signature is not by the secret that is configured here: delete the hook and make it again")]
+    /// A signature, but not by the secret of this repository's hook, nor of
+    /// its owner's.
+    #[error(
+        "the signature is not by the secret that belongs to this repository (or to its organisation): \
+         run `lazarus init` for it, which makes the webhook again"
+    )]
     WrongSignature,
+    /// Signed with the installation's own secret, as older versions had it.
+    #[error(
+        "this webhook still holds the secret of the whole installation, which counts for nothing: \
+         run `lazarus init` for this repository, which makes the webhook again; until then it is polled"
+    )]
+    MasterSecret {
+        /// The repository that the delivery is of.
+        repository: i64,
+    },
 }
 
 impl Rejection {
@@ -236,10 +228,12 @@ pub enum BadDelivery {
     #[error("the issue of the delivery has more than {LABELS_MAX} labels")]
     TooManyLabels,
     /// Signed by a secret that does not speak for this repository.
-    #[error("the secret of this delivery does not speak for the repository {repository}")]
+    #[error("the secret of this delivery belongs to {signed_for}, and not to the repository {repository}")]
     WrongRepository {
         /// `owner/name`, as the delivery has it.
         repository: String,
+        /// What the secret belongs to.
+        signed_for: HookOwner,
     },
 }
 
@@ -254,17 +248,28 @@ impl BadDelivery {
     }
 }
 
-/// A delivery whose signature was checked. Only [`verify`] and
-/// [`WebhookSecrets::verify`] make one.
+/// A delivery whose signature was checked. Only [`MasterSecret::verify`] and
+/// [`verify`] make one.
 #[derive(Debug, Clone)]
 pub struct VerifiedDelivery {
     kind: Result<String, BadDelivery>,
     delivery_id: Option<String>,
     payload: Vec<u8>,
-    allowed: Vec<Arc<AllowedRepositories>>,
+    signed_for: Option<HookOwner>,
 }
 
 impl VerifiedDelivery {
+    fn new(headers: &HeaderMap, payload: Cow<'_, [u8]>, signed_for: Option<HookOwner>) -> Self {
+        Self { kind: event_kind(headers), delivery_id: delivery_id(headers), payload: payload.into_owned(), signed_for }
+    }
+
+    /// What the secret that signed it belongs to. For an organisation the
+    /// body's word is all there is of who owns the repository: ask the forge.
+    /// `None` where the caller chose the secrets ([`verify`]).
+    pub fn signed_for(&self) -> Option<HookOwner> {
+        self.signed_for
+    }
+
     /// The signed bytes: JSON, of a form the decoded `payload`.
     pub fn payload(&self) -> &[u8] {
         &self.payload
@@ -288,10 +293,13 @@ impl VerifiedDelivery {
             "issue_comment" => comment_event(&self.payload),
             other => other_event(other, &self.payload),
         }?;
-        if self.allowed.iter().any(|allowed| allowed.allows(event.repo())) {
-            Ok(event)
-        } else {
-            Err(BadDelivery::WrongRepository { repository: printable(&event.repo().full_name()) })
+        // The number that chose the secret was read from the same bytes; here
+        // it is what was understood that counts.
+        match self.signed_for {
+            Some(signed_for @ HookOwner::Repository(id)) if id != event.repo().id => {
+                Err(BadDelivery::WrongRepository { repository: printable(&event.repo().full_name()), signed_for })
+            }
+            _ => Ok(event),
         }
     }
 }

@@ -82,6 +82,12 @@ const OBJECTIVE: usize = 10;
 /// The marker that the template puts first.
 pub const TEMPLATE_MARKER: &str = "<!-- lazarus:v1 -->";
 
+/// The labels of the fields, in the order in which a proposal has them. The
+/// issue form and its twin are made of these.
+pub fn field_labels() -> impl Iterator<Item = &'static str> {
+    FIELDS.iter().map(|(label, _)| *label)
+}
+
 /// Whether an issue means to be a proposal: by the template's marker, by its
 /// title's prefix, or by the two headings that every rendering has.
 pub fn is_proposal(title: &str, body: &str) -> bool {

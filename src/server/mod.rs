@@ -1,50 +1,77 @@
 //! The door: webhooks over HTTP, and the operator's control socket.
 
 pub mod control;
+mod crowd;
+mod keys;
 mod webhook;
 
+pub use keys::Keys;
+
 use crate::engine::Engine;
+use crate::pace::{Pace, Rate};
+use axum::Extension;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use crowd::{Crowd, FREE, Room};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use secrecy::SecretString;
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
 
 /// How long a client may take for its headers, and for its body: the forge
 /// itself gives up after 5 s in all.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of bodies that are held at once, over all connections, in KiB. Counted
-/// as they arrive, so that slow clients hold nothing.
-const BUFFERED_KIB: u32 = 128 * 1024;
-/// Connections at once; more wait at the socket.
-const CONNECTIONS: usize = 1024;
+/// How long nothing of a body may arrive.
+const STALL_MAX: Duration = Duration::from_secs(2);
+/// After this time a body must be as far as one that is whole in
+/// [`READ_TIMEOUT`].
+const HEAD_START: Duration = Duration::from_secs(1);
+/// Bytes of bodies that are held at once, over all connections, beyond what
+/// each connection may hold anyway; or twice the largest body, if that is more.
+const BUFFERED: usize = 64 * 1024 * 1024;
+/// Connections at once, which hold 64 MiB at most; or half of the files that
+/// this process may have open, if that is less.
+const CONNECTIONS: usize = 64 * 1024 * 1024 / FREE;
+/// Of bodies that are too large, how many MiB of one source are read to their
+/// end: a sender that is cut off in the middle of writing never sees the answer.
+const DRAINED: Rate = Rate { burst: 256, per: Duration::from_secs(60) };
+/// Lines in the log about refused deliveries, for each source.
+const COMPLAINTS: Rate = Rate { burst: 3, per: Duration::from_secs(600) };
+/// Sources that are told apart for these two.
+const SOURCES_MAX: usize = 1024;
 
 /// What the handlers share.
 #[derive(Clone)]
 pub struct Door {
     engine: Arc<Engine>,
-    secrets: Arc<Vec<SecretString>>,
-    buffered: Arc<tokio::sync::Semaphore>,
+    keys: Arc<Keys>,
+    crowd: Arc<Crowd>,
     body_max: usize,
+    drained: Arc<Mutex<Pace>>,
+    complaints: Arc<Mutex<Pace>>,
 }
 
 impl Door {
-    /// A door for deliveries signed with one of `secrets`.
-    pub fn new(engine: Arc<Engine>, secrets: Vec<SecretString>) -> Self {
+    /// A door for deliveries of hooks whose secrets are derived from `keys`.
+    pub fn new(engine: Arc<Engine>, keys: Keys) -> Self {
         let body_max = usize::try_from(engine.context.config.webhook.max_body_bytes).unwrap_or(usize::MAX);
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+        let room =
+            Room { connections: CONNECTIONS.min(files / 2).max(1), bytes: BUFFERED.max(body_max.saturating_mul(2)) };
         Self {
             engine,
-            secrets: Arc::new(secrets),
-            buffered: Arc::new(tokio::sync::Semaphore::new(BUFFERED_KIB as usize)),
+            keys: Arc::new(keys),
+            crowd: Crowd::new(room),
             body_max,
+            drained: Arc::new(Mutex::new(Pace::new(DRAINED, SOURCES_MAX))),
+            complaints: Arc::new(Mutex::new(Pace::new(COMPLAINTS, SOURCES_MAX))),
         }
     }
 
@@ -69,31 +96,36 @@ pub async fn serve_on(
     door: Door,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    let crowd = Arc::clone(&door.crowd);
     let router = door.router();
-    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
     let graceful = GracefulShutdown::new();
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(READ_TIMEOUT).max_buf_size(64 * 1024);
     tokio::pin!(stop);
     loop {
-        let stream = tokio::select! {
+        let (stream, from) = tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
-                    // Out of descriptors, mostly: others are closed in a moment.
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    // Out of descriptors, mostly.
+                    tracing::warn!(%error, "a connection could not be accepted; another one is closed for it");
+                    crowd.make_place();
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             },
         };
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
-        let service = TowerToHyperService::new(router.clone());
+        // Where everybody is being seen to, there is nothing to do for more.
+        let Ok(visitor) = crowd.enter(from.ip().into()) else { continue };
+        let visitor = Arc::new(visitor);
+        let service = TowerToHyperService::new(router.clone().layer(Extension(Arc::clone(&visitor))));
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
-            let _ = connection.await;
-            drop(place);
+            tokio::select! {
+                _ = connection => {}
+                () = visitor.has_to_go() => {}
+            }
         });
     }
     let _ = tokio::time::timeout(READ_TIMEOUT, graceful.shutdown()).await;

@@ -1,25 +1,41 @@
 //! One delivery: read within bounds, verified, then parsed, then stored, and
 //! only then acknowledged.
+//!
+//! Up to the verdict about its signature anybody may have sent it. So until
+//! then it costs no more than memory that is taken back, the time to read it,
+//! and now and then a look at the forge.
 
-use super::{Door, READ_TIMEOUT};
-use crate::gitea::webhook::{VerifiedDelivery, verify};
+use super::crowd::{SeenTo, Visitor};
+use super::{Door, HEAD_START, READ_TIMEOUT, STALL_MAX};
+use crate::gitea::HookOwner;
+use crate::gitea::webhook::{Rejection, VerifiedDelivery, claims_signature};
+use crate::pace::{Key, Pace};
 use axum::body::Body;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
+use axum::http::header::CONNECTION;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt as _;
-use std::sync::Arc;
-use tokio::sync::OwnedSemaphorePermit;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// A delivery whose signature fits. No handler can see another.
-pub struct Delivery(VerifiedDelivery);
+pub struct Delivery {
+    verified: VerifiedDelivery,
+    _seen_to: SeenTo,
+}
 
 /// Why a delivery is not taken, as the forge's page of deliveries shows it.
 pub struct Refused(StatusCode, String);
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        (self.0, format!("{}\n", self.1)).into_response()
+        let mut response = (self.0, format!("{}\n", self.1)).into_response();
+        if self.0 == StatusCode::PAYLOAD_TOO_LARGE || self.0 == StatusCode::REQUEST_TIMEOUT {
+            // Some of it was left unread.
+            response.headers_mut().insert(CONNECTION, axum::http::HeaderValue::from_static("close"));
+        }
+        response
     }
 }
 
@@ -29,73 +45,180 @@ impl FromRequest<Door> for Delivery {
     async fn from_request(request: Request, door: &Door) -> Result<Self, Refused> {
         let (parts, body) = request.into_parts();
         // Whoever cannot even claim a signature has nothing read.
-        if !SIGNATURES.iter().any(|name| parts.headers.contains_key(*name)) {
+        if !claims_signature(&parts.headers) {
             return Err(Refused(StatusCode::UNAUTHORIZED, "the delivery is not signed".to_owned()));
         }
-        let (body, _held) = read(body, door).await?;
-        verify(&parts.headers, &body, &door.secrets)
-            .map(Self)
-            .map_err(|rejection| Refused(rejection.status(), rejection.to_string()))
+        let visitor = parts.extensions.get::<Arc<Visitor>>().cloned().ok_or_else(no_room)?;
+        let body = read(body, door, &visitor).await?;
+        let seen_to = visitor.is_seen_to().map_err(|_| no_room())?;
+        match door.keys.verify(&parts.headers, &body) {
+            Ok(verified) => Ok(Self { verified, _seen_to: seen_to }),
+            Err(rejection) => {
+                door.complain(&visitor, &rejection);
+                Err(Refused(rejection.status(), rejection.to_string()))
+            }
+        }
     }
 }
 
-/// Any of them says that a delivery is signed; `verify` looks at all.
-const SIGNATURES: [&str; 4] = ["x-gitea-signature", "x-forgejo-signature", "x-gogs-signature", "x-hub-signature-256"];
-/// How much of a body that is too long is read before it is answered: a sender
-/// that is cut off in the middle of writing never sees the answer.
+/// How much of a body that is too long is read before it is answered.
 const DRAINED_MAX: usize = 64 * 1024 * 1024;
+/// How long a delivery waits for the forge to tell which repositories are
+/// served, right after the start. The forge gives up after 5 s.
+const NUMBERS_WAIT: Duration = Duration::from_secs(3);
 
-async fn read(body: Body, door: &Door) -> Result<(Vec<u8>, Vec<OwnedSemaphorePermit>), Refused> {
-    let mut bytes = vec![];
-    let mut held = vec![];
-    let mut length = 0usize;
-    let mut body = body;
-    let reading = async {
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(|_| ())?.into_data() else { continue };
-            length += data.len();
-            if length > DRAINED_MAX {
-                break;
-            }
-            if length > door.body_max {
-                bytes = vec![];
-                held.clear();
-                continue;
-            }
-            let kib = u32::try_from(data.len() / 1024 + 1).unwrap_or(1);
-            held.push(Arc::clone(&door.buffered).acquire_many_owned(kib).await.map_err(|_| ())?);
-            bytes.extend_from_slice(&data);
-        }
-        Ok::<(), ()>(())
-    };
-    let outcome = tokio::time::timeout(READ_TIMEOUT, reading).await;
-    if length > door.body_max {
-        // It is not lost: the reconciler fetches what it was about.
-        door.engine.look_now();
-        let text = format!("a delivery may have {} bytes; this is fetched by polling instead", door.body_max);
-        return Err(Refused(StatusCode::PAYLOAD_TOO_LARGE, text));
+fn no_room() -> Refused {
+    let text = "too many deliveries are being read at once; what this one is about is fetched by polling";
+    Refused(StatusCode::SERVICE_UNAVAILABLE, text.to_owned())
+}
+
+/// Why reading ended.
+enum End {
+    Whole(Vec<u8>),
+    TooLarge,
+    TooSlow,
+    BrokeOff,
+    NoRoom,
+}
+
+async fn read(body: Body, door: &Door, visitor: &Visitor) -> Result<Vec<u8>, Refused> {
+    visitor.reads();
+    let end = read_on(body, door, visitor).await;
+    // Nobody vouches for a delivery that could not be verified. What it may
+    // have been about is fetched, but not as often as anybody likes.
+    if !matches!(end, End::Whole(_)) {
+        door.engine.look_soon();
     }
-    match outcome {
-        Err(_) => Err(Refused(StatusCode::REQUEST_TIMEOUT, "the delivery took too long to arrive".to_owned())),
-        Ok(Err(())) => Err(Refused(StatusCode::BAD_REQUEST, "the delivery broke off".to_owned())),
-        Ok(Ok(())) => Ok((bytes, held)),
+    match end {
+        End::Whole(bytes) => Ok(bytes),
+        End::TooLarge => {
+            let text = format!(
+                "a delivery may have {} bytes (webhook.max_body_bytes); what this one is about is fetched by polling",
+                door.body_max
+            );
+            Err(Refused(StatusCode::PAYLOAD_TOO_LARGE, text))
+        }
+        End::TooSlow => {
+            let text = "the delivery took too long to arrive; what it is about is fetched by polling";
+            Err(Refused(StatusCode::REQUEST_TIMEOUT, text.to_owned()))
+        }
+        End::BrokeOff => Err(Refused(StatusCode::BAD_REQUEST, "the delivery broke off".to_owned())),
+        End::NoRoom => Err(no_room()),
+    }
+}
+
+async fn read_on(mut body: Body, door: &Door, visitor: &Visitor) -> End {
+    let started = Instant::now();
+    let expected = usize::try_from(hyper::body::Body::size_hint(&body).lower()).unwrap_or(usize::MAX);
+    let mut too_large = expected > door.body_max;
+    if too_large && (expected > DRAINED_MAX || !door.may_drain(visitor, expected)) {
+        return End::TooLarge;
+    }
+    let mut bytes = vec![];
+    let mut length = 0usize;
+    loop {
+        let left = READ_TIMEOUT.saturating_sub(started.elapsed()).min(STALL_MAX);
+        let Ok(frame) = tokio::time::timeout(left, body.frame()).await else {
+            return if too_large { End::TooLarge } else { End::TooSlow };
+        };
+        let data = match frame {
+            None if too_large => return End::TooLarge,
+            None => return End::Whole(bytes),
+            Some(Err(_)) => return End::BrokeOff,
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => data,
+                Err(_) => continue,
+            },
+        };
+        length += data.len();
+        if too_slow(length, expected, started.elapsed()) {
+            return if too_large { End::TooLarge } else { End::TooSlow };
+        }
+        if length > door.body_max {
+            if !too_large {
+                too_large = true;
+                bytes = vec![];
+                // What was held is given back; it has nothing to fear for that.
+                if visitor.holds(0).is_err() {
+                    return End::NoRoom;
+                }
+                if !door.may_drain(visitor, DRAINED_MAX) {
+                    return End::TooLarge;
+                }
+            }
+            if length > DRAINED_MAX {
+                return End::TooLarge;
+            }
+            continue;
+        }
+        if too_large {
+            continue;
+        }
+        if visitor.holds(length).is_err() {
+            return End::NoRoom;
+        }
+        bytes.extend_from_slice(&data);
+    }
+}
+
+/// Whether a body is behind one that arrives evenly within the time that the
+/// forge itself allows.
+fn too_slow(length: usize, expected: usize, elapsed: Duration) -> bool {
+    let late = elapsed.saturating_sub(HEAD_START).as_secs_f64();
+    (length as f64) < expected as f64 * late / READ_TIMEOUT.saturating_sub(HEAD_START).as_secs_f64()
+}
+
+impl Door {
+    fn may_drain(&self, visitor: &Visitor, bytes: usize) -> bool {
+        let mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
+        self.ask(&self.drained, Key::Source(visitor.source), mib)
+    }
+
+    fn ask(&self, pace: &Mutex<Pace>, key: Key, cost: u32) -> bool {
+        let now = self.engine.now().0;
+        pace.lock().unwrap_or_else(PoisonError::into_inner).ask(key, cost, now).allowed()
+    }
+
+    /// Says in the log that a delivery was refused: now and then.
+    fn complain(&self, visitor: &Visitor, rejection: &Rejection) {
+        let (key, what) = match rejection {
+            Rejection::MasterSecret { repository } => match self.engine.context.repo(*repository) {
+                Some(known) => (Key::Repository(*repository), known.reference.full_name()),
+                None => (Key::Source(visitor.source), format!("the repository with the number {repository}")),
+            },
+            _ => (Key::Source(visitor.source), visitor.source.to_string()),
+        };
+        if self.ask(&self.complaints, key, 1) {
+            tracing::warn!(from = what, why = %rejection, "a delivery was refused; what is missed is found by polling");
+        }
     }
 }
 
 /// Stores a delivery, then answers.
-pub async fn receive(State(door): State<Door>, Delivery(delivery): Delivery) -> Result<StatusCode, Refused> {
-    let event = delivery.event().map_err(|bad| Refused(bad.status(), bad.to_string()))?;
+pub async fn receive(State(door): State<Door>, delivery: Delivery) -> Result<StatusCode, Refused> {
+    let event = delivery.verified.event().map_err(|bad| Refused(bad.status(), bad.to_string()))?;
     let repo = event.repo();
     let engine = &door.engine;
-    let served = engine.context.repo(repo.id).is_some()
-        // Before the forge told us numbers, the name has to do; afterwards a
-        // name that somebody else took does not.
-        || (!engine.is_ready() && engine.context.config.repository(&repo.full_name()).is_some());
-    if !served {
-        return Err(Refused(
-            StatusCode::FORBIDDEN,
-            format!("this Lazarus does not serve {}; see [[repositories]] in its configuration", repo.full_name()),
-        ));
+    // By its number: the name may be anybody's by now.
+    let Some(known) = engine.serves(repo.id, NUMBERS_WAIT).await else {
+        return Err(if engine.knows_all() {
+            let name = repo.full_name();
+            let text = format!("this Lazarus does not serve {name}; see [[repositories]] in its configuration");
+            Refused(StatusCode::FORBIDDEN, text)
+        } else {
+            let text = "it is not known yet which repositories are served (see `lazarus doctor`); what this delivery is \
+                        about is found by polling then";
+            Refused(StatusCode::SERVICE_UNAVAILABLE, text.to_owned())
+        });
+    };
+    if let Some(HookOwner::Organisation(id)) = delivery.verified.signed_for()
+        && known.owner != Some(id)
+    {
+        let text = format!(
+            "the secret of this delivery belongs to the organisation with the number {id}, which does not own {}",
+            known.reference.full_name()
+        );
+        return Err(Refused(StatusCode::FORBIDDEN, text));
     }
     match engine.take_in(event).await {
         Ok(_) => Ok(StatusCode::NO_CONTENT),
@@ -107,5 +230,20 @@ pub async fn receive(State(door): State<Door>, Delivery(delivery): Delivery) -> 
                 "it could not be stored; it is fetched by polling later".to_owned(),
             ))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_must_keep_up_with_the_time_that_the_forge_allows() {
+        let after = Duration::from_secs_f32;
+        assert!(!too_slow(1, 8 << 20, after(0.9)), "anybody has a second");
+        assert!(too_slow(1, 8 << 20, after(1.5)));
+        assert!(!too_slow(2 << 20, 8 << 20, after(1.9)), "in time for 5 s");
+        assert!(too_slow(5_999, 6_000, after(5.1)));
+        assert!(!too_slow(10, 0, after(4.9)), "of one without a length nothing can be said");
     }
 }

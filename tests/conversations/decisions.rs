@@ -380,7 +380,8 @@ async fn threat_07_a_comment_edited_within_its_first_second_while_nobody_listene
 /// Sends a delivery that is signed as the forge signs.
 async fn deliver(world: &World, event: &str, body: &serde_json::Value) {
     let delivery = Delivery { event: event.into(), event_type: event.into(), body: body.to_string().into_bytes() };
-    let request = delivery.signed(world.client(), &world.webhook_url(), world.webhook_secret());
+    let secret = world.hook_secret().await;
+    let request = delivery.signed(world.client(), &world.webhook_url(), &secret);
     let status = request.send().await.expect("Lazarus answers").status();
     assert_eq!(status, 204, "the delivery is signed well");
 }

@@ -8,7 +8,7 @@ use crate::world::{Kind, Proposal, World, WorldOptions};
 
 /// A world in which patience is short, so that a test sees its end.
 async fn hasty(name: &str, environment: &[(&'static str, &'static str)]) -> World {
-    let environment = environment.to_vec();
+    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     World::with(name, WorldOptions { reconcile: "1s", environment, ..WorldOptions::default() }).await
 }
 

@@ -39,6 +39,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use lazarus::gitea::{HookOwner, MasterSecret};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 #[allow(unused_imports)]
@@ -71,7 +73,7 @@ pub struct WorldOptions {
     /// Further lines for the repository's block in the configuration.
     pub repository: String,
     /// Further environment of the binary: `LAZARUS__FORGE__GONE_AFTER`, …
-    pub environment: Vec<(&'static str, &'static str)>,
+    pub environment: Vec<(String, String)>,
     /// Further lines for `[policy]`.
     pub policy: String,
     /// Further TOML for the configuration.
@@ -80,8 +82,6 @@ pub struct WorldOptions {
     pub poor_host: bool,
     /// Whether the daemon runs from a copy of the program, at `place()/bin/lazarus`, that a conversation may replace.
     pub own_program: bool,
-    /// Further environment of the daemon and the command line.
-    pub environment: Vec<(String, String)>,
 }
 
 impl Default for WorldOptions {
@@ -96,7 +96,6 @@ impl Default for WorldOptions {
             config: String::new(),
             poor_host: false,
             own_program: false,
-            environment: vec![],
         }
     }
 }
@@ -380,9 +379,40 @@ impl World {
     pub fn webhook_url(&self) -> String {
         format!("http://{}/webhook", self.installation.listen)
     }
-    /// The secret that the forge signs with.
+    /// The installation's secret that the world began with. Nothing is signed
+    /// with it: see [`hook_secret`](Self::hook_secret).
     pub fn webhook_secret(&self) -> &str {
         &self.webhook_secret
+    }
+    /// The installation's secret as it is now, from which hooks' are derived.
+    pub fn master_secret(&self) -> MasterSecret {
+        let text = fs::read_to_string(self.place.join("webhook.secret")).expect("the secret's file");
+        MasterSecret::new(text.trim().to_owned().into()).expect("a secret")
+    }
+    /// The secret that the hook of our repository signs with.
+    pub async fn hook_secret(&self) -> String {
+        let of = HookOwner::Repository(self.repository_number().await);
+        self.master_secret().hook_secret(of).expose_secret().to_owned()
+    }
+    /// The number of our repository.
+    pub async fn repository_number(&self) -> i64 {
+        self.admin("GET", &self.at(""), None, &[200]).await["id"].as_i64().expect("a number")
+    }
+    /// Makes another repository of the organisation, which the bot and this
+    /// person administer, and adds it to the configuration. Returns its number.
+    pub async fn another_repository(&self, name: &str, administrator: &Person) -> i64 {
+        let organisation = &self.organisation;
+        let order = json!({"name": name, "auto_init": true, "default_branch": "main"});
+        let made = self.admin("POST", &format!("/orgs/{organisation}/repos"), Some(order), &[201]).await;
+        self.further_repositories.lock().unwrap().push(format!("{organisation}/{name}"));
+        for login in [&administrator.login, &self.bot().login] {
+            let path = format!("/repos/{organisation}/{name}/collaborators/{login}");
+            self.admin("PUT", &path, Some(json!({"permission": "admin"})), &[204]).await;
+        }
+        let mut config = fs::read_to_string(&self.installation.config).expect("our configuration");
+        config.push_str(&format!("[[repositories]]\nname = \"{organisation}/{name}\"\n"));
+        fs::write(&self.installation.config, config).expect("our configuration");
+        made["id"].as_i64().expect("a number")
     }
     /// A secret in the daemon's environment that must never be seen anywhere.
     pub fn canary(&self) -> &str {
@@ -794,8 +824,14 @@ impl World {
         let said = thread::render(&all.iter().map(|(_, comment)| comment.clone()).collect::<Vec<_>>());
         let log = String::from_utf8_lossy(&fs::read(&self.installation.log).unwrap_or_default()).into_owned();
         let printed = self.printed.lock().unwrap().clone();
-        let secrets =
-            [("token", &self.bot().token), ("webhook secret", &self.webhook_secret), ("canary", &self.canary)];
+        let now = fs::read_to_string(self.place.join("webhook.secret")).unwrap_or_default();
+        let now = now.trim();
+        let secrets = [
+            ("token", self.bot().token.as_str()),
+            ("webhook secret", &self.webhook_secret),
+            ("new webhook secret", if now.is_empty() { &self.webhook_secret } else { now }),
+            ("canary", &self.canary),
+        ];
         for (name, secret) in secrets {
             assert!(!said.contains(secret), "the {name} is in a comment");
             assert!(!log.contains(secret), "the {name} is in the daemon's log");
