@@ -66,17 +66,17 @@ const FIELDS: [(&str, &[&str]); 11] = [
     ("Agents", &["agents", "agent"]),
     ("Backend", &["backend"]),
     ("Isolation level", &["isolation level", "isolation"]),
+    ("Base branch", &["base branch", "base", "branch"]),
     ("Time to live", &["time to live", "ttl"]),
     ("Network hosts", &["network hosts", "network", "hosts"]),
     ("Auto-revive", &["auto-revive", "auto-revive policy", "auto revive"]),
     ("Council", &["council"]),
     ("Limits", &["limits"]),
     ("Success criteria", &["success criteria", "criteria"]),
-    ("Base branch", &["base branch", "base", "branch"]),
     ("Objective", &["objective", "mission objective"]),
 ];
-const CRITERIA: usize = 8;
-const BASE: usize = 9;
+const BASE: usize = 3;
+const CRITERIA: usize = 9;
 const OBJECTIVE: usize = 10;
 
 /// The marker that the template puts first.
@@ -173,7 +173,7 @@ pub fn parse_proposal(body: &str, defaults: &Defaults) -> Result<Proposal, Vec<F
             format!("`{isolation}` is weaker than `{}`, the least that policy allows", defaults.isolation_min),
         ));
     }
-    let ttl = match value(3).map(duration) {
+    let ttl = match value(4).map(duration) {
         None => defaults.ttl_default.min(defaults.policy.ttl_max),
         Some(Ok(ttl)) if ttl > defaults.policy.ttl_max => {
             errors.push(error(
@@ -188,7 +188,7 @@ pub fn parse_proposal(body: &str, defaults: &Defaults) -> Result<Proposal, Vec<F
             defaults.ttl_default
         }
     };
-    let (network, hosts) = match value(4) {
+    let (network, hosts) = match value(5) {
         None => (Network::None, vec![]),
         Some(text) => match hosts(text) {
             Ok(found) => found,
@@ -205,8 +205,8 @@ pub fn parse_proposal(body: &str, defaults: &Defaults) -> Result<Proposal, Vec<F
         ));
     }
     let auto_revive =
-        pick(value(5), "Auto-revive", AutoRevive::parse, AutoRevive::words, &mut errors).unwrap_or(AutoRevive::Ask);
-    let council = match value(6).map(CouncilRule::parse) {
+        pick(value(6), "Auto-revive", AutoRevive::parse, AutoRevive::words, &mut errors).unwrap_or(AutoRevive::Ask);
+    let council = match value(7).map(CouncilRule::parse) {
         None => None,
         Some(Ok(rule)) => rule,
         Some(Err(why)) => {
@@ -214,7 +214,7 @@ pub fn parse_proposal(body: &str, defaults: &Defaults) -> Result<Proposal, Vec<F
             None
         }
     };
-    let limits = match value(7).map(LimitsWanted::parse) {
+    let limits = match value(8).map(LimitsWanted::parse) {
         None => LimitsWanted::default(),
         Some(Ok(wanted)) => {
             errors.extend(wanted.beyond(&defaults.limits_max).into_iter().map(|why| error("Limits", why)));

@@ -300,6 +300,15 @@ fn escape_inline(line: &str, removed: &mut Removed) -> String {
                 out.push('/');
                 out.push(BREAK);
             }
+            // Behind nothing but marks it stands at the start of the text that is shown.
+            '/' if at > 0
+                && after.starts_with(|c: char| c.is_ascii_alphabetic())
+                && line[..at].chars().all(|c| c.is_whitespace() || ">*+_~-".contains(c)) =>
+            {
+                removed.commands = removed.commands.saturating_add(1);
+                out.push(BREAK);
+                out.push('/');
+            }
             '+' | '=' if at == 0 => push_entity(&mut out, c),
             '-' if at == 0 => {
                 out.push(BREAK);
@@ -718,7 +727,8 @@ fn inert(text: &str, allowed: Allowed<'_>, removed: &mut Removed) -> String {
                     // Text after a tag of ours is still the start of a line.
                     continue;
                 }
-                if starts_tag(after) {
+                // Whoever takes a tag of ours out must not be left with another.
+                if starts_tag(after) || after.starts_with('<') {
                     bump(&mut removed.html);
                     out.push_str("&lt;");
                 } else {

@@ -591,7 +591,7 @@ mod tests {
             Publication::Request(Request {
                 number: 2,
                 rows: vec![("agents".into(), "scribe #1 @ada".into())],
-                task: Some("closes #1 @ada".into()),
+                task: Some("do it".into()),
                 open: true,
                 ..Request::default()
             }),
