@@ -369,6 +369,11 @@ impl State {
             EntryKind::Title { old, new } => {
                 json!({"type": "change_title", "old_title": old, "new_title": new})
             }
+            EntryKind::Push { commits } => json!({
+                "type": "pull_push",
+                // In this order: Go writes fields as they stand in its types.
+                "body": format!("{{\"is_force_push\":false,\"commit_ids\":{}}}", json!(commits)),
+            }),
             EntryKind::Close => json!({"type": "close"}),
             EntryKind::Reopen => json!({"type": "reopen"}),
             EntryKind::Lock { reason } => json!({"type": "lock", "body": reason}),
