@@ -812,7 +812,7 @@ pub async fn people_are_let_in_locked_out_and_told_what_they_may(twin: &mut Twin
             itself,
             format!("{at}/issues/1"),
             format!("{at}/labels"),
-            format!("/-/{{acme}}/widget.git/info/refs?service=git-upload-pack"),
+            "/-/{acme}/widget.git/info/refs?service=git-upload-pack".to_owned(),
         ] {
             twin.get(who, &path).await;
         }
