@@ -103,6 +103,8 @@ scenes![
     labels_are_renamed_deleted_and_made_again,
     texts_are_edited_restored_and_deleted,
     a_migration_brings_words_that_nobody_here_wrote,
+    branches_files_and_pull_requests_take_slashes_and_refuse_mistakes,
+    people_are_let_in_locked_out_and_told_what_they_may,
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

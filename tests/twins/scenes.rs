@@ -649,3 +649,183 @@ pub async fn small_pages_hold_what_the_forge_wants_whatever_is_asked_for(twin: &
         }
     }
 }
+
+pub async fn branches_files_and_pull_requests_take_slashes_and_refuse_mistakes(twin: &mut Twin) {
+    let _ = widget(twin).await;
+    let hook = json!({
+        "type": "gitea", "active": true, "events": ["pull_request", "push", "create", "delete"],
+        "config": {"url": "{hear}/hook", "content_type": "json", "secret": "hers"},
+    });
+    twin.set("ada", "POST", "/repos/{acme}/widget/hooks", hook).await;
+    let at = "/repos/{acme}/widget";
+    // "hello\n"
+    let file = |branch: &str, new: &str| {
+        let mut order = json!({"content": "aGVsbG8K", "message": "Say hello", "branch": branch});
+        if !new.is_empty() {
+            order["new_branch"] = json!(new);
+        }
+        order
+    };
+    twin.ask("cleo", "POST", &format!("{at}/contents/docs/one.md"), file("main", "")).await;
+    twin.ask("ben", "POST", &format!("{at}/contents/docs/one.md"), file("main", "lazarus/1-laz")).await;
+    twin.ask("ben", "POST", &format!("{at}/contents/docs/one.md"), file("lazarus/1-laz", "")).await;
+    twin.ask("ben", "POST", &format!("{at}/contents/docs%2Ftwo.md"), file("lazarus/1-laz", "")).await;
+    twin.ask("ben", "POST", &format!("{at}/contents/four.md"), file("nothing", "")).await;
+    for path in [
+        "/contents/docs?ref=lazarus/1-laz",
+        "/contents/docs%2Fone.md?ref=lazarus%2F1-laz",
+        "/contents/docs/one.md?ref=lazarus/1-laz",
+        "/contents/docs/one.md",
+        "/contents/nothing.md",
+        "/raw/docs/one.md?ref=lazarus/1-laz",
+        "/branches/lazarus/1-laz",
+        "/branches/lazarus%2F1-laz",
+        "/branches/lazarus/nothing",
+        "/branches",
+    ] {
+        twin.get("cleo", &format!("{at}{path}")).await;
+    }
+    let pull =
+        |title: &str, head: &str, base: &str| json!({"title": title, "head": head, "base": base, "body": "text"});
+    for (who, order) in [
+        ("ben", pull("", "lazarus/1-laz", "main")),
+        ("ben", pull("   ", "lazarus/1-laz", "main")),
+        ("ben", pull("\u{200b}", "lazarus/1-laz", "main")),
+        ("ben", pull("?!", "nothing", "main")),
+        ("ben", pull("?!", "lazarus/1-laz", "nothing")),
+        ("ben", pull("?!", "main", "main")),
+        ("", pull("?!", "lazarus/1-laz", "main")),
+        ("ben", pull(&"long ".repeat(60), "lazarus/1-laz", "main")),
+        ("ben", pull("[mission] ❤️ \"quoted\"", "lazarus/1-laz", "main")),
+        ("ben", pull("again", "lazarus/1-laz", "main")),
+    ] {
+        twin.ask(who, "POST", &format!("{at}/pulls"), order).await;
+    }
+    for path in [
+        "/pulls?state=all",
+        "/pulls/1",
+        "/pulls/99",
+        "/pulls/main/lazarus/1-laz",
+        "/pulls/main/lazarus%2F1-laz",
+        "/pulls/main/nothing",
+        "/issues/1",
+        "/issues?type=pulls",
+        "/issues/1/timeline",
+    ] {
+        twin.get("cleo", &format!("{at}{path}")).await;
+    }
+    twin.ask("ben", "PATCH", &format!("{at}/pulls/1"), json!({"title": "better"})).await;
+    twin.ask("cleo", "PATCH", &format!("{at}/pulls/1"), json!({"title": "mine"})).await;
+    twin.ask("ben", "PATCH", &format!("{at}/pulls/1"), json!({"state": "closed"})).await;
+    twin.ask("ben", "POST", &format!("{at}/pulls"), pull("after it was closed", "lazarus/1-laz", "main")).await;
+    twin.ask("ada", "POST", &format!("{at}/branch_protections"), json!({"rule_name": "main", "enable_push": false}))
+        .await;
+    twin.ask("ben", "POST", &format!("{at}/contents/five.md"), file("main", "")).await;
+    twin.ask("ada", "POST", &format!("{at}/branches"), json!({"new_branch_name": "a b"})).await;
+    twin.ask("ada", "POST", &format!("{at}/branches"), json!({"new_branch_name": "new", "old_branch_name": "nothing"}))
+        .await;
+    twin.ask("ada", "POST", &format!("{at}/branches"), json!({"new_branch_name": "new", "old_branch_name": "main"}))
+        .await;
+    twin.ask("ada", "POST", &format!("{at}/branches"), json!({"new_branch_name": "new"})).await;
+    twin.ask("cleo", "DELETE", &format!("{at}/branches/new"), NONE).await;
+    twin.ask("ada", "DELETE", &format!("{at}/branches/new"), NONE).await;
+    twin.ask("ada", "DELETE", &format!("{at}/branches/new"), NONE).await;
+    twin.ask("ada", "DELETE", &format!("{at}/branches/main"), NONE).await;
+}
+
+pub async fn people_are_let_in_locked_out_and_told_what_they_may(twin: &mut Twin) {
+    let team = widget(twin).await;
+    let at = "/repos/{acme}/widget";
+    twin.people(&["dora"]).await;
+    twin.set("cleo", "POST", &format!("{at}/issues"), json!({"title": "hers", "body": "text"})).await;
+    let comment = twin.set("cleo", "POST", &format!("{at}/issues/1/comments"), json!({"body": "hers"})).await.id();
+    for (who, permission) in
+        [("dora", "read"), ("dora", "write"), ("dora", "admin"), ("dora", "owner"), ("dora", "nonsense")]
+    {
+        twin.ask("ada", "PUT", &format!("{at}/collaborators/{{{who}}}"), json!({"permission": permission})).await;
+        for asks in ["ada", "ben", who] {
+            twin.get(asks, &format!("{at}/collaborators/{{{who}}}/permission")).await;
+        }
+    }
+    twin.get("dora", &format!("{at}/collaborators/{{ben}}/permission")).await;
+    twin.get("dora", &format!("{at}/collaborators/{{ada}}/permission")).await;
+    twin.get("dora", &format!("{at}/collaborators/{{nobody}}/permission")).await;
+    twin.get("", &format!("{at}/collaborators/{{ben}}/permission")).await;
+    for who in ["ada", "ben", "cleo", "dora", ""] {
+        twin.get(who, &format!("{at}/collaborators")).await;
+        twin.get(who, &format!("{at}/teams")).await;
+        twin.get(who, at).await;
+    }
+    twin.get("ada", &format!("{at}/teams/leads")).await;
+    twin.ask("ada", "DELETE", &format!("{at}/collaborators/{{dora}}"), NONE).await;
+    twin.ask("ada", "DELETE", &format!("{at}/collaborators/{{dora}}"), NONE).await;
+    twin.ask("ada", "PUT", &format!("{at}/collaborators/{{nobody}}"), json!({"permission": "read"})).await;
+    twin.ask("ada", "PUT", &format!("{at}/collaborators/{{acme}}"), json!({"permission": "read"})).await;
+    twin.ask("ben", "PUT", &format!("{at}/collaborators/{{dora}}"), json!({"permission": "read"})).await;
+
+    // Reactions.
+    let reactions = format!("{at}/issues/comments/{comment}/reactions");
+    for content in ["eyes", "eyes", "+1", "tada", ""] {
+        twin.ask("dora", "POST", &reactions, json!({"content": content})).await;
+    }
+    twin.get("cleo", &reactions).await;
+    twin.get("", &reactions).await;
+    twin.ask("cleo", "DELETE", &reactions, json!({"content": "eyes"})).await;
+    twin.ask("dora", "DELETE", &reactions, json!({"content": "eyes"})).await;
+    twin.ask("", "POST", &reactions, json!({"content": "+1"})).await;
+    twin.get("cleo", &reactions).await;
+
+    // Blocked by the author, then by the owner.
+    let (block, unblock) = match twin.flavour {
+        Flavour::Gitea => (("PUT", "/user/blocks/{dora}"), ("DELETE", "/user/blocks/{dora}")),
+        Flavour::Forgejo => (("PUT", "/user/block/{dora}"), ("PUT", "/user/unblock/{dora}")),
+    };
+    twin.ask("cleo", block.0, block.1, NONE).await;
+    for (who, path, body) in [
+        ("dora", format!("{at}/issues/1/comments"), json!({"body": "blocked"})),
+        ("dora", reactions.clone(), json!({"content": "heart"})),
+        ("ben", format!("{at}/issues/1/comments"), json!({"body": "not blocked"})),
+    ] {
+        twin.ask(who, "POST", &path, body).await;
+    }
+    twin.ask("cleo", unblock.0, unblock.1, NONE).await;
+
+    // A person without a word in it.
+    twin.ask("", "POST", &format!("{at}/issues"), json!({"title": "nobody's"})).await;
+    twin.ask("dora", "PATCH", &format!("{at}/issues/1"), json!({"body": "not hers"})).await;
+    twin.ask("dora", "PATCH", &format!("{at}/issues/1"), json!({"state": "closed"})).await;
+    twin.ask("dora", "POST", &format!("{at}/issues/1/labels"), json!({"labels": []})).await;
+    twin.ask("cleo", "POST", &format!("{at}/issues"), json!({"title": ""})).await;
+    twin.ask("cleo", "POST", &format!("{at}/issues"), json!({"title": "x".repeat(300)})).await;
+    twin.ask("cleo", "POST", &format!("{at}/issues"), json!({"title": "  é ".repeat(100)})).await;
+    twin.ask("cleo", "POST", &format!("{at}/issues"), json!({"title": "   "})).await;
+    twin.ask("cleo", "PATCH", &format!("{at}/issues/2"), json!({"title": "y".repeat(300)})).await;
+    twin.ask("cleo", "PATCH", &format!("{at}/issues/2"), json!({"title": "  spaces  "})).await;
+    twin.ask("cleo", "POST", &format!("{at}/issues/1/comments"), json!({"body": "   "})).await;
+
+    // A private repository.
+    twin.ask("ada", "PATCH", at, json!({"private": true})).await;
+    for who in ["ada", "ben", "cleo", ""] {
+        // How the owner's address is shown to whom is no matter here.
+        let itself = if who == "ben" { format!("{at}/branches") } else { at.to_owned() };
+        for path in [
+            itself,
+            format!("{at}/issues/1"),
+            format!("{at}/labels"),
+            "/-/{acme}/widget.git/info/refs?service=git-upload-pack".to_owned(),
+        ] {
+            twin.get(who, &path).await;
+        }
+    }
+    twin.ask("cleo", "POST", &format!("{at}/issues/1/comments"), json!({"body": "from outside"})).await;
+    twin.ask("ada", "DELETE", &format!("/teams/{team}/members/{{ben}}"), NONE).await;
+    twin.get("ben", at).await;
+
+    // An archived one.
+    twin.ask("ada", "PATCH", at, json!({"archived": true})).await;
+    twin.ask("ada", "POST", &format!("{at}/issues"), json!({"title": "late"})).await;
+    twin.ask("ada", "POST", &format!("{at}/labels"), json!({"name": "late", "color": "#00aabb"})).await;
+    twin.ask("ada", "POST", &reactions, json!({"content": "+1"})).await;
+    twin.ask("ada", "PATCH", &format!("{at}/issues/1"), json!({"state": "closed"})).await;
+    twin.get("ada", &format!("{at}/issues/1")).await;
+}

@@ -63,8 +63,9 @@ static DIFFERENT: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
         (r"/(labels|hooks|teams|comments|repositories|milestones)/[0-9]+", "/$1/N"),
         (r"(issuecomment-)[0-9]+", "${1}N"),
-        (r"\b(id|uid|owner_id|org_id|repo_id|issue_id|label_id|team_id|hook_id|user_id|name): [1-9][0-9]*\b", "$1: N"),
-        (r#""(labels)":\[[0-9,]+\]"#, r#""$1":[N]"#),
+        (r"\b(id|uid|owner_id|org_id|repo_id|issue_id|label_id|team_id|hook_id|user_id|head_repo_id|base_repo_id|name): [1-9][0-9]*\b", "$1: N"),
+        (r"<Repository [0-9]+:", "<Repository N:"),
+    (r#""(labels)":\[[0-9,]+\]"#, r#""$1":[N]"#),
     ]
     .map(|(expression, with)| (Regex::new(expression).unwrap(), with))
     .into()
@@ -289,8 +290,10 @@ impl Twin {
         let json = serde_json::from_slice::<Value>(&bytes).ok();
         let body_shown = match &json {
             Some(json) => self.tidy_json(json, ""),
+            // What git offers depends on its version.
+            None if path.contains("info/refs") && status == 200 => json!("branches and tags"),
             // Pages for people are as they like.
-            None if status >= 400 && bytes.len() > 200 => json!("a page"),
+            None if status >= 400 && bytes.len() > 100 => json!("a page"),
             None => json!(self.tidy(&String::from_utf8_lossy(&bytes))),
         };
         let path = self.tidy(&self.fill(path));
@@ -446,6 +449,9 @@ impl Twin {
                         ("id", Value::Number(id)) => {
                             json!(self.names.number(kind, id.as_i64().unwrap_or_default()))
                         }
+                        ("repo_id", Value::Number(id)) => {
+                            json!(self.names.number("repo", id.as_i64().unwrap_or_default()))
+                        }
                         (_, other) => self.tidy_json(other, key),
                     };
                     out.insert(key.clone(), value);
@@ -494,6 +500,8 @@ fn kind_of(map: &Map<String, Value>, key: &str) -> &'static str {
         "label"
     } else if has("config") && has("events") {
         "hook"
+    } else if has("merge_base") {
+        "pull"
     } else if has("number") {
         "issue"
     } else if has("issue_url") {

@@ -42,7 +42,13 @@ pub(super) async fn answer(call: &Call<'_>, path: &[&str]) -> Answer {
             let me = call.me()?;
             Ok(repositories::list(call, |state, repo| state.access(repo, Some(me)) >= Access::Write))
         }
-        ("PUT" | "DELETE", ["user", "blocks" | "block" | "unblock", login]) => block(call, login, path[1]),
+        ("PUT" | "DELETE", ["user", "blocks", login]) if call.flavour() == Flavour::Gitea => {
+            block(call, login, path[1])
+        }
+        ("PUT", ["user", "block" | "unblock", login]) if call.flavour() == Flavour::Forgejo => {
+            block(call, login, path[1])
+        }
+        (_, ["user", "blocks" | "block" | "unblock", _]) => Err(Reply::text(404, "404 page not found\n")),
         ("GET", ["users", "search"]) => Ok(search(call)),
         ("GET", ["users", login, "repos"]) => {
             let owner = by_login(call, login)?;

@@ -36,7 +36,7 @@ pub(super) struct Call<'a> {
 }
 
 /// What Go's `url.QueryEscape` changes.
-const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+pub(super) const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// `a=b&c=d`, decoded.
 pub(super) fn parse_form(text: &str) -> Vec<(String, String)> {
@@ -360,9 +360,6 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
 
 /// Refuses changes to what hangs on an archived repository.
 fn not_archived(call: &Call<'_>, repo: Id) -> Result<(), Reply> {
-    if matches!(call.method, "GET" | "HEAD") {
-        return Ok(());
-    }
     let state = call.forge.state();
     let Some(repo) = state.repos.get(&repo).filter(|r| r.archived_at.is_some()) else {
         return Ok(());
@@ -377,8 +374,21 @@ fn not_archived(call: &Call<'_>, repo: Id) -> Result<(), Reply> {
     ))
 }
 
+/// What an archived repository does not take any more. Issues can still be
+/// closed, edited and labelled, and people react.
+fn needs_life(method: &str, path: &[&str]) -> bool {
+    match path {
+        ["issues" | "pulls"] | ["issues", _, "comments"] => method == "POST",
+        ["issues", "comments", _] => method == "PATCH",
+        ["issues", "comments", _, "assets", ..]
+        | ["issues", _, "assets", ..]
+        | ["contents" | "branches" | "branch_protections", ..] => method != "GET",
+        _ => false,
+    }
+}
+
 async fn in_repository(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> Answer {
-    if matches!(path, ["issues" | "pulls" | "contents" | "branches", ..]) {
+    if needs_life(call.method, path) {
         not_archived(call, repo)?;
     }
     match path {

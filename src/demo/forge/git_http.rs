@@ -49,11 +49,9 @@ pub(super) fn parse(path: &str) -> Option<(&str, &str, &str, &str)> {
 fn allowed(forge: &Forge, request: &GitRequest<'_>) -> Result<(Id, Caller), Reply> {
     let refusals = &forge.refusals;
     let state = forge.state();
-    let realm = match refusals.flavour {
-        Flavour::Gitea => "Gitea",
-        Flavour::Forgejo => "Forgejo",
-    };
-    let sign_in = || Reply::text(401, "").with("WWW-Authenticate", format!("Basic realm=\"{realm}\""));
+    // Forgejo has not changed this name.
+    let realm = "Gitea";
+    let sign_in = || Reply::text(401, "Unauthorized\n").with("WWW-Authenticate", format!("Basic realm=\"{realm}\""));
     let caller = authenticate(&state, refusals, request.headers).map_err(|_| sign_in())?;
     let pushes = request.rest == "git-receive-pack" || request.query.contains("service=git-receive-pack");
     let not_found = || Reply {

@@ -277,6 +277,30 @@ fn label_ids(call: &Call<'_>, state: &State, repo: Id, order: &Value) -> Result<
     Ok(ids)
 }
 
+/// A title as it is kept: of more than 255 bytes only the beginning, up to 252
+/// bytes (Forgejo) or places on a screen (Gitea's guess).
+pub(super) fn kept_title(flavour: Flavour, title: &str) -> String {
+    if title.len() <= 255 {
+        return title.to_owned();
+    }
+    let width = |c: char| match (flavour, u32::from(c)) {
+        (Flavour::Forgejo, _) => c.len_utf8(),
+        (Flavour::Gitea, 0..=0xff) => 1,
+        // Marks and spaces count once there, too; no title here has that many.
+        (Flavour::Gitea, _) => 2,
+    };
+    let mut kept = String::new();
+    let mut used = 0;
+    for c in title.chars() {
+        used += width(c);
+        if used > 252 {
+            break;
+        }
+        kept.push(c);
+    }
+    if kept.len() == title.len() { kept } else { kept + "…" }
+}
+
 fn create(call: &Call<'_>, repo: Id, access: Access) -> Answer {
     let me = call.me()?;
     let order = call.json()?;
@@ -284,16 +308,19 @@ fn create(call: &Call<'_>, repo: Id, access: Access) -> Answer {
     if title.is_empty() {
         return Err(call.refuse().say(422, "[Title]: Required"));
     }
-    if title.chars().count() > 255 {
-        return Err(call.refuse().say(422, "title is too long"));
-    }
     let mut state = call.forge.state();
     if state.blocked(repo, None, me, access) {
-        return Err(call.refuse().say(403, "user is blocked"));
+        return Err(call.refuse().blocked());
     }
     // What a reader may not set is dropped without a word.
     let labels = if access >= Access::Write { label_ids(call, &state, repo, &order)? } else { vec![] };
-    let id = state.open_issue(repo, me, title, text(&order, "body").unwrap_or_default(), labels);
+    let id = state.open_issue(
+        repo,
+        me,
+        kept_title(call.flavour(), title).trim(),
+        text(&order, "body").unwrap_or_default(),
+        labels,
+    );
     if access >= Access::Write {
         set_assignees(&mut state, id, me, &order);
         set_milestone(&mut state, id, me, &order);
@@ -326,7 +353,7 @@ pub(super) fn open_by_form(call: &Call<'_>, owner: &str, name: &str) -> Answer {
         return Err(call.refuse().say(400, "The title cannot be empty."));
     }
     if state.blocked(repo, None, me, access) {
-        return Err(call.refuse().say(403, "user is blocked"));
+        return Err(call.refuse().blocked());
     }
     let mut labels: Vec<Id> = Vec::new();
     for id in field("label_ids").split(',').filter_map(|id| id.trim().parse::<i64>().ok()) {
@@ -334,7 +361,7 @@ pub(super) fn open_by_form(call: &Call<'_>, owner: &str, name: &str) -> Answer {
             labels.push(id);
         }
     }
-    let id = state.open_issue(repo, me, field("title"), field("content"), labels);
+    let id = state.open_issue(repo, me, kept_title(call.flavour(), field("title")).trim(), field("content"), labels);
     let (number, full) = match (state.issues.get(&id), state.repos.get(&repo)) {
         (Some(issue), Some(repo)) => (issue.number, state.full_name(repo)),
         _ => return Err(call.refuse().not_found()),
@@ -469,7 +496,7 @@ fn one(call: &Call<'_>, repo: Id, access: Access, index: i64, path: &[&str]) -> 
                 return Err(call.refuse().say(403, "You cannot comment on a locked issue."));
             }
             if state.blocked(repo, Some(author), me, access) {
-                return Err(call.refuse().say(403, "user is blocked"));
+                return Err(call.refuse().blocked());
             }
             let comment = state.record(id, me, EntryKind::Comment { body: body.to_owned() });
             if let (Some(at), Some(entry)) = (stated_time(call, access, &order), state.entries.get_mut(&comment)) {
@@ -509,13 +536,13 @@ fn one(call: &Call<'_>, repo: Id, access: Access, index: i64, path: &[&str]) -> 
 }
 
 fn edit(state: &mut State, id: Id, me: Id, writes: bool, order: &Value) {
-    let at = now();
+    let (at, flavour) = (now(), state.flavour);
     let Some(issue) = state.issues.get_mut(&id) else {
         return;
     };
     let old_title = text(order, "title").filter(|t| !t.is_empty() && *t != issue.title).map(|new| {
         issue.updated = at;
-        std::mem::replace(&mut issue.title, new.to_owned())
+        std::mem::replace(&mut issue.title, kept_title(flavour, new))
     });
     // A text that is the same again is an edit, too.
     let old_body = text(order, "body").map(|new| {
@@ -763,7 +790,7 @@ fn reactions(call: &Call<'_>, state: &mut State, repo: Id, access: Access, autho
         "POST" if !REACTIONS.contains(&content.as_str()) => {
             Err(call.refuse().say(403, format!("'{content}' is not an allowed reaction")))
         }
-        "POST" if is_blocked => Err(call.refuse().say(403, "user is blocked")),
+        "POST" if is_blocked => Err(call.refuse().blocked()),
         "POST" => {
             if let Some(at) = present {
                 return Ok(Reply::json(200, &shown(at)));

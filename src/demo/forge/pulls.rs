@@ -7,7 +7,7 @@ use super::announce::Happening;
 use super::api::Call;
 use super::issues;
 use super::reply::{Answer, Reply};
-use super::state::{Access, Id, Issue, Pull, State, next, now};
+use super::state::{Access, EntryKind, Id, Issue, Pull, State, next, now};
 
 pub(super) async fn answer(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> Answer {
     match (call.method, path) {
@@ -97,14 +97,16 @@ async fn create(call: &Call<'_>, repo: Id, access: Access) -> Answer {
     let Some(comparison) = call.forge.git.compare(repo, base, head).await else {
         return Err(match call.flavour() {
             Flavour::Gitea => call.refuse().not_found(),
-            Flavour::Forgejo => Reply::json(
-                404,
-                &json!({
-                    "message": "IsRefExist", "url": call.refuse().help(), "errors": [],
-                }),
-            ),
+            Flavour::Forgejo => {
+                let what =
+                    if call.forge.git.branch(repo, base).await.is_none() { "BaseNotExist" } else { "IsRefExist" };
+                Reply::json(404, &json!({"message": what, "url": call.refuse().help(), "errors": []}))
+            }
         });
     };
+    let (commits, _) =
+        call.forge.git.pushed(repo, &comparison.merge_base, &comparison.head_sha, None, usize::MAX).await;
+    let commits: Vec<String> = commits.into_iter().map(|commit| commit.id).collect();
     let mut state = call.forge.state();
     let present = state
         .issues
@@ -127,7 +129,7 @@ async fn create(call: &Call<'_>, repo: Id, access: Access) -> Answer {
             number,
             author: me,
             original_author: String::new(),
-            title: title.to_owned(),
+            title: issues::kept_title(call.flavour(), title).trim().to_owned(),
             body: text("body").to_owned(),
             labels: vec![],
             assignees: vec![],
@@ -142,6 +144,17 @@ async fn create(call: &Call<'_>, repo: Id, access: Access) -> Answer {
             assets: vec![],
         },
     );
+    state.record(id, me, EntryKind::Push { commits });
     state.announce(id, Happening::Opened, me, None, None);
-    shown(call, &state, state.issues.get(&id), access, 201)
+    let mut reply = shown(call, &state, state.issues.get(&id), access, 201)?;
+    // Both sides are shown from before it was counted.
+    if let Ok(mut json) = serde_json::from_slice::<Value>(&reply.body) {
+        for side in ["/base/repo/open_pr_counter", "/head/repo/open_pr_counter"] {
+            if let Some(count) = json.pointer_mut(side) {
+                *count = json!(count.as_i64().unwrap_or(1) - 1);
+            }
+        }
+        reply.body = Reply::json(201, &json).body;
+    }
+    Ok(reply)
 }

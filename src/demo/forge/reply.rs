@@ -157,6 +157,17 @@ impl Refusals {
         }
     }
 
+    /// Somebody was blocked by whose issue or repository it is.
+    pub(super) fn blocked(&self) -> Reply {
+        self.say(
+            403,
+            match self.flavour {
+                Flavour::Gitea => "user is blocked",
+                Flavour::Forgejo => "user is blocked by the poster or repository owner",
+            },
+        )
+    }
+
     pub(super) fn no_user(&self, name: &str) -> Reply {
         self.say(404, format!("user does not exist [uid: 0, name: {name}]"))
     }

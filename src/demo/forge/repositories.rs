@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
 use super::accounts::allowed_name;
-use super::api::Call;
+use super::api::{Call, QUERY};
 use super::git::{Change, Commit, unsigned};
 use super::reply::{Answer, Reply};
 use super::shapes::{Address, TeamView, merge};
@@ -79,6 +79,7 @@ pub(super) fn add(
             collaborators: std::collections::BTreeMap::new(),
             protections: vec![],
             last_index: 0,
+            gone_branches: std::collections::BTreeSet::new(),
         },
     );
     hooks::copy_defaults(state, id);
@@ -179,6 +180,19 @@ pub(super) async fn answer(call: &Call<'_>, repo: Id, access: Access, path: &[&s
                 .map(|t| state.team_json(t, TeamView::Alone))
                 .collect();
             Ok(Reply::json(200, &Value::Array(all)))
+        }
+        ("GET", ["teams", name]) => {
+            call.me()?;
+            let state = call.forge.state();
+            let owner = state.repos.get(&repo).map(|r| r.owner);
+            let found = state
+                .teams
+                .values()
+                .find(|t| Some(t.org) == owner && t.name.eq_ignore_ascii_case(name))
+                .filter(|t| t.all_repositories || t.repositories.contains(&repo));
+            found
+                .map(|t| Reply::json(200, &state.team_json(t, TeamView::Alone)))
+                .ok_or_else(|| call.refuse().not_found())
         }
         (_, ["labels", rest @ ..]) => {
             if call.method != "GET" {
@@ -309,7 +323,6 @@ fn collaborators(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> An
     let Some(found) = state.repos.get(&repo) else {
         return Err(call.refuse().not_found());
     };
-    let who = |login: &str| state.account_by_login(login).filter(|a| !a.is_org).map(|a| a.id);
     match (call.method, path) {
         ("GET", [login, "permission"]) => {
             // An organisation is an account, too.
@@ -353,12 +366,22 @@ fn collaborators(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> An
         }
         (method @ ("PUT" | "DELETE"), [login]) => {
             at_least(call, access, Access::Admin)?;
-            let target = who(login)
+            // An organisation can be one, too.
+            let target = state
+                .account_by_login(login)
+                .map(|a| a.id)
                 .ok_or_else(|| call.refuse().say(422, format!("user does not exist [uid: 0, name: {login}]")))?;
             let order = call.json()?;
-            let wanted = Access::parse(text(&order, "permission").unwrap_or("write"))
-                .unwrap_or(Access::Write)
-                .min(Access::Admin);
+            let wanted = match text(&order, "permission").unwrap_or("write") {
+                "read" => Access::Read,
+                "write" => Access::Write,
+                "admin" => Access::Admin,
+                // Forgejo takes the word and changes nothing.
+                _ if call.flavour() == Flavour::Forgejo => {
+                    found.collaborators.get(&target).copied().unwrap_or(Access::Write)
+                }
+                _ => return Err(call.refuse().say(500, "")),
+            };
             if let Some(found) = state.repos.get_mut(&repo) {
                 if method == "PUT" {
                     found.collaborators.insert(target, wanted);
@@ -425,7 +448,8 @@ impl Place<'_> {
         last: Option<&Commit>,
     ) -> Value {
         let api = format!("{}/api/v1/repos/{}", self.root_url, self.full);
-        let own = format!("{api}/contents/{path}?ref={}", self.reference);
+        let reference = percent_encoding::utf8_percent_encode(self.reference, QUERY).to_string();
+        let own = format!("{api}/contents/{path}?ref={reference}");
         let git = format!("{api}/git/{}/{sha}", if kind == "tree" { "trees" } else { "blobs" });
         let html = format!("{}/{}/src/branch/{}/{path}", self.root_url, self.full, self.reference);
         let file = kind == "blob";
@@ -491,7 +515,16 @@ async fn contents(call: &Call<'_>, repo: Id, access: Access, path: &str) -> Answ
             return Err(call.refuse().not_found());
         };
         let Some((kind, sha)) = git.entry(repo, &commit.id, path).await else {
-            return Err(call.refuse().not_found());
+            // The first part of the path that is not there.
+            let mut missing = String::new();
+            for part in path.split('/') {
+                missing = if missing.is_empty() { part.to_owned() } else { format!("{missing}/{part}") };
+                if git.entry(repo, &commit.id, &missing).await.is_none() {
+                    break;
+                }
+            }
+            let reason = format!("object does not exist [id: , rel_path: {missing}]");
+            return Err(call.refuse().no_such("GetContentsOrList", reason));
         };
         if kind == "blob" {
             let content = git.blob(repo, &sha).await.map_err(|e| call.refuse().internal(&e))?;
@@ -506,6 +539,16 @@ async fn contents(call: &Call<'_>, repo: Id, access: Access, path: &str) -> Answ
         }
         return Ok(Reply::json(200, &Value::Array(all)));
     }
+    if access < Access::Write {
+        call.me()?;
+        return Err(call.refuse().say(
+            403,
+            match flavour {
+                Flavour::Gitea => "user should have a permission to write to the target branch",
+                Flavour::Forgejo => "user should have a permission to write to this branch",
+            },
+        ));
+    }
     let me = at_least(call, access, Access::Write)?;
     let order = call.json()?;
     if !allowed_path(path) {
@@ -515,9 +558,7 @@ async fn contents(call: &Call<'_>, repo: Id, access: Access, path: &str) -> Answ
     let new_branch = text(&order, "new_branch").filter(|b| !b.is_empty() && *b != branch).map(str::to_owned);
     let target = new_branch.clone().unwrap_or_else(|| branch.clone());
     if call.forge.state().is_protected(repo, &target) {
-        return Err(call
-            .refuse()
-            .say(403, format!("user cannot commit to branch [user: {}, branch: {target}]", call.caller.login)));
+        return Err(call.refuse().say(403, format!("user cannot commit to repo [user: {}]", call.caller.login)));
     }
     let bad_base64 = || call.refuse().say(422, "illegal base64 data");
     let content = match call.method {
@@ -530,7 +571,8 @@ async fn contents(call: &Call<'_>, repo: Id, access: Access, path: &str) -> Answ
     let before = git.branch(repo, &branch).await;
     let empty = git.branches(repo).await.map_err(|e| call.refuse().internal(&e))?.is_empty();
     if before.is_none() && !empty {
-        return Err(call.refuse().say(404, format!("branch does not exist [name: {branch}]")));
+        let of = if flavour == Flavour::Gitea { format!("repo_id: {repo} ") } else { String::new() };
+        return Err(call.refuse().say(404, format!("branch does not exist [{of}name: {branch}]")));
     }
     let old = match &before {
         Some(commit) => git.entry(repo, &commit.id, path).await.map(|(_, sha)| sha),
@@ -607,7 +649,9 @@ async fn raw(call: &Call<'_>, repo: Id, path: &str) -> Answer {
     match git.entry(repo, &commit.id, path).await {
         Some((kind, sha)) if kind == "blob" => {
             let content = git.blob(repo, &sha).await.map_err(|e| call.refuse().internal(&e))?;
-            Ok(Reply { status: 200, content_type: "application/octet-stream", headers: vec![], body: content.into() })
+            let is_text = std::str::from_utf8(&content).is_ok() && !content.contains(&0);
+            let content_type = if is_text { "text/plain; charset=utf-8" } else { "application/octet-stream" };
+            Ok(Reply { status: 200, content_type, headers: vec![], body: content.into() })
         }
         _ => Err(call.refuse().not_found()),
     }
@@ -670,9 +714,10 @@ async fn branches(call: &Call<'_>, repo: Id, access: Access, name: &str) -> Answ
         }
         ("GET", name) => match git.branch(repo, name).await {
             Some(commit) => Ok(Reply::json(200, &call.forge.state().branch_json(repo, access, name, &commit))),
-            None => Err(call
-                .refuse()
-                .not_found_because(Some(format!("branch does not exist [repo_id: {repo} name: {name}]")))),
+            None => Err(call.refuse().not_found_because(match call.flavour() {
+                Flavour::Gitea => None,
+                Flavour::Forgejo => Some(format!("branch does not exist [name: {name}]")),
+            })),
         },
         ("POST", "") => {
             let me = at_least(call, access, Access::Write)?;
@@ -690,7 +735,7 @@ async fn branches(call: &Call<'_>, repo: Id, access: Access, name: &str) -> Answ
                 return Err(call.refuse().say(409, "The branch already exists."));
             }
             if !git.create_branch(repo, new, &commit.id).await {
-                return Err(call.refuse().say(422, format!("branch name is not valid: {new}")));
+                return Err(call.refuse().say(422, "[BranchName]: GitRefName"));
             }
             push::announce(call.forge, repo, me, new, None, Some(&commit.id)).await;
             Ok(Reply::json(201, &call.forge.state().branch_json(repo, access, new, &commit)))
@@ -698,12 +743,18 @@ async fn branches(call: &Call<'_>, repo: Id, access: Access, name: &str) -> Answ
         ("DELETE", name) => {
             let me = at_least(call, access, Access::Write)?;
             let Some(commit) = git.branch(repo, name).await else {
-                return Err(call.refuse().not_found());
+                // One that was there is gone, as was wanted.
+                let gone = call.forge.state().repos.get(&repo).is_some_and(|r| r.gone_branches.contains(name));
+                return match (gone, call.flavour()) {
+                    (true, Flavour::Gitea) => Ok(Reply::empty(204)),
+                    (true, Flavour::Forgejo) => Err(call.refuse().say(500, "")),
+                    (false, _) => Err(call.refuse().not_found()),
+                };
             };
             {
                 let state = call.forge.state();
                 if state.repos.get(&repo).is_some_and(|r| r.default_branch == name) {
-                    return Err(call.refuse().say(403, "can not delete default or pull request target branch"));
+                    return Err(call.refuse().say(403, "can not delete default branch"));
                 }
                 if state.protection(repo, name).is_some() {
                     return Err(call.refuse().say(403, "branch protected"));
@@ -711,6 +762,9 @@ async fn branches(call: &Call<'_>, repo: Id, access: Access, name: &str) -> Answ
             }
             if !git.delete_branch(repo, name).await {
                 return Err(call.refuse().not_found());
+            }
+            if let Some(found) = call.forge.state().repos.get_mut(&repo) {
+                found.gone_branches.insert(name.to_owned());
             }
             push::announce(call.forge, repo, me, name, Some(&commit.id), None).await;
             Ok(Reply::empty(204))

@@ -369,6 +369,11 @@ impl State {
             EntryKind::Title { old, new } => {
                 json!({"type": "change_title", "old_title": old, "new_title": new})
             }
+            EntryKind::Push { commits } => json!({
+                "type": "pull_push",
+                // In this order: Go writes fields as they stand in its types.
+                "body": format!("{{\"is_force_push\":false,\"commit_ids\":{}}}", json!(commits)),
+            }),
             EntryKind::Close => json!({"type": "close"}),
             EntryKind::Reopen => json!({"type": "reopen"}),
             EntryKind::Lock { reason } => json!({"type": "lock", "body": reason}),
@@ -458,19 +463,26 @@ pub(super) fn merge(object: &mut Value, more: Value) {
 /// as escapes. They can stand only inside strings, so the text may be changed
 /// after encoding.
 pub(super) fn go_escapes(json: String) -> String {
-    if !json.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
+    const SPECIAL: [char; 5] = ['<', '>', '&', '\u{2028}', '\u{2029}'];
+    if !json.contains(SPECIAL) {
         return json;
     }
     let mut out = String::with_capacity(json.len() + 64);
-    for c in json.chars() {
-        match c {
-            '<' => out.push_str("\\u003c"),
-            '>' => out.push_str("\\u003e"),
-            '&' => out.push_str("\\u0026"),
-            '\u{2028}' => out.push_str("\\u2028"),
-            '\u{2029}' => out.push_str("\\u2029"),
-            other => out.push(other),
-        }
+    let mut rest = json.as_str();
+    // In pieces and not by characters: texts can have 20 MB.
+    while let Some((before, special, after)) =
+        rest.find(SPECIAL).and_then(|at| Some((&rest[..at], rest[at..].chars().next()?, &rest[at..])))
+    {
+        out.push_str(before);
+        out.push_str(match special {
+            '<' => "\\u003c",
+            '>' => "\\u003e",
+            '&' => "\\u0026",
+            '\u{2028}' => "\\u2028",
+            _ => "\\u2029",
+        });
+        rest = &after[special.len_utf8()..];
     }
+    out.push_str(rest);
     out
 }

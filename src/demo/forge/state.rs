@@ -107,6 +107,8 @@ pub(super) struct Repository {
     pub collaborators: BTreeMap<Id, Access>,
     pub protections: Vec<Protection>,
     pub last_index: i64,
+    /// Branches that were deleted by the API: they can be deleted again.
+    pub gone_branches: BTreeSet<String>,
 }
 
 /// What a label belongs to.
@@ -218,15 +220,35 @@ pub(super) struct Entry {
 }
 
 pub(super) enum EntryKind {
-    Comment { body: String },
-    Label { label: Id, added: bool },
-    Title { old: String, new: String },
+    Comment {
+        body: String,
+    },
+    Label {
+        label: Id,
+        added: bool,
+    },
+    Title {
+        old: String,
+        new: String,
+    },
+    /// Commits came to a pull request.
+    Push {
+        commits: Vec<String>,
+    },
     Close,
     Reopen,
-    Lock { reason: String },
+    Lock {
+        reason: String,
+    },
     Unlock,
-    Assignee { assignee: Id, removed: bool },
-    Milestone { old: Option<Id>, new: Option<Id> },
+    Assignee {
+        assignee: Id,
+        removed: bool,
+    },
+    Milestone {
+        old: Option<Id>,
+        new: Option<Id>,
+    },
 }
 
 /// What a hook belongs to.
