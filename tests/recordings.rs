@@ -242,7 +242,7 @@ async fn play(forge: &Forge, mapping: &Mapping, gitea: bool) {
             assert_eq!(forge.user_by_id(3).await.unwrap().unwrap().login, "writer");
             assert_eq!(forge.user_by_id(99).await.unwrap(), None);
         }
-        "team-member" => assert!(!forge.team_member(2, "teamwriter").await.unwrap().is_some()),
+        "team-member" => assert!(forge.team_member(2, "teamwriter").await.unwrap().is_none()),
         "org-member" => {
             assert!(matches!(by_hand(forge, mapping).await, Err(ForgeError::Moved { status: 303, .. })));
         }
