@@ -180,7 +180,7 @@ fn calls_of(world: &World, since: usize) -> Calls {
         .filter_map(|request| {
             let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
             let is_git = path.ends_with("/info/refs") || path.ends_with("-pack");
-            if (!is_git && request.who != *bot) || (is_git && request.who != *bot && !request.who.is_empty()) {
+            if request.who != *bot && !(is_git && request.who.is_empty()) {
                 return None;
             }
             let plain = path.replace(&repository, "OWNER/NAME").replace(&owner, "OWNER");
