@@ -194,8 +194,14 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// After a start: what was being done is to be done again.
+    /// After a start: what was being done is to be done again. Patience begins
+    /// anew: nothing was tried while no daemon ran.
     pub fn reclaim(&self) -> Result<usize> {
+        self.conn.execute(
+            "UPDATE effects SET failing_since = NULL, missing_since = NULL, missing_looks = 0 \
+             WHERE state IN ('ready', 'running') AND failing_since IS NOT NULL",
+            [],
+        )?;
         Ok(self.conn.execute("UPDATE effects SET state = 'ready' WHERE state = 'running'", [])?)
     }
 
@@ -225,11 +231,11 @@ impl Tx<'_> {
     }
 
     /// Effects that failed at least once and are tried again, the oldest first:
-    /// for `doctor` and `status`.
+    /// for `doctor` and `status`. (What waits for somebody's word has not failed.)
     pub fn failing_effects(&self, limit: i64) -> Result<Vec<WaitingEffect>> {
         let mut statement = self.conn.prepare_cached(&format!(
             "SELECT {COLUMNS}, error, failing_since FROM effects \
-             WHERE state IN ('ready', 'running') AND failing_since IS NOT NULL ORDER BY seq LIMIT ?"
+             WHERE state IN ('ready', 'running') AND failing_since IS NOT NULL AND kind <> 'confirm' ORDER BY seq LIMIT ?"
         ))?;
         let rows = statement.query_map([limit], |row| {
             Ok(WaitingEffect { row: read(row)?, error: row.get(9)?, failing_since: row.get(10)? })
