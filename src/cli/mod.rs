@@ -10,6 +10,7 @@ mod ledger;
 mod operate;
 mod serve;
 mod status;
+mod work;
 
 use crate::config::{Config, LoadOptions};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -165,10 +166,17 @@ enum Verb {
         /// Why.
         reason: Vec<String>,
     },
-    /// Push a closed cell's work again, where the forge refused it.
+    /// Push a cell's work again, where the forge refused it or it was held.
     Publish {
         /// The cell.
         cell: String,
+    },
+    /// Write a cell's work into a new repository: also what is held.
+    Work {
+        /// The cell.
+        cell: String,
+        /// A directory that is not there yet.
+        directory: PathBuf,
     },
     /// Bring a closed cell back within its grace period.
     Resurrect {
@@ -249,10 +257,17 @@ pub fn print_probe() {
     println!("{}", serde_json::to_string(&report).unwrap_or_default());
 }
 
+/// Memory of each git that reads a clone in its cell, in bytes.
+const HARVEST_MEMORY: u64 = 1 << 30;
+
 /// Hands out what was done in the clone at the working directory and prints what
 /// it was as JSON, one line. Runs inside a cell.
 pub fn print_harvest(wanted: &str) {
     use crate::workspace::{HandedOut, hand_out};
+    // A clone that was made to need more ends the git that reads it, and not this.
+    let limits =
+        crate::sandbox::Limits { open_files: 1024, file_size: u64::MAX, processes: None, data: Some(HARVEST_MEMORY) };
+    let _ = crate::sandbox::set_limits(limits);
     let out = match serde_json::from_str(wanted) {
         Ok(wanted) => hand_out(&wanted),
         Err(error) => HandedOut { unknown: Some(format!("reading what is wanted: {error}")), ..HandedOut::default() },
@@ -391,6 +406,7 @@ fn try_run(cli: Cli) -> anyhow::Result<bool> {
             operate(Target::Cell(cell.clone()), format!("close {outcome} {cell} {}", reason.join(" ")))
         }
         Verb::Publish { cell } => operate(Target::Cell(cell.clone()), format!("publish work {cell}")),
+        Verb::Work { cell, directory } => work::run(&config, &cell, &directory, json),
         Verb::Resurrect { cell } => operate(Target::Cell(cell.clone()), format!("resurrect {cell}")),
         Verb::Destroy { cell } => operate(Target::Cell(cell.clone()), format!("destroy {cell}")),
         Verb::Status { target, all } => status::run(&config, target.as_deref(), all, json),

@@ -4,6 +4,7 @@ use crate::backend::{Harvest, Running, Usage};
 use crate::cell::{Actor, AgentRun, CellId, DeadlineKind, Effect as CellEffect, Exit};
 use crate::gitea::event::{ForgeEvent, IssueSnapshot, Person, RepoRef};
 use crate::mission::{Command, Level, Line, Publishable};
+use crate::workspace::Held;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -290,8 +291,15 @@ pub enum Effect {
         branch: String,
         /// What goes on it.
         tip: Option<String>,
+        /// What goes on it where `tip` may not leave.
+        #[serde(default)]
+        instead: Option<String>,
         /// Other branches: name, commit.
         others: Vec<(String, String)>,
+        /// Commits that a director released although the forge runs something of
+        /// them by itself.
+        #[serde(default)]
+        released: Vec<String>,
         /// The branch that it is for.
         base: String,
         /// The pull request's title.
@@ -370,6 +378,8 @@ pub struct Facts {
     pub published: Option<PublishedWork>,
     /// Whether the close log waits for that.
     pub publishing: bool,
+    /// The comment in which people were told what is held, by its effect.
+    pub held_shown: Option<String>,
     /// Who closed it.
     pub closed_by: Option<String>,
     /// Operators' commands that wait for the cell to come so far.
@@ -390,6 +400,19 @@ pub struct PublishedWork {
     pub pull: Option<(i64, String)>,
     /// Why something of it is missing, in the forge's words.
     pub refused: Option<String>,
+    /// The same of other branches: name, words.
+    pub others_refused: Vec<(String, String)>,
+    /// Commits that are on the forge now.
+    pub commits: Vec<String>,
+    /// What was found to be held when it was about to leave.
+    pub held: Vec<Held>,
+}
+
+impl PublishedWork {
+    /// Whether the forge refused something of it.
+    pub fn lacks_something(&self) -> bool {
+        self.refused.is_some() || !self.others_refused.is_empty()
+    }
 }
 
 /// What an operator's command waits for.

@@ -16,6 +16,7 @@ mod work;
 pub use clock::{Clock, Mark};
 pub use context::{Context, Known, KnownRepo};
 pub use input::{Facts, Outcome};
+pub use work::repository_of;
 
 use crate::agents::Profiles;
 use crate::backend::{Adopted, Backend as _, Fact, ProcessBackend};
@@ -30,7 +31,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use input::{Effect, Input};
 use run::Attempt;
 use secrecy::SecretString;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -39,6 +40,8 @@ use tokio::sync::{Notify, mpsc, watch};
 
 /// Inputs that one transaction takes at most.
 const BATCH: i64 = 32;
+/// Cells whose work is read at once.
+const READERS: usize = 3;
 /// Longest time between two attempts at an effect.
 const BACKOFF_MAX: Duration = Duration::from_secs(120);
 /// When to look again for a comment that may have been posted twice.
@@ -59,6 +62,10 @@ pub struct Engine {
     host_env: BTreeMap<String, String>,
     credentials: HashMap<String, SecretString>,
     mirrors: std::sync::Mutex<HashMap<i64, Arc<tokio::sync::Mutex<()>>>>,
+    /// Turns to read what came out of cells.
+    reading: tokio::sync::Semaphore,
+    /// Commits of cells in which this process found nothing that may not leave.
+    searched: std::sync::Mutex<HashSet<(CellId, String)>>,
     /// Something is in the inbox, or an effect is due.
     work: Notify,
     /// A reconcile round is wanted now.
@@ -151,6 +158,8 @@ impl Engine {
                 .collect(),
             credentials,
             mirrors: std::sync::Mutex::default(),
+            reading: tokio::sync::Semaphore::new(READERS),
+            searched: std::sync::Mutex::default(),
             work: Notify::new(),
             look: Notify::new(),
             running: AtomicUsize::new(0),

@@ -221,6 +221,15 @@ impl Tx<'_> {
             .optional()?)
     }
 
+    /// The number of the comment that an effect posted, once it has.
+    pub fn comment_of_effect(&self, effect: &str) -> Result<Option<i64>> {
+        Ok(self
+            .conn
+            .prepare_cached("SELECT comment_id FROM comments WHERE effect = ?")?
+            .query_row([effect], |row| row.get(0))
+            .optional()?)
+    }
+
     /// Whether a comment with that number is one that the bot posted.
     pub fn is_own_comment(&self, comment_id: i64) -> Result<bool> {
         Ok(self.conn.prepare_cached("SELECT 1 FROM comments WHERE comment_id = ?")?.exists([comment_id])?)

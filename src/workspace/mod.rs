@@ -6,17 +6,22 @@
 //! descriptor, so nothing that a cell left behind can lead it elsewhere.
 
 mod clone;
+mod confined;
 mod git;
 mod harvest;
+mod held;
 mod home;
+mod inspect;
 mod scrub;
 mod work;
 mod worktree;
 
-pub use clone::{Cloned, OBJECTS_IN_CELL, clone_project, mirror_of, refresh_mirror, unpin};
+pub use clone::{Cloned, OBJECTS_IN_CELL, clone_project, hold_base, holds_base, mirror_of, refresh_mirror, unpin};
+pub use confined::ConfinedGit;
 pub use git::{GitError, credential_helper};
 pub use harvest::{HandedOut, Wanted, hand_out};
+pub use held::{Finding, Held, Place};
 pub use home::{Home, HomeError, Roots};
 pub use scrub::scrub;
-pub use work::{OwnCommit, PushError, Pushed, WorkLimits, WorkRepository};
+pub use work::{Origin, PushOutcome, Pushed, WorkLimits, WorkRepository};
 pub use worktree::in_worktree;

@@ -393,29 +393,6 @@ async fn what_of_a_project_does_not_come_into_a_cell_is_said_with_the_proposal()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commits_of_the_hosts_are_signed_where_there_is_a_key() {
-    let keys = tempfile::tempdir().unwrap();
-    let key = keys.path().join("key");
-    let made =
-        std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
-    if !made.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: there is no ssh-keygen here");
-        return;
-    }
-    let config = format!("[harvest]\nsigning_key = {:?}\n", key.display().to_string());
-    let world = world_of("signed", "echo rest > rest.txt", &config).await;
-    let (issue, cell) = summoned(&world).await;
-    closed(&world, issue, &cell).await;
-    let work = world.data().join("work").join(format!("{cell}.git"));
-    let raw =
-        std::process::Command::new("git").arg("-C").arg(&work).args(["cat-file", "commit", "work"]).output().unwrap();
-    let raw = String::from_utf8_lossy(&raw.stdout).into_owned();
-    assert!(raw.contains("-----BEGIN SSH SIGNATURE-----"), "{raw}");
-    assert_eq!(world.file_on(&branch_of(issue, &cell), "rest.txt").await.as_deref(), Some("rest\n"));
-    world.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_checkpoint_holds_everything_and_where_policy_says_so_the_work_so_far_is_pushed() {
     let script = format!(
         "{ONE_COMMIT}; echo rest > rest.txt; echo note > ../shared/note.txt; \
