@@ -19,6 +19,8 @@ mod crash;
 mod door;
 #[path = "conversations/egress.rs"]
 mod egress;
+#[path = "conversations/held_work.rs"]
+mod held_work;
 #[path = "conversations/hostile_work.rs"]
 mod hostile_work;
 #[path = "conversations/isolation.rs"]

@@ -258,7 +258,7 @@ pub fn print_probe() {
 }
 
 /// Memory of each git that reads a clone in its cell, in bytes.
-const HARVEST_MEMORY: u64 = 1 << 30;
+const HARVEST_MEMORY: u64 = 512 << 20;
 
 /// Hands out what was done in the clone at the working directory and prints what
 /// it was as JSON, one line. Runs inside a cell.

@@ -51,6 +51,12 @@ impl Bounds {
         Self { memory: (512 * MIB).saturating_add(file.saturating_mul(3)), time: 60, output: 64 * MIB, file: MIB }
     }
 
+    /// For git that holds a list of what differs: of 100,000 files, the most that
+    /// `harvest.files_max` can be, it needs less than half of this.
+    pub(super) fn listing() -> Self {
+        Self { memory: 192 * MIB, ..Self::reading(0) }
+    }
+
     /// With more time for each megabyte of a pack.
     pub(super) fn and_for(self, pack: u64) -> Self {
         Self { time: self.time.saturating_add(pack / (2 * MIB)), file: pack.saturating_mul(2).max(MIB), ..self }

@@ -19,6 +19,8 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
 /// The pack's name in the harvester's own home.
 pub const PACK: &str = "work.pack";
@@ -28,6 +30,12 @@ const NAMED: usize = 100;
 const LOOKED_AT: usize = 200;
 /// Longest words of git's that are handed out, in characters.
 const WORDS_MAX: usize = 300;
+/// Longest time for everything that nobody committed.
+const REST_TIME: Duration = Duration::from_secs(120);
+/// How long a program may hold git's output open after git.
+const HELD_OPEN: Duration = Duration::from_secs(2);
+/// Files and directories that a tree may have more than the index has files.
+const UNFOLDED_MORE: u64 = 100_000;
 /// Largest file of git's own that is read, in bytes.
 const SMALL: u64 = 4096;
 
@@ -84,7 +92,7 @@ impl HandedOut {
     /// What people should know, in words of the host's side.
     pub(super) fn notes(&self, branches_max: usize) -> Vec<String> {
         let mut notes = vec![];
-        for (what, why) in [("what was not committed", &self.rest_unread), ("what is checked out", &self.head_unread)] {
+        for (what, why) in [("What was not committed", &self.rest_unread), ("What is checked out", &self.head_unread)] {
             if let Some(why) = why {
                 notes.push(quoted(&format!("{what} could not be read; the cell says"), why));
             }
@@ -94,7 +102,7 @@ impl HandedOut {
         }
         if !self.apart.is_empty() {
             let names: Vec<String> = self.apart.iter().take(10).map(|name| name_in_words(name)).collect();
-            notes.push(format!("it does not fit with the others, and is a branch of its own: {}", names.join(", ")));
+            notes.push(format!("A branch of its own, because it does not fit with the others: {}", names.join(", ")));
         }
         notes
     }
@@ -165,8 +173,12 @@ impl Git {
         finish(&mut self.command(arguments))
     }
 
-    fn ask_with_index(&self, arguments: &[&str]) -> Result<String, String> {
-        finish(self.command(arguments).env("GIT_INDEX_FILE", &self.index))
+    fn ask_in_time(&self, arguments: &[&str], until: Instant) -> Result<String, String> {
+        finish_in_time(&mut self.command(arguments), until)
+    }
+
+    fn ask_with_index(&self, arguments: &[&str], until: Instant) -> Result<String, String> {
+        finish_in_time(self.command(arguments).env("GIT_INDEX_FILE", &self.index), until)
     }
 
     fn is_ancestor(&self, older: &str, newer: &str) -> bool {
@@ -182,6 +194,50 @@ fn finish(command: &mut Command) -> Result<String, String> {
         return Err(if words.is_empty() { output.status.to_string() } else { words });
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+}
+
+/// The same for what reads the work tree and runs programs of the agents' (filters):
+/// it ends when its time is over, so that what was committed leaves in any case.
+fn finish_in_time(command: &mut Command, until: Instant) -> Result<String, String> {
+    let cannot = |e: io::Error| format!("git cannot be run in the cell: {e}");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    // What it starts ends with it.
+    let mut child = std::os::unix::process::CommandExt::process_group(command, 0).spawn().map_err(cannot)?;
+    let (answer, words) = (read_beside(child.stdout.take()), read_beside(child.stderr.take()));
+    let mut status = None;
+    while status.is_none() && Instant::now() < until {
+        status = child.try_wait().map_err(cannot)?;
+        std::thread::sleep(Duration::from_millis(u64::from(status.is_none())));
+    }
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+    let Some(status) = status else {
+        let _ = child.wait();
+        return Err(format!("it took longer than the {} s that there are for it", REST_TIME.as_secs()));
+    };
+    // One that left the group may hold these open for ever.
+    let text = |from: &Receiver<Vec<u8>>| from.recv_timeout(HELD_OPEN).ok();
+    if !status.success() {
+        let words = String::from_utf8_lossy(&text(&words).unwrap_or_default()).trim().to_owned();
+        let words: String = words.chars().take(WORDS_MAX).collect();
+        return Err(if words.is_empty() { status.to_string() } else { words });
+    }
+    let answer = text(&answer).ok_or("a program that it started does not let go of its output")?;
+    Ok(String::from_utf8_lossy(&answer).trim_end().to_owned())
+}
+
+/// Reads a stream to its end, on a thread that nobody has to wait for.
+fn read_beside(stream: Option<impl io::Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (send, receive) = channel();
+    std::thread::spawn(move || {
+        let mut text = vec![];
+        if let Some(mut stream) = stream {
+            let _ = stream.read_to_end(&mut text);
+        }
+        let _ = send.send(text);
+    });
+    receive
 }
 
 fn try_hand_out(wanted: &Wanted, out: &mut HandedOut) -> Result<(), String> {
@@ -210,13 +266,14 @@ fn try_hand_out(wanted: &Wanted, out: &mut HandedOut) -> Result<(), String> {
         has_base(&git)
             .map_err(|why| format!("the commit that it was cloned at is not in the clone any more ({why})"))?;
     }
+    let until = Instant::now() + REST_TIME;
     let mut tip = None;
     match git.ask(&["rev-parse", "--verify", "HEAD^{commit}"]) {
         Ok(head) => tip = Some(head),
         Err(why) => out.head_unread = Some(format!("there is no commit checked out ({why})")),
     }
     if let Some(head) = tip.clone() {
-        match commit_rest(&theirs, &head, wanted, out) {
+        match commit_rest(&theirs, &head, wanted, until, out) {
             Ok(rest) => {
                 out.rest = rest.is_some();
                 tip = rest.or(tip);
@@ -224,7 +281,7 @@ fn try_hand_out(wanted: &Wanted, out: &mut HandedOut) -> Result<(), String> {
             Err(why) => out.rest_unread = Some(why),
         }
     }
-    let merged = agents_branches(&git, &theirs, wanted, out);
+    let merged = agents_branches(&git, &theirs, wanted, until, out);
     if let Some(merged_tip) = merge(&git, tip.as_ref().unwrap_or(base), &merged, wanted, out) {
         tip = Some(merged_tip);
     }
@@ -233,7 +290,7 @@ fn try_hand_out(wanted: &Wanted, out: &mut HandedOut) -> Result<(), String> {
     other_branches(&git, base, &fallback, &merged, wanted, out);
     if wanted.snapshot {
         let head = git.ask(&["rev-parse", "--verify", "HEAD^{commit}"]).unwrap_or_else(|_| base.clone());
-        out.snapshot = Some(take_snapshot(&theirs, &git_directory, &head, wanted)?);
+        out.snapshot = Some(take_snapshot(&theirs, &git_directory, &head, wanted, until)?);
     }
     write_what_fits(&git, base, &pack, wanted, out)
 }
@@ -335,21 +392,57 @@ fn write_what_fits(git: &Git, base: &str, pack: &Path, wanted: &Wanted, out: &mu
     if rest.is_empty() { Ok(()) } else { write(&rest) }
 }
 
+/// Looks whether what is checked out has about as many files as the index: a small
+/// tree can unfold without end, and git would hold all of it to compare the two.
+fn unfolds_to_an_end(git: &Git, head: &str, index: &Path, until: Instant) -> Result<(), String> {
+    let mut counted = [0; 12];
+    let read = File::open(index).and_then(|mut file| file.read_exact(&mut counted));
+    let known = read.map_or(0, |()| u32::from_be_bytes([counted[8], counted[9], counted[10], counted[11]]));
+    let most = u64::from(known).saturating_add(UNFOLDED_MORE);
+    let tried = |e: io::Error| format!("git cannot be run in the cell: {e}");
+    let mut list = git.command(&["ls-tree", "-r", "-t", "--name-only", "-z", head]);
+    let mut child = list.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(tried)?;
+    let mut count = 0;
+    if let Some(names) = child.stdout.take() {
+        let mut names = io::BufReader::with_capacity(1 << 16, names);
+        loop {
+            let piece = io::BufRead::fill_buf(&mut names).map_err(tried)?;
+            let length = piece.len();
+            count += piece.iter().filter(|byte| **byte == 0).count() as u64;
+            if length == 0 || count > most || Instant::now() > until {
+                break;
+            }
+            io::BufRead::consume(&mut names, length);
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    if count > most { Err(format!("what is checked out unfolds to more than {most} files")) } else { Ok(()) }
+}
+
 /// Makes a commit of everything that was not committed, on top of `head`.
-fn commit_rest(git: &Git, head: &str, wanted: &Wanted, out: &mut HandedOut) -> Result<Option<String>, String> {
-    let changed = git.ask(&["status", "--porcelain", "--untracked-files=all", "--ignore-submodules=all"])?;
+fn commit_rest(
+    git: &Git,
+    head: &str,
+    wanted: &Wanted,
+    until: Instant,
+    out: &mut HandedOut,
+) -> Result<Option<String>, String> {
+    let index = git.tree.join(git.ask(&["rev-parse", "--git-path", "index"])?);
+    unfolds_to_an_end(git, head, &index, until)?;
+    let changed =
+        git.ask_in_time(&["status", "--porcelain", "--untracked-files=all", "--ignore-submodules=all"], until)?;
     let changed = changed.lines().count() as u64;
     out.uncommitted += changed;
     if changed == 0 || !wanted.commit_rest {
         return Ok(None);
     }
     let _ = std::fs::remove_file(&git.index);
-    let own = git.tree.join(git.ask(&["rev-parse", "--git-path", "index"])?);
-    if own.exists() {
-        std::fs::copy(&own, &git.index).map_err(|e| format!("copying the index: {e}"))?;
+    if index.exists() {
+        std::fs::copy(&index, &git.index).map_err(|e| format!("copying the index: {e}"))?;
     }
-    git.ask_with_index(&["add", "--all", "--ignore-errors", "."])?;
-    let tree = git.ask_with_index(&["write-tree"])?;
+    git.ask_with_index(&["add", "--all", "--ignore-errors", "."], until)?;
+    let tree = git.ask_with_index(&["write-tree"], until)?;
     if tree == git.ask(&["rev-parse", &format!("{head}^{{tree}}")])? {
         return Ok(None);
     }
@@ -359,7 +452,13 @@ fn commit_rest(git: &Git, head: &str, wanted: &Wanted, out: &mut HandedOut) -> R
 
 /// The branches of agents that have a work tree of their own, each with what was
 /// not committed there on top.
-fn agents_branches(git: &Git, theirs: &Git, wanted: &Wanted, out: &mut HandedOut) -> Vec<(String, String)> {
+fn agents_branches(
+    git: &Git,
+    theirs: &Git,
+    wanted: &Wanted,
+    until: Instant,
+    out: &mut HandedOut,
+) -> Vec<(String, String)> {
     let mut found = vec![];
     let work = git.tree.parent().unwrap_or(&git.tree).join("work");
     let mut names: Vec<_> = std::fs::read_dir(&work).into_iter().flatten().flatten().map(|e| e.file_name()).collect();
@@ -376,7 +475,7 @@ fn agents_branches(git: &Git, theirs: &Git, wanted: &Wanted, out: &mut HandedOut
             found.push((branch, commit));
             continue;
         }
-        let rest = commit_rest(&own, &commit, wanted, out).unwrap_or_else(|why| {
+        let rest = commit_rest(&own, &commit, wanted, until, out).unwrap_or_else(|why| {
             out.rest_unread = Some(format!("{name}: {why}"));
             None
         });
@@ -386,20 +485,15 @@ fn agents_branches(git: &Git, theirs: &Git, wanted: &Wanted, out: &mut HandedOut
 }
 
 /// A commit on top of `head` that holds `project/` and `shared/` as they are now.
-fn take_snapshot(git: &Git, repository: &Path, head: &str, wanted: &Wanted) -> Result<String, String> {
+fn take_snapshot(git: &Git, repository: &Path, head: &str, wanted: &Wanted, until: Instant) -> Result<String, String> {
     let shared = git.tree.parent().unwrap_or(&git.tree).join("shared");
     let mut entries = String::new();
     for (name, tree) in [("project", &git.tree), ("shared", &shared)] {
         let _ = std::fs::remove_file(&git.index);
         let in_tree = |arguments: &[&str]| {
             let mut command = git.command(arguments);
-            finish(
-                command
-                    .env("GIT_DIR", repository)
-                    .env("GIT_WORK_TREE", tree)
-                    .env("GIT_INDEX_FILE", &git.index)
-                    .current_dir(tree),
-            )
+            command.env("GIT_DIR", repository).env("GIT_WORK_TREE", tree);
+            finish_in_time(command.env("GIT_INDEX_FILE", &git.index).current_dir(tree), until)
         };
         in_tree(&["-C", &tree.to_string_lossy(), "add", "--all", "--force", "."])?;
         entries.push_str(&format!("040000 tree {}\t{name}\n", in_tree(&["write-tree"])?));

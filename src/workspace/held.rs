@@ -98,6 +98,15 @@ impl Finding {
         matches!(self, Self::RunsOnPush { .. })
     }
 
+    /// Names another commit as the first that has it.
+    pub(super) fn came_with(&mut self, theirs: &str, own: &str) {
+        if let Self::Secret { commit, .. } | Self::RunsOnPush { commit, .. } = self
+            && commit == theirs
+        {
+            own.clone_into(commit);
+        }
+    }
+
     fn words(&self) -> String {
         match self {
             Self::Secret { name, place, commit } => {
@@ -111,7 +120,11 @@ impl Finding {
             }
             Self::RunsOnPush { paths, commit } => {
                 let names: Vec<String> = paths.iter().map(|path| format!("`{}`", shown(path.as_bytes()))).collect();
-                format!("the forge would run {} by itself, since commit `{}`", names.join(", "), short(commit))
+                format!(
+                    "it changes {}, which the forge may run by itself, since commit `{}`",
+                    names.join(", "),
+                    short(commit)
+                )
             }
             Self::Limit { words } => words.clone(),
         }

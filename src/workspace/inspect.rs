@@ -669,23 +669,28 @@ impl Objects {
     /// Where the links among some entries of a root, and below them, lead to.
     fn links(&mut self, root: &str, entries: &[Entry]) -> Result<BTreeSet<Vec<u8>>, Failure> {
         let mut led_to = BTreeSet::new();
-        let mut places: Vec<(Vec<u8>, Entry, usize)> =
-            entries.iter().map(|entry| (entry.name.clone(), entry.clone(), 0)).collect();
-        while let Some((path, entry, links)) = places.pop() {
+        let mut places: Vec<(There, usize)> = entries
+            .iter()
+            .map(|entry| (There { path: entry.name.clone(), entry: entry.clone(), rest: vec![] }, 0))
+            .collect();
+        while let Some((There { path, entry, rest }, links)) = places.pop() {
             if entry.is_directory() {
                 for below in self.directory(&entry.id)? {
                     if is_run_below(&path, &below.name) && (below.is_directory() || below.is_link()) {
-                        let path = [path.as_slice(), b"/", below.name.as_slice()].concat();
-                        places.push((path, below, links));
+                        let path = joined(&path, &below.name);
+                        places.push((There { path, entry: below, rest: vec![] }, links));
                     }
                 }
             } else if entry.is_link() && links < LINKS_MAX {
                 let (_, target) = self.read(&entry.id)?;
-                let Some(target) = resolve(&path, &target) else { continue };
+                let Some(mut target) = resolve(&path, &target) else { continue };
+                if !rest.is_empty() {
+                    target = joined(&target, &rest);
+                }
                 if led_to.insert(target.clone())
-                    && let Some(entry) = self.at(root, &target)?
+                    && let Some(there) = self.at(root, &target)?
                 {
-                    places.push((target, entry, links + 1));
+                    places.push((there, links + 1));
                 }
             }
         }
@@ -693,19 +698,34 @@ impl Objects {
     }
 
     /// What is at a path below a root. A link on the way is what is there then.
-    fn at(&mut self, root: &str, path: &[u8]) -> Result<Option<Entry>, Failure> {
+    fn at(&mut self, root: &str, path: &[u8]) -> Result<Option<There>, Failure> {
         let mut directory = root.to_owned();
-        let mut parts = path.split(|byte| *byte == b'/').peekable();
-        while let Some(part) = parts.next() {
+        let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
+        for (index, part) in parts.iter().enumerate() {
             let entries = self.directory(&directory)?;
-            let Some(entry) = entries.into_iter().find(|entry| entry.name == part) else { return Ok(None) };
-            if parts.peek().is_none() || !entry.is_directory() {
-                return Ok(Some(entry));
+            let Some(entry) = entries.into_iter().find(|entry| entry.name == *part) else { return Ok(None) };
+            if index + 1 == parts.len() || !entry.is_directory() {
+                let (path, rest) = parts.split_at(index + 1);
+                return Ok(Some(There { path: path.join(&b'/'), entry, rest: rest.join(&b'/') }));
             }
             directory = entry.id;
         }
         Ok(None)
     }
+}
+
+/// What is at a path.
+#[derive(PartialEq, Eq)]
+struct There {
+    /// As far as it is there.
+    path: Vec<u8>,
+    entry: Entry,
+    /// What of the path comes after a link on the way.
+    rest: Vec<u8>,
+}
+
+fn joined(path: &[u8], name: &[u8]) -> Vec<u8> {
+    [path, b"/", name].concat()
 }
 
 /// Where a link at `path` leads, within the repository.

@@ -249,6 +249,8 @@ impl WorkRepository {
             None => None,
             Some((theirs, mut findings)) => {
                 let own = self.own_commit(&theirs, origin)?;
+                // It is ours that people see.
+                findings.iter_mut().for_each(|finding| finding.came_with(&theirs.id, &own));
                 match self.changed(&origin.base, &own, limits, true)? {
                     Ok(changed) => described = Some(changed),
                     Err(words) => findings.push(Finding::Limit { words }),
@@ -332,7 +334,7 @@ impl WorkRepository {
         lines: bool,
     ) -> Result<Result<Changed, String>, Failure> {
         // A small tree can unfold without end: memory and output are what ends it.
-        let bounds = Bounds::reading(0);
+        let bounds = Bounds::listing();
         let mut arguments = vec!["diff-tree", "-r", "-z", "--no-ext-diff", "--no-textconv", "--no-renames", "--raw"];
         if lines {
             arguments.push("--numstat");
@@ -749,7 +751,7 @@ pub(super) fn beyond_words<'a>(names: impl Iterator<Item = &'a str>, count: u64,
     let names: Vec<String> = names.take(NAMED).map(|name| format!("`{}`", shown(name.as_bytes()))).collect();
     let more = count.saturating_sub(names.len() as u64);
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-    format!("left out, because `harvest.branches_max` allows {most} branches: {}{more}", names.join(", "))
+    format!("Left out, because `harvest.branches_max` allows {most} branches: {}{more}", names.join(", "))
 }
 
 fn is_commit_id(id: &str) -> bool {
