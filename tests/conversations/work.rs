@@ -438,3 +438,16 @@ async fn a_checkpoint_holds_everything_and_where_policy_says_so_the_work_so_far_
     assert_eq!(world.pulls().await.len(), 1);
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_git_was_confined_that_read_the_work_is_in_the_log_and_on_record() {
+    let world = world_of("confined", ONE_COMMIT, "").await;
+    let (issue, cell) = summoned(&world).await;
+    closed(&world, issue, &cell).await;
+    let report = world.installation().command().arg("cell-probe").output().unwrap();
+    let report: lazarus::sandbox::HostReport = serde_json::from_slice(&report.stdout).unwrap();
+    let words = lazarus::sandbox::Confinement::of(&report).words();
+    assert!(world.installation().log_tail().contains(words), "{words}: {}", world.installation().log_tail());
+    assert!(world.ledger().contains(words), "{words}");
+    world.finish().await;
+}
