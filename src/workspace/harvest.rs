@@ -11,7 +11,7 @@
 //! attributes. Only what was not committed needs those, and where they are broken
 //! the commits leave without it.
 
-use super::work::beyond_words;
+use super::parts::beyond_words;
 use super::worktree::BRANCHES;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;

@@ -9,16 +9,14 @@
 //! was refused or held can leave later.
 
 use super::confined::{self, Bounds, ConfinedGit, Failure, Running};
-use super::git::{CredentialSocket, GitError, git, run};
+use super::git::{GitError, git, run};
 use super::harvest::{HandedOut, PACK, quoted};
-use super::held::{Finding, Held, Place, shown};
+use super::held::{Finding, Held, shown};
 use super::home::make_directory;
-use super::inspect::{Commit, Inspector, OBJECTS_MAX, Seen, parse_commit};
+use super::inspect::{Commit, Inspector, OBJECTS_MAX};
+use super::parts::{Claims, Judged, look_at};
 use crate::backend::Harvest;
 use crate::publication::Secrets;
-use crate::sandbox::TIMED_OUT;
-use secrecy::SecretString;
-use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -28,10 +26,6 @@ use std::process::Stdio;
 const COMMITS_LISTED: usize = 50;
 /// Most files that are listed.
 const FILES_LISTED: usize = 100;
-/// Branches that are named in the log though they do not leave.
-const NAMED: usize = 20;
-/// Names that are tried where somebody else's work is on the first.
-const NAMES_MAX: usize = 9;
 /// The reference of the mission's own branch.
 const TIP: &str = "refs/heads/work";
 /// Where the references of all parts are, by their commits.
@@ -40,10 +34,6 @@ const PARTS: &str = "refs/lazarus/parts/";
 const CHECKPOINTS: &str = "refs/lazarus/checkpoints/";
 /// Largest archive before it is packed, in bytes.
 const UNPACKED_MAX: u64 = 512 << 20;
-/// Longest time for a push, in seconds.
-const PUSH_TIME: u64 = 600;
-/// Longest name of a branch, in characters, as the schema of a hand-out has it.
-const BRANCH_MAX: usize = 250;
 
 /// How much work is taken in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,41 +50,6 @@ pub struct WorkLimits {
     pub search: u64,
 }
 
-/// Where a push went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pushed {
-    /// The branch.
-    pub branch: String,
-    /// Whether the first choice of a name was somebody else's.
-    pub renamed: bool,
-}
-
-/// What came of one branch of a push.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PushOutcome {
-    /// It is there.
-    Pushed(Pushed),
-    /// The forge refused it for good, in its words.
-    Refused(String),
-}
-
-/// What the forge answered to one branch.
-enum Answer {
-    Done,
-    /// The branch is not as it was thought to be.
-    Stale,
-    Refused(String),
-}
-
-/// One branch that is pushed: its place among all, its name, its commit, and the
-/// commit that it is expected to be at; none where it is expected not to be there.
-struct Refspec<'a> {
-    index: usize,
-    branch: String,
-    commit: &'a str,
-    known: String,
-}
-
 /// What a cell's work is of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
@@ -109,14 +64,9 @@ pub struct Origin {
 /// A cell's work.
 #[derive(Debug, Clone)]
 pub struct WorkRepository {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     mirror: PathBuf,
-    git: ConfinedGit,
-}
-
-/// Where the hand-out is wrong, in words.
-fn refused(words: impl Into<String>) -> Failure {
-    Failure::Work(words.into())
+    pub(super) git: ConfinedGit,
 }
 
 impl WorkRepository {
@@ -135,7 +85,7 @@ impl WorkRepository {
     }
 
     /// Reads with git, and what it printed as text.
-    fn read(&self, what: &'static str, arguments: &[&str], bounds: Bounds) -> Result<Vec<u8>, Failure> {
+    pub(super) fn read(&self, what: &'static str, arguments: &[&str], bounds: Bounds) -> Result<Vec<u8>, Failure> {
         let mut command = self.git.git(&self.path, &[&self.path, &self.objects()], &[], bounds);
         confined::run(what, command.args(arguments), bounds.output)
     }
@@ -210,20 +160,22 @@ impl WorkRepository {
     /// Takes the pack's objects in, checked by git.
     fn index(&self, directory: &Path, limits: &WorkLimits) -> Result<(), Failure> {
         // A link or a pipe in its place is the cell's doing: it would be there again.
-        let mut pack =
-            open_pack(directory).map_err(|e| refused(format!("what the cell handed out cannot be opened: {e}")))?;
+        let mut pack = open_pack(directory)
+            .map_err(|e| Failure::Work(format!("what the cell handed out cannot be opened: {e}")))?;
         let size = pack.metadata().map_or(u64::MAX, |m| m.len());
         if size > limits.pack {
-            return Err(refused(format!("it is larger than `harvest.pack_max` allows ({} bytes)", limits.pack)));
+            return Err(Failure::Work(format!("it is larger than `harvest.pack_max` allows ({} bytes)", limits.pack)));
         }
         let mut head = [0; 12];
         let counted = pack.read_exact(&mut head).and_then(|()| pack.rewind());
         let count = u64::from(u32::from_be_bytes([head[8], head[9], head[10], head[11]]));
         if counted.is_err() || !head.starts_with(b"PACK") {
-            return Err(refused("what the cell handed out is no pack"));
+            return Err(Failure::Work("what the cell handed out is no pack".to_owned()));
         }
         if count > OBJECTS_MAX {
-            return Err(refused(format!("it has {count} objects, more than the {OBJECTS_MAX} that are taken in")));
+            return Err(Failure::Work(format!(
+                "it has {count} objects, more than the {OBJECTS_MAX} that are taken in"
+            )));
         }
         let bounds = Bounds::reading(limits.file).and_for(size);
         let packs = self.path.join("objects/pack");
@@ -366,15 +318,15 @@ impl WorkRepository {
         for commit in harvest.parts() {
             lines.push_str(&format!("update {PARTS}{commit} {commit}\n"));
         }
-        match &harvest.tip {
-            Some(tip) => lines.push_str(&format!("update {TIP} {tip}\n")),
-            None => lines.push_str(&format!("delete {TIP}\n")),
+        if let Some(tip) = &harvest.tip {
+            lines.push_str(&format!("update {TIP} {tip}\n"));
         }
         if let Some(snapshot) = &harvest.snapshot {
             lines.push_str(&format!("update {CHECKPOINTS}{snapshot} {snapshot}\n"));
         }
         let bounds = Bounds::reading(0);
-        let mut command = self.git.git(&self.path, &[&self.path, &self.objects()], &[&self.path], bounds);
+        let references = self.path.join("refs");
+        let mut command = self.git.git(&self.path, &[&self.path, &self.objects()], &[&references], bounds);
         command.args(["update-ref", "--stdin"]).stdin(Stdio::piped());
         let mut running = Running::start("update-ref", &mut command)?;
         if let Some(mut input) = running.stdin() {
@@ -507,178 +459,6 @@ impl WorkRepository {
         }
     }
 
-    /// Pushes each commit to the branch that is named with it, all at once; to a name
-    /// with a suffix where somebody else's work is on that. Nothing is ever forced;
-    /// what is done already is not done again. The outcomes are in the order of
-    /// `branches`.
-    ///
-    /// # Errors
-    /// Where it may work later.
-    pub fn push(
-        &self,
-        url: &str,
-        token: &SecretString,
-        branches: &[(String, String)],
-    ) -> Result<Vec<PushOutcome>, GitError> {
-        let socket = CredentialSocket::open(token)?;
-        let setting = socket.setting();
-        let mut outcomes: Vec<Option<PushOutcome>> = vec![None; branches.len()];
-        let pushed = |branch: &str, renamed| PushOutcome::Pushed(Pushed { branch: branch.to_owned(), renamed });
-        // Mostly there are no such branches yet, and one call is all.
-        let first = branches.iter().enumerate().map(|(index, (branch, commit))| Refspec {
-            index,
-            branch: branch.clone(),
-            commit,
-            known: String::new(),
-        });
-        let mut stale = vec![];
-        for (refspec, answer) in self.push_all(url, &setting, first.collect())? {
-            match answer {
-                Answer::Done => outcomes[refspec.index] = Some(pushed(&refspec.branch, false)),
-                Answer::Refused(words) => outcomes[refspec.index] = Some(PushOutcome::Refused(words)),
-                Answer::Stale => stale.push(refspec),
-            }
-        }
-        if !stale.is_empty() {
-            let patterns = stale.iter().map(|refspec| format!("refs/heads/{}*", refspec.branch));
-            let remote = run(
-                "ls-remote",
-                git(Some(&self.path)).args(["-c", &setting, "ls-remote", "--heads", "--"]).arg(url).args(patterns),
-            )?;
-            let there: BTreeMap<&str, &str> = remote
-                .lines()
-                .filter_map(|line| line.split_once('\t'))
-                .filter_map(|(commit, reference)| Some((reference.strip_prefix("refs/heads/")?, commit)))
-                .collect();
-            let mut again = vec![];
-            for refspec in stale {
-                let index = refspec.index;
-                match self.choose(&there, refspec) {
-                    Ok(Some(refspec)) => again.push(refspec),
-                    Ok(None) => {
-                        let (name, _) = &branches[index];
-                        let words = format!("there is other work on `{name}` and on {} names after it", NAMES_MAX - 1);
-                        outcomes[index] = Some(PushOutcome::Refused(words));
-                    }
-                    Err(there) => outcomes[index] = Some(pushed(&there, there != branches[index].0)),
-                }
-            }
-            for (refspec, answer) in self.push_all(url, &setting, again)? {
-                let renamed = refspec.branch != branches[refspec.index].0;
-                outcomes[refspec.index] = Some(match answer {
-                    Answer::Done => pushed(&refspec.branch, renamed),
-                    Answer::Refused(words) => PushOutcome::Refused(words),
-                    Answer::Stale => {
-                        let words = format!("somebody changed {} meanwhile", refspec.branch);
-                        return Err(GitError::Git { what: "push", words });
-                    }
-                });
-            }
-        }
-        Ok(outcomes
-            .into_iter()
-            .map(|o| o.unwrap_or_else(|| PushOutcome::Refused("nothing was said of it".into())))
-            .collect())
-    }
-
-    /// The first name that is free, or on which a push adds to what is there. The
-    /// error is the name that has it already.
-    fn choose<'a>(&self, there: &BTreeMap<&str, &str>, refspec: Refspec<'a>) -> Result<Option<Refspec<'a>>, String> {
-        for number in 1..=NAMES_MAX {
-            let name = &refspec.branch;
-            let branch = if number == 1 { name.clone() } else { format!("{name}-{number}") };
-            match there.get(branch.as_str()) {
-                Some(known) if *known == refspec.commit => return Err(branch),
-                Some(known) if !self.is_ancestor(known, refspec.commit) => {}
-                known => {
-                    let known = known.map(|known| (*known).to_owned()).unwrap_or_default();
-                    return Ok(Some(Refspec { branch, known, ..refspec }));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    fn is_ancestor(&self, older: &str, newer: &str) -> bool {
-        is_commit_id(older)
-            && self.read("merge-base", &["merge-base", "--is-ancestor", older, newer], Bounds::reading(0)).is_ok()
-    }
-
-    /// One push of all; and where the forge refuses some of several, which can be
-    /// for one of them, each by itself.
-    fn push_all<'a>(
-        &self,
-        url: &str,
-        setting: &str,
-        refspecs: Vec<Refspec<'a>>,
-    ) -> Result<Vec<(Refspec<'a>, Answer)>, GitError> {
-        let answers = self.push_once(url, setting, &refspecs)?;
-        let alone = refspecs.len() == 1;
-        let mut all = vec![];
-        for (refspec, answer) in refspecs.into_iter().zip(answers) {
-            let answer = match answer {
-                Answer::Refused(_) if !alone => {
-                    let one = [refspec];
-                    let answer = self.push_once(url, setting, &one)?.pop().unwrap_or(Answer::Stale);
-                    let [refspec] = one;
-                    all.push((refspec, answer));
-                    continue;
-                }
-                answer => answer,
-            };
-            all.push((refspec, answer));
-        }
-        Ok(all)
-    }
-
-    fn push_once(&self, url: &str, setting: &str, refspecs: &[Refspec<'_>]) -> Result<Vec<Answer>, GitError> {
-        if refspecs.is_empty() {
-            return Ok(vec![]);
-        }
-        let bounds = Bounds { time: PUSH_TIME, ..Bounds::reading(256 << 20) };
-        let mut command = self.git.git_with_network(&self.path, bounds);
-        command.args(["-c", setting, "-c", "push.followTags=false", "push", "--porcelain", "--no-verify"]);
-        for Refspec { branch, known, .. } in refspecs {
-            // Only if it is still what was seen: nobody's work is pushed over.
-            command.arg(format!("--force-with-lease=refs/heads/{branch}:{known}"));
-        }
-        command.arg("--").arg(url);
-        command.args(refspecs.iter().map(|r| format!("{}:refs/heads/{}", r.commit, r.branch)));
-        let machine = |failure| match failure {
-            Failure::Machine(error) => error,
-            Failure::Work(words) => GitError::Git { what: "push", words },
-        };
-        let mut running = Running::start("push", &mut command).map_err(machine)?;
-        let mut text = vec![];
-        if let Some(stream) = running.stdout() {
-            stream.take(bounds.output).read_to_end(&mut text).map_err(GitError::io("reading from git push"))?;
-        }
-        let (code, words) = running.outcome().map_err(machine)?;
-        if code == Some(TIMED_OUT) {
-            return Err(GitError::Timeout { what: "push" });
-        }
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let said: BTreeMap<&str, (&str, &str)> = text
-            .lines()
-            .filter_map(|line| {
-                let mut fields = line.splitn(3, '\t');
-                let (flag, refs, summary) = (fields.next()?, fields.next()?, fields.next()?);
-                Some((refs.rsplit_once(':')?.1.strip_prefix("refs/heads/")?, (flag, summary)))
-            })
-            .collect();
-        let answer = |refspec: &Refspec<'_>| match said.get(refspec.branch.as_str()) {
-            Some((" " | "*" | "=" | "+", _)) => Ok(Answer::Done),
-            Some((_, summary)) if summary.contains("[rejected]") => Ok(Answer::Stale),
-            Some((_, summary)) if !GitError::is_transient_words(summary) => {
-                Ok(Answer::Refused(format!("{words} {summary}").trim().to_owned()))
-            }
-            None if code == Some(0) => Ok(Answer::Done),
-            _ if !GitError::is_transient_words(&words) => Ok(Answer::Refused(words.clone())),
-            _ => Err(GitError::Git { what: "push", words: words.clone() }),
-        };
-        refspecs.iter().map(answer).collect()
-    }
-
     /// Writes a repository of its own into `directory`, which is made, with a
     /// branch for each of `parts`: name and commit. It borrows from nobody, and
     /// nothing is checked out.
@@ -690,8 +470,22 @@ impl WorkRepository {
         let directory = directory.canonicalize().map_err(|e| format!("finding {}: {e}", directory.display()))?;
         run("init", git(None).args(["init", "--quiet", "--template="]).arg(&directory)).map_err(|e| e.to_string())?;
         let bounds = Bounds { time: 600, file: u64::MAX / 2, ..Bounds::reading(256 << 20) };
-        let mut command = self.git.git(&directory, &[&self.path, &self.objects()], &[&directory], bounds);
-        command.args(["-c", "protocol.file.allow=always", "-c", "protocol.version=2", "fetch", "--quiet", "--no-tags"]);
+        // What git is configured by is not among what it may write.
+        let [objects, references] = ["objects", "refs"].map(|name| directory.join(".git").join(name));
+        let (read, write) = ([&self.path, &self.objects(), &directory], [&*objects, &*references]);
+        let read = read.map(std::path::PathBuf::as_path);
+        let mut command = self.git.git(&directory, &read, &write, bounds);
+        command.args([
+            "-c",
+            "core.logAllRefUpdates=false",
+            "-c",
+            "protocol.file.allow=always",
+            "-c",
+            "protocol.version=2",
+            "fetch",
+            "--quiet",
+            "--no-tags",
+        ]);
         command.args(["--no-write-fetch-head", "--no-auto-maintenance", "--"]).arg(&self.path);
         command.args(parts.iter().map(|(name, commit)| format!("+{commit}:refs/heads/{name}")));
         match confined::run("fetch", &mut command, 1 << 20) {
@@ -704,182 +498,6 @@ impl WorkRepository {
     /// Whether anything was taken in.
     pub fn exists(&self) -> bool {
         self.path.join("objects/info/alternates").exists()
-    }
-}
-
-/// What a hand-out asks for, as the schema has it.
-struct Claims {
-    tip: Option<String>,
-    rest: bool,
-    snapshot: Option<String>,
-    branches: Vec<(String, String)>,
-    /// In words of ours.
-    notes: Vec<String>,
-}
-
-impl Claims {
-    fn check(handed: &HandedOut, limits: &WorkLimits) -> Result<Self, Failure> {
-        let tip = match &handed.tip {
-            Some(tip) if is_commit_id(tip) => Some(tip.clone()),
-            Some(_) => return Err(refused("the cell named no commit")),
-            None => None,
-        };
-        let snapshot = handed.snapshot.clone().filter(|s| is_commit_id(s));
-        // Twice the same is once; what is on the mission's own branch is there.
-        let mut known: HashSet<&str> = tip.iter().map(String::as_str).collect();
-        let (mut branches, mut beyond) = (vec![], vec![]);
-        for (name, commit) in handed.branches.iter().filter(|(_, commit)| is_commit_id(commit)) {
-            if !known.insert(commit) {
-                continue;
-            }
-            if branches.len() < limits.branches {
-                branches.push((name.chars().take(BRANCH_MAX).collect(), commit.clone()));
-            } else {
-                beyond.push(name.as_str());
-            }
-        }
-        let mut notes = vec![];
-        if !beyond.is_empty() {
-            notes.push(beyond_words(beyond.iter().copied(), beyond.len() as u64, limits.branches));
-        }
-        Ok(Self { rest: handed.rest && tip.is_some(), tip, snapshot, branches, notes })
-    }
-}
-
-/// Branches that stay behind, named as far as they are.
-pub(super) fn beyond_words<'a>(names: impl Iterator<Item = &'a str>, count: u64, most: usize) -> String {
-    let names: Vec<String> = names.take(NAMED).map(|name| format!("`{}`", shown(name.as_bytes()))).collect();
-    let more = count.saturating_sub(names.len() as u64);
-    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-    format!("Left out, because `harvest.branches_max` allows {most} branches: {}{more}", names.join(", "))
-}
-
-fn is_commit_id(id: &str) -> bool {
-    matches!(id.len(), 40 | 64) && id.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'))
-}
-
-/// The parts of the work, each with what was found in it.
-#[derive(Default)]
-struct Judged {
-    /// Of the mission's own branch, newest first.
-    commits: Vec<Commit>,
-    /// What agents committed there.
-    committed: Option<(String, Vec<Finding>)>,
-    /// The cell's commit of what nobody committed, on top of that.
-    rest: Option<(Commit, Vec<Finding>)>,
-    /// Other branches: name, commit.
-    others: Vec<(String, String, Vec<Finding>)>,
-}
-
-impl Judged {
-    /// Looks at all parts in one pass; and where anything is found, or that pass
-    /// does not come to its end, at each by itself, so that one does not hold the
-    /// others.
-    fn of(inspector: &Inspector<'_>, claims: &Claims) -> Result<Self, Failure> {
-        let tips: Vec<&str> =
-            claims.tip.iter().map(String::as_str).chain(claims.branches.iter().map(|(_, c)| c.as_str())).collect();
-        if tips.is_empty() {
-            return Ok(Self::default());
-        }
-        let mut judged = match inspector.look(&tips, &[]) {
-            Ok(seen) if seen.findings.is_empty() => Self::together(&seen, claims),
-            Ok(_) | Err(Failure::Work(_)) => Self::one_by_one(inspector, claims)?,
-            Err(failure) => return Err(failure),
-        };
-        for (name, commit, findings) in &mut judged.others {
-            if let Some(secret) = inspector.secrets.found_in(name.as_bytes()) {
-                let (name, commit) = (secret.to_owned(), commit.clone());
-                findings.push(Finding::Secret { name, place: Place::Branch, commit });
-            }
-        }
-        Ok(judged)
-    }
-
-    /// Nothing was found in any of it.
-    fn together(seen: &Seen, claims: &Claims) -> Self {
-        let mut judged = Self::default();
-        if let Some(tip) = &claims.tip {
-            judged.commits = seen.of(tip);
-            let rest = seen.commit(tip).filter(|commit| claims.rest && is_rest(commit)).cloned();
-            let committed = rest.as_ref().map_or(tip, |rest| &rest.parents[0]);
-            // What is not among these is on the forge already.
-            judged.committed = seen.commit(committed).map(|_| (committed.clone(), vec![]));
-            judged.rest = rest.map(|rest| (rest, vec![]));
-        }
-        for (name, commit) in &claims.branches {
-            if seen.commit(commit).is_some() && !judged.has(commit) {
-                judged.others.push((name.clone(), commit.clone(), vec![]));
-            }
-        }
-        judged
-    }
-
-    fn one_by_one(inspector: &Inspector<'_>, claims: &Claims) -> Result<Self, Failure> {
-        let mut judged = Self::default();
-        if let Some(tip) = &claims.tip {
-            let rest = if claims.rest { read_commit(inspector, tip)?.filter(is_rest) } else { None };
-            let committed = rest.as_ref().map_or(tip, |rest| &rest.parents[0]).clone();
-            let (seen, findings) = look_at(inspector, &committed, &[])?;
-            judged.commits = seen.of(&committed);
-            if !findings.is_empty() || !judged.commits.is_empty() {
-                judged.committed = Some((committed.clone(), findings));
-            }
-            if let Some(rest) = rest {
-                let (_, mut findings) = look_at(inspector, &rest.id, &[&committed])?;
-                // Its message does not leave: ours is in its place.
-                findings.retain(|finding| !is_of_commit(finding, &rest.id));
-                judged.commits.insert(0, rest.clone());
-                judged.rest = Some((rest, findings));
-            }
-        }
-        for (name, commit) in
-            claims.branches.iter().filter(|(_, commit)| !judged.has(commit)).cloned().collect::<Vec<_>>()
-        {
-            let (seen, findings) = look_at(inspector, &commit, &[])?;
-            if !findings.is_empty() || seen.commit(&commit).is_some() {
-                judged.others.push((name, commit, findings));
-            }
-        }
-        Ok(judged)
-    }
-
-    /// Whether the mission's own branch has a commit.
-    fn has(&self, commit: &str) -> bool {
-        self.commits.iter().any(|known| known.id == commit)
-    }
-}
-
-/// Whether a commit can be of what nobody committed: on top of one other.
-fn is_rest(commit: &Commit) -> bool {
-    commit.parents.len() == 1
-}
-
-fn is_of_commit(finding: &Finding, id: &str) -> bool {
-    matches!(finding, Finding::Secret { place: Place::Commit, commit, .. } if commit == id)
-}
-
-/// Looks at one commit and what it stands on. What git cannot read within its
-/// bounds holds it like anything else that is found.
-fn look_at(inspector: &Inspector<'_>, commit: &str, known: &[&str]) -> Result<(Seen, Vec<Finding>), Failure> {
-    match inspector.look(&[commit], known) {
-        Ok(mut seen) => {
-            let findings = std::mem::take(&mut seen.findings);
-            Ok((seen, findings))
-        }
-        Err(Failure::Work(words)) => {
-            let words = format!("it cannot be read within the limits: {words}");
-            Ok((Seen::default(), vec![Finding::Limit { words }]))
-        }
-        Err(failure) => Err(failure),
-    }
-}
-
-/// Reads one commit; nothing where it is none, or not there.
-fn read_commit(inspector: &Inspector<'_>, id: &str) -> Result<Option<Commit>, Failure> {
-    match inspector.objects()?.read(id) {
-        Ok((kind, content)) if kind == "commit" => Ok(parse_commit(id.to_owned(), &content)),
-        Ok(_) | Err(Failure::Work(_)) => Ok(None),
-        Err(failure) => Err(failure),
     }
 }
 

@@ -177,6 +177,33 @@ async fn a_refused_push_is_said_in_the_forges_words_and_can_be_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_branch_that_the_forge_refuses_does_not_hold_the_others() {
+    let script = format!(
+        "{ONE_COMMIT}; for b in one two three; do git checkout -q -b try/$b main; echo $b > $b; git add $b; git commit -qm $b; done; \
+         git checkout -q main"
+    );
+    let world = world_of("refused-one", &script, "").await;
+    let rules = format!("/repos/{}/branch_protections", world.repository());
+    let rule = json!({"rule_name": "lazarus/*-try-two", "branch_name": "lazarus/*-try-two", "enable_push": false});
+    world.admin("POST", &rules, Some(rule), &[201]).await;
+    let (issue, cell) = summoned(&world).await;
+    let log = closed(&world, issue, &cell).await;
+    let branch = branch_of(issue, &cell);
+    let there = branches(&world).await;
+    assert_eq!(there.len(), 4, "{there:?}\n{}", log.body);
+    assert!(there.contains(&branch) && !there.iter().any(|name| name.ends_with("-try-two")), "{there:?}");
+    assert!(log.says(&["try-two` is not published", "protected branch", "/publish work"]), "{}", log.body);
+    assert_eq!(world.pulls().await.len(), 1);
+    let id = percent_encoding::utf8_percent_encode("lazarus/*-try-two", percent_encoding::NON_ALPHANUMERIC);
+    world.admin("DELETE", &format!("{rules}/{id}"), None, &[204]).await;
+    let output = world.cli(&["publish", &cell, "--json"]);
+    assert!(output.status.success(), "{}", output.all());
+    assert_eq!(branches(&world).await.len(), 5);
+    assert_eq!(world.pulls().await.len(), 1);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resurrected_cell_goes_on_with_its_branch_and_its_pull_request() {
     let world = world_of("goes-on", "date +%s%N > now.txt; git add now.txt; git commit -qm Now", "").await;
     let (issue, cell) = summoned(&world).await;
