@@ -18,6 +18,7 @@ fn main() -> std::process::ExitCode {
             lazarus::cli::print_harvest(&wanted.to_string_lossy());
             std::process::ExitCode::SUCCESS
         }
+        Some("confined") => std::process::ExitCode::from(lazarus::sandbox::confined(arguments) as u8),
         Some("cell-egress") => {
             lazarus::sandbox::few_heaps();
             lazarus::egress::main()

@@ -100,7 +100,6 @@ fn the_commented_configuration_states_every_default_as_it_is() {
         "webhook.public_url",
         "webhook.secret",
         "paths.templates",
-        "harvest.signing_key",
         "credentials.anthropic",
         "agents.claude.model_default",
     ];

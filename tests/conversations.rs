@@ -27,6 +27,8 @@ mod door;
 mod egress;
 #[path = "conversations/forge_failures.rs"]
 mod forge_failures;
+#[path = "conversations/held_work.rs"]
+mod held_work;
 #[path = "conversations/hostile_work.rs"]
 mod hostile_work;
 #[path = "conversations/isolation.rs"]

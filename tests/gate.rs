@@ -132,6 +132,95 @@ fn threat_24_a_known_secret_is_not_published_in_any_writing() {
     }
 }
 
+/// Text as other programs store it: UTF-16 of either order, and Latin 1.
+fn stored(text: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let latin = text.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect();
+    vec![
+        ("UTF-16, little end first", text.encode_utf16().flat_map(u16::to_le_bytes).collect()),
+        ("UTF-16, big end first", text.encode_utf16().flat_map(u16::to_be_bytes).collect()),
+        ("Latin 1", latin),
+    ]
+}
+
+#[test]
+fn threat_42_a_known_secret_is_found_in_bytes_in_any_writing() {
+    const UMLAUT: &str = "Gr\u{fc}\u{df}e-h5kQz2";
+    let secrets = Secrets::new([
+        ("FORGE_TOKEN", SecretString::from(TOKEN)),
+        ("PLAIN", SecretString::from(PLAIN)),
+        ("SSH_KEY", SecretString::from(PEM)),
+        ("UMLAUT", SecretString::from(UMLAUT)),
+    ]);
+    for (name, secret) in [("FORGE_TOKEN", TOKEN), ("PLAIN", PLAIN), ("UMLAUT", UMLAUT)] {
+        let mut all: Vec<(String, Vec<u8>)> =
+            writings(secret).into_iter().map(|(how, text)| (how, text.into_bytes())).collect();
+        for (how, bytes) in stored(secret) {
+            all.push((format!("{how} in base64"), STANDARD.encode(&bytes).into_bytes()));
+            all.push((format!("{how} in hex"), hex::encode(&bytes).into_bytes()));
+            all.push((how.to_owned(), bytes));
+        }
+        // Of these only UTF-16 is promised within another encoding.
+        all.retain(|(how, _)| !how.starts_with("Latin 1 in"));
+        for (how, writing) in all {
+            for (before, after) in
+                [(&b"x = '"[..], &b"'\n"[..]), (b"\xff\x00\xc3", b"\xff"), (b"%z", b"%"), (b"\x1b~", b"&#")]
+            {
+                let bytes = [before, &writing, after].concat();
+                assert_eq!(secrets.found_in(&bytes), Some(name), "{how} between {before:?} and {after:?}");
+                // In whatever pieces it comes.
+                let mut search = secrets.search();
+                for byte in &bytes {
+                    search.feed(&[*byte]);
+                }
+                assert_eq!(search.finish(), Some(name), "{how}, byte by byte");
+            }
+            let at = writing.len() / 2;
+            let broken = [&writing[..at], b"Z", &writing[at + 1..]].concat();
+            // Another byte in its middle makes it another value, unless it is
+            // one of those that stand between the pieces, or of an escape.
+            if writing[at].is_ascii_alphanumeric() && ["raw", "hex lower"].contains(&how.as_str()) {
+                assert_eq!(secrets.found_in(&broken), None, "{how}");
+            }
+        }
+    }
+    let line = PEM.lines().nth(2).unwrap();
+    assert_eq!(secrets.found_in(format!("key: {line}").as_bytes()), Some("SSH_KEY"));
+}
+
+#[test]
+fn bytes_without_a_secret_are_left_alone() {
+    let secrets = secrets();
+    let mut noise = vec![0; 1 << 20];
+    getrandom::fill(&mut noise).unwrap();
+    let source = include_bytes!("gate.rs").to_vec();
+    // The secrets themselves stand in this file, in pieces that others print.
+    assert!(secrets.found_in(&source).is_some());
+    for bytes in [noise, b"z9k4 is too short to be looked for".to_vec(), vec![b'%'; 1 << 16], vec![], vec![0x1b; 4096]]
+    {
+        assert_eq!(secrets.found_in(&bytes), None, "{} bytes", bytes.len());
+    }
+    assert_eq!(Secrets::none().found_in(TOKEN.as_bytes()), None);
+}
+
+#[test]
+fn threat_42_bytes_that_were_made_to_hurt_are_searched_quickly() {
+    let secrets = secrets();
+    let hurting: [(&str, Vec<u8>); 6] = [
+        ("percents", b"%".repeat(1 << 20)),
+        ("escapes of escapes", b"%2525".repeat(200_000)),
+        ("backslashes", b"\\".repeat(1 << 20)),
+        ("entities", b"&#x41;&amp;amp;".repeat(70_000)),
+        ("terminal sequences", b"\x1b[1;2;3;4;5;6;7;8".repeat(60_000)),
+        ("almost", [&PLAIN.as_bytes()[..PLAIN.len() - 1], b"%41"].concat().repeat(40_000)),
+    ];
+    for (what, bytes) in hurting {
+        let begun = Instant::now();
+        assert_eq!(secrets.found_in(&bytes), None, "{what}");
+        // Some 10 ms each where it is optimized.
+        assert!(begun.elapsed() < Duration::from_secs(5), "{what}: {:?}", begun.elapsed());
+    }
+}
+
 #[test]
 fn threat_24_a_secret_across_two_pieces_of_a_comment_is_found() {
     let secrets = secrets();

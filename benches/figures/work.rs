@@ -5,7 +5,11 @@ use crate::report::{Figure, Limit, Report, median, milliseconds};
 use crate::{LAZARUS, Place};
 use anyhow::Context as _;
 use lazarus::demo::forge::{Flavour, StandIn, StandInOptions};
-use lazarus::workspace::{HandedOut, OwnCommit, Wanted, WorkLimits, WorkRepository, clone_project};
+use lazarus::publication::Secrets;
+use lazarus::sandbox::Confinement;
+use lazarus::workspace::{
+    ConfinedGit, HandedOut, Origin, PushOutcome, Wanted, WorkLimits, WorkRepository, clone_project, hold_base,
+};
 use secrecy::SecretString;
 use serde_json::json;
 use std::io::Write as _;
@@ -194,16 +198,26 @@ fn measure_harvest(place: &Path, url: &str, token: &str, secret: &SecretString) 
     drop(input);
     anyhow::ensure!(import.wait()?.success(), "git fast-import failed");
     git(&clone, &["reset", "--quiet", "--hard"])?;
-    let limits = WorkLimits { pack: 512 << 20, file: 100 << 20, files: 20_000 };
+    let limits = WorkLimits { pack: 512 << 20, file: 100 << 20, files: 20_000, branches: 8, search: 1 << 30 };
+    // What an installation knows: its token, the hook's secret, a provider's key.
+    let secrets = Secrets::new(
+        [("token", token), ("hook", "f2a1c39be0d7458aa6b1"), ("key", &"sk-bench-Zm9vYmFyYmF6cXV4".repeat(4))]
+            .map(|(name, value)| (name, SecretString::from(value))),
+    );
+    let report = Command::new(LAZARUS).arg("cell-probe").stdin(Stdio::null()).output()?;
+    let confinement = Confinement::of(&serde_json::from_slice(&report.stdout).context("reading the probe")?);
     let header = format!("http.extraHeader=Authorization: token {token}");
     let (mut ours, mut theirs, mut handed_out, mut taken_in) = (vec![], vec![], vec![], vec![]);
     for round in 0..=ROUNDS {
-        let own = OwnCommit { mission: "a/b#1".into(), cell: format!("laz-{round}"), signing_key: None };
+        let origin = Origin { mission: "a/b#1".into(), cell: format!("laz-{round}"), base: base.clone() };
+        // As the clone of a cell does it.
+        hold_base(&mirror, &origin.cell, &base)?;
         let into = place.join(format!("into-{round}"));
         std::fs::create_dir(&into)?;
         let wanted = Wanted {
             base: base.clone(),
             pack_max: limits.pack,
+            branches_max: limits.branches,
             commit_rest: true,
             trailers: String::new(),
             snapshot: false,
@@ -218,12 +232,14 @@ fn measure_harvest(place: &Path, url: &str, token: &str, secret: &SecretString) 
             .output()?;
         let handed: HandedOut = serde_json::from_slice(&output.stdout).context("reading what was handed out")?;
         let after_hand_out = milliseconds(begun);
-        let work = WorkRepository::new(place.join(format!("work-{round}.git")), mirror.clone());
-        let harvest = work.take_in(&into, &base, &handed, &limits, &own)?;
+        let confined = ConfinedGit::new(Some(LAZARUS.into()), confinement);
+        let work = WorkRepository::new(place.join(format!("work-{round}.git")), mirror.clone(), confined);
+        let harvest = work.take_in(&into, &handed, &limits, &origin, &secrets)?;
         anyhow::ensure!(harvest.commit_count == COMMITS as u64, "{harvest:?}");
         let after_take_in = milliseconds(begun);
         let tip = harvest.tip.context("nothing to push")?;
-        work.push(url, secret, &tip, &format!("lazarus/{round}-ours"))?;
+        let pushed = work.push(url, secret, &[(format!("lazarus/{round}-ours"), tip)])?;
+        anyhow::ensure!(matches!(pushed.as_slice(), [PushOutcome::Pushed(_)]), "{pushed:?}");
         let took = milliseconds(begun);
         // A branch that is there has the other push carry nothing.
         let remove =

@@ -11,7 +11,7 @@ use crate::cell::{BackendKind, CellId, Exit, Isolation, Network};
 use crate::egress::{self, HostName, Rules};
 use crate::keeper::{LimitsMet, Room, StartAgent};
 use crate::sandbox::{Budget, HostReport};
-use crate::workspace::HandedOut;
+use crate::workspace::{HandedOut, Held};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -173,6 +173,8 @@ pub struct WorkWanted {
     pub base: String,
     /// Largest pack, in bytes.
     pub pack_max: u64,
+    /// Most branches besides the one that is checked out.
+    pub branches_max: usize,
     /// Whether what was not committed becomes a commit.
     pub commit_rest: bool,
     /// Lines for the end of commits that are made of the work.
@@ -199,8 +201,15 @@ pub struct Harvest {
     pub rest: bool,
     /// The commit of the snapshot, where one was wanted.
     pub snapshot: Option<String>,
-    /// The commit that is to be published, where there is anything.
+    /// The newest commit of the mission's own branch, where there is anything.
     pub tip: Option<String>,
+    /// The one below it, where `tip` is of what nobody committed: it can leave by
+    /// itself.
+    pub committed: Option<String>,
+    /// What of the work may not leave, by its commit, and why.
+    pub held: Vec<Held>,
+    /// How the git was confined that read it, in words.
+    pub read_by: Option<String>,
     /// Other branches with work of their own: name, commit.
     pub branches: Vec<(String, String)>,
     /// What else people should know of it, in words.

@@ -51,6 +51,8 @@ const PROXY_END_MAX: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(5);
 /// How long the work may take to be handed out.
 const HAND_OUT_MAX: Duration = Duration::from_secs(300);
+/// Longest line in which it is said what was handed out, in bytes.
+const HANDED_OUT_MAX: u64 = 128 << 10;
 
 /// What is known of a keeper that lives.
 struct Keeper {
@@ -475,6 +477,7 @@ impl ProcessBackend {
         let order = Wanted {
             base: wanted.base,
             pack_max: wanted.pack_max,
+            branches_max: wanted.branches_max,
             commit_rest: wanted.commit_rest,
             trailers: wanted.trailers,
             snapshot: wanted.snapshot,
@@ -513,7 +516,7 @@ impl ProcessBackend {
         if let Err(error) = self.wait_for(&keeper, HAND_OUT_MAX, ended).await {
             return unknown(error.to_string());
         }
-        let text = tokio::fs::read(&log).await.unwrap_or_default();
+        let text = tokio::task::spawn_blocking(move || end_of(&log)).await.unwrap_or_default();
         // The last: the log is appended to, and a harvest may be read twice.
         let line = text.split(|b| *b == b'\n').rfind(|l| l.starts_with(b"{")).unwrap_or_default();
         serde_json::from_slice(line).unwrap_or_else(|_| {
@@ -521,6 +524,20 @@ impl ProcessBackend {
             unknown(format!("the clone could not be read: {}", words.trim()))
         })
     }
+}
+
+/// What of a harvester's log is read: its last line, of which agents may have
+/// made whatever they like.
+fn end_of(log: &Path) -> Vec<u8> {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let mut text = vec![];
+    if let Ok(mut file) = std::fs::File::open(log) {
+        let length = file.metadata().map_or(0, |meta| meta.len());
+        if file.seek(SeekFrom::Start(length.saturating_sub(HANDED_OUT_MAX))).is_ok() {
+            let _ = file.take(HANDED_OUT_MAX).read_to_end(&mut text);
+        }
+    }
+    text
 }
 
 fn report(facts: &mpsc::UnboundedSender<Fact>, cell: &CellId, state: &AgentState) {

@@ -14,6 +14,7 @@ mod pins;
 mod serve;
 mod status;
 mod waiting;
+mod work;
 
 use crate::config::{Config, LoadOptions};
 use crate::operations::{Answer, Form};
@@ -254,7 +255,7 @@ enum Verb {
         /// Why.
         reason: Vec<String>,
     },
-    /// Let something optional out of a cell, or push a closed cell's work again.
+    /// Let something optional out of a cell, or push its work again.
     Publish {
         /// The cell.
         cell: String,
@@ -263,6 +264,13 @@ enum Verb {
         what: String,
         /// The artifact's name.
         name: Option<String>,
+    },
+    /// Write a cell's work into a new repository: also what is held.
+    Work {
+        /// The cell.
+        cell: String,
+        /// A directory that is not there yet.
+        directory: PathBuf,
     },
     /// Bring a closed cell back within its grace period.
     Resurrect {
@@ -343,10 +351,17 @@ pub fn print_probe() {
     println!("{}", serde_json::to_string(&report).unwrap_or_default());
 }
 
+/// Memory of each git that reads a clone in its cell, in bytes.
+const HARVEST_MEMORY: u64 = 512 << 20;
+
 /// Hands out what was done in the clone at the working directory and prints what
 /// it was as JSON, one line. Runs inside a cell.
 pub fn print_harvest(wanted: &str) {
     use crate::workspace::{HandedOut, hand_out};
+    // A clone that was made to need more ends the git that reads it, and not this.
+    let limits =
+        crate::sandbox::Limits { open_files: 1024, file_size: u64::MAX, processes: None, data: Some(HARVEST_MEMORY) };
+    let _ = crate::sandbox::set_limits(limits);
     let out = match serde_json::from_str(wanted) {
         Ok(wanted) => hand_out(&wanted),
         Err(error) => HandedOut { unknown: Some(format!("reading what is wanted: {error}")), ..HandedOut::default() },
@@ -590,6 +605,7 @@ fn try_run(cli: Cli) -> anyhow::Result<Option<Said>> {
             }
             on_cell(cell.clone(), format!("publish {what} {} {cell}", name.unwrap_or_default()))
         }
+        Verb::Work { cell, directory } => work::run(&config, &cell, &directory, json).map(Some),
         Verb::Resurrect { cell } => on_cell(cell.clone(), format!("resurrect {cell}")),
         Verb::Destroy { cell } => on_cell(cell.clone(), format!("destroy {cell}")),
         Verb::Status { target, all } => status::run(&config, target.as_deref(), all, json).map(Some),
@@ -648,6 +664,7 @@ impl Verb {
             | Self::Config(_)
             | Self::Ledger(_)
             | Self::Pins { .. }
+            | Self::Work { .. }
             | Self::Completions { .. }
             | Self::Manual
             | Self::Agent(_)

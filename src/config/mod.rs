@@ -302,8 +302,11 @@ pub struct Harvest {
     pub file_max: u64,
     /// Most files touched.
     pub files_max: u32,
-    /// File with an SSH key with which commits of the host's are signed.
-    pub signing_key: Option<PathBuf>,
+    /// Most branches beside the mission's own.
+    pub branches_max: u32,
+    /// Most bytes of all new objects together that are searched for secrets;
+    /// more than that does not leave.
+    pub search_max: u64,
 }
 
 /// What becomes of commands that only a director may give and that only polling
@@ -680,8 +683,14 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
         pack_max: section.size("pack_max", 512 * MIB, MIB, TIB),
         file_max: section.size("file_max", 100 * MIB, KIB, TIB),
         files_max: section.number("files_max", 20_000, 1, 100_000),
-        signing_key: section.path("signing_key"),
+        branches_max: section.number("branches_max", 8, 0, 100),
+        search_max: section.size("search_max", GIB, MIB, TIB),
     };
+    section.refuse(
+        "signing_key",
+        "Lazarus signs nothing that came out of a cell any more, because a signature would vouch for what agents \
+         chose; remove this key (docs/work.md)",
+    );
     section.finish();
 
     let mut section = root.section("reconcile");

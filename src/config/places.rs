@@ -54,9 +54,6 @@ impl Config {
                 SecretSource::Unset(_) | SecretSource::Env(_) | SecretSource::Command(_) => {}
             }
         }
-        if let Some(key) = &self.harvest.signing_key {
-            add("harvest.signing_key", key.clone(), What::File);
-        }
         own
     }
 

@@ -2,7 +2,7 @@
 //! is answered.
 
 use super::context::Context;
-use super::desk::Desk;
+use super::desk::{Desk, Release};
 use super::input::{AuthorityRequest, Effect, Facts, Look, Outcome, Until};
 use crate::cell::{
     self, Actor, Approval, At, AutoRevive, BackendKind, Base, CellId, Identity, Input as CellInput, Outcome as End,
@@ -15,6 +15,7 @@ use crate::mission::{
 };
 use crate::publication::{Answer, TextChange};
 use crate::store::{Result, StoreError, Tx};
+use crate::workspace::Held;
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -395,7 +396,7 @@ impl Desk<'_> {
             Command::Handoff { .. } => not_yet("handoff"),
             Command::Vote { .. } => not_yet("vote"),
             Command::Publish { .. } if !director => only_directors("publish"),
-            Command::Publish { what: Publishable::Work, cell } => self.publish_again(cell.as_ref())?,
+            Command::Publish { what: Publishable::Work, cell } => self.publish_again(asked, cell.as_ref())?,
             Command::Publish { what, cell } => self.publish_file(what, cell.as_ref(), actor)?,
         })
     }
@@ -439,34 +440,65 @@ impl Desk<'_> {
         }
     }
 
-    /// Tries to publish a closed cell's work again.
-    pub(super) fn publish_again(&mut self, named: Option<&CellId>) -> Result<Done> {
+    /// Tries to publish a cell's work again, where the forge refused it, or it was
+    /// held. What the forge would run by itself goes with it, if it is just what
+    /// was shown before the command was given. A known secret never does.
+    pub(super) fn publish_again(&mut self, asked: &Asked, named: Option<&CellId>) -> Result<Done> {
         let mut cells = vec![];
         for row in self.tx.cells_of(&self.id)? {
             let facts = Facts::of(&row)?;
-            let has_work = facts.harvest.as_ref().is_some_and(|h| h.tip.is_some() || !h.branches.is_empty());
-            let missing = facts.published.as_ref().is_some_and(|p| p.refused.is_some());
+            let missing = facts.held().next().is_some()
+                || facts.published.as_ref().is_some_and(super::input::PublishedWork::lacks_something);
             let wanted = named.is_none_or(|id| *id == row.cell.id);
-            if wanted && has_work && missing && row.cell.state != State::Destroyed {
+            if wanted && missing && !facts.publishing && row.cell.state != State::Destroyed {
                 cells.push((row.cell, facts));
             }
         }
-        match cells.as_slice() {
-            [(cell, facts)] => {
-                let (cell, facts) = (cell.clone(), facts.clone());
-                self.publish_work(&cell, &facts)?;
-                let id = cell.id.clone();
-                let mut facts = facts;
-                facts.published = None;
-                self.put_facts(&id, &facts)?;
-                Ok(Done::ok("").on(&id).until(Until::Published))
-            }
-            [] => Ok(Done::no("there is no closed cell here whose work the forge refused")),
+        let (cell, mut facts) = match cells.as_slice() {
+            [one] => one.clone(),
+            [] => return Ok(Done::no("there is no closed cell here whose work the forge refused, or that is held")),
             many => {
                 let names: Vec<String> = many.iter().map(|(c, _)| format!("`{}`", c.id)).collect();
-                Ok(Done::no(format!("name one: {}", names.join(", "))))
+                return Ok(Done::no(format!("name one: {}", names.join(", "))));
+            }
+        };
+        let id = cell.id.clone();
+        let mut release = Release::default();
+        for held in facts.held().filter(|held| !held.has_secret()) {
+            release.tried.push(held.commit.clone());
+            if held.can_be_released() {
+                release.released.push(held.commit.clone());
             }
         }
+        if !release.released.is_empty() {
+            let shown = facts.held_shown.as_deref().map(|effect| self.tx.comment_of_effect(effect)).transpose()?;
+            let seen = shown.flatten().is_some_and(|shown| asked.comment.is_none_or(|comment| comment > shown));
+            if !seen {
+                return Ok(Done::no(format!(
+                    "what is held of `{id}` is other than what was shown when this command was given; look at it and give the command again"
+                ))
+                .on(&id));
+            }
+            let what: Vec<&Held> = facts.held().filter(|held| release.released.contains(&held.commit)).collect();
+            self.record(&asked.actor, Some(&id), "work_released", &json!({"released": what}))?;
+        }
+        if !self.publish_work(&cell, &facts, &release)? {
+            let words: Vec<String> = facts.held().map(Held::words).collect();
+            return Ok(Done::no(format!(
+                "nothing of `{id}` can be released: {}. A known secret never leaves; `lazarus work {id} DIR` gives the work to an operator",
+                words.join("; ")
+            ))
+            .on(&id));
+        }
+        facts.published = None;
+        self.put_facts(&id, &facts)?;
+        let mut says = String::new();
+        if !release.released.is_empty() {
+            let words: Vec<String> =
+                facts.held().filter(|held| release.released.contains(&held.commit)).map(Held::words).collect();
+            says = format!("Released by `{}`: {}.", asked.login(), words.join("; "));
+        }
+        Ok(Done::ok(says).on(&id).until(Until::Published))
     }
 
     pub(super) fn invite(&mut self, asked: &Asked, identity: &str, role: Role, cell: Option<&CellId>) -> Result<Done> {

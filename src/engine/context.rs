@@ -138,6 +138,11 @@ impl Context {
         change(&mut self.known.write().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// The secrets that never leave.
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
     /// Removes secrets from words that are meant for a log or an error.
     pub fn redact(&self, text: &str) -> String {
         crate::publication::redaction::redact(&self.secrets.redact(text).0).0

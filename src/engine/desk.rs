@@ -13,6 +13,7 @@ use crate::gitea::event::{IssueSnapshot, RepoRef};
 use crate::mission::{ApprovedText, Line, Mission, duration_words};
 use crate::publication::{Answer, CloseLog, Publication, PullRequest, SpawnLog, StatusRow, StatusTable, Warning};
 use crate::store::{EffectRow, Head, NewEntry, Result, StoreError, Tx};
+use crate::workspace::{Finding, Held};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -276,13 +277,23 @@ impl<'a> Desk<'a> {
 
     /// Writes a comment.
     pub fn publish(&mut self, publication: &Publication, cell: Option<&CellId>) -> Result<()> {
+        self.publish_on(&comment_lane(&self.id), publication, cell).map(|_| ())
+    }
+
+    /// Writes a comment and returns the name of the effect that posts it.
+    pub fn publish_as(&mut self, publication: &Publication, cell: Option<&CellId>) -> Result<Option<String>> {
         self.publish_on(&comment_lane(&self.id), publication, cell)
     }
 
-    /// Writes a comment that keeps no order with the others.
-    pub fn publish_on(&mut self, lane: &str, publication: &Publication, cell: Option<&CellId>) -> Result<()> {
+    /// The same for a comment that keeps no order with the others.
+    pub fn publish_on(
+        &mut self,
+        lane: &str,
+        publication: &Publication,
+        cell: Option<&CellId>,
+    ) -> Result<Option<String>> {
         if self.mission.deleted {
-            return Ok(());
+            return Ok(None);
         }
         let id = self.next_effect_id();
         let published = self.context.render(publication, &id, cell.map(CellId::as_str));
@@ -292,7 +303,8 @@ impl<'a> Desk<'a> {
         let kind = publication.kind().to_owned();
         let effect =
             Effect::Comment { repo: self.repo.clone(), number: self.mission.number, kind, body: published.body };
-        self.queue_as(&id, lane.to_owned(), &effect, cell, 0)
+        self.queue_as(&id, lane.to_owned(), &effect, cell, 0)?;
+        Ok(Some(id))
     }
 
     /// A short word that something was not done, or is worth knowing.
@@ -473,9 +485,9 @@ impl<'a> Desk<'a> {
         }
         if cell.state == State::Closed && cell.approval.is_some() {
             // The log says where the work went, so it waits for that.
-            facts.publishing = self.publish_work(cell, &facts)?;
+            facts.publishing = self.publish_work(cell, &facts, &Release::default())?;
             if !facts.publishing {
-                self.publish(&Publication::CloseLog(self.close_log(cell, &facts)?), Some(&cell.id))?;
+                self.publish_close_log(cell, &mut facts)?;
             }
         }
         if cell.state == State::Downed {
@@ -485,16 +497,33 @@ impl<'a> Desk<'a> {
         self.put_facts(&cell.id, &facts)
     }
 
-    /// Has the work of a cell pushed and proposed, where there is any.
-    pub fn publish_work(&mut self, cell: &Cell, facts: &Facts) -> Result<bool> {
-        let Some(harvest) = facts.harvest.as_ref().filter(|h| h.tip.is_some() || !h.branches.is_empty()) else {
-            return Ok(false);
-        };
+    fn publish_close_log(&mut self, cell: &Cell, facts: &mut Facts) -> Result<()> {
+        let log = Publication::CloseLog(self.close_log(cell, facts)?);
+        let shown = self.publish_as(&log, Some(&cell.id))?;
+        if facts.held().next().is_some() {
+            facts.held_shown = shown;
+        }
+        Ok(())
+    }
+
+    /// Has the work of a cell pushed and proposed, where there is any that may
+    /// leave, or that is to be tried again.
+    pub fn publish_work(&mut self, cell: &Cell, facts: &Facts, release: &Release) -> Result<bool> {
+        let Some(harvest) = facts.harvest.as_ref() else { return Ok(false) };
+        let tried = |commit: &str| !harvest.is_held(commit) || release.tried.iter().any(|tried| tried == commit);
+        let tip = harvest.tip.as_ref().filter(|tip| tried(tip));
+        let instead = harvest.committed.as_ref().filter(|commit| tried(commit));
         let branch = format!("lazarus/{}-{}", self.mission.number, cell.id);
-        let others =
-            harvest.branches.iter().enumerate().map(|(index, (name, commit))| {
-                (format!("{branch}-{}-{}", index + 1, branch_word(name)), commit.clone())
-            });
+        let others: Vec<(String, String)> = harvest
+            .branches
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, commit))| tried(commit))
+            .map(|(index, (name, commit))| (format!("{branch}-{}-{}", index + 1, branch_word(name)), commit.clone()))
+            .collect();
+        if tip.is_none() && instead.is_none() && others.is_empty() {
+            return Ok(false);
+        }
         let approval = cell.approval.as_ref();
         let pull = PullRequest {
             cell: cell.id.to_string(),
@@ -511,7 +540,7 @@ impl<'a> Desk<'a> {
             commits: harvest.commits.clone(),
             commit_count: harvest.commit_count,
             file_count: harvest.file_count,
-            rest: harvest.rest,
+            rest: harvest.rest && tip.is_some(),
             notes: harvest.notes.clone(),
             head: self.tx.head()?.to_string(),
         };
@@ -528,40 +557,100 @@ impl<'a> Desk<'a> {
                 &json!({"effect": id, "removed": published.removed}),
             )?;
         }
+        let data = json!({"branch": branch, "tip": tip.or(instead)});
         let effect = Effect::Push {
             repo: self.repo.clone(),
-            branch: branch.clone(),
-            tip: harvest.tip.clone(),
-            others: others.collect(),
+            branch,
+            tip: tip.cloned(),
+            instead: instead.cloned(),
+            others,
+            released: release.released.clone(),
             base: facts.branch.clone().unwrap_or_default(),
             title,
             body: published.body,
         };
         self.queue_as(&id, format!("cell:{}", cell.id), &effect, Some(&cell.id), 0)?;
-        self.record(&Actor::System, Some(&cell.id), "publishing", &json!({"branch": branch, "tip": harvest.tip}))?;
+        self.record(&Actor::System, Some(&cell.id), "publishing", &data)?;
         Ok(true)
     }
 
-    /// The work of a cell left, or was refused.
+    /// Tells people what of a cell's work is held, where nothing else does.
+    pub fn say_what_is_held(&mut self, cell: &Cell) -> Result<()> {
+        let mut facts = self.facts(&cell.id)?;
+        let items: Vec<(bool, String)> = facts.held().map(|held| (false, held_words(&cell.id, held))).collect();
+        if items.is_empty() {
+            return Ok(());
+        }
+        let answer = Answer { items, ..Answer::default() };
+        facts.held_shown = self.publish_as(&Publication::Refusal(answer), Some(&cell.id))?;
+        self.put_facts(&cell.id, &facts)
+    }
+
+    /// Notes what of a cell's work is held, and why.
+    pub fn record_held(&self, cell: &CellId, held: &[Held]) -> Result<()> {
+        if held.is_empty() {
+            return Ok(());
+        }
+        self.record(&Actor::System, Some(cell), "work_held", &json!({"held": held})).map(|_| ())
+    }
+
+    /// The work of a cell left, or was refused, or is held.
     pub fn work_published(&mut self, cell: &Cell, published: &PublishedWork) -> Result<()> {
         let mut facts = self.facts(&cell.id)?;
         let data = serde_json::to_value(published).map_err(StoreError::json("published work"))?;
         self.record(&Actor::System, Some(&cell.id), "work_published", &data)?;
+        if let Some(harvest) = &mut facts.harvest {
+            let left = |held: &Held| published.commits.contains(&held.commit);
+            let anew = |held: &Held| published.held.iter().any(|now| now.commit == held.commit);
+            let known = harvest.held.clone();
+            harvest.held.retain(|held| !left(held) && !anew(held));
+            for held in &published.held {
+                let mut held = held.clone();
+                // It knows no more of the branch than what it is pushed as.
+                if let Some(before) = known.iter().find(|before| before.commit == held.commit) {
+                    held.branch.clone_from(&before.branch);
+                    held.rest = before.rest;
+                } else if let Some((name, _)) = harvest.branches.iter().find(|(_, commit)| *commit == held.commit) {
+                    held.branch = Some(name.clone());
+                } else {
+                    held.rest = harvest.rest && harvest.tip.as_ref() == Some(&held.commit);
+                }
+                // A secret that was found once holds for good.
+                held.findings.extend(
+                    known
+                        .iter()
+                        .filter(|k| k.commit == held.commit)
+                        .flat_map(|k| k.findings.iter().filter(|f| matches!(f, Finding::Secret { .. })).cloned()),
+                );
+                harvest.held.push(held);
+            }
+        }
+        self.record_held(&cell.id, &published.held)?;
         facts.published = Some(published.clone());
         if std::mem::take(&mut facts.publishing) {
-            self.publish(&Publication::CloseLog(self.close_log(cell, &facts)?), Some(&cell.id))?;
+            self.publish_close_log(cell, &mut facts)?;
         } else {
-            let (done, text) = match (&published.refused, &published.branch, &published.pull) {
-                (Some(why), _, _) => (false, format!("The work of `{}` is not published: {why}", cell.id)),
-                (None, branch, pull) => {
-                    let branch = branch.as_ref().or(published.others.first()).cloned().unwrap_or_default();
-                    let pull = pull.as_ref().map_or_else(String::new, |(number, _)| format!(", pull request {number}"));
-                    (true, format!("The work of `{}` is on branch `{branch}`{pull}.", cell.id))
-                }
-            };
-            let answer = Answer { items: vec![(done, text)], ..Answer::default() };
+            let mut items = vec![];
+            if let Some(branch) = published.branch.as_ref().or(published.others.first()) {
+                let pull = published.pull.as_ref();
+                let pull = pull.map_or_else(String::new, |(number, _)| format!(", pull request {number}"));
+                items.push((true, format!("The work of `{}` is on branch `{branch}`{pull}.", cell.id)));
+            }
+            if let Some(why) = &published.refused {
+                items.push((false, format!("The work of `{}` is not published: {why}", cell.id)));
+            }
+            for (branch, why) in &published.others_refused {
+                items.push((false, format!("The branch `{branch}` is not published: {why}")));
+            }
+            let held: Vec<String> = facts.held().map(|held| held_words(&cell.id, held)).collect();
+            items.extend(held.into_iter().map(|words| (false, words)));
+            let done = items.iter().all(|(done, _)| *done);
+            let answer = Answer { items, ..Answer::default() };
             let publication = if done { Publication::Answer(answer) } else { Publication::Refusal(answer) };
-            self.publish(&publication, Some(&cell.id))?;
+            let shown = self.publish_as(&publication, Some(&cell.id))?;
+            if facts.held().next().is_some() {
+                facts.held_shown = shown;
+            }
         }
         self.settle_waiting(cell, &mut facts, false)?;
         self.put_facts(&cell.id, &facts)
@@ -626,15 +715,23 @@ impl<'a> Desk<'a> {
             };
             if reached {
                 let mut outcome = Outcome::on(&cell.id);
-                let refused = facts.published.as_ref().and_then(|p| p.refused.clone());
+                let mut missing: Vec<String> = vec![];
+                if let Some(published) = &facts.published {
+                    missing.extend(published.refused.clone());
+                    missing.extend(published.others_refused.iter().map(|(branch, why)| format!("{branch}: {why}")));
+                }
+                missing.extend(facts.held().map(Held::words));
                 outcome.success = match until {
                     Until::Active => !over,
-                    Until::Published => refused.is_none(),
+                    Until::Published => missing.is_empty(),
                     Until::Snapshot | Until::FileLeft => false,
                     _ => true,
                 };
                 outcome.message = if until == Until::Published {
-                    refused.unwrap_or_else(|| format!("the work of cell {} is published", cell.id))
+                    match missing.join("; ").replace('`', "") {
+                        missing if missing.is_empty() => format!("the work of cell {} is published", cell.id),
+                        missing => missing,
+                    }
                 } else {
                     match &cell.reason {
                         Some(reason) if over => format!("cell {} is {}: {reason}", cell.id, cell.state),
@@ -705,6 +802,7 @@ impl<'a> Desk<'a> {
 
     pub fn close_log(&self, cell: &Cell, facts: &Facts) -> Result<CloseLog> {
         let harvest = facts.harvest.clone().unwrap_or_default();
+        let rest = harvest.rest && harvest.tip.as_ref().is_some_and(|tip| !harvest.is_held(tip));
         let published = facts.published.clone().unwrap_or_default();
         let started = cell.started_at;
         Ok(CloseLog {
@@ -718,7 +816,7 @@ impl<'a> Desk<'a> {
             files: harvest.files,
             file_count: harvest.file_count,
             uncommitted: harvest.uncommitted,
-            rest: harvest.rest,
+            rest,
             notes: harvest.notes,
             unknown: harvest.unknown,
             met: facts.usage.met.0.clone().into_iter().collect(),
@@ -739,6 +837,8 @@ impl<'a> Desk<'a> {
             others: published.others,
             pull: published.pull.map(|(number, _)| number),
             refused: published.refused,
+            others_refused: published.others_refused,
+            held: facts.held().map(|held| held_words(&cell.id, held)).collect(),
             head: self.tx.head()?.to_string(),
             grace_until: started.map(|_| time_words(self.now.plus(cell.policy.closed_grace))),
         })
@@ -757,6 +857,43 @@ impl<'a> Desk<'a> {
             if none_done { Publication::Refusal(answer.clone()) } else { Publication::Answer(answer.clone()) };
         self.publish(&publication, None)
     }
+}
+
+/// What a director decided about work that was not published.
+#[derive(Debug, Default)]
+pub struct Release {
+    /// Commits that are tried: once more, or because they were released.
+    pub tried: Vec<String>,
+    /// Of these, what the forge would run by itself and may.
+    pub released: Vec<String>,
+}
+
+impl Facts {
+    /// What of the work does not leave.
+    pub fn held(&self) -> impl Iterator<Item = &Held> {
+        self.harvest.iter().flat_map(|harvest| &harvest.held)
+    }
+}
+
+/// What is held, and who can do what about it, in sentences.
+fn held_words(cell: &CellId, held: &Held) -> String {
+    let words = held.words();
+    let mut letters = words.chars();
+    let words = letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect());
+    let what = if held.has_secret() {
+        format!(
+            "A known secret never leaves: an operator finds the work by `lazarus work {cell} DIR`, and it leaves once \
+             the cell was brought back (`/resurrect {cell}`) and has the secret nowhere in its history any more"
+        )
+    } else if held.can_be_released() {
+        format!("A director lets exactly this commit go with `/publish work {cell}`")
+    } else {
+        format!(
+            "It can leave once an operator has raised the limit: `/publish work {cell}` tries again, and \
+             `lazarus work {cell} DIR` has it meanwhile"
+        )
+    };
+    format!("{words}. {what}.")
 }
 
 /// Hosts in a close log; the others are counted together.

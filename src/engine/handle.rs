@@ -3,7 +3,7 @@
 
 use super::commands::{Asked, logins_in, operated, verb_of};
 use super::context::Context;
-use super::desk::{Desk, comment_lane, effect_name, mission_id, queue_effect};
+use super::desk::{Desk, Release, comment_lane, effect_name, mission_id, queue_effect};
 use super::failed::{failed, waits};
 use super::input::{AuthorityRequest, Disbelief, Effect, Heard, Input, Look, Outcome, Until};
 use super::look::sha256;
@@ -108,6 +108,7 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
             let mut facts = desk.facts(&cell)?;
             facts.harvest = Some(harvest.clone());
             facts.published = None;
+            facts.held_shown = None;
             facts.usage = usage.clone();
             desk.put_facts(&cell, &facts)?;
             desk.record(
@@ -117,9 +118,11 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
                 &json!({
                     "commits": harvest.commit_count, "files": harvest.file_count, "uncommitted": harvest.uncommitted,
                     "unknown": harvest.unknown, "tip": harvest.tip, "branches": harvest.branches,
+                    "read_by": harvest.read_by,
                     "limits_met": usage.met, "egress": usage.egress,
                 }),
             )?;
+            desk.record_held(&cell, &harvest.held)?;
             let _ = desk.apply(&cell, &CellInput::Ended, &Actor::System)?;
             desk.show()?;
             desk.close()
@@ -156,10 +159,14 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
                 }
                 let row = desk.cell(&cell)?.filter(|_| harvest.snapshot.is_some());
                 if let Some(row) = row.filter(|_| context.config.harvest.at_checkpoint) {
+                    desk.record_held(&cell, &harvest.held)?;
                     facts.harvest = Some(harvest);
                     facts.published = None;
+                    facts.held_shown = None;
                     desk.put_facts(&cell, &facts)?;
-                    desk.publish_work(&row, &facts)?;
+                    if !desk.publish_work(&row, &facts, &Release::default())? {
+                        desk.say_what_is_held(&row)?;
+                    }
                 }
             }
             desk.show()?;

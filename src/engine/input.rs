@@ -5,6 +5,7 @@ use crate::cell::{Actor, AgentRun, Base, CellId, DeadlineKind, Effect as CellEff
 use crate::gitea::event::{ForgeEvent, IssueSnapshot, Person, RepoRef};
 use crate::mission::{Command, Level, Line, Member, Publishable};
 use crate::store::{CellRow, StoreError};
+use crate::workspace::Held;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -410,8 +411,15 @@ pub enum Effect {
         branch: String,
         /// What goes on it.
         tip: Option<String>,
+        /// What goes on it where `tip` may not leave.
+        #[serde(default)]
+        instead: Option<String>,
         /// Other branches: name, commit.
         others: Vec<(String, String)>,
+        /// Commits that a director released although the forge runs something of
+        /// them by itself.
+        #[serde(default)]
+        released: Vec<String>,
         /// The branch that it is for.
         base: String,
         /// The pull request's title.
@@ -497,6 +505,8 @@ pub struct Facts {
     pub published: Option<PublishedWork>,
     /// Whether the close log waits for that.
     pub publishing: bool,
+    /// The comment in which people were told what is held, by its effect.
+    pub held_shown: Option<String>,
     /// Who closed it.
     pub closed_by: Option<String>,
     /// Operators' commands that wait for the cell to come so far.
@@ -529,6 +539,19 @@ pub struct PublishedWork {
     pub pull: Option<(i64, String)>,
     /// Why something of it is missing, in the forge's words.
     pub refused: Option<String>,
+    /// The same of other branches: name, words.
+    pub others_refused: Vec<(String, String)>,
+    /// Commits that are on the forge now.
+    pub commits: Vec<String>,
+    /// What was found to be held when it was about to leave.
+    pub held: Vec<Held>,
+}
+
+impl PublishedWork {
+    /// Whether the forge refused something of it.
+    pub fn lacks_something(&self) -> bool {
+        self.refused.is_some() || !self.others_refused.is_empty()
+    }
 }
 
 /// What an operator's command waits for.

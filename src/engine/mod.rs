@@ -22,6 +22,7 @@ pub use clock::{Clock, Mark};
 pub use context::{Context, Known, KnownRepo, Trouble, defaults};
 pub use input::{Facts, Outcome};
 pub use learn::{APPROVED, renamed_repository};
+pub use work::repository_of;
 
 use crate::agents::Profiles;
 use crate::backend::{Adopted, Backend as _, Fact, ProcessBackend, Seen};
@@ -37,7 +38,7 @@ use attempt::{Attempt, is_waited_for, owes_an_answer};
 use futures::{FutureExt as _, StreamExt as _};
 use input::{Effect, Input};
 use secrecy::SecretString;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -45,6 +46,8 @@ use tokio::sync::{Notify, mpsc, watch};
 
 /// Inputs that one transaction takes at most.
 const BATCH: i64 = 32;
+/// Cells whose work is read at once.
+const READERS: usize = 3;
 /// Longest time between two attempts at an effect.
 const BACKOFF_MAX: Duration = Duration::from_mins(1);
 /// How long to wait before an answer that a thing is not there is asked for once
@@ -77,6 +80,10 @@ pub struct Engine {
     host_env: BTreeMap<String, String>,
     credentials: HashMap<String, SecretString>,
     mirrors: std::sync::Mutex<HashMap<i64, Arc<tokio::sync::Mutex<()>>>>,
+    /// Turns to read what came out of cells.
+    reading: tokio::sync::Semaphore,
+    /// Commits of cells in which this process found nothing that may not leave.
+    searched: std::sync::Mutex<HashSet<(CellId, String)>>,
     /// Something is in the inbox, or an effect is due.
     work: Notify,
     /// A reconcile round is wanted now.
@@ -201,6 +208,8 @@ impl Engine {
                 .collect(),
             credentials,
             mirrors: std::sync::Mutex::default(),
+            reading: tokio::sync::Semaphore::new(READERS),
+            searched: std::sync::Mutex::default(),
             work: Notify::new(),
             look: Notify::new(),
             glance: Notify::new(),

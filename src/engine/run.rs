@@ -48,10 +48,11 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
         engine.forge.as_ref().ok_or_else(|| Attempt::Again { why: "there is no forge".to_owned(), after: None })?;
     let context = &engine.context;
     match effect {
-        Effect::Push { repo, branch, tip, others, base, title, body } => {
+        Effect::Push { repo, branch, tip, instead, others, released, base, title, body } => {
             let cell = row.cell.as_deref().and_then(|c| CellId::parse(c).ok());
             let cell = cell.ok_or_else(|| Attempt::Never { why: "it names no cell".to_owned(), input: None })?;
-            push(engine, forge, row, cell, Order { repo, branch, tip, others, base, title, body }).await
+            push(engine, forge, row, cell, Order { repo, branch, tip, instead, others, released, base, title, body })
+                .await
         }
         Effect::PublishFile { repo, number, what, by } => {
             publish_file(engine, forge, row, &repo, number, what, by).await

@@ -135,6 +135,11 @@ pub struct CloseLog {
     pub pull: Option<i64>,
     /// Why something of these is missing, in the forge's words.
     pub refused: Option<String>,
+    /// The same of other branches: name, words.
+    pub others_refused: Vec<(String, String)>,
+    /// What was not pushed, why, and what can be done: words of ours, with what
+    /// agents named in code spans.
+    pub held: Vec<String>,
     /// The ledger's head.
     pub head: String,
     /// Until when it can be resurrected, if at all.
@@ -486,7 +491,7 @@ impl Cleaner<'_> {
             file_count => log.file_count,
             uncommitted => log.uncommitted,
             rest => log.rest,
-            notes => self.lines(&log.notes),
+            notes => log.notes.iter().map(|note| self.words(note)).collect::<Vec<_>>(),
             unknown => log.unknown.as_deref().map(|u| self.line(u)),
             met => log.met.iter().map(|(l, w)| (l.clone(), self.line(w))).collect::<Vec<_>>(),
             reached => log.reached.iter().map(|(h, n, o, i)| (code(h), *n, o.clone(), i.clone())).collect::<Vec<_>>(),
@@ -497,6 +502,8 @@ impl Cleaner<'_> {
             others => log.others.iter().map(|o| code(o)).collect::<Vec<_>>(),
             pull => log.pull.map(|n| format!("#{n}")),
             refused => log.refused.as_deref().map(|r| self.line(r)),
+            others_refused => log.others_refused.iter().map(|(b, w)| (code(b), self.line(w))).collect::<Vec<_>>(),
+            held => log.held.iter().map(|held| self.words(held)).collect::<Vec<_>>(),
             head => log.head.clone(),
             grace_until => log.grace_until.clone(),
         }
@@ -519,7 +526,7 @@ impl Cleaner<'_> {
             commit_count => pull.commit_count,
             file_count => pull.file_count,
             rest => pull.rest,
-            notes => self.lines(&pull.notes),
+            notes => pull.notes.iter().map(|note| self.words(note)).collect::<Vec<_>>(),
             head => pull.head.clone(),
         }
     }

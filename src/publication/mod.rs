@@ -8,6 +8,7 @@
 pub mod gate;
 mod kinds;
 pub mod redaction;
+pub mod search;
 
 pub use gate::{Allowed, Removed, marker, parse_marker};
 pub use kinds::{

@@ -23,8 +23,9 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
+use super::search::{Search, Sought};
 use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -41,7 +42,7 @@ const BARRIER: u8 = 0xFF;
 
 /// Known secrets shorter than this (in bytes) are looked for raw and as whole
 /// words only; anything else would black out ordinary text.
-const SHORT: usize = 6;
+pub(super) const SHORT: usize = 6;
 
 /// Known secrets shorter than this (in bytes) are not looked for at all: they
 /// can be guessed, and the holes in the text would tell more than they hide.
@@ -49,7 +50,7 @@ const TOO_SHORT: usize = 3;
 
 /// From this many letters and digits on, a secret is also looked for with all
 /// other characters ignored, in secret and text alike.
-const ALPHANUMERIC_FROM: usize = 12;
+pub(super) const ALPHANUMERIC_FROM: usize = 12;
 
 /// A single line of a multi-line secret counts as a secret from this length
 /// (bytes) on.
@@ -75,6 +76,8 @@ pub struct Secrets {
     hex: Option<AhoCorasick>,
     /// Over the text as it stands, whole words only.
     short: Option<AhoCorasick>,
+    /// Over bytes of any kind; made when it is needed first.
+    bytes: OnceLock<Sought>,
 }
 
 impl fmt::Debug for Secrets {
@@ -114,17 +117,8 @@ impl Secrets {
         let mut short: Vec<Zeroizing<Vec<u8>>> = Vec::new();
 
         for (_, value) in &values {
-            let whole = value.expose_secret().trim();
-            let lines = whole
-                .lines()
-                .map(str::trim)
-                .filter(|line| line.len() < whole.len() && line.len() >= LINE_FROM && !line.starts_with("-----"))
-                .collect::<Vec<_>>();
-            for part in std::iter::once(whole).chain(lines) {
-                if part.len() < TOO_SHORT {
-                    continue;
-                }
-                let tight = Zeroizing::new(Projection::of(part).bytes);
+            for part in parts_of(value.expose_secret()) {
+                let tight = tight(part);
                 if tight.len() < SHORT {
                     short.push(Zeroizing::new(part.as_bytes().to_vec()));
                     continue;
@@ -160,6 +154,7 @@ impl Secrets {
             alphanumeric: automaton(&alphanumeric, false),
             hex: automaton(&hexes, true),
             short: automaton(&short, false),
+            bytes: OnceLock::new(),
         }
     }
 
@@ -179,6 +174,34 @@ impl Secrets {
         let (text, found) = scrub(text, text.len(), self);
         (text, found.known.saturating_add(found.alike))
     }
+
+    /// Begins a search for known secrets in bytes of any kind, which are fed to
+    /// it as they come; see [`search`](super::search) for what is found.
+    pub fn search(&self) -> Search<'_> {
+        Search::new(self.bytes.get_or_init(|| Sought::new(&self.values)))
+    }
+
+    /// The name of a known secret that is in these bytes, in any encoding.
+    pub fn found_in(&self, bytes: &[u8]) -> Option<&str> {
+        let mut search = self.search();
+        search.feed(bytes);
+        search.finish()
+    }
+}
+
+/// What of a value counts as a secret: all of it, and each of its longer lines.
+pub(super) fn parts_of(value: &str) -> impl Iterator<Item = &str> {
+    let whole = value.trim();
+    let lines = whole
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.len() < whole.len() && line.len() >= LINE_FROM && !line.starts_with("-----"));
+    std::iter::once(whole).chain(lines).filter(|part| part.len() >= TOO_SHORT)
+}
+
+/// A secret without what cannot be seen.
+pub(super) fn tight(part: &str) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(Projection::of(part).bytes)
 }
 
 /// Blacks out secret-like strings where no known secrets are at hand. Returns
@@ -279,7 +302,7 @@ fn automaton(patterns: &[Zeroizing<Vec<u8>>], any_case: bool) -> Option<AhoCoras
 /// The characters of a base64 text that stand for `bytes` alone, for each of
 /// the three places at which `bytes` may begin within a group, in the standard
 /// and in the URL-safe alphabet.
-fn base64_windows(bytes: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
+pub(super) fn base64_windows(bytes: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     let mut out: Vec<Zeroizing<Vec<u8>>> = Vec::with_capacity(6);
     for before in 0..3_usize {
         let mut padded = Zeroizing::new(vec![0_u8; before]);
@@ -298,7 +321,7 @@ fn base64_windows(bytes: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     out
 }
 
-fn only_alphanumeric(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn only_alphanumeric(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().copied().filter(|&byte| byte.is_ascii_alphanumeric() || byte >= 0x80).collect()
 }
 
@@ -443,26 +466,13 @@ impl Projection {
         let mut out = Self { bytes: Vec::with_capacity(bytes.len()), spans: Vec::with_capacity(bytes.len()) };
         let mut changed = false;
         let mut at = 0;
-        let mut encoded = [0_u8; 4];
         while at < bytes.len() {
-            let (c, length) = match bytes[at] {
-                b'%' => hex_value(bytes.get(at + 1..at + 3)).map_or((None, 1), |v| (Some(v), 3)),
-                b'\\' => backslash_escape(&bytes[at..]),
-                b'&' => entity(&bytes[at..]),
-                _ => (None, 1),
-            };
-            if let Some(value) = c {
+            let (undone, length) = escape(&bytes[at..]);
+            if let Some(written) = undone {
                 changed = true;
                 let span = (self.spans[at].0, self.spans[at + length - 1].1);
-                // `%C3` is a byte, `\u00c3` and `&#xC3;` are characters.
-                let written: &[u8] = if bytes[at] == b'%' {
-                    encoded[0] = value as u8;
-                    &encoded[..1]
-                } else {
-                    char::from_u32(value).map_or(&[][..], |c| c.encode_utf8(&mut encoded).as_bytes())
-                };
-                for &byte in written {
-                    if byte > b' ' && byte != 0x7f && byte != BARRIER {
+                for &byte in written.as_bytes() {
+                    if byte != BARRIER {
                         out.bytes.push(byte);
                         out.spans.push(span);
                     }
@@ -475,6 +485,40 @@ impl Projection {
         }
         changed.then_some(out)
     }
+}
+
+/// What an escape stands for: at most one character.
+pub(super) struct Written {
+    bytes: [u8; 4],
+    length: usize,
+}
+
+impl Written {
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// What the escape at the beginning stands for, without what cannot be seen,
+/// and its length; nothing and 1 where there is none.
+pub(super) fn escape(bytes: &[u8]) -> (Option<Written>, usize) {
+    let first = bytes.first().copied().unwrap_or_default();
+    let (value, length) = match first {
+        b'%' => hex_value(bytes.get(1..3)).map_or((None, 1), |v| (Some(v), 3)),
+        b'\\' => backslash_escape(bytes),
+        b'&' => entity(bytes),
+        _ => (None, 1),
+    };
+    let Some(value) = value else { return (None, 1) };
+    let mut written = Written { bytes: [0; 4], length: 0 };
+    // `%C3` and `\xC3` are bytes, `\u00c3` and `&#xC3;` are characters.
+    if first == b'%' || bytes.get(1) == Some(&b'x') {
+        written.bytes[0] = value as u8;
+        written.length = usize::from(value > u32::from(b' ') && value != 0x7f);
+    } else if let Some(c) = char::from_u32(value).filter(|c| !is_invisible(*c) && !c.is_whitespace()) {
+        written.length = c.encode_utf8(&mut written.bytes).len();
+    }
+    (Some(written), length)
 }
 
 fn hex_value(digits: Option<&[u8]>) -> Option<u32> {

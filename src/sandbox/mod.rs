@@ -9,6 +9,7 @@
 
 mod bwrap;
 mod cgroup;
+mod confine;
 mod filter;
 mod mounts;
 mod peer;
@@ -20,6 +21,7 @@ mod steps;
 
 pub use bwrap::{arguments as bwrap_arguments, in_memory};
 pub use cgroup::{Budget, Group, Groups, settle as settle_groups};
+pub use confine::{Confined, Confinement, NOT_CONFINED, TIMED_OUT, confined};
 pub use filter::{Filter, Sockets, apply as apply_filter, compile as compile_filter};
 pub use mounts::{
     IN_MEMORY, System, SystemMark, Tree, attach, build_root, devices, hide, hide_proc, mount_proc, mount_tmpfs,

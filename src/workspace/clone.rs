@@ -126,8 +126,21 @@ fn write_hook(dot_git: &Path) -> std::io::Result<()> {
 }
 
 /// The reference that keeps what a cell was made from.
-pub(super) fn pin(cell: &str) -> String {
+fn pin(cell: &str) -> String {
     format!("refs/lazarus/cells/{cell}")
+}
+
+/// Whether the mirror keeps what a cell was made from.
+pub fn holds_base(mirror: &Path, cell: &str, base: &str) -> bool {
+    std::fs::read_to_string(mirror.join(pin(cell))).is_ok_and(|kept| kept.trim() == base)
+}
+
+/// Has the mirror keep what a cell was made from.
+///
+/// # Errors
+/// Where git cannot be run, or the mirror does not have it.
+pub fn hold_base(mirror: &Path, cell: &str, base: &str) -> Result<(), GitError> {
+    run("update-ref", git(Some(mirror)).args(["update-ref", &pin(cell), base])).map(|_| ())
 }
 
 /// Lets the mirror forget what a cell was made from.

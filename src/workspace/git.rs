@@ -110,7 +110,11 @@ fn failure_of_words(words: &str) -> Failure {
 
 /// The git program with nothing of the host's about it.
 pub(super) fn git(directory: Option<&Path>) -> Command {
-    let mut command = Command::new("git");
+    dress(Command::new("git"), directory)
+}
+
+/// The same for what runs git in its turn: environment, settings, streams.
+pub(super) fn dress(mut command: Command, directory: Option<&Path>) -> Command {
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
     for (name, value) in [
         ("HOME", "/nonexistent"),
@@ -147,15 +151,6 @@ pub(super) fn git(directory: Option<&Path>) -> Command {
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
-}
-
-/// Runs git with a file as its input.
-pub(super) fn run_with_input(
-    what: &'static str,
-    command: &mut Command,
-    input: std::fs::File,
-) -> Result<String, GitError> {
-    run(what, command.stdin(input))
 }
 
 /// Runs git and returns what it printed, at most [`OUTPUT_MAX`] bytes of it.

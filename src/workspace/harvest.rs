@@ -2,20 +2,42 @@
 //!
 //! This runs inside the cell (`lazarus cell-harvest`), because the clone is the
 //! agents' and its configuration can make git run anything. What comes out is a
-//! pack and a line of JSON: the cell's own word, checked by the host's side
-//! before anything of it is believed; see [`super::WorkRepository`].
+//! pack and a line of JSON: the cell's own word, and a request by somebody
+//! hostile. Its caps here are a courtesy; those that count are on the host's side,
+//! which words everything that people read; see [`super::WorkRepository`].
+//!
+//! What was committed is read through a repository of the harvest's own, which
+//! has the clone's references and objects and none of its configuration, index or
+//! attributes. Only what was not committed needs those, and where they are broken
+//! the commits leave without it.
 
+use super::parts::beyond_words;
 use super::worktree::BRANCHES;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
 /// The pack's name in the harvester's own home.
 pub const PACK: &str = "work.pack";
-/// Most branches besides the one that is checked out.
-const BRANCHES_MAX: usize = 20;
+/// Most branches that are named though they are not handed out.
+const NAMED: usize = 100;
+/// Most references that are looked at one by one, where git cannot list what is new.
+const LOOKED_AT: usize = 200;
+/// Longest words of git's that are handed out, in characters.
+const WORDS_MAX: usize = 300;
+/// Longest time for everything that nobody committed.
+const REST_TIME: Duration = Duration::from_secs(120);
+/// How long a program may hold git's output open after git.
+const HELD_OPEN: Duration = Duration::from_secs(2);
+/// Files and directories that a tree may have more than the index has files.
+const UNFOLDED_MORE: u64 = 100_000;
+/// Largest file of git's own that is read, in bytes.
+const SMALL: u64 = 4096;
 
 /// What the host's side wants handed out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +46,8 @@ pub struct Wanted {
     pub base: String,
     /// Largest pack, in bytes.
     pub pack_max: u64,
+    /// Most branches besides the one that is checked out.
+    pub branches_max: usize,
     /// Whether what was not committed becomes a commit.
     pub commit_rest: bool,
     /// Lines for the end of commits that are made here.
@@ -34,7 +58,8 @@ pub struct Wanted {
     pub into: PathBuf,
 }
 
-/// What was handed out, in the cell's words.
+/// What was handed out, in the cell's words: facts to be checked, and words to
+/// be quoted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HandedOut {
@@ -49,10 +74,49 @@ pub struct HandedOut {
     pub snapshot: Option<String>,
     /// Other branches with work that `tip` does not have: name, commit.
     pub branches: Vec<(String, String)>,
-    /// What was left out, in words.
-    pub left_out: Vec<String>,
+    /// Branches that were not handed out, by name, as many as are named.
+    pub beyond: Vec<String>,
+    /// How many there are of those.
+    pub beyond_count: u64,
+    /// Agents' branches that do not fit with the others.
+    pub apart: Vec<String>,
+    /// Why what was not committed is not in it.
+    pub rest_unread: Option<String>,
+    /// Why what is checked out is not in it.
+    pub head_unread: Option<String>,
     /// Why nothing could be handed out.
     pub unknown: Option<String>,
+}
+
+impl HandedOut {
+    /// What people should know, in words of the host's side.
+    pub(super) fn notes(&self, branches_max: usize) -> Vec<String> {
+        let mut notes = vec![];
+        for (what, why) in [("What was not committed", &self.rest_unread), ("What is checked out", &self.head_unread)] {
+            if let Some(why) = why {
+                notes.push(quoted(&format!("{what} could not be read; the cell says"), why));
+            }
+        }
+        if self.beyond_count > 0 && !self.beyond.is_empty() {
+            notes.push(beyond_words(self.beyond.iter().map(String::as_str), self.beyond_count, branches_max));
+        }
+        if !self.apart.is_empty() {
+            let names: Vec<String> = self.apart.iter().take(10).map(|name| name_in_words(name)).collect();
+            notes.push(format!("A branch of its own, because it does not fit with the others: {}", names.join(", ")));
+        }
+        notes
+    }
+}
+
+fn name_in_words(name: &str) -> String {
+    format!("`{}`", super::held::shown(name.as_bytes()))
+}
+
+/// Words of somebody else's, as a quotation on one line.
+pub(super) fn quoted(who: &str, words: &str) -> String {
+    let clean = |c: char| if c.is_control() || matches!(c, '`' | '“' | '”') { ' ' } else { c };
+    let words: String = words.chars().map(clean).take(WORDS_MAX).collect();
+    format!("{who}: “{}”", words.trim())
 }
 
 /// Writes the pack and says what is in it.
@@ -66,11 +130,14 @@ pub fn hand_out(wanted: &Wanted) -> HandedOut {
 
 #[derive(Clone)]
 struct Git {
+    /// The repository, where it is not the work tree's.
+    repository: Option<PathBuf>,
     /// Objects that are made here go into a directory of the harvest's own: the
     /// clone is read-only.
     objects: PathBuf,
     index: PathBuf,
-    clone_objects: PathBuf,
+    /// Where the clone's objects are.
+    alternates: String,
     /// The work tree.
     tree: PathBuf,
 }
@@ -81,15 +148,21 @@ impl Git {
         command
             .args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "safe.directory=*"])
             .args(["-c", "log.showSignature=false", "-c", "commit.gpgSign=false", "-c", "gc.auto=0"])
-            .args(["--no-pager", "--no-optional-locks"])
+            // It shares its memory with nobody, and has not much of it.
+            .args(["-c", "pack.windowMemory=64m", "-c", "pack.deltaCacheSize=64m", "-c", "core.bigFileThreshold=16m"])
+            .args(["-c", "core.commitGraph=false", "--no-pager", "--no-optional-locks"])
             .arg("-C")
             .arg(&self.tree)
             .args(arguments)
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_NO_REPLACE_OBJECTS", "1")
             .env("GIT_OBJECT_DIRECTORY", &self.objects)
-            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", &self.clone_objects)
+            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", &self.alternates)
             .stdin(Stdio::null());
+        if let Some(repository) = &self.repository {
+            command.env("GIT_DIR", repository);
+        }
         for (name, value) in [("NAME", "lazarus"), ("EMAIL", "lazarus@agents.lazarus.invalid")] {
             command.env(format!("GIT_AUTHOR_{name}"), value).env(format!("GIT_COMMITTER_{name}"), value);
         }
@@ -100,8 +173,16 @@ impl Git {
         finish(&mut self.command(arguments))
     }
 
-    fn ask_with_index(&self, arguments: &[&str]) -> Result<String, String> {
-        finish(self.command(arguments).env("GIT_INDEX_FILE", &self.index))
+    fn ask_in_time(&self, arguments: &[&str], until: Instant) -> Result<String, String> {
+        finish_in_time(&mut self.command(arguments), until)
+    }
+
+    fn ask_with_index(&self, arguments: &[&str], until: Instant) -> Result<String, String> {
+        finish_in_time(self.command(arguments).env("GIT_INDEX_FILE", &self.index), until)
+    }
+
+    fn is_ancestor(&self, older: &str, newer: &str) -> bool {
+        self.ask(&["merge-base", "--is-ancestor", older, newer]).is_ok()
     }
 }
 
@@ -109,9 +190,54 @@ fn finish(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|e| format!("git cannot be run in the cell: {e}"))?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
-        return Err(words.trim().chars().take(300).collect());
+        let words: String = words.trim().chars().take(WORDS_MAX).collect();
+        return Err(if words.is_empty() { output.status.to_string() } else { words });
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+}
+
+/// The same for what reads the work tree and runs programs of the agents' (filters):
+/// it ends when its time is over, so that what was committed leaves in any case.
+fn finish_in_time(command: &mut Command, until: Instant) -> Result<String, String> {
+    let cannot = |e: io::Error| format!("git cannot be run in the cell: {e}");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    // What it starts ends with it.
+    let mut child = std::os::unix::process::CommandExt::process_group(command, 0).spawn().map_err(cannot)?;
+    let (answer, words) = (read_beside(child.stdout.take()), read_beside(child.stderr.take()));
+    let mut status = None;
+    while status.is_none() && Instant::now() < until {
+        status = child.try_wait().map_err(cannot)?;
+        std::thread::sleep(Duration::from_millis(u64::from(status.is_none())));
+    }
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+    let Some(status) = status else {
+        let _ = child.wait();
+        return Err(format!("it took longer than the {} s that there are for it", REST_TIME.as_secs()));
+    };
+    // One that left the group may hold these open for ever.
+    let text = |from: &Receiver<Vec<u8>>| from.recv_timeout(HELD_OPEN).ok();
+    if !status.success() {
+        let words = String::from_utf8_lossy(&text(&words).unwrap_or_default()).trim().to_owned();
+        let words: String = words.chars().take(WORDS_MAX).collect();
+        return Err(if words.is_empty() { status.to_string() } else { words });
+    }
+    let answer = text(&answer).ok_or("a program that it started does not let go of its output")?;
+    Ok(String::from_utf8_lossy(&answer).trim_end().to_owned())
+}
+
+/// Reads a stream to its end, on a thread that nobody has to wait for.
+fn read_beside(stream: Option<impl io::Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (send, receive) = channel();
+    std::thread::spawn(move || {
+        let mut text = vec![];
+        if let Some(mut stream) = stream {
+            let _ = stream.read_to_end(&mut text);
+        }
+        let _ = send.send(text);
+    });
+    receive
 }
 
 fn try_hand_out(wanted: &Wanted, out: &mut HandedOut) -> Result<(), String> {
@@ -120,75 +246,203 @@ fn try_hand_out(wanted: &Wanted, out: &mut HandedOut) -> Result<(), String> {
         return Err("the commit to start from is not known".to_owned());
     }
     let (objects, pack) = (wanted.into.join("objects"), wanted.into.join(PACK));
+    let own = wanted.into.join("repository");
     // A harvest may be read twice, and what an earlier one made is not needed.
     let _ = std::fs::remove_file(&pack);
-    let _ = std::fs::remove_dir_all(&objects);
-    std::fs::create_dir_all(&objects).map_err(|e| format!("making {}: {e}", objects.display()))?;
+    for directory in [&objects, &own] {
+        let _ = std::fs::remove_dir_all(directory);
+        std::fs::create_dir_all(directory).map_err(|e| format!("making {}: {e}", directory.display()))?;
+    }
     let clone = std::env::current_dir().map_err(|e| e.to_string())?;
-    let git = Git { objects, index: wanted.into.join("index"), clone_objects: clone.join(".git/objects"), tree: clone };
+    let git_directory = git_directory(&clone);
+    // The borrowed ones by their place too, in case the clone does not say where.
+    let alternates = format!("{}:{}", git_directory.join("objects").display(), super::OBJECTS_IN_CELL);
+    let theirs = Git { repository: None, objects, index: wanted.into.join("index"), alternates, tree: clone };
+    let has_base = |git: &Git| git.ask(&["cat-file", "-e", &format!("{base}^{{commit}}")]);
+    let mut git = Git { repository: Some(own.clone()), ..theirs.clone() };
+    if make_own(&own, &git_directory, base).is_err() || has_base(&git).is_err() {
+        // It is stored in a way that only its own configuration tells.
+        git = theirs.clone();
+        has_base(&git)
+            .map_err(|why| format!("the commit that it was cloned at is not in the clone any more ({why})"))?;
+    }
+    let until = Instant::now() + REST_TIME;
+    let mut tip = None;
+    match git.ask(&["rev-parse", "--verify", "HEAD^{commit}"]) {
+        Ok(head) => tip = Some(head),
+        Err(why) => out.head_unread = Some(format!("there is no commit checked out ({why})")),
+    }
+    if let Some(head) = tip.clone() {
+        match commit_rest(&theirs, &head, wanted, until, out) {
+            Ok(rest) => {
+                out.rest = rest.is_some();
+                tip = rest.or(tip);
+            }
+            Err(why) => out.rest_unread = Some(why),
+        }
+    }
+    let merged = agents_branches(&git, &theirs, wanted, until, out);
+    if let Some(merged_tip) = merge(&git, tip.as_ref().unwrap_or(base), &merged, wanted, out) {
+        tip = Some(merged_tip);
+    }
+    let fallback = tip.clone().unwrap_or_else(|| base.clone());
+    out.tip = tip.filter(|tip| !git.is_ancestor(tip, base));
+    other_branches(&git, base, &fallback, &merged, wanted, out);
+    if wanted.snapshot {
+        let head = git.ask(&["rev-parse", "--verify", "HEAD^{commit}"]).unwrap_or_else(|_| base.clone());
+        out.snapshot = Some(take_snapshot(&theirs, &git_directory, &head, wanted, until)?);
+    }
+    write_what_fits(&git, base, &pack, wanted, out)
+}
 
-    git.ask(&["cat-file", "-e", &format!("{base}^{{commit}}")])
-        .map_err(|why| format!("the commit that it was cloned at is not in the clone any more ({why})"))?;
-    let head = git
-        .ask(&["rev-parse", "--verify", "HEAD^{commit}"])
-        .map_err(|why| format!("there is no commit checked out ({why})"))?;
-    let mut tip = head.clone();
-    let rest = commit_rest(&git, &head, wanted, out)?;
-    out.rest = rest.is_some();
-    tip = rest.unwrap_or(tip);
-    let merged = agents_branches(&git, &git.tree, wanted, out)?;
-    tip = merge(&git, tip, &merged, wanted, out)?;
-    let new = |commits: &[&str]| -> Result<u64, String> {
-        let mut arguments = vec!["rev-list", "--count"];
-        arguments.extend(commits);
-        Ok(git.ask(&arguments)?.parse().unwrap_or(0))
+/// Where a work tree's repository is: it may be a link, or a file that says so.
+fn git_directory(tree: &Path) -> PathBuf {
+    let place = tree.join(".git");
+    let said = read_small(&place).and_then(|text| Some(tree.join(text.strip_prefix("gitdir:")?.trim())));
+    said.unwrap_or(place)
+}
+
+fn read_small(path: &Path) -> Option<String> {
+    let mut text = String::new();
+    let file = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|meta| meta.is_file()))?;
+    file.take(SMALL).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// Makes a repository with the clone's references and nothing else of it.
+fn make_own(own: &Path, clone: &Path, base: &str) -> io::Result<()> {
+    let format = if base.len() == 64 {
+        "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectformat = sha256\n"
+    } else {
+        "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"
     };
-    let heads = git.ask(&["for-each-ref", "--format=%(objectname) %(refname:short)", "refs/heads"])?;
-    for line in heads.lines() {
+    std::fs::write(own.join("config"), format)?;
+    // Where it cannot be read there is nothing checked out.
+    let head = read_small(&clone.join("HEAD")).unwrap_or_else(|| "ref: refs/heads/.none".to_owned());
+    std::fs::write(own.join("HEAD"), head)?;
+    std::os::unix::fs::symlink(clone.join("refs"), own.join("refs"))?;
+    std::fs::create_dir_all(own.join("objects"))?;
+    if clone.join("packed-refs").exists() {
+        std::os::unix::fs::symlink(clone.join("packed-refs"), own.join("packed-refs"))?;
+    }
+    Ok(())
+}
+
+/// Finds branches that have something which neither base nor tip has, the newest
+/// first.
+fn other_branches(git: &Git, base: &str, tip: &str, merged: &[(String, String)], wanted: &Wanted, out: &mut HandedOut) {
+    let format = "--format=%(objectname) %(refname:short)";
+    let (not_base, not_tip) = (format!("--no-merged={base}"), format!("--no-merged={tip}"));
+    let list = git.ask(&["for-each-ref", "--sort=-committerdate", &not_base, &not_tip, format, "refs/heads"]);
+    let (list, one_by_one) = match list {
+        Ok(list) => (list, false),
+        // One reference that leads nowhere is enough for that.
+        Err(_) => (git.ask(&["for-each-ref", format, "refs/heads"]).unwrap_or_default(), true),
+    };
+    let mut known: HashSet<&str> = HashSet::new();
+    for (index, line) in list.lines().enumerate() {
         let Some((commit, name)) = line.split_once(' ') else { continue };
+        if one_by_one {
+            let is_new = index < LOOKED_AT
+                && git.ask(&["rev-parse", "-q", "--verify", &format!("{commit}^{{commit}}")]).is_ok()
+                && !git.is_ancestor(commit, base)
+                && !git.is_ancestor(commit, tip);
+            if !is_new {
+                continue;
+            }
+        }
         // With what was not committed on it, where there is such.
         let commit = merged.iter().find(|(branch, _)| branch == name).map_or(commit, |(_, commit)| commit);
-        if new(&[commit, &format!("^{base}"), &format!("^{tip}")])? == 0 {
+        if !known.insert(commit) || git.is_ancestor(commit, tip) {
             continue;
         }
-        if out.branches.len() == BRANCHES_MAX {
-            out.left_out.push(format!("branches after the first {BRANCHES_MAX}"));
+        if out.branches.len() < wanted.branches_max {
+            out.branches.push((name.to_owned(), commit.to_owned()));
+            continue;
+        }
+        out.beyond_count += 1;
+        if out.beyond.len() < NAMED {
+            out.beyond.push(name.chars().take(200).collect());
+        } else {
+            let all = list.lines().count() as u64;
+            out.beyond_count = all.saturating_sub(out.branches.len() as u64);
             break;
         }
-        out.branches.push((name.to_owned(), commit.to_owned()));
     }
-    out.tip = (new(&[&tip, &format!("^{base}")])? > 0).then_some(tip);
-    if wanted.snapshot {
-        out.snapshot = Some(take_snapshot(&git, &head, wanted)?);
-    }
-    let mut wants: Vec<&str> = out.tip.iter().chain(&out.snapshot).map(String::as_str).collect();
-    wants.extend(out.branches.iter().map(|(_, commit)| commit.as_str()));
-    if wants.is_empty() {
+}
+
+/// Packs everything; where that is too large, what was committed alone.
+fn write_what_fits(git: &Git, base: &str, pack: &Path, wanted: &Wanted, out: &mut HandedOut) -> Result<(), String> {
+    let wants = |out: &HandedOut| -> Vec<String> {
+        let others = out.branches.iter().map(|(_, commit)| commit);
+        out.tip.iter().chain(&out.snapshot).chain(others).cloned().collect()
+    };
+    let write = |wants: &[String]| write_pack(git, &format!("{}\n^{base}\n", wants.join("\n")), pack, wanted.pack_max);
+    let all = wants(out);
+    if all.is_empty() {
         return Ok(());
     }
-    write_pack(&git, &format!("{}\n^{base}\n", wants.join("\n")), &pack, wanted.pack_max)
+    let Err(why) = write(&all) else { return Ok(()) };
+    let Some(tip) = out.tip.clone().filter(|_| out.rest) else { return Err(why) };
+    let below = git.ask(&["rev-parse", "--verify", &format!("{tip}^1")])?;
+    out.tip = Some(below).filter(|below| !git.is_ancestor(below, base));
+    out.rest = false;
+    out.rest_unread = Some(why);
+    let rest = wants(out);
+    if rest.is_empty() { Ok(()) } else { write(&rest) }
+}
+
+/// Looks whether what is checked out has about as many files as the index: a small
+/// tree can unfold without end, and git would hold all of it to compare the two.
+fn unfolds_to_an_end(git: &Git, head: &str, index: &Path, until: Instant) -> Result<(), String> {
+    let mut counted = [0; 12];
+    let read = File::open(index).and_then(|mut file| file.read_exact(&mut counted));
+    let known = read.map_or(0, |()| u32::from_be_bytes([counted[8], counted[9], counted[10], counted[11]]));
+    let most = u64::from(known).saturating_add(UNFOLDED_MORE);
+    let tried = |e: io::Error| format!("git cannot be run in the cell: {e}");
+    let mut list = git.command(&["ls-tree", "-r", "-t", "--name-only", "-z", head]);
+    let mut child = list.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(tried)?;
+    let mut count = 0;
+    if let Some(names) = child.stdout.take() {
+        let mut names = io::BufReader::with_capacity(1 << 16, names);
+        loop {
+            let piece = io::BufRead::fill_buf(&mut names).map_err(tried)?;
+            let length = piece.len();
+            count += piece.iter().map(|byte| u64::from(*byte == 0)).sum::<u64>();
+            if length == 0 || count > most || Instant::now() > until {
+                break;
+            }
+            io::BufRead::consume(&mut names, length);
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    if count > most { Err(format!("what is checked out unfolds to more than {most} files")) } else { Ok(()) }
 }
 
 /// Makes a commit of everything that was not committed, on top of `head`.
-fn commit_rest(git: &Git, head: &str, wanted: &Wanted, out: &mut HandedOut) -> Result<Option<String>, String> {
-    let changed = git.ask(&["status", "--porcelain", "--untracked-files=all", "--ignore-submodules=all"])?;
+fn commit_rest(
+    git: &Git,
+    head: &str,
+    wanted: &Wanted,
+    until: Instant,
+    out: &mut HandedOut,
+) -> Result<Option<String>, String> {
+    let index = git.tree.join(git.ask(&["rev-parse", "--git-path", "index"])?);
+    unfolds_to_an_end(git, head, &index, until)?;
+    let changed =
+        git.ask_in_time(&["status", "--porcelain", "--untracked-files=all", "--ignore-submodules=all"], until)?;
     let changed = changed.lines().count() as u64;
     out.uncommitted += changed;
     if changed == 0 || !wanted.commit_rest {
         return Ok(None);
     }
     let _ = std::fs::remove_file(&git.index);
-    let own = git.tree.join(git.ask(&["rev-parse", "--git-path", "index"])?);
-    if own.exists() {
-        std::fs::copy(&own, &git.index).map_err(|e| format!("copying the index: {e}"))?;
+    if index.exists() {
+        std::fs::copy(&index, &git.index).map_err(|e| format!("copying the index: {e}"))?;
     }
-    git.ask_with_index(&["add", "--all", "--ignore-errors", "."])?;
-    let nested = git.ask_with_index(&["diff", "--cached", "--raw", "--no-renames", head])?;
-    let nested = nested.lines().filter(|l| l.split(' ').nth(1) == Some("160000")).count();
-    if nested > 0 {
-        out.left_out.push(format!("the files of {nested} repositories within the project"));
-    }
-    let tree = git.ask_with_index(&["write-tree"])?;
+    git.ask_with_index(&["add", "--all", "--ignore-errors", "."], until)?;
+    let tree = git.ask_with_index(&["write-tree"], until)?;
     if tree == git.ask(&["rev-parse", &format!("{head}^{{tree}}")])? {
         return Ok(None);
     }
@@ -200,12 +454,13 @@ fn commit_rest(git: &Git, head: &str, wanted: &Wanted, out: &mut HandedOut) -> R
 /// not committed there on top.
 fn agents_branches(
     git: &Git,
-    clone: &Path,
+    theirs: &Git,
     wanted: &Wanted,
+    until: Instant,
     out: &mut HandedOut,
-) -> Result<Vec<(String, String)>, String> {
+) -> Vec<(String, String)> {
     let mut found = vec![];
-    let work = clone.parent().unwrap_or(clone).join("work");
+    let work = git.tree.parent().unwrap_or(&git.tree).join("work");
     let mut names: Vec<_> = std::fs::read_dir(&work).into_iter().flatten().flatten().map(|e| e.file_name()).collect();
     names.sort();
     for name in names.iter().filter_map(|name| name.to_str()) {
@@ -214,33 +469,31 @@ fn agents_branches(
         let Ok(commit) = git.ask(&["rev-parse", "-q", "--verify", &format!("{reference}^{{commit}}")]) else {
             continue;
         };
-        let own = Git { tree: work.join(name), ..git.clone() };
+        let own = Git { tree: work.join(name), ..theirs.clone() };
         // Somewhere else by now: then what lies there is not of this branch.
         if own.ask(&["symbolic-ref", "-q", "HEAD"]).ok().as_deref() != Some(&reference) {
             found.push((branch, commit));
             continue;
         }
-        let rest = commit_rest(&own, &commit, wanted, out)?;
+        let rest = commit_rest(&own, &commit, wanted, until, out).unwrap_or_else(|why| {
+            out.rest_unread = Some(format!("{name}: {why}"));
+            None
+        });
         found.push((branch, rest.unwrap_or(commit)));
     }
-    Ok(found)
+    found
 }
 
 /// A commit on top of `head` that holds `project/` and `shared/` as they are now.
-fn take_snapshot(git: &Git, head: &str, wanted: &Wanted) -> Result<String, String> {
+fn take_snapshot(git: &Git, repository: &Path, head: &str, wanted: &Wanted, until: Instant) -> Result<String, String> {
     let shared = git.tree.parent().unwrap_or(&git.tree).join("shared");
     let mut entries = String::new();
     for (name, tree) in [("project", &git.tree), ("shared", &shared)] {
         let _ = std::fs::remove_file(&git.index);
         let in_tree = |arguments: &[&str]| {
             let mut command = git.command(arguments);
-            finish(
-                command
-                    .env("GIT_DIR", git.tree.join(".git"))
-                    .env("GIT_WORK_TREE", tree)
-                    .env("GIT_INDEX_FILE", &git.index)
-                    .current_dir(tree),
-            )
+            command.env("GIT_DIR", repository).env("GIT_WORK_TREE", tree);
+            finish_in_time(command.env("GIT_INDEX_FILE", &git.index).current_dir(tree), until)
         };
         in_tree(&["-C", &tree.to_string_lossy(), "add", "--all", "--force", "."])?;
         entries.push_str(&format!("040000 tree {}\t{name}\n", in_tree(&["write-tree"])?));
@@ -260,35 +513,31 @@ fn take_snapshot(git: &Git, head: &str, wanted: &Wanted) -> Result<String, Strin
 }
 
 /// Puts the agents' branches together on top of `tip`. One that does not fit
-/// stays a branch of its own, and that is said.
-fn merge(
-    git: &Git,
-    mut tip: String,
-    branches: &[(String, String)],
-    wanted: &Wanted,
-    out: &mut HandedOut,
-) -> Result<String, String> {
+/// stays a branch of its own, and that is said. Nothing where there are none.
+fn merge(git: &Git, tip: &str, branches: &[(String, String)], wanted: &Wanted, out: &mut HandedOut) -> Option<String> {
+    let mut merged = None;
     for (branch, commit) in branches {
-        let is_ancestor = |older: &str, newer: &str| git.ask(&["merge-base", "--is-ancestor", older, newer]).is_ok();
-        if is_ancestor(commit, &tip) {
+        let tip = merged.as_deref().unwrap_or(tip);
+        if git.is_ancestor(commit, tip) {
             continue;
         }
-        if is_ancestor(&tip, commit) {
-            tip.clone_from(commit);
+        if git.is_ancestor(tip, commit) {
+            merged = Some(commit.clone());
             continue;
         }
-        match git.ask(&["merge-tree", "--write-tree", &tip, commit]) {
-            Ok(tree) => {
-                let message = format!("Merge the work of {branch}\n\n{}", wanted.trailers);
-                tip = git.ask(&["commit-tree", tree.trim(), "-p", &tip, "-p", commit, "-m", &message])?;
+        let together = git.ask(&["merge-tree", "--write-tree", tip, commit]).and_then(|tree| {
+            let message = format!("Merge the work of {branch}\n\n{}", wanted.trailers);
+            git.ask(&["commit-tree", tree.trim(), "-p", tip, "-p", commit, "-m", &message])
+        });
+        match together {
+            Ok(commit) => {
+                merged = Some(commit);
                 out.rest = false;
             }
-            Err(_) => {
-                out.left_out.push(format!("{branch}, which does not fit with the others: it is a branch of its own"));
-            }
+            Err(_) => out.apart.push(branch.clone()),
         }
     }
-    Ok(tip)
+    merged
 }
 
 /// Packs what `revisions` name, and gives up above `most` bytes.
@@ -304,6 +553,8 @@ fn write_pack(git: &Git, revisions: &str, to: &Path, most: u64) -> Result<(), St
     if let Some(mut input) = child.stdin.take() {
         input.write_all(revisions.as_bytes()).map_err(tried)?;
     }
+    // Never what somebody put there: to open a pipe waits for ever.
+    let _ = std::fs::remove_file(to);
     let mut file = File::options().create_new(true).write(true).open(to).map_err(tried)?;
     let mut packed = child.stdout.take().map(|out| out.take(most + 1));
     let size = packed.as_mut().map_or(Ok(0), |packed| io::copy(packed, &mut file)).map_err(tried)?;
@@ -320,6 +571,6 @@ fn write_pack(git: &Git, revisions: &str, to: &Path, most: u64) -> Result<(), St
     }
     Err(format!(
         "packing the work: {}",
-        String::from_utf8_lossy(&output.stderr).trim().chars().take(300).collect::<String>()
+        String::from_utf8_lossy(&output.stderr).trim().chars().take(WORDS_MAX).collect::<String>()
     ))
 }

@@ -1,29 +1,39 @@
-//! The work of a cell on the host's side: taken in, checked, pushed.
+//! The work of a cell on the host's side: taken in, looked at, pushed.
 //!
 //! Each cell that did something gets a bare repository of its own, which borrows
 //! the mirror's objects. Nothing in it was written by an agent but the objects of
-//! one pack, and those were checked by git before they were let in. It is kept
-//! until the cell is destroyed, so that a refused push can be tried again.
+//! one pack. What a cell hands out is a request by somebody hostile: its list is
+//! checked against a schema and caps of this side, every git that touches its
+//! objects is confined ([`ConfinedGit`]), and all that is said of the work is
+//! read from the objects. It is kept until the cell is destroyed, so that what
+//! was refused or held can leave later.
 
-use super::clone::pin;
-use super::git::{CredentialSocket, GitError, git, run, run_with_input};
-use super::harvest::{HandedOut, PACK};
+use super::confined::{self, Bounds, ConfinedGit, Failure, Running};
+use super::git::{GitError, git, run};
+use super::harvest::{HandedOut, PACK, quoted};
+use super::held::{Finding, Held, shown};
 use super::home::make_directory;
+use super::inspect::{Commit, Inspector, OBJECTS_MAX};
+use super::parts::{Claims, Judged, look_at};
 use crate::backend::Harvest;
-use crate::failure::Failure;
-use secrecy::SecretString;
+use crate::publication::Secrets;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 /// Most commits that are listed.
 const COMMITS_LISTED: usize = 50;
 /// Most files that are listed.
 const FILES_LISTED: usize = 100;
-/// Branches that are tried where somebody else's work is on the first.
-const NAMES_MAX: usize = 9;
-/// The reference of what is published.
+/// The reference of the mission's own branch.
 const TIP: &str = "refs/heads/work";
+/// Where the references of all parts are, by their commits.
+const PARTS: &str = "refs/lazarus/parts/";
+/// Where the references of snapshots are, by their commits.
+const CHECKPOINTS: &str = "refs/lazarus/checkpoints/";
+/// Largest archive before it is packed, in bytes.
+const UNPACKED_MAX: u64 = 512 << 20;
 
 /// How much work is taken in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,335 +44,529 @@ pub struct WorkLimits {
     pub file: u64,
     /// Files touched.
     pub files: u64,
+    /// Branches besides the one that is checked out.
+    pub branches: usize,
+    /// Bytes of all new objects together, unpacked: what is searched for secrets.
+    pub search: u64,
 }
 
-/// Where a push went.
+/// What a cell's work is of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pushed {
-    /// The branch.
-    pub branch: String,
-    /// Whether the first choice of a name was somebody else's.
-    pub renamed: bool,
-}
-
-/// Why nothing was pushed.
-#[derive(Debug, thiserror::Error)]
-pub enum PushError {
-    /// The forge refused, for good.
-    #[error("{0}")]
-    Refused(String),
-    /// It may work later: [`GitError::failure`] says what it waits for.
-    #[error(transparent)]
-    Later(GitError),
-}
-
-/// What the host's own commit says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnCommit {
+pub struct Origin {
     /// The mission, as the trailer names it.
     pub mission: String,
     /// The cell.
     pub cell: String,
-    /// A file with an SSH key to sign with.
-    pub signing_key: Option<PathBuf>,
+    /// The commit that the cell was made from.
+    pub base: String,
 }
 
 /// A cell's work.
 #[derive(Debug, Clone)]
 pub struct WorkRepository {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     mirror: PathBuf,
+    pub(super) git: ConfinedGit,
 }
 
 impl WorkRepository {
-    /// The repository at `path`, which borrows from `mirror`.
-    pub fn new(path: PathBuf, mirror: PathBuf) -> Self {
-        Self { path, mirror }
+    /// The repository at `path`, which borrows from `mirror`, and how it is read.
+    pub fn new(path: PathBuf, mirror: PathBuf, git: ConfinedGit) -> Self {
+        Self { path, mirror, git }
     }
 
-    fn git(&self) -> std::process::Command {
-        let mut command = git(Some(&self.path));
-        // A file that is larger is never read whole, whatever it unpacks to.
-        command.args(["-c", "core.bigFileThreshold=16m", "-c", "core.quotePath=true", "-c", "log.showSignature=false"]);
-        command
+    /// How it is read on this host, in words.
+    pub const fn confinement(&self) -> &'static str {
+        self.git.words()
     }
 
-    fn ask(&self, what: &'static str, arguments: &[&str]) -> Result<String, GitError> {
-        run(what, self.git().args(arguments)).map(|answer| answer.trim_end().to_owned())
+    fn objects(&self) -> PathBuf {
+        self.mirror.join("objects")
+    }
+
+    /// Reads with git, and what it printed as text.
+    pub(super) fn read(&self, what: &'static str, arguments: &[&str], bounds: Bounds) -> Result<Vec<u8>, Failure> {
+        let mut command = self.git.git(&self.path, &[&self.path, &self.objects()], &[], bounds);
+        confined::run(what, command.args(arguments), bounds.output)
     }
 
     /// Takes in what a cell handed out into `directory`, of which every byte is
-    /// the agents'. What is wrong with it is said in the harvest.
+    /// the agents', and looks at all of it. What is wrong with it, and what of it
+    /// may not leave, is said in the harvest.
     ///
     /// # Errors
     /// Where git cannot be run or a file of ours cannot be used.
     pub fn take_in(
         &self,
         directory: &Path,
-        base: &str,
         handed: &HandedOut,
         limits: &WorkLimits,
-        own: &OwnCommit,
+        origin: &Origin,
+        secrets: &Secrets,
     ) -> Result<Harvest, GitError> {
-        let mut harvest = Harvest { uncommitted: handed.uncommitted, ..Harvest::default() };
-        harvest.notes = handed.left_out.iter().map(|l| format!("left out: {l}")).collect();
+        let mut harvest = Harvest { uncommitted: handed.uncommitted.min(1_000_000_000), ..Harvest::default() };
+        harvest.notes = handed.notes(limits.branches);
         if let Some(why) = &handed.unknown {
-            harvest.unknown = Some(why.clone());
+            harvest.unknown = Some(quoted("the cell says", why));
             return Ok(harvest);
         }
         if handed.tip.is_none() && handed.branches.is_empty() && handed.snapshot.is_none() {
             return Ok(harvest);
         }
-        match self.check(directory, base, handed, limits, own, &mut harvest) {
-            // What this machine lacks is no fault of the work: later, then.
-            Err(GitError::Git { words, .. }) if words.contains("No space left on device") => {
-                return Err(GitError::io("taking the work in")(io::Error::other(words)));
-            }
-            // Its own commits are wrong; that is for people to hear.
-            Err(error @ (GitError::Git { .. } | GitError::Timeout { .. })) => {
-                harvest = Harvest {
-                    unknown: Some(error.to_string()),
-                    uncommitted: harvest.uncommitted,
-                    ..Harvest::default()
-                };
-            }
-            other => other?,
+        match self.take(directory, handed, limits, origin, secrets, &mut harvest) {
+            Ok(()) => Ok(harvest),
+            Err(Failure::Machine(error)) => Err(error),
+            // The work itself is wrong; that is for people to hear.
+            Err(Failure::Work(words)) => Ok(Harvest {
+                unknown: Some(words),
+                uncommitted: harvest.uncommitted,
+                notes: harvest.notes,
+                ..Harvest::default()
+            }),
         }
-        Ok(harvest)
     }
 
-    fn check(
+    fn take(
         &self,
         directory: &Path,
-        base: &str,
         handed: &HandedOut,
         limits: &WorkLimits,
-        own: &OwnCommit,
+        origin: &Origin,
+        secrets: &Secrets,
         harvest: &mut Harvest,
-    ) -> Result<(), GitError> {
-        let refuse = |why: String| GitError::Git { what: "taking the work in", words: why };
-        // A link or a pipe in its place is the cell's doing: it would be there again.
-        let pack =
-            open_pack(directory).map_err(|e| refuse(format!("what the cell handed out cannot be opened: {e}")))?;
-        if pack.metadata().map_or(u64::MAX, |m| m.len()) > limits.pack {
-            return Err(refuse(format!("it is larger than `harvest.pack_max` allows ({} bytes)", limits.pack)));
-        }
+    ) -> Result<(), Failure> {
+        let claims = Claims::check(handed, limits)?;
+        harvest.notes.extend(claims.notes.iter().cloned());
         self.make()?;
-        run("update-ref", git(Some(&self.mirror)).args(["update-ref", &pin(&own.cell), base]))?;
-        run_with_input(
-            "index-pack",
-            self.git().args(["index-pack", "--stdin", "--strict"]).arg(format!("--max-input-size={}", limits.pack)),
-            pack,
-        )?;
-        let is_commit = |id: &str| id.len() >= 40 && id.bytes().all(|b| b.is_ascii_hexdigit());
-        let others = handed.branches.iter().filter(|(_, commit)| is_commit(commit));
-        let mut tip = match &handed.tip {
-            Some(tip) if is_commit(tip) => tip.clone(),
-            Some(_) => return Err(refuse("the cell named no commit".to_owned())),
-            None => base.to_owned(),
+        self.index(directory, limits)?;
+        let bounds = Bounds::reading(limits.file).and_for(limits.pack);
+        let objects = self.objects();
+        let inspector = Inspector {
+            git: &self.git,
+            repository: &self.path,
+            objects: &objects,
+            base: &origin.base,
+            bounds,
+            file: limits.file,
+            search: limits.search,
+            secrets,
         };
-        let without = format!("^{base}");
-        let filter = format!("--filter=blob:limit={}", limits.file + 1);
-        // What they name is all there: `--strict` saw to that. Is it too large?
-        let mut walk = vec!["rev-list", "--objects", "--filter-print-omitted", &filter, &tip, &without];
-        walk.extend(others.clone().map(|(_, commit)| commit.as_str()));
-        let omitted = self.ask("rev-list", &walk)?.lines().filter(|l| l.starts_with('~')).count();
-        if omitted > 0 {
-            return Err(refuse(format!(
-                "{omitted} files are larger than `harvest.file_max` allows ({} bytes)",
-                limits.file
+        let judged = Judged::of(&inspector, &claims)?;
+        self.summarize(judged, limits, origin, secrets, harvest)?;
+        harvest.snapshot = claims.snapshot;
+        self.refer(harvest)
+    }
+
+    /// Takes the pack's objects in, checked by git.
+    fn index(&self, directory: &Path, limits: &WorkLimits) -> Result<(), Failure> {
+        // A link or a pipe in its place is the cell's doing: it would be there again.
+        let mut pack = open_pack(directory)
+            .map_err(|e| Failure::Work(format!("what the cell handed out cannot be opened: {e}")))?;
+        let size = pack.metadata().map_or(u64::MAX, |m| m.len());
+        if size > limits.pack {
+            return Err(Failure::Work(format!("it is larger than `harvest.pack_max` allows ({} bytes)", limits.pack)));
+        }
+        let mut head = [0; 12];
+        let counted = pack.read_exact(&mut head).and_then(|()| pack.rewind());
+        let count = u64::from(u32::from_be_bytes([head[8], head[9], head[10], head[11]]));
+        if counted.is_err() || !head.starts_with(b"PACK") {
+            return Err(Failure::Work("what the cell handed out is no pack".to_owned()));
+        }
+        if count > OBJECTS_MAX {
+            return Err(Failure::Work(format!(
+                "it has {count} objects, more than the {OBJECTS_MAX} that are taken in"
             )));
         }
-        if handed.rest {
-            tip = self.own_commit(&tip, own)?;
+        let bounds = Bounds::reading(limits.file).and_for(size);
+        let packs = self.path.join("objects/pack");
+        let mut command = self.git.git(&self.path, &[&self.path, &self.objects()], &[&packs], bounds);
+        command.args(["index-pack", "--stdin", "--strict", "--threads=1"]);
+        command.arg(format!("--max-input-size={}", limits.pack));
+        confined::run_on("index-pack", &mut command, pack, bounds.output).map(|_| ())
+    }
+
+    /// Reads from the objects what people are told of the work, makes the host's
+    /// own commit of what nobody committed, and notes what holds each part.
+    fn summarize(
+        &self,
+        judged: Judged,
+        limits: &WorkLimits,
+        origin: &Origin,
+        secrets: &Secrets,
+        harvest: &mut Harvest,
+    ) -> Result<(), Failure> {
+        let Judged { mut commits, committed, rest, others } = judged;
+        let mut described = None;
+        let rest = match rest {
+            None => None,
+            Some((theirs, mut findings)) => {
+                let own = self.own_commit(&theirs, origin)?;
+                // It is ours that people see.
+                for finding in &mut findings {
+                    finding.came_with(&theirs.id, &own);
+                }
+                match self.changed(&origin.base, &own, limits, true)? {
+                    Ok(changed) => described = Some(changed),
+                    Err(words) => findings.push(Finding::Limit { words }),
+                }
+                let subject = format!("Uncommitted work of cell {}", origin.cell);
+                commits.retain(|commit| commit.id != theirs.id);
+                if findings.is_empty() || committed.is_none() {
+                    commits.insert(0, Commit { id: own.clone(), author: "lazarus".to_owned(), subject, ..theirs });
+                } else {
+                    // People are told of what leaves, and of this that it is held.
+                    described = None;
+                }
+                Some((own, findings))
+            }
+        };
+        let committed = match committed {
+            None => None,
+            Some((commit, mut findings)) => {
+                if described.is_none() {
+                    match self.changed(&origin.base, &commit, limits, true)? {
+                        Ok(changed) => described = Some(changed),
+                        Err(words) => findings.push(Finding::Limit { words }),
+                    }
+                }
+                Some((commit, findings))
+            }
+        };
+        let mut hold = |commit: &str, branch: Option<String>, rest: bool, findings: Vec<Finding>| {
+            if !findings.is_empty() {
+                harvest.held.push(Held { commit: commit.to_owned(), branch, rest, findings });
+            }
+        };
+        match (committed, rest) {
+            (None, None) => {}
+            (Some((commit, findings)), None) => {
+                hold(&commit, None, false, findings);
+                harvest.tip = Some(commit);
+            }
+            (None, Some((rest, findings))) => {
+                hold(&rest, None, true, findings);
+                (harvest.tip, harvest.rest) = (Some(rest), true);
+            }
+            // Both are released as one, where both can be. Else what was
+            // committed is by itself.
+            (Some((_, below)), Some((rest, findings)))
+                if !below.is_empty() && findings.iter().all(Finding::can_be_released) =>
+            {
+                hold(&rest, None, false, below.into_iter().chain(findings).collect());
+                (harvest.tip, harvest.rest) = (Some(rest), true);
+            }
+            (Some((commit, below)), Some((rest, findings))) => {
+                hold(&commit, None, false, below);
+                hold(&rest, None, true, findings);
+                (harvest.tip, harvest.rest, harvest.committed) = (Some(rest), true, Some(commit));
+            }
         }
-        let mut diff =
-            vec!["diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--raw", "--numstat"];
-        diff.extend([base, &tip]);
-        let changes = self.ask("diff", &diff)?;
-        let (raw, numbers): (Vec<&str>, Vec<&str>) = changes.lines().partition(|line| line.starts_with(':'));
-        harvest.file_count = numbers.len() as u64;
-        if harvest.file_count > limits.files {
-            return Err(refuse(format!(
-                "{} files were touched; `harvest.files_max` allows {}",
-                harvest.file_count, limits.files
-            )));
+        for (name, commit, mut findings) in others {
+            if let Err(words) = self.changed(&origin.base, &commit, limits, false)? {
+                findings.push(Finding::Limit { words });
+            }
+            let name = secrets.redact(&name).0;
+            hold(&commit, Some(name.clone()), false, findings);
+            harvest.branches.push((name, commit));
         }
-        harvest.files = numbers.into_iter().filter_map(numbered_file).take(FILES_LISTED).collect();
-        let log = self.ask("log", &["log", "--no-color", "--format=%H%x00%an%x00%s", &tip, &without])?;
-        harvest.commit_count = log.lines().count() as u64;
-        harvest.commits = log
-            .lines()
-            .take(COMMITS_LISTED)
-            .filter_map(|line| {
-                let mut parts = line.splitn(3, '\0').map(|p| p.chars().take(200).collect::<String>());
-                Some((parts.next()?, parts.next()?, parts.next()?))
-            })
-            .collect();
-        // Added, or changed into one: what it points to is the reviewer's to judge.
-        let symlinks = raw.into_iter().filter(|l| l.split(' ').nth(1) == Some("120000")).count();
-        if symlinks > 0 {
-            harvest.notes.push(format!("{symlinks} symbolic links were added or changed: look where they lead"));
+        if let Some(changed) = described {
+            changed.describe(harvest, secrets);
         }
-        if let Some(snapshot) = handed.snapshot.as_ref().filter(|s| is_commit(s)) {
-            self.ask("update-ref", &["update-ref", &format!("refs/lazarus/checkpoints/{snapshot}"), snapshot])?;
-            harvest.snapshot = Some(snapshot.clone());
-        }
-        for (index, (name, commit)) in others.enumerate() {
-            self.ask("update-ref", &["update-ref", &format!("refs/heads/other-{index}"), commit])?;
-            harvest.branches.push((name.chars().take(100).collect(), commit.clone()));
-        }
-        if harvest.commit_count > 0 {
-            self.ask("update-ref", &["update-ref", TIP, &tip])?;
-            harvest.tip = Some(tip);
-        }
-        harvest.rest = handed.rest;
+        harvest.commit_count = commits.len() as u64;
+        commits.truncate(COMMITS_LISTED);
+        harvest.commits = commits.into_iter().map(|commit| (commit.id, commit.author, commit.subject)).collect();
         Ok(())
     }
 
+    /// What differs between the base and a commit; or why that cannot be said, in
+    /// words. Without `lines` nobody wants to know how many lines.
+    fn changed(
+        &self,
+        base: &str,
+        commit: &str,
+        limits: &WorkLimits,
+        lines: bool,
+    ) -> Result<Result<Changed, String>, Failure> {
+        // A small tree can unfold without end: memory and output are what ends it.
+        let bounds = Bounds::listing();
+        let mut arguments = vec!["diff-tree", "-r", "-z", "--no-ext-diff", "--no-textconv", "--no-renames", "--raw"];
+        if lines {
+            arguments.push("--numstat");
+        }
+        arguments.extend([base, commit]);
+        let text = match self.read("diff-tree", &arguments, bounds) {
+            Ok(text) => text,
+            Err(Failure::Work(words)) => {
+                return Ok(Err(format!(
+                    "more files were touched than can be counted; `harvest.files_max` allows {} ({words})",
+                    limits.files
+                )));
+            }
+            Err(failure) => return Err(failure),
+        };
+        let changed = Changed::parse(&text);
+        if changed.count > limits.files {
+            return Ok(Err(format!(
+                "{} files were touched; `harvest.files_max` allows {}",
+                changed.count, limits.files
+            )));
+        }
+        Ok(Ok(changed))
+    }
+
+    /// Keeps everything that was taken in by references, so that it can be found.
+    fn refer(&self, harvest: &Harvest) -> Result<(), Failure> {
+        let mut lines = String::new();
+        for commit in harvest.parts() {
+            lines.push_str(&format!("update {PARTS}{commit} {commit}\n"));
+        }
+        if let Some(tip) = &harvest.tip {
+            lines.push_str(&format!("update {TIP} {tip}\n"));
+        }
+        if let Some(snapshot) = &harvest.snapshot {
+            lines.push_str(&format!("update {CHECKPOINTS}{snapshot} {snapshot}\n"));
+        }
+        let bounds = Bounds::reading(0);
+        let references = self.path.join("refs");
+        let mut command = self.git.git(&self.path, &[&self.path, &self.objects()], &[&references], bounds);
+        command.args(["update-ref", "--stdin"]).stdin(Stdio::piped());
+        let mut running = Running::start("update-ref", &mut command)?;
+        if let Some(mut input) = running.stdin() {
+            // Where it cannot be told, it says why itself.
+            let _ = input.write_all(lines.as_bytes());
+        }
+        running.finish()
+    }
+
     fn make(&self) -> Result<(), GitError> {
-        if self.path.join("HEAD").exists() {
+        let alternates = self.path.join("objects/info/alternates");
+        if alternates.exists() {
             return Ok(());
         }
         make_directory(&self.path, 0o700).map_err(|e| GitError::io(e.tried)(e.source))?;
         run("init", git(None).args(["init", "--quiet", "--bare", "--template="]).arg(&self.path))?;
-        let alternates = self.path.join("objects/info");
-        make_directory(&alternates, 0o700).map_err(|e| GitError::io(e.tried)(e.source))?;
-        let objects = self.mirror.join("objects");
-        std::fs::write(alternates.join("alternates"), format!("{}\n", objects.display()))
+        for directory in ["objects/info", "objects/pack"] {
+            make_directory(&self.path.join(directory), 0o700).map_err(|e| GitError::io(e.tried)(e.source))?;
+        }
+        // The last: a repository without it is half made.
+        std::fs::write(&alternates, format!("{}\n", self.objects().display()))
             .map_err(GitError::io("pointing the work to the mirror's objects"))
     }
 
-    /// The same tree and parent as the cell's last commit, which is of what
-    /// was not committed there, as a commit of ours.
-    fn own_commit(&self, theirs: &str, own: &OwnCommit) -> Result<String, GitError> {
-        let parent = self.ask("rev-parse", &["rev-parse", "--verify", &format!("{theirs}^1")])?;
+    /// The same tree and parent as the cell's last commit, which is of what was
+    /// not committed there, as a commit of ours. It is not signed: what is in its
+    /// tree is the agents' choice, and a signature would vouch for it.
+    fn own_commit(&self, theirs: &Commit, origin: &Origin) -> Result<String, Failure> {
         let message = format!(
             "Uncommitted work of cell {cell}\n\nIt was there when the cell was closed; nobody committed it.\n\n\
              Lazarus-Mission: {mission}\nLazarus-Cell: {cell}\nLazarus-Uncommitted: true\n",
-            cell = own.cell,
-            mission = own.mission,
+            cell = origin.cell,
+            mission = origin.mission,
         );
-        let mut command = self.git();
-        if let Some(key) = &own.signing_key {
-            command.args(["-c", "gpg.format=ssh", "-c"]).arg(format!("user.signingKey={}", key.display()));
-        }
-        command.args(["commit-tree", &format!("{theirs}^{{tree}}"), "-p", &parent, "-m", &message]);
-        if own.signing_key.is_some() {
-            command.arg("-S");
-        }
+        let parent = theirs.parents.first().cloned().unwrap_or_default();
+        let bounds = Bounds::reading(0);
+        let objects = self.path.join("objects");
+        let mut command = self.git.git(&self.path, &[&self.path, &self.objects()], &[&objects], bounds);
+        command.args(["commit-tree", &theirs.tree, "-p", &parent, "-m", &message]);
         // The time of the cell's commit, so that twice gives the same.
-        let when = self.ask("log", &["log", "-1", "--format=%ct +0000", theirs])?;
+        let when = format!("{} +0000", theirs.at.max(0));
         for who in ["AUTHOR", "COMMITTER"] {
             command
                 .env(format!("GIT_{who}_NAME"), "lazarus")
                 .env(format!("GIT_{who}_EMAIL"), "lazarus@agents.lazarus.invalid")
                 .env(format!("GIT_{who}_DATE"), &when);
         }
-        run("commit-tree", &mut command).map(|commit| commit.trim().to_owned())
+        let commit = confined::run("commit-tree", &mut command, 1024)?;
+        Ok(String::from_utf8_lossy(&commit).trim().to_owned())
     }
 
-    /// A checkpoint as a packed archive, of at most `most` bytes.
+    /// Looks once more at commits that were taken in: with the secrets and the
+    /// limits of now. Returns what holds each that is held.
     ///
     /// # Errors
-    /// Where there is no such checkpoint, or it is larger.
-    pub fn archive(&self, checkpoint: &str, most: u64) -> Result<Vec<u8>, GitError> {
-        let known = format!("refs/lazarus/checkpoints/{checkpoint}");
-        let file = self.path.join("checkpoint.tgz");
-        let made = run("archive", self.git().args(["archive", "--format=tgz", "-o"]).arg(&file).arg(&known))
-            .and_then(|_| std::fs::metadata(&file).map_err(GitError::io("looking at the archive")))
-            .and_then(|meta| {
-                if meta.len() > most {
-                    let words = format!("the archive is larger than {most} bytes");
-                    return Err(GitError::Git { what: "archive", words });
+    /// Where git cannot be run.
+    pub fn judge(
+        &self,
+        parts: &[(Option<String>, String)],
+        base: &str,
+        limits: &WorkLimits,
+        secrets: &Secrets,
+    ) -> Result<Vec<Held>, GitError> {
+        let objects = self.objects();
+        let inspector = Inspector {
+            git: &self.git,
+            repository: &self.path,
+            objects: &objects,
+            base,
+            bounds: Bounds::reading(limits.file).and_for(limits.pack),
+            file: limits.file,
+            search: limits.search,
+            secrets,
+        };
+        let machine = |failure| match failure {
+            Failure::Machine(error) => error,
+            Failure::Work(words) => GitError::Git { what: "looking at the work", words },
+        };
+        let mut held = vec![];
+        for (branch, commit) in parts {
+            let (_, mut findings) = look_at(&inspector, commit, &[]).map_err(machine)?;
+            if let Err(words) = self.changed(base, commit, limits, false).map_err(machine)? {
+                findings.push(Finding::Limit { words });
+            }
+            if !findings.is_empty() {
+                held.push(Held { commit: commit.clone(), branch: branch.clone(), rest: false, findings });
+            }
+        }
+        Ok(held)
+    }
+
+    /// A checkpoint as a packed archive, of at most `most` bytes. It is looked at
+    /// before it is packed.
+    ///
+    /// # Errors
+    /// In words: there is no such checkpoint, it is larger, or a known secret is in
+    /// it.
+    pub fn archive(&self, checkpoint: &str, most: u64, secrets: &Secrets) -> Result<Vec<u8>, String> {
+        let known = format!("{CHECKPOINTS}{checkpoint}");
+        let bounds = Bounds { output: most, ..Bounds::reading(64 << 20) };
+        let words = |failure| match failure {
+            Failure::Machine(error) => error.to_string(),
+            Failure::Work(words) => words,
+        };
+        let packed = self.read("archive", &["archive", "--format=tgz", &known], bounds).map_err(|failure| {
+            format!("the archive cannot be made, or is larger than {most} bytes: {}", words(failure))
+        })?;
+        let mut command = self.git.git(&self.path, &[&self.path, &self.objects()], &[], bounds);
+        let mut running =
+            Running::start("archive", command.args(["archive", "--format=tar", &known])).map_err(words)?;
+        let mut search = secrets.search();
+        if let Some(mut stream) = running.stdout() {
+            let (mut piece, mut size) = (vec![0; 64 << 10], 0);
+            loop {
+                let read = stream.read(&mut piece).map_err(|e| format!("reading the archive: {e}"))?;
+                size += read as u64;
+                if size > UNPACKED_MAX {
+                    return Err(format!("it holds more than {UNPACKED_MAX} bytes, too many to search for secrets"));
                 }
-                std::fs::read(&file).map_err(GitError::io("reading the archive"))
-            });
-        let _ = std::fs::remove_file(&file);
-        made
+                if read == 0 {
+                    break;
+                }
+                search.feed(&piece[..read]);
+            }
+        }
+        running.finish().map_err(words)?;
+        match search.finish() {
+            Some(name) => Err(format!("a known secret (`{name}`) is in it")),
+            None => Ok(packed),
+        }
     }
 
-    /// Pushes `commit` to the branch `name` of the project, or to a name with
-    /// a suffix where somebody else's work is on that. Nothing is ever forced;
-    /// done already, nothing happens.
+    /// Writes a repository of its own into `directory`, which is made, with a
+    /// branch for each of `parts`: name and commit. It borrows from nobody, and
+    /// nothing is checked out.
     ///
     /// # Errors
-    /// [`PushError::Refused`] with the forge's words, where trying again would
-    /// change nothing.
-    pub fn push(&self, url: &str, token: &SecretString, commit: &str, name: &str) -> Result<Pushed, PushError> {
-        let sort = |error: GitError| match error {
-            GitError::Git { words, what } => {
-                let error = GitError::Git { words: words.clone(), what };
-                if error.failure() == Failure::Lasting { PushError::Refused(words) } else { PushError::Later(error) }
-            }
-            error => PushError::Later(error),
-        };
-        let socket = CredentialSocket::open(token, &self.path).map_err(PushError::Later)?;
-        let setting = socket.setting().map_err(PushError::Later)?;
-        let push = |branch: &str, known: &str| {
-            // Only if it is still what was seen: nobody's work is pushed over.
-            let lease = format!("--force-with-lease=refs/heads/{branch}:{known}");
-            run(
-                "push",
-                self.git()
-                    .args([
-                        "-c",
-                        &setting,
-                        "-c",
-                        "push.followTags=false",
-                        "push",
-                        "--quiet",
-                        "--no-verify",
-                        &lease,
-                        "--",
-                    ])
-                    .arg(url)
-                    .arg(format!("{commit}:refs/heads/{branch}")),
-            )
-        };
-        // Mostly there is no such branch yet, and one call is all.
-        match push(name, "") {
-            Ok(_) => return Ok(Pushed { branch: name.to_owned(), renamed: false }),
-            Err(GitError::Git { words, .. }) if words.contains("stale info") => {}
-            Err(error) => return Err(sort(error)),
+    /// In words: the directory is there already, or git cannot read the work.
+    pub fn copy_to(&self, directory: &Path, parts: &[(String, String)]) -> Result<(), String> {
+        std::fs::create_dir(directory).map_err(|e| format!("making {}: {e}", directory.display()))?;
+        let directory = directory.canonicalize().map_err(|e| format!("finding {}: {e}", directory.display()))?;
+        run("init", git(None).args(["init", "--quiet", "--template="]).arg(&directory)).map_err(|e| e.to_string())?;
+        let bounds = Bounds { time: 600, file: u64::MAX / 2, ..Bounds::reading(256 << 20) };
+        // What git is configured by is not among what it may write.
+        let [objects, references] = ["objects", "refs"].map(|name| directory.join(".git").join(name));
+        let (read, write) = ([&self.path, &self.objects(), &directory], [&*objects, &*references]);
+        let read = read.map(std::path::PathBuf::as_path);
+        let mut command = self.git.git(&directory, &read, &write, bounds);
+        command.args([
+            "-c",
+            "core.logAllRefUpdates=false",
+            "-c",
+            "protocol.file.allow=always",
+            "-c",
+            "protocol.version=2",
+            "fetch",
+            "--quiet",
+            "--no-tags",
+        ]);
+        command.args(["--no-write-fetch-head", "--no-auto-maintenance", "--"]).arg(&self.path);
+        command.args(parts.iter().map(|(name, commit)| format!("+{commit}:refs/heads/{name}")));
+        match confined::run("fetch", &mut command, 1 << 20) {
+            Ok(_) => Ok(()),
+            Err(Failure::Work(words)) => Err(words),
+            Err(Failure::Machine(error)) => Err(error.to_string()),
         }
-        let remote = run(
-            "ls-remote",
-            self.git().args(["-c", &setting, "ls-remote", "--heads", "--"]).arg(url).arg(format!("refs/heads/{name}*")),
-        )
-        .map_err(sort)?;
-        let there = |branch: &str| {
-            remote.lines().find_map(|line| {
-                let (commit, reference) = line.split_once('\t')?;
-                (reference.strip_prefix("refs/heads/") == Some(branch)).then(|| commit.to_owned())
-            })
-        };
-        for number in 1..=NAMES_MAX {
-            let branch = if number == 1 { name.to_owned() } else { format!("{name}-{number}") };
-            let known = there(&branch);
-            let pushed = Pushed { branch: branch.clone(), renamed: number > 1 };
-            match &known {
-                Some(known) if known == commit => return Ok(pushed),
-                Some(known) if !self.is_ancestor(known, commit) => continue,
-                _ => {}
-            }
-            push(&branch, &known.unwrap_or_default()).map_err(sort)?;
-            return Ok(pushed);
-        }
-        Err(PushError::Refused(format!("there is other work on `{name}` and on {} names after it", NAMES_MAX - 1)))
     }
 
-    fn is_ancestor(&self, older: &str, newer: &str) -> bool {
-        self.ask("merge-base", &["merge-base", "--is-ancestor", older, newer]).is_ok()
+    /// Whether anything was taken in.
+    pub fn exists(&self) -> bool {
+        self.path.join("objects/info/alternates").exists()
+    }
+}
+
+/// What differs between two commits.
+#[derive(Default)]
+struct Changed {
+    count: u64,
+    /// Added, removed, path; of the first.
+    files: Vec<(u64, u64, Vec<u8>)>,
+    /// Links that are new or lead somewhere else.
+    links: u64,
+    /// Commits of other repositories, in the place of directories.
+    repositories: u64,
+}
+
+impl Changed {
+    /// Reads `diff-tree -r -z --raw --numstat`.
+    fn parse(text: &[u8]) -> Self {
+        let mut changed = Self::default();
+        let mut fields = text.split(|byte| *byte == 0);
+        while let Some(field) = fields.next() {
+            if let Some(raw) = field.strip_prefix(b":") {
+                changed.count += 1;
+                match raw.split(|byte| *byte == b' ').nth(1) {
+                    Some(b"120000") => changed.links += 1,
+                    Some(b"160000") => changed.repositories += 1,
+                    _ => {}
+                }
+                // Its path.
+                fields.next();
+            } else if changed.files.len() < FILES_LISTED {
+                changed.files.extend(numbered_file(field));
+            }
+        }
+        changed
+    }
+
+    fn describe(self, harvest: &mut Harvest, secrets: &Secrets) {
+        harvest.file_count = self.count;
+        let path = |path: Vec<u8>| secrets.redact(&shown(&path)).0;
+        harvest.files = self.files.into_iter().map(|(added, removed, name)| (added, removed, path(name))).collect();
+        // What these lead to is the reviewer's to judge.
+        for (count, one, many) in [
+            (self.links, "symbolic link was", "symbolic links were"),
+            (
+                self.repositories,
+                "link to a commit of another repository was",
+                "links to commits of other repositories were",
+            ),
+        ] {
+            if count > 0 {
+                let what = if count == 1 { one } else { many };
+                harvest.notes.push(format!(
+                    "{count} {what} added or changed: look where {} lead",
+                    if count == 1 { "it may" } else { "they" }
+                ));
+            }
+        }
     }
 }
 
 /// `added TAB removed TAB path`; binary files have `-` for both numbers.
-fn numbered_file(line: &str) -> Option<(u64, u64, String)> {
-    let mut parts = line.splitn(3, '\t');
-    let mut number = || parts.next().map(|n| n.parse().unwrap_or(0));
+fn numbered_file(field: &[u8]) -> Option<(u64, u64, Vec<u8>)> {
+    let mut parts = field.splitn(3, |byte| *byte == b'\t');
+    let mut number = || parts.next().map(|n| std::str::from_utf8(n).ok().and_then(|n| n.parse().ok()).unwrap_or(0));
     let (added, removed) = (number()?, number()?);
-    Some((added, removed, parts.next()?.chars().take(300).collect()))
+    Some((added, removed, parts.next()?.to_vec()))
 }
 
 /// Opens the pack in a directory that agents may have written: no link is

@@ -5,16 +5,24 @@ use crate::world::{Comment, Kind, World, WorldOptions};
 
 /// One hostile clone: the agent's name, its script, and words that the close
 /// log has to say. `MARK` stands for a file on the host that nobody may make.
-type Case = (&'static str, &'static str, &'static [&'static str]);
+type Case<'a> = (&'a str, &'a str, &'a [&'a str]);
 
 /// Runs each in a cell of its own and returns the close logs in their order.
-async fn closed_with(name: &str, config: &str, cases: &[Case]) -> Vec<Comment> {
+async fn closed_with(name: &str, config: &str, cases: &[Case<'_>]) -> Vec<Comment> {
+    let (world, logs) = world_after(name, config, cases).await;
+    world.finish().await;
+    logs
+}
+
+/// The same, and the world is still there.
+async fn world_after(name: &str, config: &str, cases: &[Case<'_>]) -> (World, Vec<Comment>) {
     let base = std::env::temp_dir().join(format!("lazarus-mark-{}-{name}", std::process::id()));
     let _ = std::fs::remove_file(&base);
     let mark = base.to_string_lossy().into_owned();
     let mut config = config.to_owned();
     for (agent, script, _) in cases {
-        let script = script.replace("MARK", &mark);
+        // In an agent's arguments a brace is a placeholder's.
+        let script = script.replace("MARK", &mark).replace('{', "{{").replace('}', "}}");
         config.push_str(&format!(
             "[agents.{agent}]\ndescription = \"Hostile\"\nargv = [\"sh\", \"-ec\", {script:?}]\nprompt = \"stdin\"\n"
         ));
@@ -36,13 +44,26 @@ async fn closed_with(name: &str, config: &str, cases: &[Case]) -> Vec<Comment> {
         }
         logs.push(log);
     }
-    world.finish().await;
-    logs
+    (world, logs)
+}
+
+/// The names of the branches on the forge.
+async fn branches(world: &World) -> Vec<String> {
+    let list = world.admin("GET", &format!("/repos/{}/branches?limit=50", world.repository()), None, &[200]).await;
+    list.as_array().unwrap().iter().map(|b| b["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The most memory that the daemon had so far, in kB.
+fn most_memory(world: &mut World) -> u64 {
+    let pid = world.daemon().pid().expect("a daemon that runs");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_22_configuration_that_runs_programs_runs_none_outside() {
-    const CASES: &[Case] = &[
+    const CASES: &[Case<'_>] = &[
         (
             "hooks",
             "mkdir -p .git/hooks; for h in applypatch-msg pre-applypatch post-applypatch pre-commit post-commit post-checkout \
@@ -94,7 +115,7 @@ async fn threat_22_configuration_that_runs_programs_runs_none_outside() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_22_names_that_escape_are_refused_by_their_fault() {
     const REFUSED: &[&str] = &["could not be read", "nothing but this log"];
-    const CASES: &[Case] = &[
+    const CASES: &[Case<'_>] = &[
         (
             "dotgit",
             "b=$(echo x | git hash-object -w --stdin); t=$(printf \"100644 blob $b\\tconfig\\n\" | git mktree); \
@@ -140,7 +161,7 @@ async fn threat_22_names_that_escape_are_refused_by_their_fault() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_22_work_without_measure_is_refused_by_its_limit() {
-    const CASES: &[Case] = &[
+    const CASES: &[Case<'_>] = &[
         (
             "pack",
             "head -c 3000000 /dev/urandom > big; git add big; git commit -qm big",
@@ -160,11 +181,7 @@ async fn threat_22_work_without_measure_is_refused_by_its_limit() {
         ),
         ("unborn", "git checkout -q --orphan alone", &["could not be read"]),
         ("gone", "rm -rf .git", &["could not be read"]),
-        (
-            "another",
-            "rm -rf .git; git init -q .; git add -A; git commit -qm mine",
-            &["could not be read", "is not in the clone any more"],
-        ),
+        ("another", "rm -rf .git; git init -q .; git add -A; git commit -qm mine", &["1 commit"]),
     ];
     let config = "[harvest]\npack_max = \"1MiB\"\nfile_max = \"1MiB\"\nfiles_max = 50\n";
     closed_with("measure", config, CASES).await;
@@ -173,7 +190,7 @@ async fn threat_22_work_without_measure_is_refused_by_its_limit() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_22_a_harvest_that_is_tampered_with_is_no_more_than_the_cells_own_word() {
     // The clean filter runs while the work is handed out, with the same rights.
-    const CASES: &[Case] = &[
+    const CASES: &[Case<'_>] = &[
         (
             "linked",
             "printf '* filter=evil\\n' > .gitattributes; git config filter.evil.clean \
@@ -189,6 +206,185 @@ async fn threat_22_a_harvest_that_is_tampered_with_is_no_more_than_the_cells_own
         ),
     ];
     closed_with("tampered", "", CASES).await;
+}
+
+/// Makes a tree of 12 objects that unfolds to 10^10 paths, and a commit of it on
+/// top of what is checked out, as `$bomb`.
+const BOMB: &str = "e=$(echo x | git hash-object -w --stdin); t=; \
+    for level in 1 2 3 4 5 6 7 8 9 10; do t=$(for n in 0 1 2 3 4 5 6 7 8 9; do \
+    if [ $level = 1 ]; then printf '100644 blob %s\\t%s\\n' $e $n; else printf '040000 tree %s\\t%s\\n' $t $n; fi; done | git mktree); \
+    done; r=$( (git ls-tree HEAD; printf '040000 tree %s\\tbomb\\n' $t) | git mktree ); \
+    bomb=$(git commit-tree $r -p HEAD -m Bomb);";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_41_a_tree_that_unfolds_without_end_is_bounded_and_other_work_leaves() {
+    let beside = format!("echo fix > fix; git add fix; git commit -qm Fix; {BOMB} git branch bomb $bomb");
+    let on_top = format!("echo fix > fix; git add fix; git commit -qm Fix; {BOMB} git update-ref HEAD $bomb");
+    let cases: &[Case<'_>] = &[
+        ("beside", &beside, &["The branch `bomb` is held", "harvest.files_max", "Published: branch"]),
+        // In the cell git cannot tell what was not committed; that does not stop the rest.
+        ("ontop", &on_top, &["Held, not pushed", "harvest.files_max"]),
+    ];
+    let (mut world, logs) = world_after("bomb", "", cases).await;
+    let branch = branches(&world).await.into_iter().find(|name| *name == format!("lazarus/1-{}", logs[0].cell()));
+    assert_eq!(world.file_on(&branch.unwrap(), "fix").await.as_deref(), Some("fix\n"), "{}", logs[0].body);
+    assert_eq!(branches(&world).await.len(), 2, "{:?}", branches(&world).await);
+    assert!(most_memory(&mut world) < 300_000, "the daemon needed {} kB", most_memory(&mut world));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_41_of_branches_without_number_a_few_leave_and_the_others_are_named() {
+    const MANY: &str = "for n in $(seq 10000); do printf 'commit refs/heads/many/%s\\ncommitter a <a@a.invalid> %s +0000\\n\
+        data 1\\nx\\nfrom refs/heads/main^0\\n' $n $n; done | git fast-import --quiet; \
+        echo fix > fix; git add fix; git commit -qm Fix";
+    const CASES: &[Case<'_>] = &[("many", MANY, &["harvest.branches_max", "`many/", "more", "Published: branch"])];
+    let (mut world, logs) = world_after("many", "[harvest]\nbranches_max = 3\n", CASES).await;
+    assert_eq!(branches(&world).await.len(), 5, "{:?}\n{}", branches(&world).await, logs[0].body);
+    assert!(logs[0].body.len() < 10_000, "{}", logs[0].body);
+    assert!(most_memory(&mut world) < 300_000);
+    world.finish().await;
+}
+
+/// A clean filter that takes the harvester's place: it hands out a pack of its own,
+/// says what it likes in the harvester's stead (`list` prints it), and ends that
+/// before it can say anything.
+fn forged(prepare: &str, list: &str) -> String {
+    let filter = format!(
+        "cat >/dev/null; cd /cell/project; into=/cell/home/_harvest; unset GIT_INDEX_FILE GIT_OBJECT_DIRECTORY; \
+         p=$$; while [ \"$(cat /proc/$p/comm)\" != lazarus ]; do p=$(cut -d' ' -f4 /proc/$p/stat); done; \
+         rm -f $into/work.pack; ({list}) > /proc/$p/fd/1; kill -9 $p; sleep 5"
+    );
+    format!(
+        "{prepare} printf '* filter=evil\\n' > .gitattributes; printf '%s' {} > ../shared/filter; \
+         git config filter.evil.clean 'sh ../shared/filter'; echo b > b",
+        shell_quoted(&filter)
+    )
+}
+
+fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_41_a_list_that_an_agent_wrote_itself_gets_no_more_than_a_list_may() {
+    const MANY: &str = "for n in $(seq 300); do printf 'commit refs/heads/many/%s\\ncommitter a <a@a.invalid> %s +0000\\n\
+        data 1\\nx\\nfrom refs/heads/main^0\\n' $n $n; done | git fast-import --quiet;";
+    let pack =
+        "git for-each-ref --format='%(objectname)' refs/heads | git pack-objects --revs --stdout -q > $into/work.pack;";
+    let list = format!(
+        "{pack} printf '{{\"branches\":[%s[\"x\",\"zz\"]]}}\\n' \
+         \"$(git for-each-ref --format='[\"%(refname:short)\",\"%(objectname)\"],' refs/heads/many | tr -d '\\n')\";"
+    );
+    let many = forged(MANY, &list);
+    // Names and notes without end, and words that are none of ours.
+    let words = format!(
+        "{pack} long=$(head -c 60000 /dev/zero | tr '\\0' 'a'); printf \
+         '{{\"uncommitted\":18446744073709551615,\"apart\":[\"`/close` @all %s\"],\"rest_unread\":\"closes #1 %s\",\"beyond_count\":99999999}}\\n' \
+         $long $long;"
+    );
+    let words = forged("echo a > a; git add a; git commit -qm A;", &words);
+    let claimed = "printf '{\"tip\":\"%s\",\"rest\":true,\"snapshot\":\"x\"}\\n' \"$(printf 'refs/heads/main')\";";
+    let claimed = forged("", &format!("{pack} {claimed}"));
+    let garbage = forged(
+        "",
+        "head -c 100000 /dev/urandom > $into/work.pack; printf '{\"tip\":\"%s\"}\\n' $(git rev-parse HEAD);",
+    );
+    // A pack that says that it has four billion objects.
+    let counted = forged(
+        "",
+        "printf 'PACK\\0\\0\\0\\2\\377\\377\\377\\377' > $into/work.pack; printf '{\"tip\":\"%s\"}\\n' $(git rev-parse HEAD);",
+    );
+    let endless = forged(
+        "",
+        "while :; do printf '{\"unknown\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"'; done & sleep 1; kill $!;",
+    );
+    let cases: &[Case<'_>] = &[
+        ("many", &many, &["harvest.branches_max", "and 272 more"]),
+        ("words", &words, &["nothing but this log"]),
+        ("claimed", &claimed, &["could not be read", "no commit"]),
+        ("garbage", &garbage, &["could not be read"]),
+        ("counted", &counted, &["could not be read", "4294967295 objects"]),
+        ("endless", &endless, &["nothing but this log"]),
+    ];
+    let (mut world, logs) = world_after("forged", "", cases).await;
+    let there = branches(&world).await;
+    assert_eq!(there.len(), 9, "{there:?}\n{}", logs[0].body);
+    for log in &logs {
+        assert!(log.body.len() < 10_000, "{} bytes", log.body.len());
+        assert!(!log.text().contains("closes #1") && !log.text().contains("\n/close"), "{}", log.body);
+    }
+    assert!(most_memory(&mut world) < 300_000);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_41_what_breaks_git_in_the_clone_does_not_keep_the_commits() {
+    const CASES: &[Case<'_>] = &[
+        (
+            "index",
+            "echo fix > fix; git add fix; git commit -qm Fix; head -c 1000 /dev/urandom > .git/index; echo rest > rest",
+            &["1 commit", "What was not committed could not be read", "Published: branch"],
+        ),
+        (
+            "config",
+            "echo fix > fix; git add fix; git commit -qm Fix; printf '[core\\n\\0' > .git/config; echo rest > rest",
+            &["1 commit", "What was not committed could not be read", "Published: branch"],
+        ),
+        (
+            "format",
+            "echo fix > fix; git add fix; git commit -qm Fix; git config core.repositoryformatversion 99",
+            &["1 commit", "Published: branch"],
+        ),
+        (
+            "refs",
+            "echo fix > fix; git add fix; git commit -qm Fix; echo $(head -c 20 /dev/zero | tr '\\0' 'a')aaaaaaaaaaaaaaaaaaaa > .git/refs/heads/broken; \
+             echo rest > rest",
+            &["Published: branch"],
+        ),
+        (
+            "filter",
+            "echo fix > fix; git add fix; git commit -qm Fix; printf '* filter=gone\\n' > .gitattributes; \
+             git config filter.gone.required true; git config filter.gone.clean /nonexistent; echo rest > rest",
+            &["1 commit", "What was not committed could not be read", "Published: branch"],
+        ),
+        (
+            "replaced",
+            "echo fix > fix; git add fix; git commit -qm Fix; git replace $(git rev-parse HEAD) $(git rev-parse HEAD~1); \
+             printf '%s\\n' $(git rev-parse HEAD) > .git/grafts.none; mkdir -p .git/info; cp .git/grafts.none .git/info/grafts; echo $(git rev-parse HEAD) > .git/shallow",
+            &["1 commit", "Published: branch"],
+        ),
+    ];
+    let (world, logs) = world_after("breaks", "", CASES).await;
+    for (number, log) in logs.iter().enumerate() {
+        let branch =
+            format!("lazarus/{}-{}", log.body.split("lazarus/").nth(1).unwrap().split('-').next().unwrap(), log.cell());
+        assert_eq!(world.file_on(&branch, "fix").await.as_deref(), Some("fix\n"), "{}:\n{}", CASES[number].0, log.body);
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_41_a_pack_that_unfolds_is_bounded() {
+    const CASES: &[Case<'_>] = &[
+        // 120 MB of zeros are 120 kB.
+        (
+            "zeros",
+            "echo fix > fix; git add fix; git commit -qm Fix; git checkout -qb zeros; truncate -s 120M zeros; \
+             git add zeros; git commit -qm zeros; git checkout -qf main",
+            &["The branch `zeros` is held", "`zeros`", "harvest.file_max", "Published: branch"],
+        ),
+        (
+            "deep",
+            "echo fix > fix; git add fix; git commit -qm Fix; t=$(git mktree </dev/null); \
+             for n in $(seq 3000); do t=$(printf '040000 tree %s\\td\\n' $t | git mktree --missing); done; \
+             git branch deep $(git commit-tree $t -p HEAD -m deep)",
+            &["1 commit", "Published: branch"],
+        ),
+    ];
+    let (mut world, _) = world_after("unfolds", "[limits]\nfiles = 200000\n", CASES).await;
+    assert!(most_memory(&mut world) < 300_000);
+    world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

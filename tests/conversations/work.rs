@@ -177,6 +177,33 @@ async fn a_refused_push_is_said_in_the_forges_words_and_can_be_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_branch_that_the_forge_refuses_does_not_hold_the_others() {
+    let script = format!(
+        "{ONE_COMMIT}; for b in one two three; do git checkout -q -b try/$b main; echo $b > $b; git add $b; git commit -qm $b; done; \
+         git checkout -q main"
+    );
+    let world = world_of("refused-one", &script, "").await;
+    let rules = format!("/repos/{}/branch_protections", world.repository());
+    let rule = json!({"rule_name": "lazarus/*-try-two", "branch_name": "lazarus/*-try-two", "enable_push": false});
+    world.admin("POST", &rules, Some(rule), &[201]).await;
+    let (issue, cell) = summoned(&world).await;
+    let log = closed(&world, issue, &cell).await;
+    let branch = branch_of(issue, &cell);
+    let there = branches(&world).await;
+    assert_eq!(there.len(), 4, "{there:?}\n{}", log.body);
+    assert!(there.contains(&branch) && !there.iter().any(|name| name.ends_with("-try-two")), "{there:?}");
+    assert!(log.says(&["try-two` is not published", "protected branch", "/publish work"]), "{}", log.body);
+    assert_eq!(world.pulls().await.len(), 1);
+    let id = percent_encoding::utf8_percent_encode("lazarus/*-try-two", percent_encoding::NON_ALPHANUMERIC);
+    world.admin("DELETE", &format!("{rules}/{id}"), None, &[204]).await;
+    let output = world.cli(&["publish", &cell, "--json"]);
+    assert!(output.status.success(), "{}", output.all());
+    assert_eq!(branches(&world).await.len(), 5);
+    assert_eq!(world.pulls().await.len(), 1);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resurrected_cell_goes_on_with_its_branch_and_its_pull_request() {
     let world = world_of("goes-on", "date +%s%N > now.txt; git add now.txt; git commit -qm Now", "").await;
     let (issue, cell) = summoned(&world).await;
@@ -393,29 +420,6 @@ async fn what_of_a_project_does_not_come_into_a_cell_is_said_with_the_proposal()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commits_of_the_hosts_are_signed_where_there_is_a_key() {
-    let keys = tempfile::tempdir().unwrap();
-    let key = keys.path().join("key");
-    let made =
-        std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
-    if !made.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: there is no ssh-keygen here");
-        return;
-    }
-    let config = format!("[harvest]\nsigning_key = {:?}\n", key.display().to_string());
-    let world = world_of("signed", "echo rest > rest.txt", &config).await;
-    let (issue, cell) = summoned(&world).await;
-    closed(&world, issue, &cell).await;
-    let work = world.data().join("work").join(format!("{cell}.git"));
-    let raw =
-        std::process::Command::new("git").arg("-C").arg(&work).args(["cat-file", "commit", "work"]).output().unwrap();
-    let raw = String::from_utf8_lossy(&raw.stdout).into_owned();
-    assert!(raw.contains("-----BEGIN SSH SIGNATURE-----"), "{raw}");
-    assert_eq!(world.file_on(&branch_of(issue, &cell), "rest.txt").await.as_deref(), Some("rest\n"));
-    world.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_checkpoint_holds_everything_and_where_policy_says_so_the_work_so_far_is_pushed() {
     let script = format!(
         "{ONE_COMMIT}; echo rest > rest.txt; echo note > ../shared/note.txt; \
@@ -459,5 +463,18 @@ async fn a_checkpoint_holds_everything_and_where_policy_says_so_the_work_so_far_
     assert_eq!(world.file_on(&branch, "rest.txt").await.as_deref(), Some("rest\n"));
     assert_eq!(branches(&world).await, [branch, "main".to_owned()]);
     assert_eq!(world.pulls().await.len(), 1);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_git_was_confined_that_read_the_work_is_in_the_log_and_on_record() {
+    let world = world_of("confined", ONE_COMMIT, "").await;
+    let (issue, cell) = summoned(&world).await;
+    closed(&world, issue, &cell).await;
+    let report = world.installation().command().arg("cell-probe").output().unwrap();
+    let report: lazarus::sandbox::HostReport = serde_json::from_slice(&report.stdout).unwrap();
+    let words = lazarus::sandbox::Confinement::of(&report).words();
+    assert!(world.installation().log_tail().contains(words), "{words}: {}", world.installation().log_tail());
+    assert!(world.ledger().contains(words), "{words}");
     world.finish().await;
 }

@@ -1,0 +1,233 @@
+//! The push: the one git that has the bot's token.
+//!
+//! It reads the agents' objects like the others and has their limits, but it
+//! needs the network. All branches go at once, each with its own result, and
+//! nothing is ever forced.
+
+use super::confined::{Bounds, Failure, Running};
+use super::git::{CredentialSocket, GitError, git, run};
+use super::parts::is_commit_id;
+use super::work::WorkRepository;
+use crate::sandbox::TIMED_OUT;
+use secrecy::SecretString;
+use std::collections::BTreeMap;
+use std::io::Read as _;
+
+/// Names that are tried where somebody else's work is on the first.
+const NAMES_MAX: usize = 9;
+/// Longest time for a push, in seconds.
+const PUSH_TIME: u64 = 600;
+
+/// Where a push went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// The branch.
+    pub branch: String,
+    /// Whether the first choice of a name was somebody else's.
+    pub renamed: bool,
+}
+
+/// What came of one branch of a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PushOutcome {
+    /// It is there.
+    Pushed(Pushed),
+    /// The forge refused it for good, in its words.
+    Refused(String),
+}
+
+/// What the forge answered to one branch.
+enum Answer {
+    Done,
+    /// The branch is not as it was thought to be.
+    Stale,
+    Refused(String),
+}
+
+/// One branch that is pushed: its place among all, its name, its commit, and the
+/// commit that it is expected to be at; none where it is expected not to be there.
+struct Refspec<'a> {
+    index: usize,
+    branch: String,
+    commit: &'a str,
+    known: String,
+}
+
+impl WorkRepository {
+    /// Pushes each commit to the branch that is named with it, all at once; to a name
+    /// with a suffix where somebody else's work is on that. Nothing is ever forced;
+    /// what is done already is not done again. The outcomes are in the order of
+    /// `branches`.
+    ///
+    /// # Errors
+    /// Where it may work later.
+    pub fn push(
+        &self,
+        url: &str,
+        token: &SecretString,
+        branches: &[(String, String)],
+    ) -> Result<Vec<PushOutcome>, GitError> {
+        let socket = CredentialSocket::open(token, &self.path)?;
+        let setting = socket.setting()?;
+        let mut outcomes: Vec<Option<PushOutcome>> = vec![None; branches.len()];
+        let pushed = |branch: &str, renamed| PushOutcome::Pushed(Pushed { branch: branch.to_owned(), renamed });
+        // Mostly there are no such branches yet, and one call is all.
+        let first = branches.iter().enumerate().map(|(index, (branch, commit))| Refspec {
+            index,
+            branch: branch.clone(),
+            commit,
+            known: String::new(),
+        });
+        let mut stale = vec![];
+        for (refspec, answer) in self.push_all(url, &setting, first.collect())? {
+            match answer {
+                Answer::Done => outcomes[refspec.index] = Some(pushed(&refspec.branch, false)),
+                Answer::Refused(words) => outcomes[refspec.index] = Some(PushOutcome::Refused(words)),
+                Answer::Stale => stale.push(refspec),
+            }
+        }
+        if !stale.is_empty() {
+            let patterns = stale.iter().map(|refspec| format!("refs/heads/{}*", refspec.branch));
+            let remote = run(
+                "ls-remote",
+                git(Some(&self.path)).args(["-c", &setting, "ls-remote", "--heads", "--"]).arg(url).args(patterns),
+            )?;
+            let there: BTreeMap<&str, &str> = remote
+                .lines()
+                .filter_map(|line| line.split_once('\t'))
+                .filter_map(|(commit, reference)| Some((reference.strip_prefix("refs/heads/")?, commit)))
+                .collect();
+            let mut again = vec![];
+            for refspec in stale {
+                let index = refspec.index;
+                match self.choose(&there, refspec) {
+                    Ok(Some(refspec)) => again.push(refspec),
+                    Ok(None) => {
+                        let (name, _) = &branches[index];
+                        let words = format!("there is other work on `{name}` and on {} names after it", NAMES_MAX - 1);
+                        outcomes[index] = Some(PushOutcome::Refused(words));
+                    }
+                    Err(there) => outcomes[index] = Some(pushed(&there, there != branches[index].0)),
+                }
+            }
+            for (refspec, answer) in self.push_all(url, &setting, again)? {
+                let renamed = refspec.branch != branches[refspec.index].0;
+                outcomes[refspec.index] = Some(match answer {
+                    Answer::Done => pushed(&refspec.branch, renamed),
+                    Answer::Refused(words) => PushOutcome::Refused(words),
+                    Answer::Stale => {
+                        let words = format!("somebody changed {} meanwhile", refspec.branch);
+                        return Err(GitError::Git { what: "push", words });
+                    }
+                });
+            }
+        }
+        Ok(outcomes
+            .into_iter()
+            .map(|o| o.unwrap_or_else(|| PushOutcome::Refused("nothing was said of it".into())))
+            .collect())
+    }
+
+    /// The first name that is free, or on which a push adds to what is there. The
+    /// error is the name that has it already.
+    fn choose<'a>(&self, there: &BTreeMap<&str, &str>, refspec: Refspec<'a>) -> Result<Option<Refspec<'a>>, String> {
+        for number in 1..=NAMES_MAX {
+            let name = &refspec.branch;
+            let branch = if number == 1 { name.clone() } else { format!("{name}-{number}") };
+            match there.get(branch.as_str()) {
+                Some(known) if *known == refspec.commit => return Err(branch),
+                Some(known) if !self.is_ancestor(known, refspec.commit) => {}
+                known => {
+                    let known = known.map(|known| (*known).to_owned()).unwrap_or_default();
+                    return Ok(Some(Refspec { branch, known, ..refspec }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_ancestor(&self, older: &str, newer: &str) -> bool {
+        is_commit_id(older)
+            && self.read("merge-base", &["merge-base", "--is-ancestor", older, newer], Bounds::reading(0)).is_ok()
+    }
+
+    /// One push of all; and where the forge refuses some of several, which can be
+    /// for one of them, each by itself.
+    fn push_all<'a>(
+        &self,
+        url: &str,
+        setting: &str,
+        refspecs: Vec<Refspec<'a>>,
+    ) -> Result<Vec<(Refspec<'a>, Answer)>, GitError> {
+        let answers = self.push_once(url, setting, &refspecs)?;
+        let alone = refspecs.len() == 1;
+        let mut all = vec![];
+        for (refspec, answer) in refspecs.into_iter().zip(answers) {
+            let answer = match answer {
+                Answer::Refused(_) if !alone => {
+                    let one = [refspec];
+                    let answer = self.push_once(url, setting, &one)?.pop().unwrap_or(Answer::Stale);
+                    let [refspec] = one;
+                    all.push((refspec, answer));
+                    continue;
+                }
+                answer => answer,
+            };
+            all.push((refspec, answer));
+        }
+        Ok(all)
+    }
+
+    fn push_once(&self, url: &str, setting: &str, refspecs: &[Refspec<'_>]) -> Result<Vec<Answer>, GitError> {
+        if refspecs.is_empty() {
+            return Ok(vec![]);
+        }
+        let bounds = Bounds { time: PUSH_TIME, ..Bounds::reading(256 << 20) };
+        let mut command = self.git.git_with_network(&self.path, bounds);
+        command.args(["-c", setting, "-c", "push.followTags=false", "push", "--porcelain", "--no-verify"]);
+        for Refspec { branch, known, .. } in refspecs {
+            // Only if it is still what was seen: nobody's work is pushed over.
+            command.arg(format!("--force-with-lease=refs/heads/{branch}:{known}"));
+        }
+        command.arg("--").arg(url);
+        command.args(refspecs.iter().map(|r| format!("{}:refs/heads/{}", r.commit, r.branch)));
+        let machine = |failure| match failure {
+            Failure::Machine(error) => error,
+            Failure::Work(words) => GitError::Git { what: "push", words },
+        };
+        let mut running = Running::start("push", &mut command).map_err(machine)?;
+        let mut text = vec![];
+        if let Some(stream) = running.stdout() {
+            stream.take(bounds.output).read_to_end(&mut text).map_err(GitError::io("reading from git push"))?;
+        }
+        let (code, words) = running.outcome().map_err(machine)?;
+        if code == Some(TIMED_OUT) {
+            return Err(GitError::Timeout { what: "push" });
+        }
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let said: BTreeMap<&str, (&str, &str)> = text
+            .lines()
+            .filter_map(|line| {
+                let mut fields = line.splitn(3, '\t');
+                let (flag, refs, summary) = (fields.next()?, fields.next()?, fields.next()?);
+                Some((refs.rsplit_once(':')?.1.strip_prefix("refs/heads/")?, (flag, summary)))
+            })
+            .collect();
+        let answer = |refspec: &Refspec<'_>| match said.get(refspec.branch.as_str()) {
+            Some((" " | "*" | "=" | "+", _)) => Ok(Answer::Done),
+            Some((_, summary)) if summary.contains("[rejected]") => Ok(Answer::Stale),
+            Some((_, summary)) if is_lasting(summary) => {
+                Ok(Answer::Refused(format!("{words} {summary}").trim().to_owned()))
+            }
+            None if code == Some(0) => Ok(Answer::Done),
+            _ if is_lasting(&words) => Ok(Answer::Refused(words.clone())),
+            _ => Err(GitError::Git { what: "push", words: words.clone() }),
+        };
+        refspecs.iter().map(answer).collect()
+    }
+}
+
+/// Whether what git says of the forge's answer stays so.
+fn is_lasting(words: &str) -> bool {
+    GitError::Git { what: "push", words: words.to_owned() }.failure() == crate::failure::Failure::Lasting
+}
