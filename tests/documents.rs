@@ -146,6 +146,7 @@ fn every_verb_that_is_shown_to_people_can_be_typed() {
         "cell-harvest",
         "cell-egress",
         "cell-worktree",
+        "confined",
         "agent",
         "git-credential",
     ];
@@ -247,7 +248,6 @@ fn read_as(key: &str) -> String {
     match (section, leaf) {
         ("repositories", "name") => "config.name".to_owned(),
         ("repositories", leaf) => format!(".{leaf}"),
-        ("harvest", "pack_max" | "file_max" | "files_max" | "signing_key") => format!("config.{leaf}"),
         ("paths", "templates") => "config.templates".to_owned(),
         ("credentials", _) => "config.credentials".to_owned(),
         ("limits_max", _) => "config.limits_max".to_owned(),
