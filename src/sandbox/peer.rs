@@ -17,6 +17,7 @@
 
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
+use rustix::process::Pid;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -127,6 +128,15 @@ impl Doorkeeper {
     /// # Errors
     /// Who it is that is not let in.
     pub fn let_in(&self, socket: impl AsFd) -> Result<(), Stranger> {
+        self.let_in_from(socket, None)
+    }
+
+    /// The same, and who is confined as agents are if it is in that process group: one that the daemon made, in its
+    /// own session, which no process of another session can join (setpgid(2)).
+    ///
+    /// # Errors
+    /// Who it is that is not let in.
+    pub fn let_in_from(&self, socket: impl AsFd, group: Option<Pid>) -> Result<(), Stranger> {
         let own = rustix::process::geteuid().as_raw();
         let (pid, uid) = credentials(&socket)?;
         // A cell has no number for root, nor for a daemon that is root; rights of the file system keep others out.
@@ -146,7 +156,7 @@ impl Doorkeeper {
         };
         if let Some((descriptors, peer)) = peer {
             let pid = self.pid_of(descriptors, &peer)?;
-            self.not_confined(pid, uid)?;
+            self.not_confined(pid, uid, group)?;
             // The number was its own all the while.
             return if self.pid_of(descriptors, &peer)? == pid { Ok(()) } else { Err(Stranger::Gone) };
         }
@@ -157,7 +167,7 @@ impl Doorkeeper {
         if pid == 0 || depth(&status_of(pid)?) != self.depth {
             return Err(Stranger::Namespace);
         }
-        self.not_confined(pid, uid)
+        self.not_confined(pid, uid, group)
     }
 
     /// The number of a process that is in the daemon's own PID namespace.
@@ -178,13 +188,14 @@ impl Doorkeeper {
     }
 
     /// Refuses who has fewer rights than the daemon, as its agents do. Agents are never root where the daemon is not.
-    fn not_confined(&self, pid: i32, uid: u32) -> Result<(), Stranger> {
+    fn not_confined(&self, pid: i32, uid: u32, group: Option<Pid>) -> Result<(), Stranger> {
         let Some(daemon) = self.daemon else { return Ok(()) };
         if uid != rustix::process::geteuid().as_raw() {
             return Ok(());
         }
         let found = Confinement::of(&status_of(pid)?);
-        if found.is_of_an_agent(daemon) { Err(Stranger::Confined) } else { Ok(()) }
+        let ours = || group.is_some() && rustix::process::getpgid(Pid::from_raw(pid)).ok() == group;
+        if found.is_of_an_agent(daemon) && !ours() { Err(Stranger::Confined) } else { Ok(()) }
     }
 
     /// Whether a line about somebody who was refused is due, and how many others went without one since the last.

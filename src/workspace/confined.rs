@@ -162,9 +162,14 @@ impl Running {
         self.child.stdout.take()
     }
 
+    /// Its process group, which has the number of its first process.
+    pub(super) fn group(&self) -> Option<rustix::process::Pid> {
+        i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw)
+    }
+
     /// Ends it, with its whole process group.
     pub(super) fn end(&mut self) {
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        if let Some(group) = self.group() {
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
         let _ = self.child.wait();

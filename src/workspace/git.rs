@@ -12,6 +12,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Longest time for one git command.
@@ -201,6 +202,8 @@ const CREDENTIAL: &str = ".credential-";
 /// cell looks and nobody tidies up while git runs.
 pub(super) struct CredentialSocket {
     path: PathBuf,
+    /// The process group of the confined git that asks here.
+    group: std::sync::Arc<Mutex<Option<rustix::process::Pid>>>,
     stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
     server: Option<std::thread::JoinHandle<()>>,
 }
@@ -221,20 +224,35 @@ impl CredentialSocket {
         let doorkeeper = Doorkeeper::of_the_daemon().map_err(GitError::io("asking /proc who we are"))?;
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let stopped = std::sync::Arc::clone(&stop);
+        let group = std::sync::Arc::new(Mutex::new(None));
+        let admitted = std::sync::Arc::clone(&group);
         let token = token.clone();
         let server = std::thread::spawn(move || {
             while let Ok((mut stream, _)) = listener.accept() {
                 if stopped.load(std::sync::atomic::Ordering::SeqCst) {
                     return;
                 }
-                if let Err(who) = doorkeeper.let_in(&stream) {
+                let group = *admitted.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(who) = doorkeeper.let_in_from(&stream, group) {
                     tracing::warn!(%who, "refused where git's helper asks for the token");
                     continue;
                 }
                 let _ = stream.write_all(format!("username=lazarus\npassword={}\n", token.expose_secret()).as_bytes());
             }
         });
-        Ok(Self { path, stop, server: Some(server) })
+        Ok(Self { path, group, stop, server: Some(server) })
+    }
+
+    /// Starts a confined git and lets its process group ask here, from its first moment until the return value is
+    /// dropped. It is confined as agents are, so it would be taken for one.
+    pub(super) fn admit<E>(
+        &self,
+        start: impl FnOnce() -> Result<super::confined::Running, E>,
+    ) -> Result<(super::confined::Running, Admission<'_>), E> {
+        let mut group = self.group.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = start()?;
+        *group = running.group();
+        Ok((running, Admission(self)))
     }
 
     /// The setting with which git asks here for a password.
@@ -244,6 +262,15 @@ impl CredentialSocket {
         // git gives this to a shell: both paths in single quotes.
         let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
         Ok(format!("credential.helper=!{} git-credential {}", quoted(&program), quoted(&self.path)))
+    }
+}
+
+/// The time in which a process group may ask for the token.
+pub(super) struct Admission<'a>(&'a CredentialSocket);
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        *self.0.group.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

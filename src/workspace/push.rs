@@ -68,7 +68,6 @@ impl WorkRepository {
         branches: &[(String, String)],
     ) -> Result<Vec<PushOutcome>, GitError> {
         let socket = CredentialSocket::open(token, &self.path)?;
-        let setting = socket.setting()?;
         let mut outcomes: Vec<Option<PushOutcome>> = vec![None; branches.len()];
         let pushed = |branch: &str, renamed| PushOutcome::Pushed(Pushed { branch: branch.to_owned(), renamed });
         // Mostly there are no such branches yet, and one call is all.
@@ -79,7 +78,7 @@ impl WorkRepository {
             known: String::new(),
         });
         let mut stale = vec![];
-        for (refspec, answer) in self.push_all(url, &setting, first.collect())? {
+        for (refspec, answer) in self.push_all(url, &socket, first.collect())? {
             match answer {
                 Answer::Done => outcomes[refspec.index] = Some(pushed(&refspec.branch, false)),
                 Answer::Refused(words) => outcomes[refspec.index] = Some(PushOutcome::Refused(words)),
@@ -90,7 +89,10 @@ impl WorkRepository {
             let patterns = stale.iter().map(|refspec| format!("refs/heads/{}*", refspec.branch));
             let remote = run(
                 "ls-remote",
-                git(Some(&self.path)).args(["-c", &setting, "ls-remote", "--heads", "--"]).arg(url).args(patterns),
+                git(Some(&self.path))
+                    .args(["-c", &socket.setting()?, "ls-remote", "--heads", "--"])
+                    .arg(url)
+                    .args(patterns),
             )?;
             let there: BTreeMap<&str, &str> = remote
                 .lines()
@@ -110,7 +112,7 @@ impl WorkRepository {
                     Err(there) => outcomes[index] = Some(pushed(&there, there != branches[index].0)),
                 }
             }
-            for (refspec, answer) in self.push_all(url, &setting, again)? {
+            for (refspec, answer) in self.push_all(url, &socket, again)? {
                 let renamed = refspec.branch != branches[refspec.index].0;
                 outcomes[refspec.index] = Some(match answer {
                     Answer::Done => pushed(&refspec.branch, renamed),
@@ -156,17 +158,17 @@ impl WorkRepository {
     fn push_all<'a>(
         &self,
         url: &str,
-        setting: &str,
+        socket: &CredentialSocket,
         refspecs: Vec<Refspec<'a>>,
     ) -> Result<Vec<(Refspec<'a>, Answer)>, GitError> {
-        let answers = self.push_once(url, setting, &refspecs)?;
+        let answers = self.push_once(url, socket, &refspecs)?;
         let alone = refspecs.len() == 1;
         let mut all = vec![];
         for (refspec, answer) in refspecs.into_iter().zip(answers) {
             let answer = match answer {
                 Answer::Refused(_) if !alone => {
                     let one = [refspec];
-                    let answer = self.push_once(url, setting, &one)?.pop().unwrap_or(Answer::Stale);
+                    let answer = self.push_once(url, socket, &one)?.pop().unwrap_or(Answer::Stale);
                     let [refspec] = one;
                     all.push((refspec, answer));
                     continue;
@@ -178,13 +180,18 @@ impl WorkRepository {
         Ok(all)
     }
 
-    fn push_once(&self, url: &str, setting: &str, refspecs: &[Refspec<'_>]) -> Result<Vec<Answer>, GitError> {
+    fn push_once(
+        &self,
+        url: &str,
+        socket: &CredentialSocket,
+        refspecs: &[Refspec<'_>],
+    ) -> Result<Vec<Answer>, GitError> {
         if refspecs.is_empty() {
             return Ok(vec![]);
         }
         let bounds = Bounds { time: PUSH_TIME, ..Bounds::reading(256 << 20) };
         let mut command = self.git.git_with_network(&self.path, bounds);
-        command.args(["-c", setting, "-c", "push.followTags=false", "push", "--porcelain", "--no-verify"]);
+        command.args(["-c", &socket.setting()?, "-c", "push.followTags=false", "push", "--porcelain", "--no-verify"]);
         for Refspec { branch, known, .. } in refspecs {
             // Only if it is still what was seen: nobody's work is pushed over.
             command.arg(format!("--force-with-lease=refs/heads/{branch}:{known}"));
@@ -195,11 +202,14 @@ impl WorkRepository {
             Failure::Machine(error) => error,
             Failure::Work(words) => GitError::Git { what: "push", words },
         };
-        let mut running = Running::start("push", &mut command).map_err(machine)?;
+        let started = socket.admit(|| Running::start("push", &mut command));
+        let (mut running, admission) = started.map_err(machine)?;
         let mut text = vec![];
         if let Some(stream) = running.stdout() {
             stream.take(bounds.output).read_to_end(&mut text).map_err(GitError::io("reading from git push"))?;
         }
+        // Before its number can be another process's.
+        drop(admission);
         let (code, words) = running.outcome().map_err(machine)?;
         if code == Some(TIMED_OUT) {
             return Err(GitError::Timeout { what: "push" });
