@@ -166,7 +166,7 @@ pub struct Forge {
     /// How long one waits for it before people are told.
     pub notice_after: Duration,
     /// How long the forge has to say that a thing is not there before it counts
-    /// as deleted.
+    /// as deleted; ten times `reconcile.interval` by default.
     pub gone_after: Duration,
 }
 
@@ -614,13 +614,23 @@ fn read_file(path: &Path, why: &'static str) -> Result<String, ConfigError> {
 fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
     let mut root = Section::root(tree, report);
 
+    let mut section = root.section("reconcile");
+    let reconcile = Reconcile {
+        interval: section.duration("interval", MINUTE, SECOND, DAY),
+        overlap: section.duration("overlap", 2 * MINUTE, SECOND, 7 * DAY),
+        grace: section.duration("grace", 10 * SECOND, Duration::ZERO, MINUTE),
+    };
+    section.finish();
+
+    // Ten looks, as often as this installation looks.
+    let gone_after = (10 * reconcile.interval).min(7 * DAY);
     let mut section = root.section("forge");
     let forge = Forge {
         url: address(&mut section, "url"),
         token: section.secret("token"),
         patience: section.duration("patience", 6 * HOUR, SECOND, 30 * DAY),
         notice_after: section.duration("notice_after", MINUTE, SECOND, DAY),
-        gone_after: section.duration("gone_after", 10 * MINUTE, SECOND, 7 * DAY),
+        gone_after: section.duration("gone_after", gone_after, SECOND, 7 * DAY),
     };
     section.finish();
 
@@ -691,14 +701,6 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
         "Lazarus signs nothing that came out of a cell any more, because a signature would vouch for what agents \
          chose; remove this key (docs/work.md)",
     );
-    section.finish();
-
-    let mut section = root.section("reconcile");
-    let reconcile = Reconcile {
-        interval: section.duration("interval", MINUTE, SECOND, DAY),
-        overlap: section.duration("overlap", 2 * MINUTE, SECOND, 7 * DAY),
-        grace: section.duration("grace", 10 * SECOND, Duration::ZERO, MINUTE),
-    };
     section.finish();
 
     let mut section = root.section("engine");

@@ -108,7 +108,10 @@ pub async fn account(forge: &Forge, login: &str) -> Result<Option<User>, ForgeEr
     let found = match forge.account(login).await {
         Ok(Named::Nothing) | Err(ForgeError::Moved { .. }) => {
             tokio::time::sleep(LOOK_AGAIN).await;
-            forge.account(login).await
+            match forge.account(login).await {
+                Ok(Named::Nothing) => Ok(forge.user_in_search(login).await?.map_or(Named::Nothing, Named::Is)),
+                found => found,
+            }
         }
         found => found,
     };

@@ -112,6 +112,10 @@ fn cell_order_failed(desk: &mut Desk<'_>, id: &CellId, order: CellEffect, why: &
 
 /// Every command of a comment is answered: it was not done, and why.
 fn refuse_all(tx: &Tx<'_>, context: &Context, now: At, key: &str, request: &AuthorityRequest, why: &str) -> Result<()> {
+    // The other way in which the comment was heard of may have ended first.
+    if !tx.act_on(request.repo.id, request.comment, now.0)? {
+        return Ok(());
+    }
     let (mut desk, _) = Desk::for_issue(tx, context, now, key, &request.repo, &request.issue)?;
     let actor = Actor::Person { id: request.person.id, login: request.person.login.clone() };
     let mut items = vec![];

@@ -461,6 +461,24 @@ fn status_slot() -> String {
 }
 
 impl Effect {
+    /// The repository that it speaks to the forge about, by the name that it had when this was queued.
+    pub(super) fn reference_mut(&mut self) -> Option<&mut RepoRef> {
+        match self {
+            Self::React { repo, .. }
+            | Self::Comment { repo, .. }
+            | Self::Standing { repo, .. }
+            | Self::StateLabel { repo, .. }
+            | Self::RemoveApproval { repo, .. }
+            | Self::LookAtProject { repo }
+            | Self::Look { repo, .. }
+            | Self::Push { repo, .. }
+            | Self::PublishFile { repo, .. }
+            | Self::Deduplicate { repo, .. } => Some(repo),
+            Self::Authorize { request } | Self::Confirm { request, .. } => Some(&mut request.repo),
+            Self::Cell { .. } | Self::Record { .. } => None,
+        }
+    }
+
     /// Its kind, one word. A comment that is edited in place has its slot for it, so
     /// that a newer text of the same slot can take an older one's place.
     pub fn kind(&self) -> Cow<'static, str> {

@@ -205,7 +205,7 @@ impl Desk<'_> {
         Ok(Ok(record))
     }
 
-    /// Shows a record to the directors, or how it ended where it is shown already.
+    /// Shows a record to the directors, also where it ended before anybody could see it: the thread tells what ran.
     pub(super) fn show_record(&mut self, record: &DecisionRecord, standing: &str, open: bool) -> Result<()> {
         let spec = &record.spec;
         let mut rows = vec![
@@ -262,7 +262,7 @@ impl Desk<'_> {
             sha256: record.sha256(&self.id),
             mentions: vec![],
         };
-        self.publish_standing(&slot_of(record), &Publication::Request(request), !open)
+        self.publish_standing(&slot_of(record), &Publication::Request(request), false)
     }
 
     /// Shows a record that was just made.

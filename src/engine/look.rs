@@ -163,7 +163,13 @@ async fn base(forge: &Forge, repo: &RepoRef, named: Option<&str>) -> Result<Resu
         return Ok(Err("the repository is empty; it needs a first commit".to_owned()));
     }
     let branch = named.unwrap_or(&repository.default_branch).to_owned();
-    Ok(match forge.repo_ref(&repository.reference()).branch(&branch).await? {
+    let api = forge.repo_ref(&repository.reference());
+    let found = match api.branch(&branch).await? {
+        // One 404 says little, and here it would take a proposal's approval away.
+        None => api.branch_in_list(&branch).await?,
+        found => found,
+    };
+    Ok(match found {
         Some(found) => Ok(Base { branch, commit: found.commit_id }),
         None => Err(format!("the repository has no branch `{branch}`")),
     })

@@ -43,10 +43,17 @@ pub async fn run(engine: &Engine, row: &EffectRow) -> Attempt {
     }
 }
 
-async fn forge_effect(engine: &Engine, row: &EffectRow, effect: Effect) -> Ran {
+async fn forge_effect(engine: &Engine, row: &EffectRow, mut effect: Effect) -> Ran {
     let forge =
         engine.forge.as_ref().ok_or_else(|| Attempt::Again { why: "there is no forge".to_owned(), after: None })?;
     let context = &engine.context;
+    // Names move, the number stays: what did not work at a name may work at today's.
+    if row.attempts > 0
+        && let Some(repo) = effect.reference_mut()
+        && let Some(found) = forge.repository_by_id(repo.id).await?
+    {
+        *repo = found.reference();
+    }
     match effect {
         Effect::Push { repo, branch, tip, instead, others, released, base, title, body } => {
             let cell = row.cell.as_deref().and_then(|c| CellId::parse(c).ok());

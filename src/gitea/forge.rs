@@ -160,16 +160,29 @@ impl Forge {
 
     /// An account by its number.
     pub async fn user_by_id(&self, id: i64) -> Result<Option<User>, ForgeError> {
-        #[derive(Deserialize)]
-        struct Found {
-            data: Option<Vec<User>>,
-        }
         // Without a positive number the search would list everybody.
         if id <= 0 {
             return Ok(None);
         }
-        let found: Found = self.send(&Ask::get(format!("/users/search?uid={id}"))).await?.parse()?;
-        Ok(found.data.unwrap_or_default().into_iter().find(|user| user.id == id))
+        let found = self.search_users(&format!("uid={id}")).await?;
+        Ok(found.into_iter().find(|user| user.id == id))
+    }
+
+    /// An account by its login, as the search finds it: a second word where
+    /// [`user`](Self::user) says that there is none. The search finds nobody whom
+    /// the token's account may not see.
+    pub async fn user_in_search(&self, login: &str) -> Result<Option<User>, ForgeError> {
+        let found = self.search_users(&format!("q={}", segment("an account", login)?)).await?;
+        Ok(found.into_iter().find(|user| user.login.eq_ignore_ascii_case(login)))
+    }
+
+    async fn search_users(&self, query: &str) -> Result<Vec<User>, ForgeError> {
+        #[derive(Deserialize)]
+        struct Found {
+            data: Option<Vec<User>>,
+        }
+        let found: Found = self.send(&Ask::get(format!("/users/search?{query}"))).await?.parse()?;
+        Ok(found.data.unwrap_or_default())
     }
 
     /// Settings of the web pages: which reactions there are.

@@ -242,6 +242,18 @@ impl RepoApi {
         }
     }
 
+    /// The same from the list of all: a second word where [`branch`](Self::branch)
+    /// says that there is none.
+    pub async fn branch_in_list(&self, name: &str) -> Result<Option<Branch>, ForgeError> {
+        let mut all = pages::<Branch>(self.sender(), "/branches".to_owned(), Total::OfTheList);
+        while let Some(branch) = all.try_next().await? {
+            if branch.name == name {
+                return Ok(Some(branch));
+            }
+        }
+        Ok(None)
+    }
+
     /// Its issues, without pull requests, in the forge's order.
     pub fn issues(&self, query: IssueQuery) -> BoxStream<'static, Result<IssueSnapshot, ForgeError>> {
         let mut path = format!("/issues?type=issues&state={}", query.state.word());

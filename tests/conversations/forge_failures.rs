@@ -207,7 +207,7 @@ async fn what_lasts_longer_than_patience_is_answered_line_by_line() {
     }
     world.wait_for_reaction(issue, said, "confused").await;
     world.assert_no_cell(issue).await;
-    assert_eq!(world.comments_of(issue, Kind::Refusal).await.len(), 1);
+    assert_eq!(world.comments_of(issue, Kind::Refusal).await.len(), 1, "{}", world.evidence(issue).await);
     assert!(world.ledger().contains("\"refused\""), "{}", world.ledger());
     world.behave().await;
 

@@ -112,7 +112,7 @@ async fn every_verb_answers_in_the_words_of_the_specification() {
     assert!(sleeper["joined_at"].is_string() && sleeper["run"]["state"] == "running", "{sleeper}");
     assert_eq!(member(&guest)["state"], "gone");
 
-    let listing = ["cells", "damaged", "pending_inputs", "pending_effects", "daemon", "ledger"];
+    let listing = ["cells", "damaged", "pending_inputs", "pending_effects", "waiting", "daemon", "ledger"];
     for arguments in [&["status"][..], &["status", "--all"], &["status", &mission]] {
         let listed = by.say("status", arguments, &listing);
         assert_eq!(listed["active_cells"][0]["cell_id"], cell.as_str(), "{listed}");

@@ -155,7 +155,7 @@ fn assert_kind(key: &str, value: &Value, whole: bool) {
         "isolation" => value.is_null() || text.is_some_and(|word| lazarus::cell::Isolation::parse(word).is_some()),
         "network" => text.is_some_and(|word| lazarus::cell::Network::parse(word).is_some()),
         "agents" | "isolation_steps" | "isolation_missing" | "hosts" => is_list_of(value, Value::is_string),
-        "members" | "active_cells" | "cells" | "damaged" => is_list_of(value, Value::is_object),
+        "members" | "active_cells" | "cells" | "damaged" | "waiting" => is_list_of(value, Value::is_object),
         "cell" | "usage" => value.is_object(),
         "logs" => value.as_object().is_some_and(|logs| logs.values().all(Value::is_string)),
         "probe" => text.is_some_and(|text| text.ends_with('.') && text.contains(' ')),
