@@ -99,7 +99,6 @@ async fn nothing_is_started() {
         ("LAZARUS__FORGE__TOKEN_FILE", secret("token"), vec!["forge.token_file is", shows]),
         ("LAZARUS__WEBHOOK__SECRET_FILE", secret("hook"), vec!["webhook.secret_file is", shows]),
         ("LAZARUS__CREDENTIALS__KEY_FILE", secret("key"), vec!["credentials.key_file is", shows]),
-        ("LAZARUS__HARVEST__SIGNING_KEY", secret("signing"), vec!["harvest.signing_key is", shows]),
         (
             "LAZARUS_CONFIG",
             config.display().to_string(),
