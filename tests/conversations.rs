@@ -51,5 +51,7 @@ mod people_and_forge;
 mod publication;
 #[path = "conversations/vocabulary.rs"]
 mod vocabulary;
+#[path = "conversations/ways.rs"]
+mod ways;
 #[path = "conversations/work.rs"]
 mod work;

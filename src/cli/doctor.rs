@@ -279,7 +279,7 @@ async fn on_the_forge(config: &Config, report: &mut DoctorReport) {
                 Verdict::Fail,
                 "forge",
                 format!("{} does not answer as a forge: {error}", config.forge.url),
-                "put forge.url right, or the forge; nothing on the forge was looked at",
+                way_to_the_forge(config, &error),
             );
             return;
         }
@@ -301,7 +301,7 @@ async fn on_the_forge(config: &Config, report: &mut DoctorReport) {
             report.ok("forge", found);
         }
     }
-    clock(config, report).await;
+    clock(&forge, report).await;
 
     let bot = match forge.current_user().await {
         Ok(bot) => {
@@ -333,10 +333,23 @@ async fn on_the_forge(config: &Config, report: &mut DoctorReport) {
     }
 }
 
+/// What to do where the forge is not reached.
+fn way_to_the_forge(config: &Config, error: &ForgeError) -> &'static str {
+    let proxied = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+    let says = error.to_string();
+    if says.contains("certificate") || says.contains("UnknownIssuer") {
+        "if the forge's certificate is from an authority of your own, set forge.ca_file to the file with that authority's certificate; nothing on the forge was looked at"
+    } else if config.forge.proxy.is_empty() && proxied.iter().any(|name| std::env::var_os(name).is_some()) {
+        "the environment names a proxy, which Lazarus does not use by itself: if the forge is behind it, set forge.proxy; else put forge.url right, or the forge. Nothing on the forge was looked at"
+    } else {
+        "put forge.url right, or the forge; nothing on the forge was looked at"
+    }
+}
+
 /// The forge's clock, from the `Date` of any answer: watermarks and deadlines
 /// compare its times with ours.
-async fn clock(config: &Config, report: &mut DoctorReport) {
-    let Some(skew) = forge_clock_ahead(&config.forge.url).await else {
+async fn clock(forge: &Forge, report: &mut DoctorReport) {
+    let Some(skew) = forge_clock_ahead(forge).await else {
         return;
     };
     let found = match skew {
@@ -356,22 +369,11 @@ async fn clock(config: &Config, report: &mut DoctorReport) {
     }
 }
 
-/// Seconds by which the forge's clock is ahead of ours. Asked without the
-/// token: any answer has a date.
-async fn forge_clock_ahead(url: &str) -> Option<i64> {
-    let mut builder = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .timeout(Duration::from_secs(5));
-    if url.starts_with("http:") {
-        builder = builder.tls_certs_only([]);
-    }
-    let client = builder.build().ok()?;
+/// Seconds by which the forge's clock is ahead of ours.
+async fn forge_clock_ahead(forge: &Forge) -> Option<i64> {
     let before = Timestamp::now().as_second();
-    let answer = client.get(format!("{url}/api/v1/version")).send().await.ok()?;
+    let date = forge.date().await?.as_second();
     let after = Timestamp::now().as_second();
-    let date = answer.headers().get(reqwest::header::DATE)?.to_str().ok()?;
-    let date = jiff::fmt::rfc2822::parse(date).ok()?.timestamp().as_second();
     // Within the time of the call, in whole seconds, nothing can be said.
     Some(if date < before - 1 {
         date - before

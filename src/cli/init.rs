@@ -25,8 +25,8 @@ use serde::Serialize;
 use crate::cell::{Actor, State};
 use crate::config::{Config, ConfigError, SecretSource};
 use crate::gitea::{
-    Forge, ForgeError, ForgeOptions, HookContentType, HookOwner, HooksApi, Label, MasterSecret, Named, NewHook,
-    NewLabel, RepoApi, Repository, User,
+    Forge, ForgeError, HookContentType, HookOwner, HooksApi, Label, MasterSecret, Named, NewHook, NewLabel, RepoApi,
+    Repository, User,
 };
 use crate::store::{self, Pin, PinKind, label_name};
 
@@ -435,7 +435,7 @@ impl InitReport {
 /// A client for the configured forge, with the configured token.
 pub(crate) fn connect(config: &Config) -> anyhow::Result<Forge> {
     let token = config.forge.token.read().context("reading the bot's token (forge.token)")?;
-    Ok(Forge::new(ForgeOptions::new(&config.forge.url, token))?)
+    Ok(Forge::new(config.forge.options(token))?)
 }
 
 /// An address of the API below a repository, for calls that the client has no

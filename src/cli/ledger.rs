@@ -3,7 +3,6 @@
 use super::Said;
 use crate::cell::{Actor, At, CellId};
 use crate::config::Config;
-use crate::gitea::{Forge, ForgeOptions};
 use crate::operations::{self, MissionName, Missions, Time};
 use crate::publication::parse_marker;
 use crate::store::{self, Entry, Head};
@@ -157,7 +156,7 @@ fn entry_json(entry: &Entry, name: &str) -> Value {
 
 /// The heads that our own logs on the forge carry.
 async fn heads_on_forge(config: &Config) -> anyhow::Result<Vec<Head>> {
-    let forge = Forge::new(ForgeOptions::new(config.forge.url.clone(), config.forge.token.read()?))?;
+    let forge = super::init::connect(config)?;
     let bot = forge.current_user().await?;
     let mut heads = vec![];
     for repository in &config.repositories {

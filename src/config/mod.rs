@@ -25,8 +25,10 @@ pub use source::{Source, Sourced};
 use crate::agents::{self, Profile};
 use crate::cell::LEAST;
 use crate::egress::{AddressRange, HostName};
+use crate::gitea::ForgeOptions;
 use crate::mission::COMMANDS_MAX;
 use layers::{Entries, Entry, Raw};
+use secrecy::SecretString;
 use section::{Report, Section};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -160,6 +162,11 @@ pub struct Forge {
     pub url: String,
     /// The bot's token.
     pub token: SecretSource,
+    /// The certificates of the authorities that may vouch for the forge, and no
+    /// others: a file in PEM form. `None`: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// The proxy by which the forge is reached. Empty: none.
+    pub proxy: String,
     /// How long a command, a start or a push waits for a forge that is away,
     /// fails, or refuses a right, before it is answered as failed.
     pub patience: Duration,
@@ -168,6 +175,24 @@ pub struct Forge {
     /// How long the forge has to say that a thing is not there before it counts
     /// as deleted; ten times `reconcile.interval` by default.
     pub gone_after: Duration,
+}
+
+impl Forge {
+    /// The file of authorities, where there is one. What OpenSSL's variable names counts for git as it does for
+    /// the API.
+    pub fn authorities(&self) -> Option<PathBuf> {
+        self.ca_file.clone().or_else(|| std::env::var_os("SSL_CERT_FILE").map(PathBuf::from))
+    }
+
+    /// The proxy, where there is one.
+    pub fn proxy(&self) -> Option<String> {
+        Some(self.proxy.clone()).filter(|proxy| !proxy.is_empty())
+    }
+
+    /// How a client reaches it.
+    pub fn options(&self, token: SecretString) -> ForgeOptions {
+        ForgeOptions { ca_file: self.ca_file.clone(), proxy: self.proxy(), ..ForgeOptions::new(&self.url, token) }
+    }
 }
 
 /// The door for webhooks.
@@ -628,6 +653,8 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
     let forge = Forge {
         url: address(&mut section, "url"),
         token: section.secret("token"),
+        ca_file: section.path("ca_file"),
+        proxy: address(&mut section, "proxy"),
         patience: section.duration("patience", 6 * HOUR, SECOND, 30 * DAY),
         notice_after: section.duration("notice_after", MINUTE, SECOND, DAY),
         gone_after: section.duration("gone_after", gone_after, SECOND, 7 * DAY),

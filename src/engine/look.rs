@@ -164,15 +164,17 @@ async fn base(forge: &Forge, repo: &RepoRef, named: Option<&str>) -> Result<Resu
     }
     let branch = named.unwrap_or(&repository.default_branch).to_owned();
     let api = forge.repo_ref(&repository.reference());
-    let found = match api.branch(&branch).await? {
+    let commit = match api.branch_head(&branch).await? {
         // One 404 says little, and here it would take a proposal's approval away.
-        None => api.branch_in_list(&branch).await?,
+        None => api.branch(&branch).await?.map(|found| found.commit_id),
         found => found,
     };
-    Ok(match found {
-        Some(found) => Ok(Base { branch, commit: found.commit_id }),
-        None => Err(format!("the repository has no branch `{branch}`")),
-    })
+    match commit {
+        Some(commit) => Ok(Ok(Base { branch, commit })),
+        // What it says of the repository and of the branch cannot both be so.
+        None if branch == repository.default_branch => Err(Attempt::not_shown("the default branch")),
+        None => Ok(Err(format!("the repository has no branch `{branch}`"))),
+    }
 }
 
 /// Compares a comment with what was heard of it, and finds out what its author may

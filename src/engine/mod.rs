@@ -29,11 +29,11 @@ use crate::backend::{Adopted, Backend as _, Fact, ProcessBackend, Seen};
 use crate::cell::{AgentRun, At, CellId, Exit, State};
 use crate::config::{Config, PolledCommands};
 use crate::gitea::event::{ForgeEvent, IssueAction, Person, RepoRef};
-use crate::gitea::{Forge, ForgeError, ForgeOptions};
+use crate::gitea::{Forge, ForgeError};
 use crate::mission::Command;
 use crate::sandbox::{InSight, Sight};
 use crate::store::{DataLock, Due, EffectRow, EffectState, Listed, Store, StoreError, Tx};
-use crate::workspace::{Roots, clear_credentials};
+use crate::workspace::{GitAccess, Roots, clear_credentials};
 use attempt::{Attempt, is_waited_for, owes_an_answer};
 use futures::{FutureExt as _, StreamExt as _};
 use input::{Effect, Input};
@@ -73,7 +73,7 @@ pub struct Engine {
     /// What decisions are made with.
     pub context: Arc<Context>,
     forge: Option<Forge>,
-    token: SecretString,
+    access: GitAccess,
     backend: ProcessBackend,
     roots: Roots,
     clock: Clock,
@@ -186,7 +186,7 @@ impl Engine {
             }
         }
         let profiles = Profiles::load(&config.agents).map_err(|e| other(&e))?;
-        let mut options = ForgeOptions::new(config.forge.url.clone(), token.clone());
+        let mut options = config.forge.options(token.clone());
         options.look_twice = Some(LOOK_TWICE);
         let forge = Forge::new(options).map_err(|e| other(&e))?;
         let (mark, newest) = store.read_blocking(|tx| Ok((tx.meta("clock")?, tx.last_entry_at()?)))?;
@@ -194,12 +194,13 @@ impl Engine {
             mark.map(|text| serde_json::from_str(&text)).transpose().map_err(StoreError::json("mark of the clock"))?;
         let (send, facts) = mpsc::unbounded_channel();
         let backend = ProcessBackend::new(roots.run.clone(), send).map_err(|e| other(&e))?.hiding(sight);
+        let access = GitAccess { token, ca_file: config.forge.authorities(), proxy: config.forge.proxy() };
         let context = Context::new(config, profiles, secrets).map_err(|e| other(&e))?;
         let engine = Self {
             store,
             context: Arc::new(context),
             forge: Some(forge),
-            token,
+            access,
             backend,
             roots,
             clock: Clock::start(mark.as_ref(), newest),

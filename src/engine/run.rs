@@ -537,8 +537,8 @@ async fn make_home(
     home.make()?;
     let reference = repository.reference();
     let url = format!("{}/{}.git", engine.context.config.forge.url.trim_end_matches('/'), reference.full_name());
-    let (place, target, token) =
-        (mirror_of(&engine.roots.mirrors, reference.id), home.path.join("project"), engine.token.clone());
+    let (place, target, access) =
+        (mirror_of(&engine.roots.mirrors, reference.id), home.path.join("project"), engine.access.clone());
     let (branch, name) = (branch.to_owned(), cell.id.to_string());
     // What was approved is that commit, unless policy wants the newest.
     let pinned = match engine.context.config.policy.commit {
@@ -551,7 +551,7 @@ async fn make_home(
     let cloned = {
         let _one_at_a_time = mirror.lock().await;
         blocking(move || {
-            let left_out = refresh_mirror(&place, &url, &token, &branch)?;
+            let left_out = refresh_mirror(&place, &url, &access, &branch)?;
             let cloned = clone_project(&place, &name, &branch, pinned.as_deref(), &target, borrow)?;
             Ok::<_, GitError>((cloned, left_out))
         })

@@ -212,8 +212,8 @@ pub async fn push(engine: &Engine, forge: &Forge, row: &EffectRow, cell: CellId,
         return said(published);
     }
 
-    let (token, asked) = (engine.token.clone(), branches.clone());
-    let outcomes = match blocking(move || work.push(&url, &token, &asked)).await? {
+    let (access, asked) = (engine.access.clone(), branches.clone());
+    let outcomes = match blocking(move || work.push(&url, &access, &asked)).await? {
         Ok(outcomes) => outcomes,
         Err(error) => {
             let why = engine.context.redact(&error.to_string());

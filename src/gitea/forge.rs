@@ -109,6 +109,14 @@ impl Forge {
         Ok(ServerVersion::from_raw(raw.version))
     }
 
+    /// The forge's clock, in whole seconds. Asked without the token: any answer
+    /// has a date. `None`: there was no answer, or none with a date.
+    pub async fn date(&self) -> Option<jiff::Timestamp> {
+        let headers = self.transport.headers("/version").await?;
+        let date = headers.get(reqwest::header::DATE)?.to_str().ok()?;
+        Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp())
+    }
+
     /// Whose token this is.
     pub async fn current_user(&self) -> Result<User, ForgeError> {
         self.send(&Ask::get("/user")).await?.parse()

@@ -242,16 +242,29 @@ impl RepoApi {
         }
     }
 
-    /// The same from the list of all: a second word where [`branch`](Self::branch)
-    /// says that there is none.
-    pub async fn branch_in_list(&self, name: &str) -> Result<Option<Branch>, ForgeError> {
-        let mut all = pages::<Branch>(self.sender(), "/branches".to_owned(), Total::OfTheList);
-        while let Some(branch) = all.try_next().await? {
-            if branch.name == name {
-                return Ok(Some(branch));
-            }
+    /// The commit at the head of a branch. `None`: there is no such branch. This
+    /// one works with commits that the forge cannot show, as it cannot where a
+    /// date has a year of five digits: then [`branch`](Self::branch) is answered
+    /// with nothing.
+    pub async fn branch_head(&self, name: &str) -> Result<Option<String>, ForgeError> {
+        #[derive(Deserialize)]
+        struct Object {
+            sha: String,
         }
-        Ok(None)
+        #[derive(Deserialize)]
+        struct Reference {
+            #[serde(rename = "ref")]
+            name: String,
+            object: Object,
+        }
+        // Slashes stay: there are proxies that refuse `%2F`.
+        let parts = name.split('/').map(|part| segment("a branch", part)).collect::<Result<Vec<_>, _>>()?;
+        let path = format!("/git/refs/heads/{}", parts.join("/"));
+        let Some(answer) = optional(self.send(&Ask::get(path)).await)? else { return Ok(None) };
+        // All that begin so; older servers give a single one by itself.
+        let found = answer.list::<Reference>().or_else(|_| answer.parse::<Reference>().map(|one| vec![one]))?;
+        let wanted = format!("refs/heads/{name}");
+        Ok(found.into_iter().find(|reference| reference.name == wanted).map(|reference| reference.object.sha))
     }
 
     /// Its issues, without pull requests, in the forge's order.

@@ -7,6 +7,7 @@
 //! repeated.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,6 +50,12 @@ pub struct ForgeOptions {
     /// it counts. For callers that would act on it: a proxy in front of a forge
     /// that restarts answers so for a moment. Default: not set.
     pub look_twice: Option<Duration>,
+    /// Where set: the certificates of the authorities that may vouch for the
+    /// forge, and no others: a file in PEM form. Default: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Where set: the proxy by which the forge is reached, `http` or `https`.
+    /// Proxies of the environment are never used.
+    pub proxy: Option<String>,
 }
 
 impl ForgeOptions {
@@ -60,6 +67,8 @@ impl ForgeOptions {
             timeout: Duration::from_secs(10),
             max_response_bytes: 64 * 1024 * 1024,
             look_twice: None,
+            ca_file: None,
+            proxy: None,
         }
     }
 }
@@ -70,6 +79,8 @@ impl fmt::Debug for ForgeOptions {
             .field("timeout", &self.timeout)
             .field("max_response_bytes", &self.max_response_bytes)
             .field("look_twice", &self.look_twice)
+            .field("ca_file", &self.ca_file)
+            .field("proxy", &self.proxy)
             .finish_non_exhaustive()
     }
 }
@@ -165,6 +176,18 @@ impl Answer {
     }
 }
 
+/// The certificates in a file.
+fn certificates(file: &Path) -> Result<Vec<reqwest::Certificate>, ForgeError> {
+    let wrong =
+        |why: String| ForgeError::Options { why: format!("the file of certificates {}: {why}", file.display()) };
+    let text = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
+    let found = reqwest::Certificate::from_pem_bundle(&text).map_err(|error| wrong(causes(error)))?;
+    if found.is_empty() {
+        return Err(wrong("it holds no certificate in PEM form (BEGIN CERTIFICATE)".to_owned()));
+    }
+    Ok(found)
+}
+
 /// `404` as `None`.
 pub(super) fn optional<T>(result: Result<T, ForgeError>) -> Result<Option<T>, ForgeError> {
     match result {
@@ -216,14 +239,21 @@ impl Transport {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("lazarus/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
+            // Of the environment; one that was configured comes after it.
             .no_proxy()
             .timeout(options.timeout)
             .connect_timeout(options.timeout / 2)
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_max_idle_per_host(8);
-        if base.scheme() == "http" {
+        if let Some(file) = &options.ca_file {
+            builder = builder.tls_certs_only(certificates(file)?);
+        } else if base.scheme() == "http" {
             // No certificates are needed, and a host without any must do.
             builder = builder.tls_certs_only([]);
+        }
+        if let Some(proxy) = &options.proxy {
+            let proxy = reqwest::Proxy::all(proxy).map_err(|error| wrong(&format!("the proxy: {}", causes(error))))?;
+            builder = builder.proxy(proxy);
         }
         let http = builder.build().map_err(|error| wrong(&causes(error)))?;
         Ok(Self {
@@ -244,6 +274,12 @@ impl Transport {
     /// How long to wait before a doubtful answer is asked for once more.
     pub(super) fn look_twice(&self) -> Option<Duration> {
         self.look_twice
+    }
+
+    /// Any answer's headers, asked for without the token.
+    pub(super) async fn headers(&self, path: &str) -> Option<HeaderMap> {
+        let answer = self.http.get(format!("{}{path}", self.base)).send().await.ok()?;
+        Some(answer.headers().clone())
     }
 
     /// Sends a request, and again where that does no harm and may help.

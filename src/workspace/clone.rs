@@ -3,10 +3,9 @@
 //! A bare mirror of each project stays on the host, kept fresh. Cells borrow its
 //! objects: a clone is little more than its work tree.
 
-use super::git::{CredentialSocket, GitError, git, run};
+use super::git::{CredentialSocket, GitAccess, GitError, git, run};
 use super::home::make_directory;
 use crate::failure::Failure;
-use secrecy::SecretString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -173,15 +172,15 @@ const LEFT_OUT: &str = "lazarus-left-out";
 ///
 /// # Errors
 /// Where git cannot be run, or the forge does not give the branch `base`.
-pub fn refresh_mirror(mirror: &Path, url: &str, token: &SecretString, base: &str) -> Result<Vec<LeftOut>, GitError> {
+pub fn refresh_mirror(mirror: &Path, url: &str, access: &GitAccess, base: &str) -> Result<Vec<LeftOut>, GitError> {
     if !mirror.join("HEAD").exists() {
         make_directory(mirror, 0o700).map_err(|e| GitError::io(e.tried)(e.source))?;
         // Cells read the objects as users of their own; what closes the mirror
         // to others is the directory above.
         run("init", git(None).args(["init", "--quiet", "--bare", "--shared=0644", "--template="]).arg(mirror))?;
     }
-    let socket = CredentialSocket::open(token, mirror)?;
-    let left_out = fetch(mirror, url, &socket.setting()?, base)?;
+    let socket = CredentialSocket::open(access, mirror)?;
+    let left_out = fetch(mirror, url, &socket.settings()?, base)?;
     let packs = std::fs::read_dir(mirror.join("objects/pack")).map_or(0, Iterator::count) / 2;
     if packs > PACKS_MAX {
         // Everything that a reference names stays: the branches, and what live
@@ -202,12 +201,13 @@ pub fn left_out_of(mirror: &Path) -> Vec<LeftOut> {
     lines.collect()
 }
 
-fn fetch(mirror: &Path, url: &str, credentials: &str, base: &str) -> Result<Vec<LeftOut>, GitError> {
+fn fetch(mirror: &Path, url: &str, credentials: &[String], base: &str) -> Result<Vec<LeftOut>, GitError> {
     let fetch = |specs: &[String], prune: bool| {
         run(
             "fetch",
             git(Some(mirror))
-                .args(["-c", credentials, "-c", "fetch.fsckObjects=true"])
+                .args(credentials)
+                .args(["-c", "fetch.fsckObjects=true"])
                 // Old projects have old faults; what is dangerous stays refused.
                 .args(LENIENT.iter().flat_map(|fault| ["-c".to_owned(), format!("fetch.fsck.{fault}=ignore")]))
                 .args(["fetch", "--quiet", "--no-tags", "--force", "--no-write-fetch-head"])
@@ -232,7 +232,7 @@ fn fetch(mirror: &Path, url: &str, credentials: &str, base: &str) -> Result<Vec<
     } else {
         fetch(&[branch(base)], false)?;
     }
-    let remote = run("ls-remote", git(Some(mirror)).args(["-c", credentials, "ls-remote", "--heads", "--"]).arg(url))?;
+    let remote = run("ls-remote", git(Some(mirror)).args(credentials).args(["ls-remote", "--heads", "--"]).arg(url))?;
     let there: Vec<(&str, &str)> = remote
         .lines()
         .filter_map(|line| line.split_once('\t'))

@@ -109,6 +109,17 @@ fn failure_of_words(words: &str) -> Failure {
     Failure::PASSING
 }
 
+/// How git reaches the forge.
+#[derive(Debug, Clone)]
+pub struct GitAccess {
+    /// The bot's token.
+    pub token: SecretString,
+    /// The certificates of the authorities that may vouch for the forge; `None`: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The proxy on the way.
+    pub proxy: Option<String>,
+}
+
 /// The git program with nothing of the host's about it.
 pub(super) fn git(directory: Option<&Path>) -> Command {
     dress(Command::new("git"), directory)
@@ -202,6 +213,8 @@ const CREDENTIAL: &str = ".credential-";
 /// cell looks and nobody tidies up while git runs.
 pub(super) struct CredentialSocket {
     path: PathBuf,
+    ca_file: Option<PathBuf>,
+    proxy: Option<String>,
     /// The process group of the confined git that asks here.
     group: std::sync::Arc<Mutex<Option<rustix::process::Pid>>>,
     stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
@@ -210,7 +223,7 @@ pub(super) struct CredentialSocket {
 
 impl CredentialSocket {
     /// Opens it beside a repository of ours, in a directory that nobody else can enter.
-    pub(super) fn open(token: &SecretString, repository: &Path) -> Result<Self, GitError> {
+    pub(super) fn open(access: &GitAccess, repository: &Path) -> Result<Self, GitError> {
         let mut random = [0u8; 8];
         getrandom::fill(&mut random)
             .map_err(|e| GitError::io("making a name")(std::io::Error::other(e.to_string())))?;
@@ -226,7 +239,7 @@ impl CredentialSocket {
         let stopped = std::sync::Arc::clone(&stop);
         let group = std::sync::Arc::new(Mutex::new(None));
         let admitted = std::sync::Arc::clone(&group);
-        let token = token.clone();
+        let token = access.token.clone();
         let server = std::thread::spawn(move || {
             while let Ok((mut stream, _)) = listener.accept() {
                 if stopped.load(std::sync::atomic::Ordering::SeqCst) {
@@ -240,7 +253,14 @@ impl CredentialSocket {
                 let _ = stream.write_all(format!("username=lazarus\npassword={}\n", token.expose_secret()).as_bytes());
             }
         });
-        Ok(Self { path, group, stop, server: Some(server) })
+        Ok(Self {
+            path,
+            ca_file: access.ca_file.clone(),
+            proxy: access.proxy.clone(),
+            group,
+            stop,
+            server: Some(server),
+        })
     }
 
     /// Starts a confined git and lets its process group ask here, from its first moment until the return value is
@@ -255,13 +275,17 @@ impl CredentialSocket {
         Ok((running, Admission(self)))
     }
 
-    /// The setting with which git asks here for a password.
-    pub(super) fn setting(&self) -> Result<String, GitError> {
+    /// The arguments with which git asks here for a password, and goes the way to the forge.
+    pub(super) fn settings(&self) -> Result<Vec<String>, GitError> {
         // The same image as this process, whatever its file is by now.
         let program = program::path().map_err(GitError::io("finding this program's file"))?;
         // git gives this to a shell: both paths in single quotes.
         let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
-        Ok(format!("credential.helper=!{} git-credential {}", quoted(&program), quoted(&self.path)))
+        let helper = format!("credential.helper=!{} git-credential {}", quoted(&program), quoted(&self.path));
+        let authorities = self.ca_file.as_ref().map(|file| format!("http.sslCAInfo={}", file.display()));
+        let proxy = self.proxy.as_ref().map(|proxy| format!("http.proxy={proxy}"));
+        let settings = [Some(helper), authorities, proxy].into_iter().flatten();
+        Ok(settings.flat_map(|setting| ["-c".to_owned(), setting]).collect())
     }
 }
 

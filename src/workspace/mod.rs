@@ -23,7 +23,7 @@ pub use clone::{
     unpin,
 };
 pub use confined::ConfinedGit;
-pub use git::{GitError, clear_credentials, credential_helper};
+pub use git::{GitAccess, GitError, clear_credentials, credential_helper};
 pub use harvest::{HandedOut, Wanted, hand_out};
 pub use held::{Finding, Held, Place};
 pub use home::{Home, HomeError, Roots};

@@ -5,11 +5,10 @@
 //! nothing is ever forced.
 
 use super::confined::{Bounds, Failure, Running};
-use super::git::{CredentialSocket, GitError, git, run};
+use super::git::{CredentialSocket, GitAccess, GitError, git, run};
 use super::parts::is_commit_id;
 use super::work::WorkRepository;
 use crate::sandbox::TIMED_OUT;
-use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
@@ -64,10 +63,10 @@ impl WorkRepository {
     pub fn push(
         &self,
         url: &str,
-        token: &SecretString,
+        access: &GitAccess,
         branches: &[(String, String)],
     ) -> Result<Vec<PushOutcome>, GitError> {
-        let socket = CredentialSocket::open(token, &self.path)?;
+        let socket = CredentialSocket::open(access, &self.path)?;
         let mut outcomes: Vec<Option<PushOutcome>> = vec![None; branches.len()];
         let pushed = |branch: &str, renamed| PushOutcome::Pushed(Pushed { branch: branch.to_owned(), renamed });
         // Mostly there are no such branches yet, and one call is all.
@@ -90,7 +89,8 @@ impl WorkRepository {
             let remote = run(
                 "ls-remote",
                 git(Some(&self.path))
-                    .args(["-c", &socket.setting()?, "ls-remote", "--heads", "--"])
+                    .args(socket.settings()?)
+                    .args(["ls-remote", "--heads", "--"])
                     .arg(url)
                     .args(patterns),
             )?;
@@ -191,7 +191,7 @@ impl WorkRepository {
         }
         let bounds = Bounds { time: PUSH_TIME, ..Bounds::reading(256 << 20) };
         let mut command = self.git.git_with_network(&self.path, bounds);
-        command.args(["-c", &socket.setting()?, "-c", "push.followTags=false", "push", "--porcelain", "--no-verify"]);
+        command.args(socket.settings()?).args(["-c", "push.followTags=false", "push", "--porcelain", "--no-verify"]);
         for Refspec { branch, known, .. } in refspecs {
             // Only if it is still what was seen: nobody's work is pushed over.
             command.arg(format!("--force-with-lease=refs/heads/{branch}:{known}"));

@@ -2,8 +2,6 @@
 //! with the bot's account and its scopes. Recordings say what a server said
 //! once; this asks the one that is there.
 
-use std::time::Duration;
-
 use futures::TryStreamExt as _;
 use lazarus::gitea::{
     Access, Forge, ForgeError, ForgeOptions, HookContentType, IssueQuery, IssueState, NewHook, NewLabel, NewPull,
@@ -13,13 +11,7 @@ use lazarus::gitea::{
 use crate::world::{World, WorldOptions};
 
 fn bots_client(world: &World) -> Forge {
-    let options = ForgeOptions {
-        url: world.server().url(),
-        token: world.bot().token().to_owned().into(),
-        timeout: Duration::from_secs(10),
-        max_response_bytes: 64 << 20,
-        look_twice: None,
-    };
+    let options = ForgeOptions::new(world.server().url(), world.bot().token().to_owned().into());
     Forge::new(options).unwrap()
 }
 
@@ -82,6 +74,10 @@ async fn the_bots_account_can_do_all_that_lazarus_asks_of_the_forge() {
     repo.put_file("notes/a b.md", b"two", "Two", Some(&written.sha), None).await.unwrap();
     let main = repo.branch("main").await.unwrap().unwrap();
     assert!(repo.branch("no/such").await.unwrap().is_none());
+    assert_eq!(repo.branch_head("main").await.unwrap(), Some(main.commit_id.clone()));
+    for none in ["mai", "main2", "no/such"] {
+        assert_eq!(repo.branch_head(none).await.unwrap(), None, "{none}");
+    }
     assert_eq!(main.name, "main");
     repo.issue_templates().await.unwrap();
 

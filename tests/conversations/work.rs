@@ -338,6 +338,7 @@ async fn what_is_optional_leaves_only_if_a_director_says_so_and_it_is_marked() {
     };
     let by_reader = world.reader().comment(issue, "/publish artifact report").await;
     world.wait_for_reaction(issue, by_reader, "confused").await;
+    world.wait_for_comment(issue, Kind::Refusal, |refusal| refusal.says(&["for directors"])).await;
     refused("/publish notes", "not marked").await;
     refused("/publish artifact link", "Nothing of").await;
     refused("/publish artifact ../notes.md", "without").await;

@@ -681,6 +681,9 @@ pub async fn branches_files_and_pull_requests_take_slashes_and_refuse_mistakes(t
         "/branches/lazarus/1-laz",
         "/branches/lazarus%2F1-laz",
         "/branches/lazarus/nothing",
+        "/git/refs/heads/lazarus/1-laz",
+        "/git/refs/heads/lazarus",
+        "/git/refs/heads/nothing",
         "/branches",
     ] {
         twin.get("cleo", &format!("{at}{path}")).await;

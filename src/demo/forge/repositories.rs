@@ -213,6 +213,7 @@ pub(super) async fn answer(call: &Call<'_>, repo: Id, access: Access, path: &[&s
         ("GET", ["releases"]) => Ok(call.paginated(&[])),
         ("GET", ["issue_config"]) => Ok(Reply::json(200, &json!({"blank_issues_enabled": true, "contact_links": []}))),
         ("GET", ["issue_config", "validate"]) => Ok(Reply::json(200, &json!({"valid": true, "message": ""}))),
+        ("GET", ["git", "refs", rest @ ..]) => references(call, repo, &rest.join("/")).await,
         (_, ["branches", rest @ ..]) => branches(call, repo, access, &rest.join("/")).await,
         (_, ["branch_protections", rest @ ..]) => protections(call, repo, access, rest),
         _ => Err(call.refuse().not_found()),
@@ -699,6 +700,33 @@ impl State {
     }
 }
 
+/// All references that begin so.
+async fn references(call: &Call<'_>, repo: Id, beginning: &str) -> Answer {
+    let root = {
+        let state = call.forge.state();
+        state.repos.get(&repo).map(|found| format!("{}/api/v1/repos/{}/git", state.root_url, state.full_name(found)))
+    };
+    let root = root.ok_or_else(|| call.refuse().not_found())?;
+    let wanted = format!("refs/{beginning}");
+    let all = call.forge.git.branches(repo).await.map_err(|e| call.refuse().internal(&e))?;
+    let found: Vec<Value> = all
+        .into_iter()
+        .map(|(name, commit)| (format!("refs/heads/{name}"), commit))
+        .filter(|(name, _)| name.starts_with(&wanted))
+        .map(|(name, commit)| {
+            let object = json!({"type": "commit", "sha": commit, "url": format!("{root}/commits/{commit}")});
+            json!({"ref": name, "url": format!("{root}/{name}"), "object": object})
+        })
+        .collect();
+    if found.is_empty() { Err(call.refuse().not_found()) } else { Ok(Reply::json(200, &json!(found))) }
+}
+
+/// Whether a time has a year that a server's JSON has no form for: then it
+/// answers 200 with nothing.
+fn is_beyond_years(commit: &Commit) -> bool {
+    [&commit.author.2, &commit.committer.2].iter().any(|time| time.find('-').is_none_or(|digits| digits != 4))
+}
+
 async fn branches(call: &Call<'_>, repo: Id, access: Access, name: &str) -> Answer {
     let git = &call.forge.git;
     match (call.method, name) {
@@ -713,6 +741,7 @@ async fn branches(call: &Call<'_>, repo: Id, access: Access, name: &str) -> Answ
             Ok(call.paginated(&all))
         }
         ("GET", name) => match git.branch(repo, name).await {
+            Some(commit) if is_beyond_years(&commit) => Ok(Reply::empty(200)),
             Some(commit) => Ok(Reply::json(200, &call.forge.state().branch_json(repo, access, name, &commit))),
             None => Err(call.refuse().not_found_because(match call.flavour() {
                 Flavour::Gitea => None,
