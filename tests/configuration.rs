@@ -97,6 +97,8 @@ fn the_commented_configuration_states_every_default_as_it_is() {
     let examples = [
         "forge.url",
         "forge.token",
+        "forge.ca_file",
+        "forge.proxy",
         "webhook.public_url",
         "webhook.secret",
         "paths.templates",

@@ -49,6 +49,8 @@ mod names;
 mod people_and_forge;
 #[path = "conversations/publication.rs"]
 mod publication;
+#[path = "conversations/seen.rs"]
+mod seen;
 #[path = "conversations/vocabulary.rs"]
 mod vocabulary;
 #[path = "conversations/ways.rs"]

@@ -10,10 +10,10 @@ use crate::cell::{
 };
 use crate::gitea::event::RepoRef;
 use crate::mission::{
-    ApprovedText, Approving, Command, DecisionRecord, Level, Line, Moment, OPEN_MAX, Origin, Publishable, Rules,
-    SummonOptions, TEMPLATE_MARKER, Verdict, duration_words, grammar, hidden_parts, what_changed,
+    ApprovedText, Approving, Command, Concern, DecisionRecord, Level, Line, Moment, OPEN_MAX, Origin, Publishable,
+    Rules, SummonOptions, TEMPLATE_MARKER, Verdict, duration_words, grammar, hidden_parts, what_changed,
 };
-use crate::publication::{Answer, TextChange};
+use crate::publication::{Answer, SHOWN_BYTES_MAX, TextChange};
 use crate::store::{Result, StoreError, Tx};
 use crate::workspace::Held;
 use serde_json::json;
@@ -546,7 +546,11 @@ impl Desk<'_> {
         if !self.mission.open {
             return Ok(Done::no("the issue is closed"));
         }
-        let approving = Approving { id: asked.id(), login: asked.login().to_owned(), given: asked.given, number };
+        let seen = self.has_seen(asked.id(), Concern::Edit, asked.given)?;
+        let approving = Approving { id: asked.id(), login: asked.login().to_owned(), given: asked.given, number, seen };
+        if let Some(done) = self.not_as_shown(asked, number)? {
+            return Ok(done);
+        }
         let (current, rules) = (self.mission.text.clone(), self.rules());
         match self.mission.approve(&current, &approving, rules, self.now) {
             Verdict::NothingOpen
@@ -572,6 +576,7 @@ impl Desk<'_> {
             ))),
             Verdict::NotCounted { why, .. } => Ok(Done::no(format!("This approval does not count: {why}."))),
             Verdict::TooSoon { number } => {
+                self.mission.warn(asked.id(), Concern::Edit);
                 let mut done = self.too_soon(
                     "approval",
                     &format!("Look at it and `/approve {number}` again if that is what you mean."),
@@ -605,6 +610,28 @@ impl Desk<'_> {
                 self.start(&record, approvers, &asked.actor)
             }
         }
+    }
+
+    /// What is answered where the comment that shows a record is not as it was written, or was written long after
+    /// the approval: then it was for something else. The record is shown anew.
+    fn not_as_shown(&mut self, asked: &Asked, number: Option<u32>) -> Result<Option<Done>> {
+        let Some(given) = asked.given else { return Ok(None) };
+        let Ok(record) = self.mission.open_record(number).cloned() else { return Ok(None) };
+        let number = record.number;
+        if self.changed_shown.contains(&number) {
+            self.show_open(&record, "Somebody changed this comment; now it is as Lazarus wrote it. ")?;
+            return Ok(Some(Done::no(format!(
+                "somebody changed or deleted the comment that shows request {number}. It is put right: look at it, and `/approve {number}` if that is what you mean"
+            ))));
+        }
+        let shown = self.tx.comment_of_kind(&self.id, &super::issue::slot_of(&record))?.map(|c| c.comment_id);
+        let before = given.id.zip(shown).is_none_or(|(given, shown)| given < shown);
+        if before && self.now.0.saturating_sub(given.at.0) > self.rules().settle {
+            return Ok(Some(Done::no(format!(
+                "request {number} had not been shown when this approval was given; look at it, and `/approve {number}` if that is what you mean"
+            ))));
+        }
+        Ok(None)
     }
 
     fn reject(&mut self, asked: &Asked, number: Option<u32>, reason: Option<&str>) -> Result<Done> {
@@ -700,17 +727,29 @@ impl Desk<'_> {
         }
         let director = asked.level == Level::Director;
         if let Some(given) = asked.given.filter(|_| director) {
-            if !self.mission.settled_for(asked.id(), given, self.rules().settle) {
+            let seen = self.has_seen(asked.id(), Concern::Edit, asked.given)?;
+            if !self.mission.settled_for(given, self.rules().settle, seen) {
+                self.mission.warn(asked.id(), Concern::Edit);
                 return self.too_soon("summons", "Look at it and give the command again if that is what you mean.");
             }
             let hidden = hidden_parts(&asked.text.body, &[TEMPLATE_MARKER]);
-            let told = (asked.id(), asked.text.hash.clone());
-            if !hidden.is_empty() && !self.mission.hidden_told.contains(&told) {
-                self.mission.hidden_told.push(told);
+            if !hidden.is_empty() && !self.has_seen(asked.id(), Concern::Hidden, asked.given)? {
+                self.mission.warn(asked.id(), Concern::Hidden);
                 return Ok(Done::no(format!(
                     "The page of this issue does not show all of the text that the agents would be given. It has {}. Give the command again if that is what you mean.",
                     hidden.join("; ")
                 )));
+            }
+        }
+        if !director {
+            let text = self.text()?;
+            let whole = format!("{}\n\n{}", text.title, text.body);
+            let parts = [("the issue's text", Some(&whole)), ("the task", spec.task.as_ref())];
+            let hidden = parts
+                .iter()
+                .find_map(|(what, part)| Some((what, self.context.not_shown_whole(part.as_ref()?, SHOWN_BYTES_MAX)?)));
+            if let Some((what, why)) = hidden {
+                return Ok(Done::no(format!("This cannot be put before the directors because of {what}: {why}.")));
             }
         }
         if self.mission.records.len() >= OPEN_MAX {

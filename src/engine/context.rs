@@ -8,7 +8,7 @@ use crate::egress::{HostRule, Rules};
 use crate::gitea::ForgeError;
 use crate::gitea::event::{Person, RepoRef};
 use crate::mission::Defaults;
-use crate::publication::{Publication, Published, RenderError, Secrets, Templates};
+use crate::publication::{Publication, Published, RenderError, SHOWN_LINES_MAX, Secrets, Templates};
 use crate::store::Pinned;
 use secrecy::SecretString;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -146,6 +146,21 @@ impl Context {
     /// Removes secrets from words that are meant for a log or an error.
     pub fn redact(&self, text: &str) -> String {
         crate::publication::redaction::redact(&self.secrets.redact(text).0).0
+    }
+
+    /// Why a request that holds this text cannot be shown whole, if it cannot: what
+    /// nobody sees, nobody can approve.
+    pub fn not_shown_whole(&self, text: &str, bytes: usize) -> Option<String> {
+        if text.len() > bytes || text.lines().count() > SHOWN_LINES_MAX {
+            let kib = bytes.div_ceil(1024);
+            return Some(format!(
+                "it is too long to be shown whole before it is approved: at most {kib} KiB and {SHOWN_LINES_MAX} lines"
+            ));
+        }
+        (self.redact(text) != text).then(|| {
+            "it holds what looks like a secret, which Lazarus shows nobody, so it could not be approved as it is; take that out"
+                .to_owned()
+        })
     }
 
     /// A title for a pull request out of an issue's.

@@ -10,7 +10,7 @@ use super::input::{AuthorityRequest, Effect, Facts, Outcome, PublishedWork, Unti
 use crate::cell::{self, Actor, At, Cell, CellId, Event, Identity, Input as CellInput, Refusal, State};
 use crate::egress;
 use crate::gitea::event::{IssueSnapshot, RepoRef};
-use crate::mission::{ApprovedText, Line, Mission, duration_words};
+use crate::mission::{ApprovedText, Concern, Line, Mission, Moment, duration_words};
 use crate::publication::{Answer, CloseLog, Publication, PullRequest, SpawnLog, StatusRow, StatusTable, Warning};
 use crate::store::{EffectRow, Head, NewEntry, Result, StoreError, Tx};
 use crate::workspace::{Finding, Held};
@@ -79,6 +79,8 @@ pub struct Desk<'a> {
     pub repo: RepoRef,
     /// Numbers of the issue's own requests that this input made void.
     pub voided: Vec<u32>,
+    /// Numbers of the open requests whose comment somebody changed or deleted.
+    pub changed_shown: Vec<u32>,
     /// The cell that an operator named: meant by commands that name none.
     pub meant: Option<CellId>,
 }
@@ -98,6 +100,7 @@ impl<'a> Desk<'a> {
             mission,
             repo,
             voided: vec![],
+            changed_shown: vec![],
             meant: None,
         };
         desk.end_what_is_older_than_records()?;
@@ -187,8 +190,7 @@ impl<'a> Desk<'a> {
             cells: vec![],
             label_event: 0,
             label_handled: None,
-            summons_warned: vec![],
-            hidden_told: vec![],
+            warned: vec![],
             shown_state: None,
         };
         let desk = Self {
@@ -201,6 +203,7 @@ impl<'a> Desk<'a> {
             mission,
             repo: repo.clone(),
             voided: vec![],
+            changed_shown: vec![],
             meant: None,
         };
         Ok((desk, true))
@@ -855,7 +858,23 @@ impl<'a> Desk<'a> {
         }
         let publication =
             if none_done { Publication::Refusal(answer.clone()) } else { Publication::Answer(answer.clone()) };
-        self.publish(&publication, None)
+        if let Some(effect) = self.publish_as(&publication, None)? {
+            self.mission.warned_by(&effect);
+        }
+        Ok(())
+    }
+
+    /// Whether somebody gave a word after the comment in which they were shown something.
+    pub fn has_seen(&self, person: i64, of: Concern, given: Option<Moment>) -> Result<bool> {
+        let Some(given) = given.and_then(|given| given.id) else { return Ok(false) };
+        for effect in
+            self.mission.warned.iter().filter(|w| w.person == person && w.of == of).filter_map(|w| w.by.as_ref())
+        {
+            if self.tx.comment_of_effect(effect)?.is_some_and(|shown| given > shown) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -504,6 +504,9 @@ fn is_of_open_request(tx: &Tx<'_>, mission: &str, comment: i64) -> Result<bool> 
         .is_some_and(|m| m.records.iter().any(|r| matches!(r.origin, Origin::Comment { id, .. } if id == comment))))
 }
 
+/// Most bytes of a command that somebody is asked to confirm: less than the gate lets through in one paragraph.
+const ASKED_MAX: usize = 3 * 1024;
+
 /// Carries out commands whose comment the forge confirmed.
 #[allow(clippy::too_many_arguments, reason = "the parts of one input")]
 fn authorized(
@@ -523,6 +526,20 @@ fn authorized(
     desk.take_in(look, new)?;
     let confirm = context.config.policy.polled_commands == PolledCommands::Confirm && request.heard == Heard::Polled;
     if confirm && level == Level::Director && request.lines.iter().any(needs_director) {
+        let hidden = request.lines.iter().find_map(|line| match line {
+            Line::Command { command, .. } => context.not_shown_whole(&command.to_string(), ASKED_MAX),
+            Line::Refused { .. } => None,
+        });
+        if let Some(why) = hidden {
+            tx.act_on(request.repo.id, request.comment, now.0)?;
+            let actor = Actor::Person { id: request.person.id, login: request.person.login.clone() };
+            desk.record(&actor, None, "refused", &json!({"command": "confirm", "why": why}))?;
+            let text = format!(
+                "Only polling found your comment, so it has to be confirmed, and that cannot be asked: {why}. Give the command in another form."
+            );
+            desk.answer(request.comment, false, true, &Answer { items: vec![(false, text)], ..Answer::default() })?;
+            return desk.close();
+        }
         desk.ask_to_confirm(request)?;
         return desk.close();
     }

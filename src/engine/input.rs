@@ -293,6 +293,10 @@ pub struct Look {
     /// Comments of open requests that were edited or deleted.
     #[serde(default)]
     pub changed: Vec<i64>,
+    /// Numbers of the open requests of which our comment is not as we wrote it, or
+    /// not there.
+    #[serde(default)]
+    pub changed_shown: Vec<u32>,
 }
 
 /// The approval label was put on an issue.

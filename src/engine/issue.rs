@@ -11,7 +11,7 @@ use crate::mission::{
     ApprovedText, CouncilRule, DecisionRecord, FieldError, Level, Member, Moment, Origin, TEMPLATE_MARKER,
     duration_words, hidden_parts, is_proposal, parse_proposal, what_changed,
 };
-use crate::publication::{Answer, Publication, Request};
+use crate::publication::{Answer, Publication, Request, SHOWN_BYTES_MAX, Warning};
 use crate::store::{PinKind, Result, label_name};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ const LOOKS_AT_ONCE: i64 = 10;
 const LOOK_LATER: i64 = 10_000;
 
 /// Which comment shows a record.
-fn slot_of(record: &DecisionRecord) -> String {
+pub(super) fn slot_of(record: &DecisionRecord) -> String {
     match record.origin {
         Origin::Issue => PROPOSAL.to_owned(),
         _ => format!("request-{}", record.number),
@@ -49,6 +49,7 @@ impl Desk<'_> {
     /// Takes over what the forge shows of an issue.
     pub(super) fn take_in(&mut self, look: &Look, new: bool) -> Result<()> {
         self.mission.forget_voters(&look.lost);
+        self.changed_shown.clone_from(&look.changed_shown);
         for comment in &look.changed {
             for record in self.mission.void_by_comment(*comment) {
                 self.void(&record, "its comment was edited or deleted after it was recorded")?;
@@ -102,6 +103,10 @@ impl Desk<'_> {
             }
             if let Some(why) = &look.no_base {
                 errors.push(error("Base branch", why.clone()));
+            }
+            let whole = format!("{}\n\n{}", text.title, text.body);
+            if let Some(why) = self.context.not_shown_whole(&whole, SHOWN_BYTES_MAX) {
+                errors.push(error("Text", why));
             }
             errors.extend(
                 look.unknown.iter().map(|login| error("Council", format!("the forge knows no account `{login}`"))),
@@ -196,7 +201,6 @@ impl Desk<'_> {
             members,
             text: self.mission.text.clone(),
             votes: vec![],
-            told: vec![],
         };
         let sha256 = record.sha256(&self.id);
         let data = json!({"number": record.number, "sha256": sha256, "request": record});
@@ -290,7 +294,12 @@ impl Desk<'_> {
         let before = self.text()?;
         self.tx.put_text(text)?;
         self.record(&Actor::System, None, "text_changed", &json!({"from": before.hash, "to": text.hash}))?;
-        self.mission.text_before = Some(before.hash.clone());
+        // Of several edits one after the other, what it was before the first of them.
+        let settle = self.context.config.policy.approval_settle.as_millis() as i64;
+        let before_that = self.mission.text_before.take();
+        let goes_on = self.mission.edited_at.is_some_and(|last| at.0.saturating_sub(last.0) < settle);
+        self.mission.text_before = before_that.filter(|_| goes_on).or_else(|| Some(before.hash.clone()));
+        self.mission.warned.clear();
         self.mission.text.clone_from(&text.hash);
         self.mission.edited_at = Some(at);
         let change = what_changed(&before, text, 40);
@@ -522,8 +531,11 @@ impl Desk<'_> {
             self.record(&asked.actor, None, "refused", &json!({"command": "label", "why": done.says}))?;
         }
         if !done.says.is_empty() {
-            let change = done.change.map(|c| c.diff);
-            self.warn(format!("The label `lazarus/approved` was taken off. {}", done.says), change)?;
+            let text = format!("The label `lazarus/approved` was taken off. {}", done.says);
+            let warning = Publication::Warning(Warning { text, change: done.change });
+            if let Some(effect) = self.publish_as(&warning, None)? {
+                self.mission.warned_by(&effect);
+            }
         }
         self.show()
     }

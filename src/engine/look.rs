@@ -7,6 +7,7 @@ use super::attempt::{Attempt, Ran};
 use super::authority::{account, comment_now, level_of};
 use super::context::KnownRepo;
 use super::input::{AuthorityRequest, Disbelief, Heard, Input, LabelEvent, Look};
+use super::issue::slot_of;
 use super::learn::APPROVED;
 use crate::cell::Base;
 use crate::gitea::Forge;
@@ -65,7 +66,8 @@ pub(super) async fn look_at(
     let api = forge.repo_ref(&known.reference);
     let Some(issue) = api.issue(number).get().await? else { return Ok(None) };
     let name = mission.to_owned();
-    let mission = engine.store.read(move |tx| tx.mission(&name)).await?;
+    let of = name.clone();
+    let mission = engine.store.read(move |tx| tx.mission(&of)).await?;
     let records: &[DecisionRecord] = mission.as_ref().map_or(&[], |m| &m.records);
     let text = ApprovedText::new(&issue.title, &issue.body);
 
@@ -141,8 +143,18 @@ pub(super) async fn look_at(
             lost.push(id);
         }
     }
-    let mut changed = vec![];
+    let (mut changed, mut changed_shown) = (vec![], vec![]);
     for record in records {
+        let (of, slot) = (name.clone(), slot_of(record));
+        if let Some(written) = engine.store.read(move |tx| tx.comment_of_kind(&of, &slot)).await?
+            && let Some(sha) = written.sha256
+        {
+            // Whoever may write can edit any comment, ours too.
+            let now = comment_now(forge, &known.reference, number, written.comment_id).await?;
+            if now.is_none_or(|(_, now)| sha256(now.body.trim_end()) != sha) {
+                changed_shown.push(record.number);
+            }
+        }
         let Origin::Comment { id, sha256: before } = &record.origin else { continue };
         let same = comment_now(forge, &known.reference, number, *id).await?.is_some_and(|(_, now)| {
             now.updated_at == now.created_at && now.author.id == record.asker() && sha256(&now.body) == *before
@@ -151,7 +163,19 @@ pub(super) async fn look_at(
             changed.push(*id);
         }
     }
-    Ok(Some(Look { issue, proposal_base, summons_base, no_base, members, unknown, label, label_events, lost, changed }))
+    Ok(Some(Look {
+        issue,
+        proposal_base,
+        summons_base,
+        no_base,
+        members,
+        unknown,
+        label,
+        label_events,
+        lost,
+        changed,
+        changed_shown,
+    }))
 }
 
 /// A branch and where it points now. The inner error is for people.
@@ -232,8 +256,13 @@ pub(super) async fn confirm(
     asked_at: i64,
 ) -> Ran {
     let (repo, comment) = (request.repo.id, request.comment);
-    let (asked, acted) =
-        engine.store.read(move |tx| Ok((tx.comment_of_effect(&question)?, tx.has_acted_on(repo, comment)?))).await?;
+    let (asked, acted, delivered) = engine
+        .store
+        .read(move |tx| {
+            let delivered = tx.was_delivered(&format!("comment:{repo}:{comment}:created"))?;
+            Ok((tx.comment_of_effect(&question)?, tx.has_acted_on(repo, comment)?, delivered))
+        })
+        .await?;
     if acted {
         // Its delivery came after all.
         return Ok(Input::Nothing);
@@ -243,12 +272,18 @@ pub(super) async fn confirm(
         return not_confirmed(request, "nobody confirmed it within a day");
     }
     let again = || Err(Attempt::Again { why: "it is not confirmed yet".to_owned(), after: None });
+    // What its delivery said is carried out by itself; where it said something else, somebody edited the comment.
+    if delivered {
+        let long_ago = engine.clock.now().0 - asked_at > FRESH;
+        return if long_ago { not_confirmed(request, "it was delivered with other words") } else { again() };
+    }
     let Some(asked) = asked else { return again() };
     let api = forge.repo_ref(&request.repo).comment(asked);
     match api.get().await? {
         None => return not_confirmed(request, "the question was deleted"),
         // Whoever may write can edit any comment, ours too.
-        Some(now) if sha256(now.body.trim_end()) != *shown => {
+        // And put it back: then the forge's time of the last change stays.
+        Some(now) if sha256(now.body.trim_end()) != *shown || now.updated_at != now.created_at => {
             return not_confirmed(request, "somebody edited the question");
         }
         Some(_) => {}

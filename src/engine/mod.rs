@@ -750,6 +750,12 @@ impl Engine {
         self.store.transact(move |tx| tx.put_comment(&id, &mission, cell.as_deref(), &kind, comment)).await
     }
 
+    /// Notes what a comment that is edited in place says now.
+    async fn note_text(&self, comment: i64, body: &str) -> Result<(), StoreError> {
+        let sha256 = look::sha256(body.trim_end());
+        self.store.transact(move |tx| tx.put_comment_text(comment, &sha256)).await
+    }
+
     async fn deduplicate_later(&self, row: &EffectRow, repo: &RepoRef, number: i64) -> Result<(), StoreError> {
         let effect = Effect::Deduplicate { repo: repo.clone(), number, of: row.id.clone() };
         let data = serde_json::to_string(&effect).map_err(StoreError::json("effect"))?;

@@ -6,10 +6,11 @@ use super::context::KnownRepo;
 use super::desk::mission_id;
 use super::input::Input;
 use super::learn::serving_since;
-use crate::gitea::event::{CommentAction, ForgeEvent, IssueAction, IssueSnapshot};
+use crate::cell::Actor;
+use crate::gitea::event::{CommentAction, ForgeEvent, IssueAction, IssueSnapshot, created_key};
 use crate::gitea::{Forge, ForgeError, IssueQuery, IssueState};
 use crate::mission::parse_comment;
-use crate::store::StoreError;
+use crate::store::{NewEntry, StoreError};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use std::collections::HashMap;
@@ -97,7 +98,18 @@ async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<()
             continue;
         }
         let written = comment.id;
-        if engine.store.read(move |tx| tx.has_acted_on(id, written)).await? {
+        let any = format!("comment:{id}:{written}:created");
+        let same = created_key(id, number, &comment);
+        let (acted, delivered, as_it_is) = engine
+            .store
+            .read(move |tx| Ok((tx.has_acted_on(id, written)?, tx.was_delivered(&any)?, tx.was_delivered(&same)?)))
+            .await?;
+        if acted || as_it_is {
+            continue;
+        }
+        if delivered {
+            // Its delivery came, with other words: somebody edited it within its first second.
+            edited_at_once(engine, mission_id(id, number), id, written).await?;
             continue;
         }
         // Its delivery may be on its way: who is asked to confirm what was delivered a
@@ -185,4 +197,27 @@ pub fn as_input(event: ForgeEvent) -> (String, String, Input) {
     }
     let lane = format!("{}", event.repo().id);
     (key, lane, Input::Forge { happened: event })
+}
+/// A comment does not say what its delivery said, and the forge shows no edit:
+/// nothing of it counts, and that is on record, once.
+async fn edited_at_once(engine: &Engine, mission: String, repo: i64, comment: i64) -> Result<(), StoreError> {
+    let now = engine.clock.now().0;
+    engine
+        .store
+        .transact(move |tx| {
+            if !tx.act_on(repo, comment, now)? {
+                return Ok(());
+            }
+            let data = serde_json::json!({"comment": comment, "why": "edited within its first second"});
+            tx.append(&NewEntry {
+                at: now,
+                mission,
+                cell: String::new(),
+                actor: serde_json::to_string(&Actor::System).unwrap_or_default(),
+                action: "security_not_what_was_delivered".to_owned(),
+                data: data.to_string(),
+            })
+            .map(drop)
+        })
+        .await
 }

@@ -83,7 +83,10 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, mut effect: Effect) -> R
             let known = engine.store.read(move |tx| tx.comment_of_kind(&mission, &name)).await?;
             if let Some(known) = known {
                 match forge.repo_ref(&repo).comment(known.comment_id).edit(&body).await {
-                    Ok(_) => return Ok(Input::Nothing),
+                    Ok(_) => {
+                        engine.note_text(known.comment_id, &body).await?;
+                        return Ok(Input::Nothing);
+                    }
                     // Somebody deleted it: a new one is written. But a second one
                     // must not come of a forge that is confused for a moment.
                     Err(error) if error.is_not_found() => {
@@ -99,6 +102,7 @@ async fn forge_effect(engine: &Engine, row: &EffectRow, mut effect: Effect) -> R
             }
             let posted = post(engine, forge, row, &repo, number, &body).await?;
             engine.note_comment(row, &slot, posted).await?;
+            engine.note_text(posted, &body).await?;
             Ok(Input::Nothing)
         }
         Effect::StateLabel { repo, number, state } => {

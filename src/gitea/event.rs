@@ -203,12 +203,7 @@ impl ForgeEvent {
             Self::Comment { repo, action, issue, comment, .. } => match action {
                 // With what is claimed of it: a forged twin must not use up the key
                 // of the true one. What is acted on once is the comment itself.
-                CommentAction::Created => format!(
-                    "comment:{}:{}:created:{}",
-                    repo.id,
-                    comment.id,
-                    short_hash(&[&comment.author.id.to_string(), &issue.number.to_string(), &comment.body])
-                ),
+                CommentAction::Created => created_key(repo.id, issue.number, comment),
                 CommentAction::Deleted => format!("comment:{}:{}:deleted", repo.id, comment.id),
                 CommentAction::Edited => format!(
                     "comment:{}:{}:edited:{}:{}",
@@ -229,6 +224,12 @@ fn label_ids(labels: &[LabelRef]) -> String {
     let mut ids: Vec<i64> = labels.iter().map(|label| label.id).collect();
     ids.sort_unstable();
     ids.iter().map(i64::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The key of what is heard of a new comment, with what is claimed of it.
+pub(crate) fn created_key(repo: i64, issue: i64, comment: &CommentSnapshot) -> String {
+    let claim = short_hash(&[&comment.author.id.to_string(), &issue.to_string(), &comment.body]);
+    format!("comment:{repo}:{}:created:{claim}", comment.id)
 }
 
 fn short_hash(parts: &[&str]) -> String {

@@ -1,7 +1,7 @@
 //! The mission's own state: what text is known, when it last changed, what is
 //! open before the directors, and who may decide.
 
-use super::record::{COUNCIL_MAX, DecisionRecord};
+use super::record::{COUNCIL_MAX, DecisionRecord, Warned};
 use crate::cell::{At, CellId};
 use serde::{Deserialize, Serialize};
 
@@ -158,13 +158,9 @@ pub struct Mission {
     /// dealt with; 0 where there was none; `None` where no label is on it.
     #[serde(default)]
     pub label_handled: Option<i64>,
-    /// Who was told that a summons came too soon after an edit, and of which
-    /// text: account number and hash.
-    pub summons_warned: Vec<(i64, String)>,
-    /// Who was told that a page hides parts of a text, and of which text: account
-    /// number and hash.
+    /// Who is shown what before their word counts, of the text as it is.
     #[serde(default)]
-    pub hidden_told: Vec<(i64, String)>,
+    pub warned: Vec<Warned>,
     /// The `lazarus/state/*` label that is shown.
     pub shown_state: Option<String>,
 }

@@ -18,5 +18,7 @@ pub use hidden::{first_invisible, hidden_parts};
 pub use proposal::{
     BODY_MAX, Defaults, FieldError, Proposal, TEMPLATE_MARKER, field_labels, is_proposal, parse_proposal,
 };
-pub use record::{Approving, COUNCIL_MAX, DecisionRecord, Member, Moment, OPEN_MAX, Origin, Rules, Verdict};
+pub use record::{
+    Approving, COUNCIL_MAX, Concern, DecisionRecord, Member, Moment, OPEN_MAX, Origin, Rules, Verdict, Warned,
+};
 pub use text::{ApprovedText, duration, duration_words, normalise, what_changed};

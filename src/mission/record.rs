@@ -94,9 +94,6 @@ pub struct DecisionRecord {
     pub text: String,
     /// Votes so far.
     pub votes: Vec<Vote>,
-    /// Who was told that an approval came too soon after an edit, by account
-    /// number: the next approval of this record by the same person counts.
-    pub told: Vec<i64>,
 }
 
 impl DecisionRecord {
@@ -154,6 +151,33 @@ pub struct Approving {
     pub given: Option<Moment>,
     /// The record that is named, if one is.
     pub number: Option<u32>,
+    /// Whether this person had been shown what an edit changed when they gave it
+    /// ([`Mission::warned`]).
+    pub seen: bool,
+}
+
+/// What somebody is shown before their word counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Concern {
+    /// The text was edited a moment before.
+    Edit,
+    /// The page hides parts of the text.
+    Hidden,
+}
+
+/// Somebody's word did not count before they had seen something. It counts when
+/// they repeat it *after* the comment that shows it: a second line of the same
+/// comment, or one that was on its way already, is no repetition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warned {
+    /// Who, by account number.
+    pub person: i64,
+    /// What they are shown.
+    pub of: Concern,
+    /// The effect that writes the comment which shows it; `None` before it is made.
+    #[serde(default)]
+    pub by: Option<String>,
 }
 
 /// What an installation's policy says of approvals, in milliseconds.
@@ -310,9 +334,8 @@ impl Mission {
             }
             if let Some(edited) = edited_at
                 && given.at.0.saturating_sub(edited.0) < rules.settle
-                && !record.told.contains(&approving.id)
+                && !approving.seen
             {
-                record.told.push(approving.id);
                 return Verdict::TooSoon { number };
             }
         }
@@ -342,15 +365,20 @@ impl Mission {
     }
 
     /// A director's own `/summon` is request and approval in one. It counts unless
-    /// the text was edited a moment before and this person was not told so.
-    pub fn settled_for(&mut self, person: i64, given: Moment, settle: i64) -> bool {
-        let told = (person, self.text.clone());
-        match self.edited_at {
-            Some(edited) if given.at.0.saturating_sub(edited.0) < settle && !self.summons_warned.contains(&told) => {
-                self.summons_warned.push(told);
-                false
-            }
-            _ => true,
+    /// the text was edited a moment before and this person had not `seen` how.
+    pub fn settled_for(&self, given: Moment, settle: i64, seen: bool) -> bool {
+        seen || self.edited_at.is_none_or(|edited| given.at.0.saturating_sub(edited.0) >= settle)
+    }
+
+    /// Notes that somebody is to be shown something before their word counts.
+    pub fn warn(&mut self, person: i64, of: Concern) {
+        self.warned.push(Warned { person, of, by: None });
+    }
+
+    /// Names the effect that shows what was noted since the last such effect.
+    pub fn warned_by(&mut self, effect: &str) {
+        for warned in self.warned.iter_mut().filter(|w| w.by.is_none()) {
+            warned.by = Some(effect.to_owned());
         }
     }
 

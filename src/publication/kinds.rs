@@ -5,6 +5,11 @@ use super::redaction::Secrets;
 use minijinja::{Environment, UndefinedBehavior, context};
 use std::path::Path;
 
+/// Most bytes of a text that a request can show whole, on a page of the forge.
+pub const SHOWN_BYTES_MAX: usize = 40 * 1024;
+/// Most lines of it.
+pub const SHOWN_LINES_MAX: usize = 4000;
+
 /// A comment of Lazarus: one of these, and nothing else, can be published.
 #[derive(Debug, Clone)]
 pub enum Publication {
@@ -455,8 +460,8 @@ impl Cleaner<'_> {
     }
 
     fn request(&mut self, request: &Request) -> minijinja::Value {
-        // It is shown whole: what does not fit on a page of the forge is not approved unseen.
-        let whole = Limits { bytes: 40 * 1024, lines: 4000, ..Limits::default() };
+        // It is shown whole: what does not fit is no request (`SHOWN_BYTES_MAX`).
+        let whole = Limits { bytes: SHOWN_BYTES_MAX, lines: SHOWN_LINES_MAX, ..Limits::default() };
         let mut block = |text: &str| {
             let (clean, removed) = gate::block(text, whole, self.secrets);
             self.removed += removed;

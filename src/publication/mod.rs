@@ -12,7 +12,7 @@ pub mod search;
 
 pub use gate::{Allowed, Removed, marker, parse_marker};
 pub use kinds::{
-    Answer, CloseLog, Publication, Published, PullRequest, RenderError, Request, SpawnLog, StatusRow, StatusTable,
-    Templates, TextChange, Warning, plain_title,
+    Answer, CloseLog, Publication, Published, PullRequest, RenderError, Request, SHOWN_BYTES_MAX, SHOWN_LINES_MAX,
+    SpawnLog, StatusRow, StatusTable, Templates, TextChange, Warning, plain_title,
 };
 pub use redaction::Secrets;

@@ -25,6 +25,9 @@ pub struct CommentRow {
     pub effect: String,
     /// Its number on the forge.
     pub comment_id: i64,
+    /// SHA-256 of its text without blanks at its end, hex, where it is one that is
+    /// edited in place.
+    pub sha256: Option<String>,
 }
 
 /// How an issue's text was seen. Times are the forge's, in milliseconds.
@@ -451,12 +454,20 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Notes the text that a comment of the bot has now.
+    pub fn put_comment_text(&self, comment_id: i64, sha256: &str) -> Result<()> {
+        self.conn
+            .prepare_cached("UPDATE comments SET body_sha256 = ?2 WHERE comment_id = ?1")?
+            .execute(params![comment_id, sha256])?;
+        Ok(())
+    }
+
     /// The newest comment of that kind on a mission.
     pub fn comment_of_kind(&self, mission: &str, kind: &str) -> Result<Option<CommentRow>> {
         Ok(self
             .conn
-            .prepare_cached("SELECT effect, comment_id FROM comments WHERE mission = ? AND kind = ? ORDER BY comment_id DESC LIMIT 1")?
-            .query_row([mission, kind], |row| Ok(CommentRow { effect: row.get(0)?, comment_id: row.get(1)? }))
+            .prepare_cached("SELECT effect, comment_id, body_sha256 FROM comments WHERE mission = ? AND kind = ? ORDER BY comment_id DESC LIMIT 1")?
+            .query_row([mission, kind], |row| Ok(CommentRow { effect: row.get(0)?, comment_id: row.get(1)?, sha256: row.get(2)? }))
             .optional()?)
     }
 

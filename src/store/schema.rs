@@ -133,6 +133,7 @@ CREATE TABLE issue_texts (
 ) STRICT, WITHOUT ROWID;
 -- Since when an effect fails, and since when, and how often in a row, the forge
 -- says that the thing it is about is not there.
+ALTER TABLE comments ADD COLUMN body_sha256 TEXT;
 ALTER TABLE effects ADD COLUMN failing_since INTEGER;
 ALTER TABLE effects ADD COLUMN missing_since INTEGER;
 ALTER TABLE effects ADD COLUMN missing_looks INTEGER NOT NULL DEFAULT 0;

@@ -98,6 +98,8 @@ struct World {
     /// Texts that the issue had, with when it got them.
     texts: Vec<(At, String)>,
     given: Vec<Approving>,
+    /// Who was shown what an edit of the present text changed, and in which comment.
+    warned: Vec<(i64, i64)>,
     counted: BTreeMap<u32, BTreeMap<i64, i64>>,
     ran: Vec<Ran>,
     proposer_may_vote: bool,
@@ -131,8 +133,7 @@ fn mission(text: &ApprovedText) -> Mission {
         cells: vec![],
         label_event: 0,
         label_handled: None,
-        summons_warned: vec![],
-        hidden_told: vec![],
+        warned: vec![],
         shown_state: None,
     }
 }
@@ -150,6 +151,7 @@ impl World {
             comments: vec![],
             texts: vec![(At(BEGIN), first.hash)],
             given: vec![],
+            warned: vec![],
             counted: BTreeMap::new(),
             ran: vec![],
             proposer_may_vote,
@@ -184,7 +186,6 @@ impl World {
             council,
             text: self.mission.text.clone(),
             votes: vec![],
-            told: vec![],
         };
         let number = record.number;
         self.shown.insert(number, record.clone());
@@ -220,7 +221,14 @@ impl World {
             votes.retain(|_, at| now - *at <= WINDOW);
             votes.clone()
         };
+        let given = approving.given.and_then(|given| given.id).unwrap_or_default();
+        let seen = self.warned.iter().any(|(person, shown)| *person == approving.id && given > *shown);
+        let approving = &Approving { seen, ..approving.clone() };
         match self.mission.approve(&current, approving, rules, At(self.now)) {
+            Verdict::TooSoon { .. } => {
+                let shown = self.id();
+                self.warned.push((approving.id, shown));
+            }
             Verdict::Counted { number, missing } => {
                 let votes = note(number);
                 let asked = self.shown[&number].council.as_ref().expect("one director is enough without a council");
@@ -248,6 +256,7 @@ impl World {
                     self.mission.edited_at = Some(self.second());
                     self.texts.push((self.second(), next.hash));
                     self.mission.void_by_edit();
+                    self.warned.clear();
                     self.propose();
                 }
                 Act::Ask { who, task, gap } => {
@@ -270,7 +279,7 @@ impl World {
                     let (id, login) = PEOPLE[*who];
                     let given = Some(Moment { at: self.second(), id: Some(self.id()) });
                     self.now += heard_after;
-                    let approving = Approving { id, login: login.to_owned(), given, number: *named };
+                    let approving = Approving { id, login: login.to_owned(), given, number: *named, seen: false };
                     self.given.push(approving.clone());
                     self.approve(&approving);
                 }
@@ -284,7 +293,7 @@ impl World {
                     let at = At((self.now - back) / 1000 * 1000);
                     // Its number is from then as well: smaller than whatever came since.
                     let given = Some(Moment { at, id: Some(1) });
-                    self.approve(&Approving { id, login: login.to_owned(), given, number: *named });
+                    self.approve(&Approving { id, login: login.to_owned(), given, number: *named, seen: false });
                 }
                 Act::Demote { who } => {
                     self.directors.remove(&PEOPLE[*who].0);
@@ -357,8 +366,7 @@ proptest! {
             let given = ran.last.given.unwrap().at;
             let edit = world.texts.iter().skip(1).rev().find(|(at, hash)| *at <= given && *hash == ran.record.text);
             if let Some((edited, _)) = edit {
-                let told = ran.record.told.contains(&ran.last.id);
-                prop_assert!(told || given.0 - edited.0 >= SETTLE, "{} ms after the edit", given.0 - edited.0);
+                prop_assert!(ran.last.seen || given.0 - edited.0 >= SETTLE, "{} ms after the edit", given.0 - edited.0);
             }
         }
     }
@@ -438,7 +446,7 @@ proptest! {
         let rules = Rules { settle: SETTLE, window: WINDOW, proposer_may_vote: false };
         for _ in 0..2 {
             let given = Some(Moment { at: At(given), id: None });
-            let approving = Approving { id: 7, login: "ada".into(), given, number: None };
+            let approving = Approving { id: 7, login: "ada".into(), given, number: None, seen: false };
             let current = world.mission.text.clone();
             let _ = world.mission.approve(&current, &approving, rules, At(now));
         }
