@@ -248,6 +248,8 @@ fn read_as(key: &str) -> String {
     match (section, leaf) {
         ("repositories", "name") => "config.name".to_owned(),
         ("repositories", leaf) => format!(".{leaf}"),
+        // A file, and no secret.
+        ("forge", "ca") => "forge.authorities".to_owned(),
         ("paths", "templates") => "config.templates".to_owned(),
         ("credentials", _) => "config.credentials".to_owned(),
         ("limits_max", _) => "config.limits_max".to_owned(),
