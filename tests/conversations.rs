@@ -37,6 +37,8 @@ mod isolation;
 mod lifecycle;
 #[path = "conversations/limits.rs"]
 mod limits;
+#[path = "conversations/loose_ends.rs"]
+mod loose_ends;
 #[path = "conversations/lossy.rs"]
 mod lossy;
 #[path = "conversations/main_job.rs"]

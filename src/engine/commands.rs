@@ -141,21 +141,27 @@ impl Desk<'_> {
         let mut answer = Answer::default();
         let (mut all, mut none) = (true, true);
         for line in lines {
-            let done = match line {
+            let verb = verb_of_line(line);
+            let mut done = match line {
                 Line::Refused { why, .. } => Done::no(why.clone()),
                 Line::Command { command, .. } => self.command(asked, command)?,
             };
-            if let (false, Line::Command { command, .. }) = (done.ok, line) {
-                let why = self.context.redact(&done.says);
-                self.record(
-                    &asked.actor,
-                    done.cell.as_ref(),
-                    "refused",
-                    &json!({"command": verb_of(command), "why": why}),
-                )?;
+            if !done.ok {
+                let why = match line {
+                    // What could not be read may hold anything that a person wrote.
+                    Line::Refused { .. } => "it cannot be read as a command".to_owned(),
+                    Line::Command { .. } => self.context.redact(&done.says),
+                };
+                self.record(&asked.actor, done.cell.as_ref(), "refused", &json!({"command": verb, "why": why}))?;
             }
             all &= done.ok;
             none &= !done.ok;
+            // Among several, each answer says which command it is for.
+            if lines.len() > 1 {
+                let says = if done.says.is_empty() { "done." } else { done.says.as_str() };
+                let own = format!("`/{verb}`: ");
+                done.says = if verb.is_empty() || says.starts_with(&own) { says.to_owned() } else { own + says };
+            }
             if !done.says.is_empty() {
                 answer.items.push((done.ok, done.says));
             }
@@ -338,6 +344,12 @@ impl Desk<'_> {
                     Ok(id) => id,
                     Err(why) => return Ok(Done::no(why)),
                 };
+                // A request is not a live cell: it is decided, not closed.
+                if let Some(record) = self.mission.records.iter().find(|r| r.cell == id) {
+                    let number = record.number;
+                    let why = format!("request {number} is not approved yet; use `/reject {number}`");
+                    return Ok(Done::no(why).on(&id));
+                }
                 match self.apply(&id, &input, actor)? {
                     Ok(_) => Done::ok("").on(&id).until(Until::Closed),
                     Err(refusal) => Done::no(refusal.to_string()).on(&id),
@@ -606,8 +618,15 @@ impl Desk<'_> {
                     approvers = vec![asked.actor.clone()];
                 }
                 let names: Vec<String> = approvers.iter().map(super::desk::name_of).collect();
-                self.show_record(&record, &format!("Approved by {}.", names.join(", ")), false)?;
-                self.start(&record, approvers, &asked.actor)
+                let names = names.join(", ");
+                let started = self.start(&record, approvers, &asked.actor)?;
+                let standing = if started.ok {
+                    format!("Approved by {names}.")
+                } else {
+                    format!("Not started, although {names} approved: {}.", started.says)
+                };
+                self.show_record(&record, &standing, false)?;
+                Ok(started)
             }
         }
     }
@@ -837,6 +856,22 @@ pub(super) fn verb_of(command: &Command) -> String {
         .ok()
         .and_then(|v| v.get("verb").and_then(|v| v.as_str().map(str::to_owned)))
         .unwrap_or_default()
+}
+
+/// The word of the command that a line is or was meant to be; empty where that is not
+/// known. It is always a word of the grammar, never what somebody wrote.
+pub(super) fn verb_of_line(line: &Line) -> String {
+    match line {
+        Line::Command { command, .. } => verb_of(command),
+        Line::Refused { why, .. } => why
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter_map(|quoted| quoted.strip_prefix('/'))
+            .find_map(|word| grammar().iter().find(|c| c.name == word))
+            .map(|c| c.name.to_owned())
+            .unwrap_or_default(),
+    }
 }
 
 pub(super) fn new_cell_id() -> CellId {

@@ -253,7 +253,7 @@ impl<'a> Desk<'a> {
         let mut items = vec![(
             true,
             format!(
-                "`{login}`: only polling found your comment, so nobody can say that it was not edited since. If you mean the following, give *this* comment a 👍 within a day; a 👎 takes it back."
+                "`{login}`: only polling found your comment, so nobody can say that it was not edited since. If you mean the following, give this comment a 👍 within a day; a 👎 takes it back."
             ),
         )];
         for line in &request.lines {

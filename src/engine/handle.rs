@@ -1,7 +1,7 @@
 //! What each input leads to; what happens to an issue, and commands, have pages of
 //! their own.
 
-use super::commands::{Asked, logins_in, operated, verb_of};
+use super::commands::{Asked, logins_in, operated, verb_of, verb_of_line};
 use super::context::Context;
 use super::desk::{Desk, Release, comment_lane, effect_name, mission_id, queue_effect};
 use super::failed::{failed, waits};
@@ -253,15 +253,17 @@ pub fn not_decided(
             }
             tx.put_operation(operation, &outcome_text(&Outcome::refused(error.to_string()))?, now.0)?;
         }
-        Some(Input::Forge { happened: ForgeEvent::Comment { repo, action, issue, comment, .. } }) => {
+        Some(Input::Forge { happened: ForgeEvent::Comment { repo, action, issue, comment, sender_can_push, .. } }) => {
             mission = mission_id(repo.id, issue.number);
             let commands = parse_comment(&comment.body).lines.len() as i64;
+            // What polling found was counted when it was found.
+            let counts = if sender_can_push.is_some() { commands } else { 0 };
             let by_bot = context.bot().is_some_and(|bot| bot.id == comment.author.id);
             let limit = i64::from(context.config.policy.commands_per_minute);
             if *action == CommentAction::Created
                 && commands > 0
                 && !by_bot
-                && tx.pace_of(&format!("commands:{}", comment.author.id), now.0, commands)? <= limit
+                && tx.pace_of(&pace_name(comment.author.id), now.0, counts)? <= limit
             {
                 answer = Some((repo, issue.number, comment.id));
             }
@@ -439,17 +441,30 @@ fn commented(
     }
     let limit = i64::from(context.config.policy.commands_per_minute);
     let count = parsed.lines.len() as i64;
-    let in_minute = tx.pace_of(&format!("commands:{}", comment.author.id), now.0, count)?;
+    // What polling finds waits there for its minute, so here it is refused only if no
+    // minute has room for it.
+    let in_minute =
+        if stated_write.is_none() { count } else { tx.pace_of(&pace_name(comment.author.id), now.0, count)? };
     if in_minute > limit {
-        // Said once a minute, then silence: answering each would be the flood.
-        if in_minute - count <= limit {
+        // It is answered, so polling does not find it again.
+        tx.act_on(repo.id, comment.id, now.0)?;
+        let why = format!("more than {limit} commands in a minute");
+        let verbs: Vec<String> = parsed.lines.iter().map(verb_of_line).collect();
+        let actor = Actor::Person { id: comment.author.id, login: comment.author.login.clone() };
+        let data = json!({"command": verbs.join(", "), "comment": comment.id, "why": why});
+        desk.record(&actor, None, "refused", &data)?;
+        let mut answer = Answer::default();
+        // Each gets a reaction, and the words stand once a minute: words for each would
+        // be the flood.
+        let told = format!("commands_told:{}:{}", desk.id, comment.author.id);
+        if tx.pace_of(&told, now.0, 1)? == 1 {
             let text = format!(
-                "`{}` gave more than {limit} commands in a minute; the rest of this minute is not read.",
+                "`{}` gave more than {limit} commands in a minute. Each comment with a 😕 is not carried out; give its commands again a minute later.",
                 comment.author.login
             );
-            let answer = Answer { items: vec![(false, text)], ..Answer::default() };
-            desk.answer(comment.id, false, true, &answer)?;
+            answer.items.push((false, text));
         }
+        desk.answer(comment.id, false, true, &answer)?;
         return desk.close();
     }
     let react = Effect::React { repo: repo.clone(), comment: comment.id, content: "eyes".to_owned(), alone: false };
@@ -486,6 +501,11 @@ fn commented(
         desk.queue(lane, &Effect::Authorize { request: Box::new(request) }, None, 0)?;
     }
     desk.close()
+}
+
+/// Under which name somebody's commands are counted.
+pub(super) fn pace_name(person: i64) -> String {
+    format!("commands:{person}")
 }
 
 /// The forge is asked about an issue that is no mission yet.

@@ -277,6 +277,9 @@ pub struct Look {
     /// Whom the names of the proposal's council mean.
     #[serde(default)]
     pub members: Vec<Member>,
+    /// What these may do now, by account number.
+    #[serde(default)]
+    pub member_levels: Vec<(i64, Level)>,
     /// Names of the council that the forge does not know.
     #[serde(default)]
     pub unknown: Vec<String>,

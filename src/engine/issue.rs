@@ -111,6 +111,11 @@ impl Desk<'_> {
             errors.extend(
                 look.unknown.iter().map(|login| error("Council", format!("the forge knows no account `{login}`"))),
             );
+            if let Some(council) = proposal.council.as_ref().filter(|_| errors.is_empty())
+                && let Some(why) = self.why_never(council, look)
+            {
+                errors.push(error("Council", why));
+            }
             if errors.is_empty() { Ok(proposal) } else { Err(errors) }
         });
         match parsed {
@@ -167,6 +172,28 @@ impl Desk<'_> {
                 self.publish_standing(UNREADABLE, &answer, false)
             }
         }
+    }
+
+    /// Why a council of named people can never decide, if it cannot: too few of them
+    /// are directors now and may vote.
+    fn why_never(&self, council: &CouncilRule, look: &Look) -> Option<String> {
+        let proposer = (!self.context.config.policy.proposer_may_vote).then_some(self.mission.author);
+        // A look of an older Lazarus says nothing of levels: then nobody is left out.
+        let level = |id: i64| look.member_levels.iter().find(|(of, _)| *of == id).map(|(_, level)| *level);
+        let (may, may_not): (Vec<&Member>, Vec<&Member>) = look
+            .members
+            .iter()
+            .partition(|m| level(m.id).is_none_or(|l| l == Level::Director) && proposer != Some(m.id));
+        if council.members.is_empty() || may.len() >= council.votes {
+            return None;
+        }
+        let why_not = may_not.iter().map(|member| match proposer {
+            Some(id) if id == member.id => format!("`{}` is the proposer, who does not vote", member.login),
+            _ => format!("`{}` is not a director of this repository", member.login),
+        });
+        let votes = if council.votes == 1 { "1 vote is".to_owned() } else { format!("{} votes are", council.votes) };
+        let why_not = why_not.collect::<Vec<_>>().join("; ");
+        Some(format!("{votes} needed, and {} of the people named here can vote: {why_not}", may.len()))
     }
 
     /// Puts a request before the directors: a record, the cell that it would start,
@@ -287,7 +314,7 @@ impl Desk<'_> {
         }
         let drop = CellInput::Drop { outcome: End::Abandoned, reason: format!("the request is void: {why}") };
         let _ = self.apply(&record.cell, &drop, &Actor::System)?;
-        self.show_record(record, &format!("**It is void**: {why}. Undoing the edit does not bring it back."), false)
+        self.show_record(record, &format!("It is void: {why}. Undoing the edit does not bring it back."), false)
     }
 
     fn edited(&mut self, text: &ApprovedText, at: At) -> Result<()> {

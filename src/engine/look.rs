@@ -78,7 +78,7 @@ pub(super) async fn look_at(
         .then(|| parse_proposal(&text.body, &engine.context.defaults()).ok())
         .flatten();
     let (mut proposal_base, mut summons_base, mut no_base) = (None, None, None);
-    let (mut members, mut unknown) = (vec![], vec![]);
+    let (mut members, mut member_levels, mut unknown) = (vec![], vec![], vec![]);
     if let Some(proposal) = &proposal {
         match base(forge, &known.reference, proposal.base.as_deref()).await? {
             Ok(found) => proposal_base = Some(found),
@@ -86,7 +86,11 @@ pub(super) async fn look_at(
         }
         for login in proposal.council.iter().flat_map(|c| &c.members) {
             match account(forge, login).await? {
-                Some(user) => members.push(Member { id: user.id, login: user.login }),
+                Some(user) => {
+                    let person = Person { id: user.id, login: user.login.clone() };
+                    member_levels.push((user.id, level_of(forge, known, &person, None).await?));
+                    members.push(Member { id: user.id, login: user.login });
+                }
                 None => unknown.push(login.clone()),
             }
         }
@@ -169,6 +173,7 @@ pub(super) async fn look_at(
         summons_base,
         no_base,
         members,
+        member_levels,
         unknown,
         label,
         label_events,

@@ -4,16 +4,17 @@
 use super::Engine;
 use super::context::KnownRepo;
 use super::desk::mission_id;
+use super::handle::pace_name;
 use super::input::Input;
 use super::learn::serving_since;
 use crate::cell::Actor;
 use crate::gitea::event::{CommentAction, ForgeEvent, IssueAction, IssueSnapshot, created_key};
 use crate::gitea::{Forge, ForgeError, IssueQuery, IssueState};
-use crate::mission::parse_comment;
+use crate::mission::parse_commands;
 use crate::store::{NewEntry, StoreError};
 use futures::StreamExt as _;
 use jiff::Timestamp;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// How long after an issue was taken for deleted it is looked for again, in
 /// milliseconds; later it has to be heard of.
@@ -84,6 +85,7 @@ async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<()
     drop(stream);
     // Comments from then on are looked at again the next time.
     let mut held = i64::MAX;
+    let mut postponed: HashSet<i64> = HashSet::new();
     let mut comments = api.comments_since(since);
     while let Some(comment) = comments.next().await {
         let (number, comment) = comment?;
@@ -94,7 +96,9 @@ async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<()
             continue;
         }
         let ours = engine.context.bot().is_some_and(|bot| bot.id == comment.author.id);
-        if ours || parse_comment(&comment.body).lines.is_empty() {
+        let most = engine.context.config.policy.max_commands_per_comment as usize;
+        let commands = parse_commands(&comment.body, most).lines.len() as i64;
+        if ours || commands == 0 {
             continue;
         }
         let written = comment.id;
@@ -129,17 +133,24 @@ async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<()
             },
         };
         let sender = comment.author.clone();
-        engine
-            .take_in(ForgeEvent::Comment {
-                repo: repo.clone(),
-                action: CommentAction::Created,
-                // As it is now, which is what the person who wrote it may not have seen.
-                issue,
-                comment,
-                sender,
-                sender_can_push: None,
-            })
-            .await?;
+        let (author, updated_at) = (sender.id, comment.updated_at.as_second());
+        let event = ForgeEvent::Comment {
+            repo: repo.clone(),
+            action: CommentAction::Created,
+            // As it is now, which is what the person who wrote it may not have seen.
+            issue,
+            comment,
+            sender,
+            sender_can_push: None,
+        };
+        // Who said much while nobody listened is answered at the usual pace, in the
+        // order of what they said.
+        if postponed.contains(&author) || !has_room(engine, &event, author, commands).await? {
+            postponed.insert(author);
+            held = held.min(updated_at);
+            continue;
+        }
+        engine.take_in(event).await?;
     }
     // Forgejo says nothing of a deleted issue: only asking tells. And one that was
     // taken for deleted may show again.
@@ -186,6 +197,27 @@ async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<()
     let newest = newest.min(now).min(held);
     engine.store.transact(move |tx| tx.put_watermark(id, newest)).await?;
     Ok(())
+}
+
+/// Whether the running minute has room for a comment that polling found; then its
+/// commands are counted. One that was taken in before is not counted again, and one
+/// that no minute has room for is taken in, to be refused.
+async fn has_room(engine: &Engine, event: &ForgeEvent, author: i64, commands: i64) -> Result<bool, StoreError> {
+    let (key, _, _) = as_input(event.clone());
+    let limit = i64::from(engine.context.config.policy.commands_per_minute);
+    let now = engine.clock.now().0;
+    let pace = pace_name(author);
+    let counted = move |tx: &crate::store::Tx<'_>| {
+        if commands > limit || tx.knows(&key)? {
+            return Ok(true);
+        }
+        let room = tx.pace_of(&pace, now, commands)? <= limit;
+        if !room {
+            tx.pace_of(&pace, now, -commands)?;
+        }
+        Ok(room)
+    };
+    engine.store.transact(counted).await
 }
 
 /// What a poll or a delivery becomes in the inbox.
