@@ -11,7 +11,7 @@ use crate::cell::{
 use crate::gitea::event::RepoRef;
 use crate::mission::{
     ApprovedText, Approving, Command, DecisionRecord, Level, Line, Moment, OPEN_MAX, Origin, Publishable, Rules,
-    SummonOptions, TEMPLATE_MARKER, Verdict, duration_words, grammar, hidden_parts, what_changed,
+    SummonOptions, TEMPLATE_MARKER, Verdict, duration_words, grammar, hidden_in_title, hidden_parts, what_changed,
 };
 use crate::publication::{Answer, TextChange};
 use crate::store::{Result, StoreError, Tx};
@@ -703,7 +703,8 @@ impl Desk<'_> {
             if !self.mission.settled_for(asked.id(), given, self.rules().settle) {
                 return self.too_soon("summons", "Look at it and give the command again if that is what you mean.");
             }
-            let hidden = hidden_parts(&asked.text.body, &[TEMPLATE_MARKER]);
+            let hidden =
+                [hidden_in_title(&asked.text.title), hidden_parts(&asked.text.body, &[TEMPLATE_MARKER])].concat();
             let told = (asked.id(), asked.text.hash.clone());
             if !hidden.is_empty() && !self.mission.hidden_told.contains(&told) {
                 self.mission.hidden_told.push(told);
