@@ -11,7 +11,7 @@ use crate::cell::{
 use crate::gitea::event::RepoRef;
 use crate::mission::{
     ApprovedText, Approving, Command, Concern, DecisionRecord, Level, Line, Moment, OPEN_MAX, Origin, Publishable,
-    Rules, SummonOptions, TEMPLATE_MARKER, Verdict, duration_words, grammar, hidden_parts, what_changed,
+    Rules, SummonOptions, TEMPLATE_MARKER, Verdict, duration_words, grammar, hidden_in_title, hidden_parts, what_changed,
 };
 use crate::publication::{Answer, SHOWN_BYTES_MAX, TextChange};
 use crate::store::{Result, StoreError, Tx};
@@ -751,7 +751,8 @@ impl Desk<'_> {
                 self.mission.warn(asked.id(), Concern::Edit);
                 return self.too_soon("summons", "Look at it and give the command again if that is what you mean.");
             }
-            let hidden = hidden_parts(&asked.text.body, &[TEMPLATE_MARKER]);
+            let hidden =
+                [hidden_in_title(&asked.text.title), hidden_parts(&asked.text.body, &[TEMPLATE_MARKER])].concat();
             if !hidden.is_empty() && !self.has_seen(asked.id(), Concern::Hidden, asked.given)? {
                 self.mission.warn(asked.id(), Concern::Hidden);
                 return Ok(Done::no(format!(

@@ -9,7 +9,7 @@ use crate::cell::{Actor, At, Input as CellInput, Outcome as End, Spec, State};
 use crate::gitea::event::{IssueSnapshot, RepoRef};
 use crate::mission::{
     ApprovedText, CouncilRule, DecisionRecord, FieldError, Level, Member, Moment, Origin, TEMPLATE_MARKER,
-    duration_words, hidden_parts, is_proposal, parse_proposal, what_changed,
+    duration_words, hidden_in_title, hidden_parts, is_proposal, parse_titled_proposal, what_changed,
 };
 use crate::publication::{Answer, Publication, Request, SHOWN_BYTES_MAX, Warning};
 use crate::store::{PinKind, Result, label_name};
@@ -96,7 +96,7 @@ impl Desk<'_> {
         }
         self.mission.is_proposal = true;
         let error = |field: &str, why: String| FieldError { field: field.to_owned(), why };
-        let parsed = parse_proposal(&text.body, &self.context.defaults()).and_then(|proposal| {
+        let parsed = parse_titled_proposal(&text.title, &text.body, &self.context.defaults()).and_then(|proposal| {
             let mut errors = vec![];
             if let Some(why) = self.context.network_refusal(proposal.spec.network, &proposal.spec.hosts) {
                 errors.push(error("Network hosts", why));
@@ -288,7 +288,7 @@ impl Desk<'_> {
             open,
             rows,
             task: spec.task.clone(),
-            hidden: hidden_parts(&text.1, &[TEMPLATE_MARKER]),
+            hidden: [hidden_in_title(&text.0), hidden_parts(&text.1, &[TEMPLATE_MARKER])].concat(),
             text: format!("{}\n\n{}", text.0, text.1.replacen(TEMPLATE_MARKER, "", 1).trim_start()),
             sha256: record.sha256(&self.id),
             mentions: vec![],

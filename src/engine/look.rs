@@ -12,7 +12,9 @@ use super::learn::APPROVED;
 use crate::cell::Base;
 use crate::gitea::Forge;
 use crate::gitea::event::{Person, RepoRef};
-use crate::mission::{ApprovedText, Command, DecisionRecord, Level, Line, Member, Origin, is_proposal, parse_proposal};
+use crate::mission::{
+    ApprovedText, Command, DecisionRecord, Level, Line, Member, Origin, is_proposal, parse_titled_proposal,
+};
 use crate::store::{EffectRow, Pinned};
 use futures::StreamExt as _;
 use sha2::{Digest as _, Sha256};
@@ -75,7 +77,7 @@ pub(super) async fn look_at(
         m.is_proposal && m.text == text.hash && m.open == issue.open && m.from_before_records.is_none()
     });
     let proposal = (issue.open && !known_proposal && is_proposal(&text.title, &text.body))
-        .then(|| parse_proposal(&text.body, &engine.context.defaults()).ok())
+        .then(|| parse_titled_proposal(&text.title, &text.body, &engine.context.defaults()).ok())
         .flatten();
     let (mut proposal_base, mut summons_base, mut no_base) = (None, None, None);
     let (mut members, mut member_levels, mut unknown) = (vec![], vec![], vec![]);

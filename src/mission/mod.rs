@@ -14,9 +14,10 @@ pub use command::{
     COMMANDS_MAX, Command, CommandKind, Line, Parsed, Publishable, SummonOptions, grammar, parse_commands,
     parse_comment, suspicious,
 };
-pub use hidden::{first_invisible, hidden_parts};
+pub use hidden::{first_invisible, hidden_in_title, hidden_parts};
 pub use proposal::{
     BODY_MAX, Defaults, FieldError, Proposal, TEMPLATE_MARKER, field_labels, is_proposal, parse_proposal,
+    parse_titled_proposal,
 };
 pub use record::{
     Approving, COUNCIL_MAX, Concern, DecisionRecord, Member, Moment, OPEN_MAX, Origin, Rules, Verdict, Warned,
