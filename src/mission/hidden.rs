@@ -279,25 +279,25 @@ impl Look<'_> {
                     self.mark_code(range.clone());
                     self.mark(range);
                     drawn.push_str(&text);
-                    open.iter_mut().for_each(|o| o.text.push_str(&text));
+                    say(&mut open, &text);
                 }
                 Event::InlineMath(ref text) | Event::DisplayMath(ref text) => {
                     if formula_hides(text) {
                         self.name("a formula that can leave out a part of itself", &body[range.clone()]);
                     }
-                    open.iter_mut().for_each(|o| o.text.push_str(text));
+                    say(&mut open, text);
                     self.mark(range);
                 }
                 Event::Text(text) => {
                     self.mark(range);
                     drawn.push_str(&text);
                     if !in_code {
-                        open.iter_mut().for_each(|o| o.text.push_str(&text));
+                        say(&mut open, &text);
                     }
                 }
                 Event::SoftBreak | Event::HardBreak => {
                     drawn.push('\n');
-                    open.iter_mut().for_each(|o| o.text.push(' '));
+                    say(&mut open, " ");
                 }
                 Event::TaskListMarker(_) => self.mark(range),
                 Event::Start(Tag::Item) => {
@@ -317,19 +317,22 @@ impl Look<'_> {
                 Event::FootnoteReference(name) => {
                     self.label(&name);
                     self.mark(range.clone());
-                    open.iter_mut().for_each(|o| o.text.push('1'));
+                    say(&mut open, "1");
                     referred.insert(name.to_string());
                 }
                 Event::Start(Tag::Link { dest_url, title, .. }) => {
                     open.push(Open::new(false, &dest_url, &title, range.start));
                 }
                 Event::Start(Tag::Image { dest_url, title, .. }) => {
-                    open.iter_mut().for_each(|o| o.holds_picture = true);
+                    if let Some(around) = open.last_mut() {
+                        around.holds_picture = true;
+                    }
                     open.push(Open::new(true, &dest_url, &title, range.start));
                 }
                 Event::End(TagEnd::Link | TagEnd::Image) => {
                     if let Some(done) = open.pop() {
                         self.link(&done, range.clone());
+                        say(&mut open, &done.text);
                     }
                     if let Some(around) = open.last_mut() {
                         around.end = range.end;
@@ -515,7 +518,7 @@ impl Look<'_> {
             let marks = || line.match_indices('$').map(|(i, _)| i).filter(outside);
             let dollars = (
                 marks().find(|i| !alphanumeric(line[..*i].chars().next_back())),
-                marks().filter(|i| !alphanumeric(line[*i + 1..].chars().next())).last(),
+                marks().rfind(|i| !alphanumeric(line[*i + 1..].chars().next())),
             );
             let pair = |open: &str, close: &str| {
                 let first = line.match_indices(open).map(|(i, _)| i + 1).find(outside);
@@ -559,7 +562,7 @@ impl Look<'_> {
                 |(i, c): &(usize, char)| !self.seen[start + i] && !c.is_whitespace() && !c.is_ascii_punctuation();
             let mut left = line.char_indices().filter(says);
             if let Some((first, _)) = left.next() {
-                let last = left.last().map_or(first, |(last, _)| last);
+                let last = left.next_back().map_or(first, |(last, _)| last);
                 let end = last + line[last..].chars().next().map_or(0, char::len_utf8);
                 self.name("a text that pages do not show", &line[first..end]);
             }
@@ -571,6 +574,13 @@ impl Open {
     fn new(picture: bool, address: &str, title: &str, at: usize) -> Self {
         let (address, title) = (address.to_owned(), title.to_owned());
         Self { picture, address, title, text: String::new(), holds_picture: false, end: at }
+    }
+}
+
+/// Adds to the text of the innermost link or picture; of a long one the beginning is enough.
+fn say(open: &mut [Open], text: &str) {
+    if let Some(innermost) = open.last_mut().filter(|innermost| innermost.text.len() < SHOWN_MAX) {
+        innermost.text.extend(text.chars().take(SHOWN_MAX));
     }
 }
 
@@ -632,7 +642,10 @@ const SHOWING: [&str; 49] = [
 fn picture<'a>(name: &str, attributes: &'a str) -> Option<&'a str> {
     let mut rest = attributes;
     let mut given: Vec<&str> = vec![];
-    while name == "img" {
+    if name != "img" {
+        return None;
+    }
+    loop {
         let bare = rest.trim_start();
         if let Some(after) = bare.strip_prefix('>').or_else(|| bare.strip_prefix("/>")) {
             return Some(after);
@@ -652,7 +665,6 @@ fn picture<'a>(name: &str, attributes: &'a str) -> Option<&'a str> {
         given.push(key);
         rest = after;
     }
-    None
 }
 
 /// Whether the words that stand for a picture are a name and not a message: at most

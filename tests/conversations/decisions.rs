@@ -501,7 +501,8 @@ async fn threat_36_what_the_title_or_the_text_hides_is_shown_before_a_directors_
         world.assert_settled(issue).await;
         world.director().comment(issue, "/summon quick").await;
         world.wait_for_comment(issue, Kind::Refusal, |c| c.says(&["does not show", shown])).await;
-        world.assert_no_cell(issue).await;
+        world.assert_settled(issue).await;
+        assert!(world.comments_of(issue, Kind::SpawnLog).await.is_empty(), "{}", world.evidence(issue).await);
         // Whoever has seen it may mean it.
         world.director().comment(issue, "/summon quick").await;
         world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await;
