@@ -156,8 +156,8 @@ pub async fn harvest(report: &mut Report) -> anyhow::Result<()> {
         .await?;
     anyhow::ensure!(made.status().is_success(), "the stand-in made no repository: {}", made.status());
     let url = format!("{}/forgeadmin/widget.git", forge.url());
-    let secret = SecretString::from(token.clone());
-    let work = tokio::task::spawn_blocking(move || measure_harvest(&place.0, &url, &token, &secret));
+    let access = lazarus::workspace::GitAccess { token: SecretString::from(token.clone()), ca_file: None, proxy: None };
+    let work = tokio::task::spawn_blocking(move || measure_harvest(&place.0, &url, &token, &access));
     let (ours, theirs, parts) = work.await??;
     report.add(Figure {
         name: "harvest_1000",
@@ -171,9 +171,14 @@ pub async fn harvest(report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn measure_harvest(place: &Path, url: &str, token: &str, secret: &SecretString) -> anyhow::Result<(f64, f64, String)> {
+fn measure_harvest(
+    place: &Path,
+    url: &str,
+    token: &str,
+    access: &lazarus::workspace::GitAccess,
+) -> anyhow::Result<(f64, f64, String)> {
     let mirror = place.join("mirror.git");
-    lazarus::workspace::refresh_mirror(&mirror, url, secret, "main")?;
+    lazarus::workspace::refresh_mirror(&mirror, url, access, "main")?;
     let clone = place.join("project");
     let base = clone_project(&mirror, "laz-bench", "main", None, &clone, false)?.commit;
     let mut import = Command::new("git")
@@ -238,7 +243,7 @@ fn measure_harvest(place: &Path, url: &str, token: &str, secret: &SecretString) 
         anyhow::ensure!(harvest.commit_count == COMMITS as u64, "{harvest:?}");
         let after_take_in = milliseconds(begun);
         let tip = harvest.tip.context("nothing to push")?;
-        let pushed = work.push(url, secret, &[(format!("lazarus/{round}-ours"), tip)])?;
+        let pushed = work.push(url, access, &[(format!("lazarus/{round}-ours"), tip)])?;
         anyhow::ensure!(matches!(pushed.as_slice(), [PushOutcome::Pushed(_)]), "{pushed:?}");
         let took = milliseconds(begun);
         // A branch that is there has the other push carry nothing.

@@ -6,7 +6,7 @@ use super::context::KnownRepo;
 use super::desk::mission_id;
 use super::handle::pace_name;
 use super::input::Input;
-use super::learn::serving_since;
+use super::learn::{APPROVED, serving_since};
 use crate::cell::Actor;
 use crate::gitea::event::{CommentAction, ForgeEvent, IssueAction, IssueSnapshot, created_key};
 use crate::gitea::{Forge, ForgeError, IssueQuery, IssueState};
@@ -175,11 +175,27 @@ async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<()
             Some(issue) if mission.deleted => engine.issue_shown(repo, issue, &name).await?,
             Some(issue) => {
                 engine.absent.shown(&name);
-                if !issues.contains_key(&mission.number) {
+                // That approval by label is off may be learned after the issue was looked at: whoever
+                // put such a label on it waits for a word.
+                let told = known.label_off.is_none()
+                    || mission.records.is_empty()
+                    || !issue.labels.iter().any(|l| l.name == APPROVED)
+                    || {
+                        let labels: Vec<i64> =
+                            issue.labels.iter().filter(|l| l.name == APPROVED).map(|l| l.id).collect();
+                        let of = name.clone();
+                        let told = move |tx: &crate::store::Tx<'_>| {
+                            labels.iter().try_fold(true, |all, id| {
+                                Ok(all && tx.meta(&format!("label_told:{of}:{id}"))?.is_some())
+                            })
+                        };
+                        engine.store.read(told).await?
+                    };
+                if !told || !issues.contains_key(&mission.number) {
                     engine
                         .take_in(ForgeEvent::Issue {
                             repo: repo.clone(),
-                            action: IssueAction::Seen,
+                            action: if told { IssueAction::Seen } else { IssueAction::LabelsChanged },
                             sender: issue.author.clone(),
                             issue,
                             previous_title: None,
