@@ -3,6 +3,7 @@
 //! the repository itself is shown. And it is undone when the issue shows again.
 
 use super::Engine;
+use super::attempt::{LOOKS, milliseconds};
 use super::input::Input;
 use super::reconcile::ReconcileError;
 use crate::gitea::Forge;
@@ -11,13 +12,10 @@ use crate::store::StoreError;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Times in a row that the forge has to say so.
-const LOOKS: u32 = 3;
-
 /// Since when missions' issues are not shown, and how often that was said, in a
 /// row. In memory alone: a new daemon asks anew.
 #[derive(Default)]
-pub(super) struct Absent(Mutex<HashMap<String, (i64, u32)>>);
+pub(super) struct Absent(Mutex<HashMap<String, (i64, i64)>>);
 
 impl Absent {
     /// The issue is there.
@@ -44,7 +42,7 @@ impl Engine {
         mission: &str,
     ) -> Result<(), ReconcileError> {
         let now = self.clock.now().0;
-        let long_enough = i64::try_from(self.context.config.forge.gone_after.as_millis()).unwrap_or(i64::MAX);
+        let long_enough = milliseconds(self.context.config.forge.gone_after);
         if !self.absent.not_shown(mission, now, long_enough) {
             tracing::info!(mission, "the forge does not show this issue; it is asked again before that counts");
             return Ok(());

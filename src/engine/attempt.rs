@@ -51,7 +51,7 @@ pub enum Attempt {
 pub type Ran = Result<Input, Attempt>;
 
 /// Times in a row that the forge has to say that a thing is not there.
-const LOOKS: i64 = 3;
+pub(super) const LOOKS: i64 = 3;
 /// A reaction that comes later than this is of no use to anybody.
 const REACTION_LATE: Duration = Duration::from_mins(10);
 
@@ -126,7 +126,8 @@ impl From<&BackendError> for Attempt {
     }
 }
 
-fn milliseconds(time: Duration) -> i64 {
+/// A length of time as the core and the registry have it.
+pub(super) fn milliseconds(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 

@@ -1,6 +1,7 @@
 //! Commands, in comments and on the command line: who asked, what it does, what
 //! is answered.
 
+use super::attempt::milliseconds;
 use super::context::Context;
 use super::desk::{Desk, Release};
 use super::input::{AuthorityRequest, Effect, Facts, Look, Outcome, Until};
@@ -687,12 +688,11 @@ impl Desk<'_> {
         named.collect::<Vec<_>>().join(", ")
     }
 
-    fn rules(&self) -> Rules {
+    pub(super) fn rules(&self) -> Rules {
         let policy = &self.context.config.policy;
-        let ms = |d: std::time::Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
         Rules {
-            settle: ms(policy.approval_settle),
-            window: ms(policy.council_window),
+            settle: milliseconds(policy.approval_settle),
+            window: milliseconds(policy.council_window),
             proposer_may_vote: policy.proposer_may_vote,
         }
     }
@@ -714,12 +714,11 @@ impl Desk<'_> {
             Some(before) => Some(TextChange { diff: what_changed(&before, &self.text()?, 60) }),
             None => None,
         };
-        let settle = self.context.config.policy.approval_settle;
         Ok(Done {
             change,
             ..Done::no(format!(
                 "The text was changed less than {} before this {what}, so it may not be the text that was read. {then}",
-                duration_words(settle.as_millis() as i64)
+                duration_words(self.rules().settle)
             ))
         })
     }
@@ -764,7 +763,7 @@ impl Desk<'_> {
         }
         if !director {
             let text = self.text()?;
-            let whole = format!("{}\n\n{}", text.title, text.body);
+            let whole = text.whole();
             let parts = [("the issue's text", Some(&whole)), ("the task", spec.task.as_ref())];
             let hidden = parts
                 .iter()

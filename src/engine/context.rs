@@ -13,7 +13,6 @@ use crate::store::Pinned;
 use secrecy::SecretString;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
-use std::time::Duration;
 
 /// What the forge told of itself and of us. Empty until it did once; from then
 /// on kept in the registry.
@@ -230,7 +229,7 @@ impl Context {
 /// these profiles: the parser checks against it, and `lazarus init` offers it.
 pub fn defaults(config: &Config, profiles: &Profiles) -> Defaults {
     let policy = &config.policy;
-    let ms = |d: Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
+    let ms = super::attempt::milliseconds;
     Defaults {
         agents: profiles.names().iter().map(|n| (*n).to_owned()).collect(),
         backends: vec![BackendKind::Process],

@@ -151,7 +151,7 @@ pub(super) fn waits(
     if tx.trouble(effect)?.failing_since.is_none() || !tx.is_open_effect(effect)? {
         return Ok(());
     }
-    let patience = duration_words(i64::try_from(context.config.forge.patience.as_millis()).unwrap_or(i64::MAX));
+    let patience = duration_words(super::attempt::milliseconds(context.config.forge.patience));
     desk.record(&Actor::System, Some(cell), "waits", &json!({"kind": kind, "why": why}))?;
     if kind == "push" {
         desk.work_waits(cell, why, &patience)?;

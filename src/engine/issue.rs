@@ -35,6 +35,11 @@ pub(super) fn slot_of(record: &DecisionRecord) -> String {
     }
 }
 
+/// Under which it is kept that people were told of a label that does not count.
+pub(super) fn label_told_key(mission: &str, label: i64) -> String {
+    format!("label_told:{mission}:{label}")
+}
+
 impl Desk<'_> {
     /// Asks the forge about the issue.
     pub(super) fn look(&mut self, repo: &RepoRef) -> Result<()> {
@@ -104,7 +109,7 @@ impl Desk<'_> {
             if let Some(why) = &look.no_base {
                 errors.push(error("Base branch", why.clone()));
             }
-            let whole = format!("{}\n\n{}", text.title, text.body);
+            let whole = text.whole();
             if let Some(why) = self.context.not_shown_whole(&whole, SHOWN_BYTES_MAX) {
                 errors.push(error("Text", why));
             }
@@ -322,7 +327,7 @@ impl Desk<'_> {
         self.tx.put_text(text)?;
         self.record(&Actor::System, None, "text_changed", &json!({"from": before.hash, "to": text.hash}))?;
         // Of several edits one after the other, what it was before the first of them.
-        let settle = self.context.config.policy.approval_settle.as_millis() as i64;
+        let settle = self.rules().settle;
         let before_that = self.mission.text_before.take();
         let goes_on = self.mission.edited_at.is_some_and(|last| at.0.saturating_sub(last.0) < settle);
         self.mission.text_before = before_that.filter(|_| goes_on).or_else(|| Some(before.hash.clone()));
@@ -437,7 +442,7 @@ impl Desk<'_> {
         let Some(repo) = self.context.repo(self.repo.id) else { return Ok(()) };
         let counts = repo.approved_label.map(|label| label.id());
         for label in issue.labels.iter().filter(|label| label.name == APPROVED && Some(label.id) != counts) {
-            let key = format!("label_told:{}:{}", self.id, label.id);
+            let key = label_told_key(&self.id, label.id);
             if self.tx.meta(&key)?.is_some() {
                 continue;
             }

@@ -46,7 +46,7 @@ fn served(engine: &Engine, repo: &RepoRef) -> Result<KnownRepo, Attempt> {
 /// Looks at an issue because something was heard of it.
 pub(super) async fn look(engine: &Engine, forge: &Forge, row: &EffectRow, repo: RepoRef, number: i64) -> Ran {
     let known = served(engine, &repo)?;
-    match look_at(engine, forge, &known, &row.mission, number, false).await? {
+    match look_at(engine, forge, &known, &row.mission, number, false, false).await? {
         Some(look) => Ok(Input::Looked { repo, number, look: Some(Box::new(look)) }),
         // One 404 deletes nothing.
         None => Err(Attempt::Doubtful {
@@ -64,6 +64,7 @@ pub(super) async fn look_at(
     mission: &str,
     number: i64,
     summons: bool,
+    approves: bool,
 ) -> Result<Option<Look>, Attempt> {
     let api = forge.repo_ref(&known.reference);
     let Some(issue) = api.issue(number).get().await? else { return Ok(None) };
@@ -150,9 +151,12 @@ pub(super) async fn look_at(
         }
     }
     let (mut changed, mut changed_shown) = (vec![], vec![]);
+    // Only an approval asks how its record is shown.
+    let approves = approves || label_events.iter().any(|event| event.added);
     for record in records {
         let (of, slot) = (name.clone(), slot_of(record));
-        if let Some(written) = engine.store.read(move |tx| tx.comment_of_kind(&of, &slot)).await?
+        if approves
+            && let Some(written) = engine.store.read(move |tx| tx.comment_of_kind(&of, &slot)).await?
             && let Some(sha) = written.sha256
         {
             // Whoever may write can edit any comment, ours too.
@@ -224,9 +228,13 @@ pub(super) async fn authorize(engine: &Engine, forge: &Forge, row: &EffectRow, r
             accounts.insert(login.to_lowercase(), user.id);
         }
     }
-    let summons = request.lines.iter().any(|l| matches!(l, Line::Command { command: Command::Summon { .. }, .. }));
+    let asks = |wanted: fn(&Command) -> bool| {
+        request.lines.iter().any(|line| matches!(line, Line::Command { command, .. } if wanted(command)))
+    };
+    let summons = asks(|command| matches!(command, Command::Summon { .. }));
+    let approves = asks(|command| matches!(command, Command::Approve { .. }));
     let number = request.issue.number;
-    let Some(look) = look_at(engine, forge, &known, &row.mission, number, summons).await? else {
+    let Some(look) = look_at(engine, forge, &known, &row.mission, number, summons, approves).await? else {
         return Err(Attempt::not_shown("the issue"));
     };
     Ok(Input::Authorized { request, level, accounts, look: Box::new(look) })

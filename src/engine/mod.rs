@@ -692,7 +692,7 @@ impl Engine {
                     let (effect, kind, why) = (id.clone(), row.kind.clone(), why.clone());
                     serde_json::to_string(&Input::Waits { effect, kind, cell, why }).ok()
                 });
-                let notice = i64::try_from(self.context.config.forge.notice_after.as_millis()).unwrap_or(i64::MAX);
+                let notice = attempt::milliseconds(self.context.config.forge.notice_after);
                 loop {
                     let (id, why, waits, lane) = (id.clone(), why.clone(), waits.clone(), row.mission.clone());
                     let put_back = self.store.transact(move |tx| {
@@ -824,8 +824,9 @@ impl Engine {
                 let served = self.context.repo(repo.id).ok_or("the repository is not served any more")?;
                 let summons = matches!(command, Command::Summon { .. });
                 let mission = desk::mission_id(repo.id, number);
-                let found =
-                    look::look_at(self, forge, &served, &mission, number, summons).await.map_err(Attempt::words)?;
+                let found = look::look_at(self, forge, &served, &mission, number, summons, false)
+                    .await
+                    .map_err(Attempt::words)?;
                 let found = found.ok_or_else(|| format!("there is no issue {owner}/{name}#{number}"))?;
                 if let (true, Some(why)) = (summons, &found.no_base) {
                     return Err(why.clone());

@@ -6,11 +6,12 @@ use super::context::KnownRepo;
 use super::desk::mission_id;
 use super::handle::pace_name;
 use super::input::Input;
+use super::issue::label_told_key;
 use super::learn::{APPROVED, serving_since};
 use crate::cell::Actor;
 use crate::gitea::event::{CommentAction, ForgeEvent, IssueAction, IssueSnapshot, created_key};
 use crate::gitea::{Forge, ForgeError, IssueQuery, IssueState};
-use crate::mission::parse_commands;
+use crate::mission::{Mission, parse_commands};
 use crate::store::{NewEntry, StoreError};
 use futures::StreamExt as _;
 use jiff::Timestamp;
@@ -175,27 +176,12 @@ async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<()
             Some(issue) if mission.deleted => engine.issue_shown(repo, issue, &name).await?,
             Some(issue) => {
                 engine.absent.shown(&name);
-                // That approval by label is off may be learned after the issue was looked at: whoever
-                // put such a label on it waits for a word.
-                let told = known.label_off.is_none()
-                    || mission.records.is_empty()
-                    || !issue.labels.iter().any(|l| l.name == APPROVED)
-                    || {
-                        let labels: Vec<i64> =
-                            issue.labels.iter().filter(|l| l.name == APPROVED).map(|l| l.id).collect();
-                        let of = name.clone();
-                        let told = move |tx: &crate::store::Tx<'_>| {
-                            labels.iter().try_fold(true, |all, id| {
-                                Ok(all && tx.meta(&format!("label_told:{of}:{id}"))?.is_some())
-                            })
-                        };
-                        engine.store.read(told).await?
-                    };
-                if !told || !issues.contains_key(&mission.number) {
+                let waits = waits_for_a_word(engine, known, &mission, &issue).await?;
+                if waits || !issues.contains_key(&mission.number) {
                     engine
                         .take_in(ForgeEvent::Issue {
                             repo: repo.clone(),
-                            action: if told { IssueAction::Seen } else { IssueAction::LabelsChanged },
+                            action: if waits { IssueAction::LabelsChanged } else { IssueAction::Seen },
                             sender: issue.author.clone(),
                             issue,
                             previous_title: None,
@@ -246,6 +232,28 @@ pub fn as_input(event: ForgeEvent) -> (String, String, Input) {
     let lane = format!("{}", event.repo().id);
     (key, lane, Input::Forge { happened: event })
 }
+/// Whether somebody put a label on an issue that is named like the approval label,
+/// and was not told that it does not count: that approval by label is off may be
+/// learned after the issue was looked at.
+async fn waits_for_a_word(
+    engine: &Engine,
+    known: &KnownRepo,
+    mission: &Mission,
+    issue: &IssueSnapshot,
+) -> Result<bool, StoreError> {
+    if known.label_off.is_none() || mission.records.is_empty() {
+        return Ok(false);
+    }
+    let name = mission_id(mission.repo_id, mission.number);
+    for label in issue.labels.iter().filter(|label| label.name == APPROVED) {
+        let key = label_told_key(&name, label.id);
+        if engine.store.read(move |tx| tx.meta(&key)).await?.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// A comment does not say what its delivery said, and the forge shows no edit:
 /// nothing of it counts, and that is on record, once.
 async fn edited_at_once(engine: &Engine, mission: String, repo: i64, comment: i64) -> Result<(), StoreError> {

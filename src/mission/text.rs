@@ -30,6 +30,11 @@ impl ApprovedText {
         let hash = hex::encode(hasher.finalize());
         Self { title, body, hash }
     }
+
+    /// Title and body as one text.
+    pub fn whole(&self) -> String {
+        format!("{}\n\n{}", self.title, self.body)
+    }
 }
 
 /// Line ends to `\n` and no white space at the end of the whole: what a

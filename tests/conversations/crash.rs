@@ -5,16 +5,11 @@ use std::time::Duration;
 
 use crate::world::{Kind, World, WorldOptions, processes};
 
-/// What is said while nobody listens is found by polling, and done.
-fn found_by_polling() -> WorldOptions {
-    WorldOptions { reconcile: "1s", policy: "polled_commands = \"run\"".into(), ..WorldOptions::default() }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_27_a_daemon_killed_at_any_moment_of_the_start_starts_the_cell_once() {
     // Different moments, and not equal parts: the steps are not equally long.
     for after in [0_u64, 5, 15, 40, 80, 150, 300, 700] {
-        let mut world = World::with(&format!("killed-{after}"), found_by_polling()).await;
+        let mut world = World::with(&format!("killed-{after}"), WorldOptions::polled()).await;
         let issue = world.reader().open_issue("Killed", "at the start").await;
         let said = world.director().comment(issue, "/summon scribe").await;
         // The moment counts from the first sign of life or, at the latest, from half a second on.

@@ -140,11 +140,7 @@ async fn a_deadline_of_a_damaged_cell_keeps_nobody_busy() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_mission_does_not_stop_the_look_at_its_repository() {
-    let world = World::with(
-        "damaged-mission",
-        WorldOptions { policy: "polled_commands = \"run\"".into(), reconcile: "1s", ..WorldOptions::default() },
-    )
-    .await;
+    let world = World::with("damaged-mission", WorldOptions::polled()).await;
     let (damaged, cell) = running_cell(&world, "Damaged").await;
     let (whole, _) = running_cell(&world, "Whole").await;
     let registry = Registry::of(&world);

@@ -8,12 +8,12 @@ use serde_json::json;
 const SAYS_SO: &[Kind] = &[Kind::Warning, Kind::Refusal, Kind::Question, Kind::Answer, Kind::Request];
 
 /// Lazarus looks at the forge every second.
-fn polling() -> WorldOptions {
+pub fn polling() -> WorldOptions {
     WorldOptions { reconcile: "1s", ..WorldOptions::default() }
 }
 
 /// The open request that is shown on an issue.
-async fn shown(world: &World, issue: i64, number: u32) -> Comment {
+pub async fn shown(world: &World, issue: i64, number: u32) -> Comment {
     let words = format!("Request {number}");
     world.wait_for_comment(issue, Kind::Request, |c| c.says(&[&words]) && !c.says(&["void"])).await
 }
@@ -349,8 +349,7 @@ async fn threat_39_what_needs_no_director_is_done_when_polling_finds_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn polled_commands_run_where_policy_says_so() {
-    let options =
-        WorldOptions { policy: "polled_commands = \"run\"".into(), reconcile: "1s", ..WorldOptions::default() };
+    let options = WorldOptions::polled();
     let world = World::with("polled-run", options).await;
     let issue = world.reader().open_issue("Nobody hears", "this").await;
     world.assert_settled(issue).await;

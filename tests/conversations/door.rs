@@ -463,11 +463,7 @@ async fn a_delivery_before_the_forge_told_who_is_served_is_not_taken_by_name_and
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_05_while_the_registry_cannot_be_written_nothing_is_acknowledged_and_later_all_is_caught_up() {
-    let world = World::with(
-        "locked",
-        WorldOptions { policy: "polled_commands = \"run\"".into(), reconcile: "1s", ..WorldOptions::default() },
-    )
-    .await;
+    let world = World::with("locked", WorldOptions::polled()).await;
     let issue = world.reader().open_issue("Locked", "for a while").await;
     world.assert_settled(issue).await;
     let post = world.listening_post().await;

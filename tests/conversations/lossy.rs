@@ -32,8 +32,7 @@ async fn the_main_job(world: &World) -> Vec<String> {
 /// wants the same thread.
 async fn the_same_with(name: &str, webhooks: serde_json::Value) {
     // What only polling finds is to be done as what is heard.
-    let options =
-        WorldOptions { policy: "polled_commands = \"run\"".into(), reconcile: "1s", ..WorldOptions::default() };
+    let options = WorldOptions::polled();
     let plain = World::with(&format!("{name}-plain"), options.clone()).await;
     if plain.skip_on_live() {
         return plain.finish().await;
@@ -65,8 +64,7 @@ async fn threat_06_deliveries_in_another_order_change_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_06_what_was_said_while_the_daemon_was_down_is_done_when_it_is_up() {
-    let options =
-        WorldOptions { policy: "polled_commands = \"run\"".into(), reconcile: "1s", ..WorldOptions::default() };
+    let options = WorldOptions::polled();
     let mut world = World::with("down", options).await;
     let issue = world.reader().open_issue("Nobody hears", "this").await;
     world.assert_settled(issue).await;

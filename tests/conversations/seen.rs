@@ -2,18 +2,10 @@
 //! Lazarus wrote it, the change that an edit made, the command that is to be
 //! confirmed. Somebody else's hand in between is noticed.
 
+use crate::decisions::{polling, shown};
 use crate::world::{Comment, Kind, Proposal, World, WorldOptions};
 
 const SAYS_SO: &[Kind] = &[Kind::Warning, Kind::Refusal, Kind::Question, Kind::Answer];
-
-fn polling() -> WorldOptions {
-    WorldOptions { reconcile: "1s", ..WorldOptions::default() }
-}
-
-async fn shown(world: &World, issue: i64, number: u32) -> Comment {
-    let words = format!("Request {number}");
-    world.wait_for_comment(issue, Kind::Request, |c| c.says(&[&words]) && !c.says(&["void"])).await
-}
 
 /// Edits a comment of the bot until the forge's time of it tells, and puts it back.
 async fn edited_and_put_back(world: &World, issue: i64, comment: &Comment) {

@@ -123,6 +123,13 @@ pub struct World {
     deaf: AtomicBool,
 }
 
+impl WorldOptions {
+    /// What only polling finds is done as what is heard, and the forge is looked at every second.
+    pub fn polled() -> Self {
+        Self { policy: "polled_commands = \"run\"".into(), reconcile: "1s", ..Self::default() }
+    }
+}
+
 impl World {
     /// A world with a running daemon.
     pub async fn new(name: &str) -> Self {
