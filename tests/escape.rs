@@ -70,6 +70,8 @@ mod secrets;
 mod stage;
 #[path = "escape/table.rs"]
 mod table;
+#[path = "escape/toolchains.rs"]
+mod toolchains;
 #[path = "escape/weaker_host.rs"]
 mod weaker_host;
 
@@ -208,4 +210,10 @@ fn programs_that_a_profile_shows_come_first_and_what_is_missing_is_named() {
 #[test]
 fn programs_may_trace_their_own_children_where_the_profile_says_so() {
     stage::perform("programs::tracing_is_of_ones_own_children_and_by_profile_alone", &[]);
+}
+
+#[test]
+#[ignore = "`make toolchains` runs it: it takes minutes and fetches from the registries"]
+fn toolchains_build_and_test_small_projects() {
+    toolchains::prove();
 }
