@@ -244,7 +244,6 @@ const ETC: [&str; 63] = [
     "mime.types",
     "networks",
     "openal",
-    "opt/java*",
     "os-release",
     "papersize",
     "perl",
@@ -265,8 +264,9 @@ const ETC: [&str; 63] = [
     "ssl/cert.pem",
     "ssl/certs",
     "ssl/openssl.cnf",
-    "ssl1.1",
-    "static/ssl",
+    "ssl1.1/cert.pem",
+    "ssl1.1/certs",
+    "ssl1.1/openssl.cnf",
     "system-release",
     "terminfo",
     "timezone",
@@ -587,4 +587,68 @@ pub fn pivot(root: &Path) -> Result<(), StepError> {
     rustix::process::pivot_root(".", ".").map_err(StepError::of("taking the cell's root"))?;
     unmount(".", UnmountFlags::DETACH).map_err(StepError::of("dropping the host's root"))?;
     change(Path::new("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_may_hold_a_credential_are_not_shown() {
+        for secret in [
+            "//registry.example.org/:_authToken=npm_abc",
+            "_auth = YWJj",
+            "index-url = https://user:word@pypi.example.org/simple",
+            "index-url = https://${USER}@pypi.example.org/simple",
+            "<server><password>x</password></server>",
+            "<!-- an example --><passphrase>x</passphrase>",
+            "GITHUB_PAT=x",
+            "-----BEGIN PRIVATE KEY-----",
+        ] {
+            assert!(names_a_credential(&without_xml_comments(secret)), "{secret}");
+        }
+        for plain in [
+            "[global]\nindex-url = https://pypi.example.org/simple\ntimeout = 60",
+            "registry=https://npm.example.org/",
+            "# password = x",
+            "<settings><!-- <password>x</password> --><mirrors/></settings>",
+            "mail = somebody@example.org",
+        ] {
+            assert!(!names_a_credential(&without_xml_comments(plain)), "{plain}");
+        }
+        let place = tempfile::tempdir().unwrap();
+        let (file, large) = (place.path().join("npmrc"), place.path().join("large"));
+        std::fs::write(&file, "registry=https://npm.example.org/\n").unwrap();
+        std::fs::write(&large, "a\n".repeat(CHECKED_MAX as usize)).unwrap();
+        assert!(holds_no_secret(&file));
+        assert!(!holds_no_secret(&large) && !holds_no_secret(&place.path().join("missing")));
+    }
+
+    #[test]
+    fn what_cells_see_of_etc_names_no_place_of_secrets() {
+        for path in etc() {
+            let path = path.to_string_lossy().into_owned();
+            for secret in ["shadow", "private", "/ssh", "sudoers", "environment", "profile", "gitconfig", "credstore"] {
+                assert!(!path.contains(secret), "{path}");
+            }
+        }
+        assert_ne!(machine_id("laz-a"), machine_id("laz-b"));
+        assert_eq!(machine_id("laz-a"), machine_id("laz-a"));
+    }
+
+    #[test]
+    fn a_star_stands_for_a_part_of_one_name() {
+        let place = tempfile::tempdir().unwrap();
+        for name in ["java", "java-17", "java-8", "other"] {
+            std::fs::create_dir(place.path().join(name)).unwrap();
+        }
+        let named = |part: &str| -> Vec<String> {
+            let found = matching(place.path(), part);
+            found.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+        };
+        assert_eq!(named("java-*"), ["java-17", "java-8"]);
+        assert_eq!(named("java*"), ["java", "java-17", "java-8"]);
+        assert_eq!(named("missing"), ["missing"]);
+        assert!(named("missing*").is_empty());
+    }
 }
