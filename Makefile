@@ -1,7 +1,7 @@
 # `make demo` shows the main job; `make test` is what CI runs.
 CARGO ?= cargo
 
-.PHONY: demo build test tools live twins bench fmt lint
+.PHONY: demo build test tools live twins toolchains bench fmt lint
 
 build:
 	$(CARGO) build --release
@@ -33,6 +33,20 @@ live:
 twins:
 	@test -n "$(FORGE_URL)" && test -n "$(FORGE_ADMIN_TOKEN)" || { echo "make twins needs FORGE_URL and FORGE_ADMIN_TOKEN"; exit 2; }
 	@FORGE_URL="$(FORGE_URL)" FORGE_ADMIN_TOKEN="$(FORGE_ADMIN_TOKEN)" $(CARGO) test --test twins
+
+# Small real projects of every kind, built and tested in cells as root and as an
+# ordinary user: target/toolchains/table.json. As root, Debian's packages are
+# installed for it; what cannot be had is a row that says so.
+toolchains: tools
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get -qq update >/dev/null; \
+	  for package in gcc make nodejs npm maven default-jdk-headless golang-go chromium postgresql; do \
+	    case $$package in nodejs) p=node;; maven) p=mvn;; default-jdk-headless) p=javac;; golang-go) p=/usr/local/go/bin/go;; \
+	      postgresql) p=initdb;; *) p=$$package;; esac; \
+	    command -v $$p >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends $$package >/dev/null \
+	      || echo "$$package cannot be installed"; \
+	  done; fi
+	$(CARGO) test --locked --test escape -- --ignored --exact --nocapture toolchains_build_and_test_small_projects
 
 # The figures of docs/figures.md: a table, and target/bench/figures.json. Some
 # alone: make bench ONLY="cell_start status".

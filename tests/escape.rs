@@ -60,6 +60,8 @@ mod out_of_sight;
 mod own_home;
 #[path = "escape/processes.rs"]
 mod processes;
+#[path = "escape/programs.rs"]
+mod programs;
 #[path = "escape/residue.rs"]
 mod residue;
 #[path = "escape/secrets.rs"]
@@ -68,6 +70,8 @@ mod secrets;
 mod stage;
 #[path = "escape/table.rs"]
 mod table;
+#[path = "escape/toolchains.rs"]
+mod toolchains;
 #[path = "escape/weaker_host.rs"]
 mod weaker_host;
 
@@ -181,4 +185,35 @@ fn threat_44_a_program_that_is_replaced_goes_on_at_level_1() {
 #[test]
 fn threat_44_a_full_disk_delays_a_start_and_fails_no_mission() {
     stage::perform_as_root_in_its_own_mounts("out_of_date::a_full_disk_delays_a_start");
+}
+
+#[test]
+fn programs_meet_limits_of_what_they_use_and_can_see_them() {
+    stage::perform("programs::limits_are_of_what_is_used_and_runtimes_see_them", &[]);
+}
+
+#[test]
+fn programs_find_the_files_and_places_that_they_expect() {
+    stage::perform("programs::a_cell_has_the_files_and_places_that_programs_expect", &[]);
+}
+
+#[test]
+fn programs_find_the_files_and_places_that_they_expect_where_bwrap_makes_the_walls() {
+    stage::perform_on_the_second_rung("programs::a_cell_has_the_files_and_places_that_programs_expect");
+}
+
+#[test]
+fn programs_that_a_profile_shows_come_first_and_what_is_missing_is_named() {
+    stage::perform("programs::shown_programs_come_first_and_what_is_missing_is_named", &[]);
+}
+
+#[test]
+fn programs_may_trace_their_own_children_where_the_profile_says_so() {
+    stage::perform("programs::tracing_is_of_ones_own_children_and_by_profile_alone", &[]);
+}
+
+#[test]
+#[ignore = "`make toolchains` runs it: it takes minutes and fetches from the registries"]
+fn toolchains_build_and_test_small_projects() {
+    toolchains::prove();
 }

@@ -162,6 +162,7 @@ impl Bench {
             budget: Budget { memory: 2 << 30, processes: 512, cpu: 2000 },
             room: Room { bytes: 4 << 30, files: 200_000 },
             in_memory: false,
+            tmp: 256 << 20,
             harvest_room: Room { bytes: 4 << 30, files: 200_000 },
             log: 16 << 20,
         }
@@ -189,7 +190,7 @@ impl Bench {
         let place = |inside: &str| if walled { PathBuf::from("/cell").join(inside) } else { home.path.join(inside) };
         let mut write = vec![place("shared"), place("home").join(AGENT), place("project")];
         write.extend(
-            ["/tmp", "/dev/shm", "/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/pts", "/dev/ptmx"]
+            ["/tmp", "/run", "/dev/shm", "/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/pts", "/dev/ptmx"]
                 .map(PathBuf::from),
         );
         let order = StartAgent {
@@ -205,6 +206,7 @@ impl Bench {
             cwd: place("project"),
             view: View::Work,
             paths: LandlockPaths { read: vec![PathBuf::from("/")], write },
+            ptrace: false,
         };
         self.backend.start_agent(id.clone(), order).await?;
         recorded.await??;

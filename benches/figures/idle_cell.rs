@@ -54,6 +54,7 @@ fn launch(place: &Path, cell: &CellId, slot: u32, namespaces: bool) -> anyhow::R
         harvest_room: Room { bytes: 4 << 30, files: 200_000 },
         quota: false,
         in_memory: false,
+        tmp: 256 << 20,
         log: 16 << 20,
         egress: None,
     };

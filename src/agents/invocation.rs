@@ -1,6 +1,7 @@
 //! From a profile to what is executed in one cell.
 
 use super::profile::{Part, Placeholder, Profile, ProfileError, Prompt, is_word, parts};
+use super::programs;
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -154,7 +155,9 @@ impl Profile {
         if let Some(variable) = &self.home_variable {
             set(variable, plain(&home));
         }
-        set("PATH", plain(PATH));
+        let mut path: Vec<String> = self.programs.iter().map(|of| programs::bin(of).display().to_string()).collect();
+        path.push(PATH.to_owned());
+        set("PATH", plain(&path.join(":")));
         set("HOME", plain(&home));
         set("USER", plain(USER));
 

@@ -10,6 +10,7 @@
 
 mod invocation;
 mod profile;
+pub(crate) mod programs;
 pub mod scribe;
 
 pub use invocation::{EnvValue, Invocation, InvocationContext, PATH};

@@ -1,12 +1,12 @@
 //! A profile: how one kind of agent is started.
 
-use super::NAME_FORM;
+use super::{NAME_FORM, programs};
 use crate::cell::{LIMITS_FORM, LimitsWanted};
 use crate::config::section::{Section, is_env_name};
 use crate::egress::HostRule;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How an agent is handed its prompt. Never through argv: every process on
@@ -67,6 +67,11 @@ pub struct Profile {
     pub model_default: Option<String>,
     /// Paths of the host that are shown read-only, besides the system's.
     pub read_paths: Vec<PathBuf>,
+    /// Directories of the host with programs, absolute: shown read-only, and their `bin` (or they themselves) first
+    /// on `PATH`.
+    pub programs: Vec<PathBuf>,
+    /// Whether it may trace processes of its own, where it has a PID namespace of its own.
+    pub ptrace: bool,
     /// Limits of a cell that it works in, other than the usual.
     pub limits: LimitsWanted,
     /// Hosts that it needs; a mission must still be allowed to reach them.
@@ -219,8 +224,8 @@ fn names_a_secret(variable: &str) -> bool {
 }
 
 impl Profile {
-    /// Reads `[agents.NAME]`. Problems go to the section's report.
-    pub(crate) fn read(mut section: Section<'_>, name: &str) -> Self {
+    /// Reads `[agents.NAME]`. Problems go to the section's report. `home` is what `~` means.
+    pub(crate) fn read(mut section: Section<'_>, name: &str, home: Option<&Path>) -> Self {
         let argument = "text";
         let argv: Vec<String> = section.list("argv", Vec::new(), argument, |_| true);
         let model_argv: Vec<String> = section.list("model_argv", Vec::new(), argument, |_| true);
@@ -314,8 +319,21 @@ impl Profile {
             section.problem("success", "exit_codes is empty: no run could ever count as done well");
         }
 
+        let named: Vec<String> = section.list("programs", Vec::new(), programs::FORM, |path: &String| {
+            path.starts_with('~') && !path.split('/').any(|part| part == "..") || is_read_path(path)
+        });
+        let mut directories = vec![];
+        for text in named {
+            match programs::read(&text, home) {
+                Ok(path) => directories.push(path),
+                Err(why) => section.problem("programs", &why),
+            }
+        }
+
         let profile = Self {
             name: name.to_owned(),
+            programs: directories,
+            ptrace: section.get("ptrace", false),
             description: section.get("description", String::new()),
             home_variable: section.optional_if("home_variable", variable, |name: &String| {
                 is_env_name(name) && !OURS.contains(&name.as_str()) && !names_a_secret(name)
@@ -381,7 +399,7 @@ fn refuse_ours(section: &Section<'_>, key: &str, variable: &str) {
     if OURS.contains(&variable) {
         section.problem(
             key,
-            "PATH, HOME and USER are the cell's own; for a program elsewhere, give its absolute path in argv and its directory in read_paths",
+            "PATH, HOME and USER are the cell's own; for a program elsewhere, name its directory in programs",
         );
     }
 }
@@ -453,7 +471,7 @@ pub(crate) fn is_word(text: &str) -> bool {
 fn is_read_path(text: &str) -> bool {
     is_absolute(text)
         // Of these a cell has its own, which would cover it.
-        && !["/tmp", "/var/tmp", "/var/run", "/run/lazarus", "/run/empty", "/proc", "/dev", "/cell"]
+        && !["/tmp", "/var/tmp", "/var/run", "/run", "/proc", "/dev", "/cell"]
             .iter()
             .any(|own| std::path::Path::new(text).starts_with(own))
 }

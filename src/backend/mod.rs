@@ -82,6 +82,8 @@ pub struct Plan {
     pub room: Room,
     /// Whether project and homes are to be in memory.
     pub in_memory: bool,
+    /// Each agent's own `/tmp`, in bytes, where that is in memory.
+    pub tmp: u64,
     /// What reading the work may use beside that.
     pub harvest_room: Room,
     /// Most bytes of each agent's log.

@@ -5,8 +5,8 @@ use super::{Adopted, Backend, BackendError, Fact, Left, Plan, Running, Seen, Usa
 use crate::cell::{BackendKind, CellId, Exit, Isolation, Network};
 use crate::egress::{self, Token};
 use crate::keeper::{
-    AgentState, Ahead, EGRESS_PID, Event, ExitRecord, GROUP, HARVESTER, KEEPER_PID, LIMITS_MET, LOCK, LaunchSpec,
-    LimitsMet, Order, Room, StartAgent, View, Walls, clear_ahead, keeper_lives, log_tail,
+    AGENT_ID, AgentState, Ahead, EGRESS_PID, Event, ExitRecord, GROUP, HARVESTER, KEEPER_PID, LIMITS_MET, LOCK,
+    LaunchSpec, LimitsMet, Order, Room, StartAgent, View, Walls, clear_ahead, keeper_lives, log_tail,
 };
 use crate::sandbox::{
     FIRST_ID, Group, Hidden, HostReport, LandlockPaths, Limits, Sight, devices, program, quota, settle_groups,
@@ -125,6 +125,15 @@ impl ProcessBackend {
     /// they run as this user.
     pub async fn agents_uid(&self, slot: i64) -> Option<u32> {
         Some(self.id_base(slot).await? + 1)
+    }
+
+    /// The user id that agents at `level_2` see themselves as.
+    pub async fn uid_inside(&self) -> u32 {
+        match self.report().await {
+            // `bwrap` maps no other id than the one there is.
+            Ok(report) if !report.namespaces => rustix::process::geteuid().as_raw(),
+            _ => AGENT_ID,
+        }
     }
 
     /// The same backend, which keeps those places of ours out of every cell's view.
@@ -247,6 +256,7 @@ impl ProcessBackend {
             harvest_room: plan.harvest_room,
             quota: false,
             in_memory: plan.in_memory,
+            tmp: plan.tmp,
             log: plan.log,
             egress,
         };
@@ -508,6 +518,7 @@ impl ProcessBackend {
                 },
                 write: vec![PathBuf::from("/dev/null"), own],
             },
+            ptrace: false,
         };
         if keeper.orders.send(Order::Start(start)).is_err() {
             return unknown("the cell's keeper is gone".to_owned());

@@ -20,6 +20,14 @@ pub struct Limits {
     pub files: u64,
     /// Log of one agent, in bytes.
     pub log: u64,
+    /// Each agent's own `/tmp`, in bytes, where that is in memory.
+    #[serde(default = "usual_tmp")]
+    pub tmp: u64,
+}
+
+/// What `/tmp` had before there was a limit to set.
+fn usual_tmp() -> u64 {
+    256 << 20
 }
 
 impl Limits {
@@ -34,6 +42,7 @@ impl Limits {
             disk: self.disk.max(other.disk),
             files: self.files.max(other.files),
             log: self.log.max(other.log),
+            tmp: self.tmp.max(other.tmp),
         }
     }
 }
@@ -56,21 +65,31 @@ pub struct LimitsWanted {
     pub files: Option<u64>,
     /// As [`Limits::log`].
     pub log: Option<u64>,
+    /// As [`Limits::tmp`].
+    pub tmp: Option<u64>,
 }
 
 /// The least of each: below it programs do not start, or nothing of a log is left.
-pub const LEAST: Limits =
-    Limits { memory: 16 << 20, processes: 8, open_files: 64, cpu: 50, disk: 16 << 20, files: 1_000, log: 64 << 10 };
+pub const LEAST: Limits = Limits {
+    memory: 16 << 20,
+    processes: 8,
+    open_files: 64,
+    cpu: 50,
+    disk: 16 << 20,
+    files: 1_000,
+    log: 64 << 10,
+    tmp: 1 << 20,
+};
 
 /// The form of wanted limits, for messages.
 pub const LIMITS_FORM: &str = "pairs such as `memory=4GiB, cpu=1.5, processes=300`, separated by commas; known are \
-                               memory, disk and log (sizes), cpu (processors), processes, open_files and files";
+                               memory, disk, tmp and log (sizes), cpu (processors), processes, open_files and files";
 
 /// The form of [`LIMITS_FORM`]; empty where nothing is wanted.
 impl std::fmt::Display for LimitsWanted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut pairs = vec![];
-        for (name, wanted) in [("memory", self.memory), ("disk", self.disk), ("log", self.log)] {
+        for (name, wanted) in [("memory", self.memory), ("disk", self.disk), ("tmp", self.tmp), ("log", self.log)] {
             pairs.extend(wanted.map(|bytes| format!("{name}={}", show_size(bytes))));
         }
         pairs.extend(self.cpu.map(|thousandths| format!("cpu={}", thousandths as f64 / 1000.0)));
@@ -94,7 +113,7 @@ impl LimitsWanted {
             let (name, value) = pair.split_once('=').ok_or_else(|| wrong("there is no `=` in it"))?;
             let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
             let number = match name.as_str() {
-                "memory" | "disk" | "log" => parse_size(value).ok_or_else(|| wrong("it is not a size"))?,
+                "memory" | "disk" | "tmp" | "log" => parse_size(value).ok_or_else(|| wrong("it is not a size"))?,
                 "cpu" => parse_cpu(value).ok_or_else(|| wrong("it is not a number of processors"))?,
                 _ => value.parse().map_err(|_| wrong("it is not a whole number"))?,
             };
@@ -106,6 +125,7 @@ impl LimitsWanted {
                 "disk" => (&mut wanted.disk, LEAST.disk),
                 "files" => (&mut wanted.files, LEAST.files),
                 "log" => (&mut wanted.log, LEAST.log),
+                "tmp" => (&mut wanted.tmp, LEAST.tmp),
                 _ => return Err(wrong("there is no such limit")),
             };
             if number < least {
@@ -128,6 +148,7 @@ impl LimitsWanted {
             disk: self.disk.unwrap_or(base.disk),
             files: self.files.unwrap_or(base.files),
             log: self.log.unwrap_or(base.log),
+            tmp: self.tmp.unwrap_or(base.tmp),
         }
     }
 
@@ -149,6 +170,7 @@ impl LimitsWanted {
         look("disk", self.disk, most.disk, &size);
         look("files", self.files, most.files, &count);
         look("log", self.log, most.log, &size);
+        look("tmp", self.tmp, most.tmp, &size);
         beyond
     }
 }

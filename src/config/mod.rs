@@ -708,6 +708,7 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
         disk: 4 * GIB,
         files: 200_000,
         log: 16 * MIB,
+        tmp: 256 * MIB,
     };
     let limits = limits(root.section("limits"), usual, LEAST);
     let limits_max = limits_max(root.section("limits_max"), limits);
@@ -736,11 +737,12 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
 
     let credentials = credentials(root.section("credentials"));
 
+    let home = options.env.get("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
     let mut section = root.section("agents");
     let mut profiles = BTreeMap::new();
     for name in section.keys() {
         if agents::is_name(&name) {
-            let profile = Profile::read(section.section(&name), &name);
+            let profile = Profile::read(section.section(&name), &name, home.as_deref());
             profiles.insert(name, profile);
         } else {
             section.refuse(&name, agents::NAME_FORM);
@@ -864,6 +866,7 @@ fn limits(mut section: Section<'_>, usual: Limits, least: Limits) -> Limits {
         disk: section.size("disk", usual.disk, least.disk, 1024 * TIB),
         files,
         log: section.size("log", usual.log, least.log, TIB),
+        tmp: section.size("tmp", usual.tmp, least.tmp, TIB),
     };
     section.finish();
     limits

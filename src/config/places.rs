@@ -61,8 +61,12 @@ impl Config {
     pub fn sight(&self) -> Sight {
         let every = shown_to_every_cell().into_iter().map(|path| Shown { key: None, path });
         let of_profiles = self.agents.values().flat_map(|profile| {
-            let key = format!("agents.{}.read_paths", profile.name);
-            profile.read_paths.iter().map(move |path| Shown { key: Some(key.clone()), path: path.clone() })
+            let shows = |key: &str, paths: Vec<PathBuf>| {
+                let key = format!("agents.{}.{key}", profile.name);
+                paths.into_iter().map(move |path| Shown { key: Some(key.clone()), path })
+            };
+            let programs = crate::agents::programs::shown(&profile.programs);
+            shows("read_paths", profile.read_paths.clone()).chain(shows("programs", programs))
         });
         Sight::new(self.own_places(), every.chain(of_profiles).collect())
     }

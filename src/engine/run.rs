@@ -7,19 +7,20 @@ use super::context::Context;
 use super::input::{Effect, Facts, Input};
 use super::look;
 use super::work::{Order, publish_file, push, repository_of};
-use crate::agents::InvocationContext;
+use crate::agents::{InvocationContext, programs};
 use crate::backend::{Backend as _, BackendError, Harvest, Plan, Running, WorkWanted};
-use crate::cell::{AgentRun, Cell, CellId, Effect as CellEffect, Isolation, Role, State};
+use crate::cell::{AgentRun, Cell, CellId, Effect as CellEffect, Isolation, Limits, Role, State};
 use crate::config::CommitChoice;
 use crate::failure::Failure;
 use crate::gitea::event::RepoRef;
 use crate::gitea::{Forge, Repository};
-use crate::keeper::{Room, StartAgent, View};
+use crate::keeper::{NOT_IN_CELL, Room, StartAgent, View};
 use crate::mission::ApprovedText;
 use crate::publication::parse_marker;
 use crate::sandbox::{Budget, LandlockPaths};
 use crate::store::EffectRow;
 use crate::workspace::{Cloned, GitError, Home, clone_project, mirror_of, refresh_mirror, scrub, unpin};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Attempts at a cell's start, each of several tries, after which trouble of this host's that should have passed
@@ -385,7 +386,7 @@ fn plan(engine: &Engine, cell: &Cell, slot: i64, home: &Home) -> Plan {
     let mut read_paths: Vec<PathBuf> = cell
         .workers()
         .filter_map(|p| engine.context.profiles.get(p.identity.name()))
-        .flat_map(|p| p.read_paths.clone())
+        .flat_map(|p| [p.read_paths.clone(), programs::shown(&p.programs)].concat())
         .collect();
     read_paths.sort();
     read_paths.dedup();
@@ -410,6 +411,7 @@ fn plan(engine: &Engine, cell: &Cell, slot: i64, home: &Home) -> Plan {
             files: limits.files.saturating_mul(2).saturating_add(1000),
         },
         log: limits.log,
+        tmp: limits.tmp,
     }
 }
 
@@ -635,9 +637,25 @@ async fn start_agent(
         ("GIT_AUTHOR_EMAIL", &mail),
         ("GIT_COMMITTER_NAME", &identity),
         ("GIT_COMMITTER_EMAIL", &mail),
+        // What is left there counts as the agent's disk; `/tmp` is memory.
+        ("TMPDIR", &own_home.join("tmp").display().to_string()),
     ] {
         if !env.iter().any(|(n, _)| n == name) {
             env.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    for (name, value) in limits_for_runtimes(&engine.context.limits_of(cell)) {
+        if !env.iter().any(|(n, _)| n == name) {
+            env.push((name.to_owned(), value));
+        }
+    }
+    if !(profile.ptrace && walled) {
+        // The search for leaks stops a program's threads by tracing them. Where it may not, a sanitized program would
+        // end with an error of the search's instead of its own status.
+        for name in ["ASAN_OPTIONS", "LSAN_OPTIONS"] {
+            if !env.iter().any(|(n, _)| n == name) {
+                env.push((name.to_owned(), "detect_leaks=0".to_owned()));
+            }
         }
     }
     let mut argv = invocation.argv.clone();
@@ -666,9 +684,12 @@ async fn start_agent(
         write.retain(|p| *p != place("shared"));
     }
     if walled {
+        if !env.iter().any(|(name, _)| name == "XDG_RUNTIME_DIR") {
+            env.push(("XDG_RUNTIME_DIR".to_owned(), format!("/run/user/{}", engine.backend.uid_inside().await)));
+        }
         read.push(PathBuf::from("/"));
         write.extend(
-            ["/tmp", "/dev/shm", "/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/pts", "/dev/ptmx"]
+            ["/tmp", "/run", "/dev/shm", "/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/pts", "/dev/ptmx"]
                 .map(PathBuf::from),
         );
     } else {
@@ -676,13 +697,12 @@ async fn start_agent(
         for word in argv.iter_mut().filter(|word| *word == "lazarus").take(1) {
             *word = program.display().to_string();
         }
-        let tmp = own_home.join("tmp");
-        env.push(("TMPDIR".to_owned(), tmp.display().to_string()));
         // Landlock denies the host's, and to git a denied file is an error
         // where a missing one is not.
         env.push(("GIT_CONFIG_NOSYSTEM".to_owned(), "1".to_owned()));
         let own = [place(".lazarus"), place("project"), place("work"), place("shared")];
-        read = engine.backend.read_paths_without_a_root(&profile.read_paths, &own);
+        let shown = [profile.read_paths.clone(), programs::shown(&profile.programs)].concat();
+        read = engine.backend.read_paths_without_a_root(&shown, &own);
         read.extend([program, PathBuf::from("/proc")]);
         write.push(PathBuf::from("/dev/null"));
     }
@@ -695,8 +715,63 @@ async fn start_agent(
         cwd: invocation.cwd.clone(),
         view,
         paths: LandlockPaths { read, write },
+        ptrace: profile.ptrace,
     };
-    engine.backend.start_agent(cell.id.clone(), start).await.map_err(|e| e.to_string())
+    let started = engine.backend.start_agent(cell.id.clone(), start).await.map_err(|e| e.to_string());
+    started.map_err(|why| {
+        if why.contains(NOT_IN_CELL) {
+            format!("{why}; {}", where_it_is(&why, &run.agent, &engine.host_env))
+        } else {
+            why
+        }
+    })
+}
+
+/// What to do about a program that a cell does not see: it may be on this machine all the same.
+fn where_it_is(why: &str, agent: &str, host_env: &BTreeMap<String, String>) -> String {
+    // The word before those is what is missing, but for a loader, which is not named.
+    let before = why.split(NOT_IN_CELL).next().unwrap_or_default().trim_end();
+    let missing =
+        before.rsplit(' ').next().filter(|_| !before.ends_with("the loader that it names")).unwrap_or_default();
+    let name = Path::new(missing).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let set = |directory: &Path| {
+        let is_bin = directory.file_name().is_some_and(|name| name == "bin");
+        let shown = directory.parent().filter(|above| is_bin && above.parent().is_some()).unwrap_or(directory);
+        let shown = if programs::read(&shown.display().to_string(), None).is_ok() { shown } else { directory };
+        format!("agents.{agent}.programs = [\"{}\"]", shown.display())
+    };
+    match programs::on_the_host(&name, missing, host_env) {
+        Some(file) => {
+            let directory = file.parent().unwrap_or(Path::new("/"));
+            format!(
+                "on this machine it is {}, which cells do not see; to show it, set {}, with every directory that it \
+                 needs besides",
+                file.display(),
+                set(directory)
+            )
+        }
+        None if name.is_empty() => format!("show what it needs with agents.{agent}.programs or read_paths"),
+        None => format!(
+            "it was not found on this machine either; install it, below /usr/local say, or name its directory in \
+             agents.{agent}.programs"
+        ),
+    }
+}
+
+/// A cell's limits in the words of runtimes that would plan for the whole machine's memory and processors otherwise:
+/// they cannot see the limits from inside. `JDK_JAVA_OPTIONS` is read by `java` alone, which says so in one line on
+/// its standard error; the other variable for it is louder.
+fn limits_for_runtimes(limits: &Limits) -> [(&'static str, String); 4] {
+    let mib = limits.memory >> 20;
+    let processors = limits.cpu.div_ceil(1000).max(1);
+    [
+        // Of what a program uses beside its heap (code, stacks, buffers) something is left.
+        ("GOMEMLIMIT", format!("{}MiB", (mib * 9 / 10).max(1))),
+        ("GOMAXPROCS", processors.to_string()),
+        // What node takes by itself where there is plenty is not raised.
+        ("NODE_OPTIONS", format!("--max-old-space-size={}", (mib * 3 / 4).clamp(16, 4096))),
+        ("JDK_JAVA_OPTIONS", format!("-XX:MaxRAM={mib}m -XX:ActiveProcessorCount={processors}")),
+    ]
 }
 
 /// What of a project does not come into a cell, by the files that say so.

@@ -1,28 +1,46 @@
 //! Starting one agent inside the cell: its own init, and its program.
 
 use super::in_memory;
+use super::init::sockets_in;
 use super::launch::EGRESS_AT;
 use super::log::Log;
 use super::protocol::Enter;
 use super::watch::HARVESTER;
 use super::{LaunchSpec, StartAgent, View, Walls};
 use crate::sandbox::{
-    Filter, Group, IN_MEMORY, LandlockPaths, Limits, Sockets, StepError, apply_filter, attach, become_user,
-    bwrap_arguments, clone_process, close_from, compile_filter, drop_capabilities, drop_capability_bounds, hide,
-    hide_proc, in_memory, keep_to_processors, mount_proc, mount_tmpfs, no_new_privileges, not_dumpable, pick,
-    read_only, restrict_landlock, set_limits,
+    Filter, Group, LandlockPaths, Limits, Sockets, StepError, apply_filter, attach, become_user, bwrap_arguments,
+    clone_process, close_from, compile_filter, drop_capabilities, drop_capability_bounds, hide, hide_proc, in_memory,
+    keep_to_processors, mount_proc, mount_tmpfs, name_home, no_new_privileges, not_dumpable, pick, read_only,
+    restrict_landlock, set_limits,
 };
 use crate::workspace::OBJECTS_IN_CELL;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Directories of agents that lie beside their homes: no agent can have this name, and none sees it.
 const OUTSIDE_HOMES: &str = ".private";
 /// The id of agents inside a cell.
-const AGENT_ID: u32 = 1000;
+pub const AGENT_ID: u32 = 1000;
+/// Most bytes of addresses that one process may reserve where no control group counts its memory: 128 TiB, all
+/// that a processor gives to one process (AddressSanitizer takes 16 of them, ThreadSanitizer more).
+const ADDRESSES: u64 = 1 << 47;
+/// Bytes of each agent's `/dev/shm`, and of its `/run`.
+const SHARED_MEMORY: u64 = 64 << 20;
+const RUN: u64 = 16 << 20;
+
+/// What programs expect to find in `/run`, and its mode: services have their sockets there by default.
+fn run_directories(uid: u32) -> [(String, u32); 4] {
+    [
+        (format!("user/{uid}"), 0o700),
+        ("lock".to_owned(), 0o755),
+        ("postgresql".to_owned(), 0o755),
+        ("mysqld".to_owned(), 0o755),
+    ]
+}
 
 /// An agent that runs.
 pub struct Started {
@@ -151,7 +169,7 @@ fn agent_init(
     }
     not_dumpable()?;
     if walls.namespaces {
-        every_view()?;
+        every_view(spec)?;
     } else {
         end_with_parent();
     }
@@ -294,12 +312,26 @@ fn end_with_parent() {
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
 }
 
-/// Mounts that are the same for every agent: its own `/tmp`, shared memory and
-/// process view. What is mounted here is seen by nobody else: the keeper made
+/// Mounts that are the same for every agent: its own `/tmp`, `/run`, shared memory
+/// and process view. What is mounted here is seen by nobody else: the keeper made
 /// every mount of the cell private.
-fn every_view() -> Result<(), StepError> {
-    for (place, bytes) in IN_MEMORY {
+fn every_view(spec: &LaunchSpec) -> Result<(), StepError> {
+    for (place, bytes) in [("/tmp", spec.tmp), ("/dev/shm", SHARED_MEMORY)] {
         mount_tmpfs(Path::new(place), "1777", bytes)?;
+    }
+    // A place for sockets and locks, and in it Lazarus itself as before.
+    let own = pick(Path::new("/run/lazarus"))?;
+    mount_tmpfs(Path::new("/run"), "1777", RUN)?;
+    attach(&own, Path::new("/run/lazarus"), false, false)?;
+    for (name, mode) in run_directories(AGENT_ID) {
+        let place = Path::new("/run").join(name);
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&place).and_then(|()| {
+            if spec.id_base.is_some() {
+                std::os::unix::fs::chown(&place, Some(AGENT_ID), Some(AGENT_ID))?;
+            }
+            std::fs::set_permissions(&place, std::fs::Permissions::from_mode(mode))
+        });
+        made.map_err(io_step(&format!("making {}", place.display())))?;
     }
     mount_proc(Path::new("/proc"))?;
     hide_proc()
@@ -315,6 +347,7 @@ fn own_view(spec: &LaunchSpec, start: &StartAgent) -> Result<(), StepError> {
         Path::new("/.homes").join(&start.agent)
     };
     attach(&pick(&place)?, &home, true, false)?;
+    name_home(&home)?;
     hide(Path::new("/.homes"))?;
     if spec.in_memory {
         hide(Path::new(in_memory::ROOM))?;
@@ -343,7 +376,9 @@ fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeW
     let env: Vec<CString> =
         own.chain(&way_out).map(|(name, value)| c(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
     set_limits(Limits {
-        data: (!group.memory).then_some(spec.budget.memory),
+        // Runtimes and sanitizers reserve terabytes of addresses that they never use: the keeper counts what is
+        // used, and this only ends what could not be meant.
+        data: (!group.memory).then_some(ADDRESSES),
         // Where the group counts them, it also says that it refused some.
         processes: spec.limits.processes.filter(|_| !group.processes),
         ..spec.limits
@@ -383,8 +418,19 @@ fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeW
     if let Some(bwrap) = &spec.bwrap {
         return become_bwrap(kind, bwrap, &env, trouble);
     }
+    if let Some((_, own)) = start.env.iter().find(|(name, _)| name == "TMPDIR")
+        && Path::new(own).parent() == start.env.iter().find(|(name, _)| name == "HOME").map(|(_, home)| Path::new(home))
+    {
+        // An earlier run may have taken it away, and it is in the agent's own hands: with its rights, or not at all.
+        let _ = std::fs::create_dir(own);
+    }
     std::env::set_current_dir(&start.cwd).map_err(io_step(&format!("entering {}", start.cwd.display())))?;
-    last_steps(&start.paths, walls, filter, trouble, || exec(&argv, &env, path))
+    let tracing = start.ptrace && walls.namespaces;
+    let own_filter = tracing.then(|| compile_filter(sockets_in(walls), walls.pinned, true)).transpose()?;
+    if tracing {
+        let _ = writeln!(trouble, "tracing of its own processes, as the profile of {} says", start.agent);
+    }
+    last_steps(&start.paths, walls, own_filter.as_ref().unwrap_or(filter), trouble, || exec(&argv, &env, path))
 }
 
 /// Has `bwrap` make this agent's walls, and the rest of the way walked in them.
@@ -405,13 +451,35 @@ fn become_bwrap(kind: Kind<'_>, bwrap: &Path, env: &[CString], trouble: &mut io:
     // A setuid `bwrap` makes nothing in memory with a size: these are on the disk,
     // and count as the cell's. Beside the agents' homes, and not in one: an agent
     // could leave a link there, which `bwrap` would follow for its next run.
-    for (place, name) in [("/tmp", "tmp"), ("/dev/shm", "shm")] {
+    let mut places = vec![("/tmp".to_owned(), "tmp".to_owned()), ("/dev/shm".to_owned(), "shm".to_owned())];
+    // SAFETY: asks for a number.
+    let uid = unsafe { libc::geteuid() };
+    for (name, _) in run_directories(uid) {
+        places.push((format!("/run/{name}"), format!("run-{}", name.replace('/', "-"))));
+    }
+    for (place, name) in places {
         let own = spec.home.join("home").join(OUTSIDE_HOMES).join(&start.agent).join(name);
-        std::fs::create_dir_all(&own).map_err(io_step(&format!("making {}", own.display())))?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&own)
+            .map_err(io_step(&format!("making {}", own.display())))?;
         binds.push((own, place.into(), true));
     }
-    let (mut words, open) = bwrap_arguments(&binds, &spec.read_paths, &spec.hidden, walls.host_network)?;
-    let enter = Enter { argv: start.argv.clone(), cwd: start.cwd.clone(), paths: start.paths.clone(), walls };
+    let home = Path::new("/cell/home").join(&start.agent);
+    let (mut words, open) =
+        bwrap_arguments(&spec.cell, &home, &binds, &spec.read_paths, &spec.hidden, walls.host_network)?;
+    if let Some((name, value)) = start.env.iter().find(|(name, _)| name == "TMPDIR") {
+        // The linker takes it away from a setuid program (ld.so(8), secure-execution mode).
+        words.extend(["--setenv", name, value].map(str::to_owned));
+    }
+    let enter = Enter {
+        argv: start.argv.clone(),
+        cwd: start.cwd.clone(),
+        paths: start.paths.clone(),
+        walls,
+        ptrace: start.ptrace,
+    };
     let enter = in_memory(&serde_json::to_string(&enter).unwrap_or_default())?;
     let said = trouble.as_raw_fd();
     words.extend(["--", "/run/lazarus/lazarus", "cell-enter"].map(str::to_owned));
@@ -435,9 +503,13 @@ pub fn enter(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> i32 {
     let mut result = || -> Result<(), StepError> {
         let mut text = String::new();
         what.read_to_string(&mut text).map_err(io_step("reading what to enter"))?;
-        let Enter { argv, cwd, paths, walls } =
+        let Enter { argv, cwd, paths, walls, ptrace } =
             serde_json::from_str(&text).map_err(|e| io_step("reading what to enter")(io::Error::other(e)))?;
-        let filter = compile_filter(if walls.host_network { Sockets::Internet } else { Sockets::All }, walls.pinned)?;
+        let sockets = if walls.host_network { Sockets::Internet } else { Sockets::All };
+        let filter = compile_filter(sockets, walls.pinned, ptrace)?;
+        if ptrace {
+            let _ = writeln!(trouble, "tracing of its own processes, as its profile says");
+        }
         let words =
             |list: Vec<String>| -> Vec<CString> { list.into_iter().filter_map(|w| CString::new(w).ok()).collect() };
         let env = std::env::vars_os().filter_map(|(name, value)| {
@@ -498,7 +570,7 @@ fn last_steps(
         return Ok(());
     }
     let error = exec();
-    let _ = write!(trouble, "-running the agent's program: {error}");
+    let _ = write!(trouble, "-{error}");
     Ok(())
 }
 
@@ -510,21 +582,60 @@ fn exec(argv: &[CString], env: &[CString], path: Option<&str>) -> io::Error {
     };
     let (arguments, environment) = (pointers(argv), pointers(env));
     let name = program.to_string_lossy();
+    let path = path.unwrap_or("/usr/bin:/bin");
     let candidates: Vec<CString> = if name.contains('/') {
         vec![program.clone()]
     } else {
-        path.unwrap_or("/usr/bin:/bin").split(':').filter_map(|d| CString::new(format!("{d}/{name}")).ok()).collect()
+        path.split(':').filter_map(|d| CString::new(format!("{d}/{name}")).ok()).collect()
     };
-    let mut last = io::Error::from_raw_os_error(libc::ENOENT);
+    let mut last = None;
     for candidate in candidates {
+        let file = candidate.to_string_lossy().into_owned();
+        if let Err(missing) = interpreter_of(Path::new(&file), path) {
+            last = Some(io::Error::other(format!("running {file}: {missing}")));
+            continue;
+        }
         // SAFETY: the arrays end with NULL, their strings live on.
         unsafe { libc::execve(candidate.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
         let error = io::Error::last_os_error();
-        if error.raw_os_error() != Some(libc::ENOENT) {
-            last = error;
+        // Where it is there all the same, what is missing is something that it needs.
+        let there = Path::new(&file).exists();
+        if error.raw_os_error() == Some(libc::ENOENT) && there {
+            let what = format!("the loader that it names {NOT_IN_CELL}");
+            last = Some(io::Error::other(format!("running {file}: {what}")));
+        } else if error.raw_os_error() != Some(libc::ENOENT) {
+            last = Some(io::Error::new(error.kind(), format!("running {file}: {error}")));
         }
     }
-    last
+    last.unwrap_or_else(|| {
+        let places = if name.contains('/') { String::new() } else { format!("; it was looked for in {path}") };
+        io::Error::other(format!("the program {name} {NOT_IN_CELL}{places}"))
+    })
+}
+
+/// Words of an error by which the daemon knows that a program, or what it needs, is not to be seen in the cell.
+pub const NOT_IN_CELL: &str = "is not in the cell";
+
+/// Whether the interpreter of a script is there, and what `env` in its first line is to find along `path`.
+fn interpreter_of(file: &Path, path: &str) -> Result<(), String> {
+    let mut start = [0; 256];
+    let Ok(read) = File::open(file).and_then(|mut file| file.read(&mut start)) else { return Ok(()) };
+    let Some(line) = start[..read].strip_prefix(b"#!") else { return Ok(()) };
+    let line = String::from_utf8_lossy(line.split(|byte| *byte == b'\n').next().unwrap_or_default()).into_owned();
+    let mut words = line.split_whitespace();
+    let Some(interpreter) = words.next() else { return Ok(()) };
+    if !Path::new(interpreter).exists() {
+        return Err(format!("its interpreter {interpreter} {NOT_IN_CELL}"));
+    }
+    if Path::new(interpreter).file_name().is_some_and(|name| name == "env") {
+        let wanted = words.find(|word| !word.starts_with('-') && !word.contains('='));
+        if let Some(wanted) = wanted.filter(|wanted| !wanted.contains('/'))
+            && !path.split(':').any(|directory| Path::new(directory).join(wanted).exists())
+        {
+            return Err(format!("its interpreter {wanted} {NOT_IN_CELL}; it was looked for in {path}"));
+        }
+    }
+    Ok(())
 }
 
 /// What an agent's init said of its program's end.

@@ -46,7 +46,10 @@ pub fn make_home(agent: &str, id: u32) -> Result<std::path::PathBuf, StepError> 
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(home),
         other => other.map_err(step)?,
     }
-    std::os::unix::fs::chown(&home, Some(id), Some(id)).map_err(step)?;
+    std::fs::create_dir(home.join("tmp")).map_err(step)?;
+    for own in [&home.join("tmp"), &home] {
+        std::os::unix::fs::chown(own, Some(id), Some(id)).map_err(step)?;
+    }
     std::fs::set_permissions(&home, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(step)?;
     Ok(home)
 }

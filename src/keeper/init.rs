@@ -88,14 +88,14 @@ impl Prepared {
             }
         }
         applied.push(network.to_owned());
-        let filter = compile_filter(sockets_in(walls), walls.pinned)?;
+        let filter = compile_filter(sockets_in(walls), walls.pinned, false)?;
         applied.push("a system call allow-list for agents".to_owned());
         Ok(Self { walls, applied, filter, system, doorkeeper })
     }
 }
 
 /// Which sockets agents may make.
-fn sockets_in(walls: Walls) -> Sockets {
+pub fn sockets_in(walls: Walls) -> Sockets {
     match walls {
         Walls { namespaces, bwrap, .. } if namespaces || bwrap => Sockets::All,
         Walls { host_network: true, .. } => Sockets::Internet,
@@ -154,7 +154,7 @@ impl Keeper {
                 binds.push((objects.clone(), OBJECTS_IN_CELL.into(), false));
             }
             let id_base = spec.id_base;
-            let root = build_root(system, &binds, &spec.read_paths, &spec.hidden, || {
+            let root = build_root(system, &spec.cell, &binds, &spec.read_paths, &spec.hidden, || {
                 if id_base.is_some() { become_user(0, 0) } else { Ok(()) }
             })?;
             // To become a user may have made it dumpable again.
@@ -173,7 +173,7 @@ impl Keeper {
         if !group.cpu && !walls.pinned {
             // It was expected, and could not be had.
             walls.pinned = true;
-            filter = compile_filter(sockets_in(walls), true)?;
+            filter = compile_filter(sockets_in(walls), true, false)?;
         }
         applied.push("non-dumpable first process".to_owned());
         if !walls.bwrap {
@@ -424,12 +424,23 @@ impl Keeper {
             } else {
                 state.signal = Some(if libc::WIFSIGNALED(status) { libc::WTERMSIG(status) } else { libc::SIGKILL });
             }
+            // A shell says of what it ran how it ended by 128 and the signal.
+            let too_large = state.signal == Some(libc::SIGXFSZ) || state.code == Some(128 + libc::SIGXFSZ);
+            if too_large && state.note.is_none() {
+                state.note = Some("ended by the limit of one file's size".to_owned());
+            }
             if state.signal == Some(libc::SIGKILL) && state.note.is_none() && self.stopping.is_none() {
                 state.note = Some("killed".to_owned());
             }
-            let event = Event::Ended(state.clone());
+            let (event, agent) = (Event::Ended(state.clone()), state.agent.clone());
+            if too_large {
+                let most = self.spec.limits.file_size >> 20;
+                let words =
+                    format!("a file was to become larger than {most} MiB, as much as `disk` is; that was refused");
+                self.note_met("file size", words);
+            }
             if dropped > 0 {
-                let words = format!("{} KiB of the log of {} were not kept", dropped.div_ceil(1024), state.agent);
+                let words = format!("{} KiB of the log of {agent} were not kept", dropped.div_ceil(1024));
                 self.note_met("log", words);
             }
             self.tell_all(&event);
@@ -625,9 +636,9 @@ fn limits_words(spec: &LaunchSpec, group: &Group, walls: Walls) -> String {
     let by = |enforced: bool, other: &'static str| if enforced { group.way.as_str() } else { other };
     let own_count = walls.namespaces || spec.id_base.is_some();
     format!(
-        "limits: memory {} MiB ({}), {} processes ({}), {} processors' time ({}); disk {} MiB and {} files ({}); {} open files a process; {} MiB of log an agent",
+        "limits: memory {} MiB ({}), {} processes ({}), {} processors' time ({}); disk {} MiB and {} files ({}), no file larger than that; {}{} open files a process; {} MiB of log an agent",
         spec.budget.memory >> 20,
-        by(group.memory, "counted by the keeper, and a limit on each process"),
+        by(group.memory, "counted by the keeper, which ends the largest process"),
         spec.budget.processes,
         by(group.processes, if own_count { "the kernel's count of the user" } else { "counted by the keeper" }),
         spec.budget.cpu as f64 / 1000.0,
@@ -641,6 +652,7 @@ fn limits_words(spec: &LaunchSpec, group: &Group, walls: Walls) -> String {
         } else {
             "counted by the keeper, which ends the cell's processes"
         },
+        if walls.namespaces { format!("{} MiB in /tmp of each agent; ", spec.tmp >> 20) } else { String::new() },
         spec.limits.open_files,
         spec.log.div_ceil(1 << 20),
     )

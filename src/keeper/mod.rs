@@ -29,7 +29,7 @@ mod log;
 mod protocol;
 mod watch;
 
-pub use agent::enter;
+pub use agent::{AGENT_ID, NOT_IN_CELL, enter};
 pub use launch::{EGRESS_PID, GROUP, KEEPER_PID, LOCK, clear_ahead, keeper_lives, launch};
 pub use log::log_tail;
 pub use protocol::{AgentState, Ahead, Event, ExitRecord, LaunchSpec, Order, Ready, Room, StartAgent, View, Walls};

@@ -68,10 +68,17 @@ pub struct LaunchSpec {
     pub quota: bool,
     /// Whether project and homes are in memory, in a file system of that size.
     pub in_memory: bool,
+    /// Size of each agent's own `/tmp`, in bytes, where that is in memory.
+    #[serde(default = "usual_tmp")]
+    pub tmp: u64,
     /// Most bytes of each agent's log that are kept.
     pub log: u64,
     /// The way out to named hosts, where it has one.
     pub egress: Option<egress::Spec>,
+}
+
+fn usual_tmp() -> u64 {
+    256 << 20
 }
 
 /// What the files of a cell may use.
@@ -121,6 +128,8 @@ pub struct Enter {
     pub paths: LandlockPaths,
     /// The walls that it is in.
     pub walls: Walls,
+    /// Whether it may trace processes of its own.
+    pub ptrace: bool,
 }
 
 /// What an agent sees of the project and of shared files.
@@ -152,6 +161,10 @@ pub struct StartAgent {
     pub view: View,
     /// What it may touch, as it sees it.
     pub paths: LandlockPaths,
+    /// Whether it may trace processes of its own. Only where it has a PID namespace of its own, which it has at
+    /// `level_2`; elsewhere this does nothing.
+    #[serde(default)]
+    pub ptrace: bool,
 }
 
 impl std::fmt::Debug for StartAgent {

@@ -20,6 +20,10 @@ use std::time::{Duration, Instant};
 /// How often it is looked, while agents run; and while much is written.
 const EVERY: Duration = Duration::from_secs(1);
 const EVERY_WHILE_WRITING: Duration = Duration::from_millis(100);
+/// How often it is looked where nothing but the keeper holds the cell to its memory: a process fills gigabytes in a
+/// second. And how often while half of it or more is in use.
+const EVERY_FOR_MEMORY: Duration = Duration::from_millis(250);
+const EVERY_NEAR_MEMORY: Duration = Duration::from_millis(20);
 /// Longest time between two walks, where anything changed on the file system.
 const SELDOM: Duration = Duration::from_secs(30);
 /// Deepest directory. Deeper ones could not be counted; programs do not make them.
@@ -70,6 +74,8 @@ pub struct Watch {
     /// Free space at the last look, and whether much of it went since.
     seen: u64,
     writing: bool,
+    /// Whether much of the memory was in use at the last look.
+    near_memory: bool,
 }
 
 /// A count that goes on in a process of its own.
@@ -96,12 +102,18 @@ impl Watch {
             walk: None,
             seen: 0,
             writing: false,
+            near_memory: false,
         }
     }
 
     /// When to look again.
     pub fn every(&self) -> Duration {
-        if self.writing || self.walk.is_some() { EVERY_WHILE_WRITING } else { EVERY }
+        match self {
+            Self { near_memory: true, .. } => EVERY_NEAR_MEMORY,
+            Self { writing: true, .. } | Self { walk: Some(_), .. } => EVERY_WHILE_WRITING,
+            Self { memory: Some(_), .. } => EVERY_FOR_MEMORY,
+            _ => EVERY,
+        }
     }
 
     /// Looks. `processes` lists every process of the cell but the keeper.
@@ -115,7 +127,7 @@ impl Watch {
         self.look_at_files(processes)
     }
 
-    fn look_at_processes(&self, processes: &[i32]) -> Option<Excess> {
+    fn look_at_processes(&mut self, processes: &[i32]) -> Option<Excess> {
         let states: Vec<(State, i32)> = processes.iter().map(|pid| (State::of(*pid), *pid)).collect();
         // The keeper counts as one; each agent has an init.
         let threads: u64 = states.iter().map(|(state, _)| state.threads).sum::<u64>() + 1;
@@ -126,6 +138,7 @@ impl Watch {
         let most = self.memory?;
         let (_, nameless) = nameless_files(processes);
         let all: u64 = states.iter().map(|(state, _)| state.memory).sum::<u64>() + nameless;
+        self.near_memory = all > most / 2;
         let largest = states.iter().max_by_key(|(state, _)| state.memory)?;
         (all > most).then(|| Excess {
             limit: "memory",

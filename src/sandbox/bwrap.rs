@@ -2,7 +2,7 @@
 //! program may make none and that one may: it is setuid there, or has a profile.
 
 use super::StepError;
-use super::mounts::{ETC, HIDDEN_DIRECTORIES, HIDDEN_FILES, SYSTEM, account_files};
+use super::mounts::{HIDDEN_DIRECTORIES, HIDDEN_FILES, STORES, SYSTEM, account_files, etc};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -55,12 +55,14 @@ pub fn probe() -> Result<PathBuf, String> {
 /// What one agent sees, as arguments; and descriptors that have to stay open
 /// until `bwrap` runs.
 ///
-/// `binds` are source, place in the cell, writable; `read_paths` are shown
+/// `cell` is the cell's name, `home` the agent's as it sees it. `binds` are source, place in the cell, writable; `read_paths` are shown
 /// read-only at the same place; what lies at `hidden` is covered.
 ///
 /// # Errors
 /// Where a file of the cell's own cannot be made.
 pub fn arguments(
+    cell: &str,
+    home: &Path,
     binds: &[(PathBuf, PathBuf, bool)],
     read_paths: &[PathBuf],
     hidden: &[PathBuf],
@@ -74,7 +76,7 @@ pub fn arguments(
     let mut add = |option: &str, source: &str, place: &Path| {
         words.extend([option.to_owned(), source.to_owned(), place.display().to_string()]);
     };
-    for path in SYSTEM.iter().map(Path::new).chain(read_paths.iter().map(PathBuf::as_path)) {
+    for path in SYSTEM.iter().chain(&STORES).map(Path::new).chain(read_paths.iter().map(PathBuf::as_path)) {
         match std::fs::symlink_metadata(path) {
             Ok(meta) if meta.is_symlink() => {
                 if let Ok(target) = std::fs::read_link(path) {
@@ -85,20 +87,20 @@ pub fn arguments(
             Err(_) => {}
         }
     }
-    for name in ETC {
-        let path = Path::new("/etc").join(name);
+    for path in etc() {
         if let Ok(source) = path.canonicalize() {
             add("--ro-bind", &source.display().to_string(), &path);
         }
     }
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let mut open = vec![];
-    for (name, text) in account_files(uid, gid) {
+    for (name, text) in account_files(cell, home, uid, gid) {
         let file = in_memory(&text)?;
         add("--ro-bind-data", &file.as_raw_fd().to_string(), &Path::new("/etc").join(name));
         open.push(file);
     }
     add("--symlink", "/tmp", Path::new("/var/tmp"));
+    add("--symlink", "/run", Path::new("/var/run"));
     words.extend(["--proc", "/proc", "--dev", "/dev"].map(str::to_owned));
     for (source, place, writable) in binds {
         let option = if *writable { "--bind" } else { "--ro-bind" };

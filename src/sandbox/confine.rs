@@ -267,7 +267,7 @@ fn settle_in_and_run(spec: &Confined, walled: bool, program: &Path, arguments: V
         }
         drop_capability_bounds();
         drop_capabilities()?;
-        apply_filter(&compile_filter(if spec.network { Sockets::All } else { Sockets::None }, false)?)
+        apply_filter(&compile_filter(if spec.network { Sockets::All } else { Sockets::None }, false, false)?)
     };
     if let Err(error) = settled() {
         return error;

@@ -5,6 +5,10 @@
 //! of other processes, keyrings, bpf, perf, userfaultfd, io_uring, modules,
 //! kexec, clocks, quotas, swap, handles to files by number, raw and exotic
 //! sockets, pushing characters into a terminal, another limit of core files.
+//!
+//! These are [`refused`] with EPERM. A call that is on neither list is answered
+//! with ENOSYS, as by a kernel that is older than it: programs and libraries fall
+//! back on an older call then, and on nothing else.
 
 use super::steps::StepError;
 use seccompiler::{
@@ -47,8 +51,9 @@ pub enum Sockets {
 }
 
 /// Compiles the filter for this machine's architecture. With `pinned` an agent
-/// may not choose its processors.
-pub fn compile(sockets: Sockets, pinned: bool) -> Result<Filter, StepError> {
+/// may not choose its processors. With `tracing` it may trace and read processes:
+/// only for an agent in a PID namespace of its own, where there are no others'.
+pub fn compile(sockets: Sockets, pinned: bool, tracing: bool) -> Result<Filter, StepError> {
     let wrong = |e: seccompiler::BackendError| StepError {
         step: "compiling the system call filter".to_owned(),
         source: io::Error::other(e.to_string()),
@@ -95,6 +100,9 @@ pub fn compile(sockets: Sockets, pinned: bool) -> Result<Filter, StepError> {
     if pinned {
         rules.remove(&libc::SYS_sched_setaffinity);
     }
+    if tracing {
+        rules.extend(TRACING.map(|number| (number, vec![])));
+    }
     if sockets != Sockets::All {
         // One of a pair of datagram sockets can be turned to any path of the host (unix(7)); of the others
         // it stays with its twin.
@@ -127,19 +135,29 @@ pub fn compile(sockets: Sockets, pinned: bool) -> Result<Filter, StepError> {
             rules.remove(&libc::SYS_socket);
         }
     }
-    // clone3 has its flags behind a pointer that no filter can read: with
-    // ENOSYS programs fall back to clone. The limit of core files stays as it
-    // is; programs that want none make do with this answer.
+    let pair = |first, second| SeccompRule::new(vec![first, second]);
     let core = u64::from(libc::RLIMIT_CORE);
-    let no_core = || {
-        SeccompRule::new(vec![Condition::new(1, Len::Dword, Op::Eq, core)?, Condition::new(2, Len::Qword, Op::Ne, 0)?])
+    let own = || -> Result<BTreeMap<i64, Answer>, seccompiler::BackendError> {
+        let is_core = || Condition::new(1, Len::Dword, Op::Eq, core);
+        let sets = || Condition::new(2, Len::Qword, Op::Ne, 0);
+        Ok(BTreeMap::from([
+            // It has its flags behind a pointer that no filter can read: with ENOSYS programs fall back to clone.
+            (libc::SYS_clone3, Answer { rules: vec![], errno: libc::ENOSYS }),
+            // The limit of core files stays as it is. Programs that want none (sanitizers, `ulimit -c 0`) take a
+            // refusal for a failure of their own and end, so this answers as if it were done.
+            (libc::SYS_prlimit64, Answer { rules: vec![pair(is_core()?, sets()?)?], errno: 0 }),
+            (libc::SYS_setrlimit, Answer { rules: vec![rule(0, Len::Dword, Op::Eq, core)?], errno: 0 }),
+        ]))
     };
-    let unknown = BTreeMap::from([
-        (libc::SYS_clone3, vec![]),
-        (libc::SYS_prlimit64, vec![no_core().map_err(wrong)?]),
-        (libc::SYS_setrlimit, vec![rule(0, Len::Dword, Op::Eq, core).map_err(wrong)?]),
-    ]);
-    allow_list(rules, unknown, arch).map(Filter).map_err(wrong)
+    allow_list(rules, own().map_err(wrong)?, arch).map(Filter).map_err(wrong)
+}
+
+/// What a call, or one with such arguments, is answered with instead of being made.
+struct Answer {
+    /// Which arguments; empty means all.
+    rules: Vec<SeccompRule>,
+    /// The error; 0 pretends that it was done.
+    errno: i32,
 }
 
 /// What seccompiler puts before its comparisons: the architecture is checked
@@ -151,49 +169,58 @@ const PRELUDE: usize = 4;
 /// loaded the kernel translates all of it and runs it for every number there
 /// is: a plain list of 300 took 0.8 ms of a cell's start.
 ///
-/// What `unknown` describes is answered with ENOSYS, all of a call where it has
-/// no conditions.
+/// What `own` describes is answered so. Of the rest, [`refused`] calls and other
+/// arguments of allowed ones get EPERM, all others ENOSYS.
 fn allow_list(
     rules: BTreeMap<i64, Vec<SeccompRule>>,
-    mut unknown: BTreeMap<i64, Vec<SeccompRule>>,
+    mut own: BTreeMap<i64, Answer>,
     arch: TargetArch,
 ) -> Result<BpfProgram, seccompiler::BackendError> {
-    let deny = SeccompAction::Errno(libc::EPERM as u32);
-    let no_such_call = SeccompAction::Errno(libc::ENOSYS as u32);
+    let error = |errno: i32| SeccompAction::Errno(errno.unsigned_abs());
     let answer = |action: SeccompAction| {
         vec![sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: u32::from(action) }]
     };
     let mut prelude = vec![];
-    // Each range from its first number up to the next one's.
-    let mut ranges: Vec<(i64, BpfProgram)> = vec![(0, answer(deny.clone()))];
-    let mut next = 0;
-    let mut start = |at: i64, body: BpfProgram| match ranges.last_mut() {
-        Some((last, known)) if *last == at => *known = body,
-        Some((_, known)) if known.len() == 1 && body.len() == 1 && known[0].k == body[0].k => {}
-        _ => ranges.push((at, body)),
-    };
+    let mut bodies: BTreeMap<i64, BpfProgram> =
+        refused().into_iter().map(|number| (number, answer(error(libc::EPERM)))).collect();
     for (number, conditions) in rules {
-        if number != next {
-            start(next, answer(deny.clone()));
-        }
-        let (conditions, yes, no) = match unknown.remove(&number) {
-            Some(conditions) => (conditions, no_such_call.clone(), SeccompAction::Allow),
-            None => (conditions, SeccompAction::Allow, deny.clone()),
+        let (conditions, yes, no) = match own.remove(&number) {
+            Some(Answer { rules, errno }) => (rules, error(errno), SeccompAction::Allow),
+            None => (conditions, SeccompAction::Allow, error(libc::EPERM)),
         };
-        if conditions.is_empty() {
-            start(number, answer(yes));
+        let body = if conditions.is_empty() {
+            answer(yes)
         } else {
             let one = BTreeMap::from([(number, conditions)]);
             let program: BpfProgram = SeccompFilter::new(one, no, yes, arch)?.try_into()?;
             prelude = program[..PRELUDE].to_vec();
-            start(number, program[PRELUDE..].to_vec());
+            program[PRELUDE..].to_vec()
+        };
+        bodies.insert(number, body);
+    }
+    // Each range from its first number up to the next one's.
+    let mut ranges: Vec<(i64, BpfProgram)> = vec![];
+    let mut next = 0;
+    let mut start = |at: i64, body: BpfProgram| match ranges.last() {
+        Some((_, known)) if known.len() == 1 && body.len() == 1 && known[0].k == body[0].k => {}
+        _ => ranges.push((at, body)),
+    };
+    for (number, body) in bodies {
+        if number != next {
+            start(next, answer(error(libc::ENOSYS)));
         }
+        start(number, body);
         next = number + 1;
     }
-    start(next, answer(deny));
+    start(next, answer(error(libc::ENOSYS)));
+    // Numbers of the x32 ABI and beyond: no agent has a reason to try them.
+    start(FOREIGN, answer(error(libc::EPERM)));
     prelude.extend(search(&ranges));
     Ok(prelude)
 }
+
+/// The first number of another ABI (x32).
+const FOREIGN: i64 = 0x4000_0000;
 
 /// Goes to the range that holds the loaded number: by halves.
 fn search(ranges: &[(i64, BpfProgram)]) -> BpfProgram {
@@ -222,6 +249,95 @@ pub fn apply(filter: &Filter) -> Result<(), StepError> {
         step: "applying the system call filter".to_owned(),
         source: io::Error::other(e.to_string()),
     })
+}
+
+/// What debuggers need of the kernel to look into processes.
+const TRACING: [i64; 3] = [libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev];
+
+/// Calls that an agent is refused on purpose.
+fn refused() -> Vec<i64> {
+    #[allow(clippy::wildcard_imports, reason = "the list is read as a list")]
+    use libc::*;
+    #[allow(unused_mut, reason = "some architectures have no old calls to add")]
+    let mut list = vec![
+        SYS_acct,
+        SYS_add_key,
+        SYS_adjtimex,
+        SYS_bpf,
+        SYS_chroot,
+        SYS_clock_adjtime,
+        SYS_clock_settime,
+        SYS_clone,
+        SYS_delete_module,
+        SYS_fanotify_init,
+        SYS_fanotify_mark,
+        SYS_finit_module,
+        SYS_fsconfig,
+        SYS_fsmount,
+        SYS_fsopen,
+        SYS_fspick,
+        SYS_init_module,
+        SYS_io_uring_enter,
+        SYS_io_uring_register,
+        SYS_io_uring_setup,
+        SYS_kcmp,
+        SYS_kexec_load,
+        SYS_keyctl,
+        SYS_mknodat,
+        SYS_mount,
+        SYS_mount_setattr,
+        SYS_move_mount,
+        SYS_name_to_handle_at,
+        SYS_nfsservctl,
+        SYS_open_by_handle_at,
+        SYS_open_tree,
+        SYS_perf_event_open,
+        SYS_personality,
+        SYS_pidfd_getfd,
+        SYS_pivot_root,
+        SYS_process_madvise,
+        SYS_process_mrelease,
+        SYS_process_vm_readv,
+        SYS_process_vm_writev,
+        SYS_ptrace,
+        SYS_quotactl,
+        SYS_quotactl_fd,
+        SYS_reboot,
+        SYS_request_key,
+        SYS_sched_setaffinity,
+        SYS_setdomainname,
+        SYS_sethostname,
+        SYS_setns,
+        SYS_settimeofday,
+        SYS_socket,
+        SYS_socketpair,
+        SYS_swapoff,
+        SYS_swapon,
+        SYS_syslog,
+        SYS_umount2,
+        SYS_unshare,
+        SYS_userfaultfd,
+        SYS_vhangup,
+    ];
+    #[cfg(target_arch = "x86_64")]
+    list.extend([
+        SYS_afs_syscall,
+        SYS__sysctl,
+        SYS_getpmsg,
+        SYS_ioperm,
+        SYS_iopl,
+        SYS_kexec_file_load,
+        SYS_lookup_dcookie,
+        SYS_modify_ldt,
+        SYS_putpmsg,
+        SYS_security,
+        SYS_sysfs,
+        SYS_tuxcall,
+        SYS_uselib,
+        SYS_ustat,
+        SYS_vserver,
+    ]);
+    list
 }
 
 fn allowed() -> Vec<i64> {
@@ -537,6 +653,10 @@ mod tests {
         }
     }
 
+    fn error(errno: i32) -> u32 {
+        u32::from(SeccompAction::Errno(errno as u32))
+    }
+
     #[test]
     fn the_search_answers_for_every_number_what_the_plain_list_answers() {
         let arch = TargetArch::try_from(std::env::consts::ARCH).unwrap();
@@ -544,38 +664,58 @@ mod tests {
         let one_of = || vec![rule(0, Len::Dword, Op::Eq, 1).unwrap(), rule(0, Len::Dword, Op::Eq, 2).unwrap()];
         let mut rules: BTreeMap<i64, Vec<SeccompRule>> = allowed().into_iter().map(|n| (n, vec![])).collect();
         rules.extend([(libc::SYS_clone, masked()), (libc::SYS_socket, one_of())]);
-        let deny = SeccompAction::Errno(libc::EPERM as u32);
+        let (eperm, enosys) = (error(libc::EPERM), error(libc::ENOSYS));
+        let allow = u32::from(SeccompAction::Allow);
         let plain: BpfProgram =
-            SeccompFilter::new(rules.clone(), deny, SeccompAction::Allow, arch).unwrap().try_into().unwrap();
-        let searched = allow_list(rules, BTreeMap::new(), arch).unwrap();
+            SeccompFilter::new(rules.clone(), SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow, arch)
+                .unwrap()
+                .try_into()
+                .unwrap();
+        let searched = allow_list(rules.clone(), BTreeMap::new(), arch).unwrap();
         // The last is a number of the x32 ABI, which no filter may let through.
         for number in (0..1000).chain([u32::MAX, 0x4000_0000 + libc::SYS_write as u32]) {
             for first in [0, 1, 2, 3, CLONE_NEW, u64::MAX] {
                 let arguments = [first, 0, 0, 0, 0, 0];
-                assert_eq!(run(&plain, number, arguments), run(&searched, number, arguments), "{number}, {first:#x}");
+                let (wanted, found) = (run(&plain, number, arguments), run(&searched, number, arguments));
+                let known = refused().contains(&i64::from(number)) || rules.contains_key(&i64::from(number));
+                let wanted = if wanted == allow || known || number >= 0x4000_0000 { wanted } else { enosys };
+                assert_eq!(wanted, found, "{number}, {first:#x}");
             }
         }
-        let (Filter(real), core) = (compile(Sockets::All, false).unwrap(), u64::from(libc::RLIMIT_CORE));
-        let no_such_call = u32::from(SeccompAction::Errno(libc::ENOSYS as u32));
-        let allow = u32::from(SeccompAction::Allow);
+        let (Filter(real), core) = (compile(Sockets::All, true, false).unwrap(), u64::from(libc::RLIMIT_CORE));
         for (number, arguments, answer) in [
-            (libc::SYS_clone3, [0; 6], no_such_call),
-            (libc::SYS_prlimit64, [0, core, 7, 0, 0, 0], no_such_call),
+            (libc::SYS_clone3, [0; 6], enosys),
+            (libc::SYS_prlimit64, [0, core, 7, 0, 0, 0], error(0)),
             (libc::SYS_prlimit64, [0, core, 0, 7, 0, 0], allow),
             (libc::SYS_prlimit64, [0, core + 1, 7, 0, 0, 0], allow),
-            (libc::SYS_setrlimit, [core, 7, 0, 0, 0, 0], no_such_call),
+            (libc::SYS_setrlimit, [core, 7, 0, 0, 0, 0], error(0)),
             (libc::SYS_setrlimit, [core + 1, 7, 0, 0, 0, 0], allow),
+            // fchmodat2, cachestat, mseal, one that nobody knows yet: libraries fall back.
+            (452, [0; 6], enosys),
+            (451, [0; 6], enosys),
+            (462, [0; 6], enosys),
+            (900, [0; 6], enosys),
+            // Known, and refused.
+            (libc::SYS_mount, [0; 6], eperm),
+            (libc::SYS_ptrace, [0; 6], eperm),
+            (libc::SYS_io_uring_setup, [0; 6], eperm),
+            (libc::SYS_sched_setaffinity, [0; 6], eperm),
+            (libc::SYS_clone, [CLONE_NEW, 0, 0, 0, 0, 0], eperm),
         ] {
             assert_eq!(run(&real, number as u32, arguments), answer, "{number} {arguments:?}");
         }
+        let Filter(tracing) = compile(Sockets::All, true, true).unwrap();
+        for number in 0..1000 {
+            let wanted = if TRACING.contains(&i64::from(number)) { allow } else { run(&real, number, [0; 6]) };
+            assert_eq!(run(&tracing, number, [0; 6]), wanted, "{number}");
+        }
         // Pairs that stay pairs, where paths lead to the host's services.
-        let refused = u32::from(SeccompAction::Errno(libc::EPERM as u32));
         let pair = |kind: i32| [libc::AF_UNIX as u64, (kind | libc::SOCK_CLOEXEC) as u64, 0, 0, 0, 0];
         for sockets in [Sockets::None, Sockets::Internet, Sockets::All] {
-            let Filter(program) = compile(sockets, false).unwrap();
+            let Filter(program) = compile(sockets, false, false).unwrap();
             let answer = |kind| run(&program, libc::SYS_socketpair as u32, pair(kind));
             assert_eq!((answer(libc::SOCK_STREAM), answer(libc::SOCK_SEQPACKET)), (allow, allow), "{sockets:?}");
-            assert_eq!(answer(libc::SOCK_DGRAM), if sockets == Sockets::All { allow } else { refused }, "{sockets:?}");
+            assert_eq!(answer(libc::SOCK_DGRAM), if sockets == Sockets::All { allow } else { eperm }, "{sockets:?}");
         }
         assert_ne!(run(&searched, libc::SYS_write as u32, [0; 6]), run(&searched, libc::SYS_mount as u32, [0; 6]));
     }

@@ -24,8 +24,8 @@ pub use cgroup::{Budget, Group, Groups, settle as settle_groups};
 pub use confine::{Confined, Confinement, NOT_CONFINED, TIMED_OUT, confined};
 pub use filter::{Filter, Sockets, apply as apply_filter, compile as compile_filter};
 pub use mounts::{
-    IN_MEMORY, System, SystemMark, Tree, attach, build_root, devices, hide, hide_proc, mount_proc, mount_tmpfs,
-    mount_tmpfs_for, pick, pick_system, pivot, private, read_only, shown_to_every_cell,
+    System, SystemMark, Tree, attach, build_root, devices, hide, hide_proc, mount_proc, mount_tmpfs, mount_tmpfs_for,
+    name_home, pick, pick_system, pivot, private, read_only, shown_to_every_cell,
 };
 pub use peer::{Doorkeeper, Stranger};
 pub use probe::{FIRST_ID, HostReport, Missing, probe};

@@ -139,9 +139,6 @@ pub(super) const HIDDEN_FILES: [&str; 11] = [
     "cmdline",
 ];
 pub(super) const HIDDEN_DIRECTORIES: [&str; 5] = ["acpi", "scsi", "bus", "irq", "asound"];
-/// File systems in memory that each agent has of its own, and their sizes in bytes.
-pub const IN_MEMORY: [(&str, u64); 2] = [("/tmp", 256 << 20), ("/dev/shm", 64 << 20)];
-
 /// Hides what `/proc` tells of the machine, for an agent.
 pub fn hide_proc() -> Result<(), StepError> {
     for file in HIDDEN_FILES {
@@ -197,40 +194,187 @@ fn cover(root: &Path, path: &Path) -> Result<(), StepError> {
 }
 
 /// An empty directory of the cell, with which others are covered.
-const EMPTY: &str = "/run/empty";
+const EMPTY: &str = "/.empty";
+/// Where the account files of each agent are kept: each sees its own in the place of `/etc/passwd`.
+const ACCOUNTS: &str = "/.accounts";
 /// What a cell sees of the system, read-only, where the host has it. `/etc`
-/// is not among them: the cell gets one of its own.
+/// is not among them: the cell gets one of its own. Confined programs of the
+/// host's side see these too.
 pub(super) const SYSTEM: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt"];
+/// Where other package managers keep programs: read-only too. Of Nix and Guix the store and the profiles, and not
+/// what lies beside them: there are the sockets of their daemons, which serve whoever can connect.
+pub(super) const STORES: [&str; 6] =
+    ["/nix/store", "/nix/var/nix/profiles", "/gnu/store", "/var/guix/profiles", "/home/linuxbrew/.linuxbrew", "/snap"];
 /// Files and directories of `/etc` without which programs do not run, none of
 /// which holds a secret.
-pub(super) const ETC: [&str; 14] = [
+/// A `*` stands for any part of one name.
+const ETC: [&str; 63] = [
+    "ImageMagick-*",
+    "alpine-release",
     "alternatives",
+    "arch-release",
+    "bash_completion.d",
     "ca-certificates",
-    "ssl/certs",
-    "ssl/openssl.cnf",
-    "pki/tls/certs",
-    "pki/ca-trust",
+    "ca-certificates.conf",
+    "chromium.d",
+    "crypto-policies",
+    "debian_version",
+    "fedora-release",
+    "fonts",
+    "gai.conf",
+    "ghostscript",
+    "gss/mech.d",
+    "gtk-2.0",
+    "gtk-3.0",
+    "gtk-4.0",
+    "host.conf",
+    "inputrc",
+    "java",
+    "java-*",
     "ld.so.cache",
     "ld.so.conf",
     "ld.so.conf.d",
+    "locale.alias",
+    "locale.conf",
     "localtime",
-    "timezone",
+    "lsb-release",
+    "magic",
+    "magic.mime",
+    "mailcap",
     "mime.types",
+    "networks",
+    "openal",
+    "os-release",
+    "papersize",
+    "perl",
+    "php/*/cli/conf.d",
+    "php/*/mods-available",
+    "pki/ca-trust",
+    "pki/java",
+    "pki/tls/cert.pem",
+    "pki/tls/certs",
+    "pki/tls/openssl.cnf",
     "protocols",
+    "python*",
+    "redhat-release",
+    "rpc",
     "services",
+    "shells",
+    "ssl/ca-bundle.pem",
+    "ssl/cert.pem",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "ssl1.1/cert.pem",
+    "ssl1.1/certs",
+    "ssl1.1/openssl.cnf",
+    "system-release",
+    "terminfo",
+    "timezone",
+    "vulkan/icd.d",
+    "xml",
 ];
+/// Settings of the same that may hold a password or a token, for a registry say. Each file is looked into, and shown
+/// whole where it holds nothing of the kind: half a file of settings is another one.
+const CHECKED: [&str; 5] = ["R", "ant", "maven", "npmrc", "pip.conf"];
+/// Longest file that is looked into, in bytes. A longer one is not shown.
+const CHECKED_MAX: u64 = 64 << 10;
+
+/// What of [`ETC`] programs may look for, with the stars filled in. Some of it may not exist.
+pub(super) fn etc() -> Vec<PathBuf> {
+    let mut found = vec![];
+    for pattern in ETC {
+        let mut paths = vec![PathBuf::from("/etc")];
+        for part in pattern.split('/') {
+            paths = paths.iter().flat_map(|path| matching(path, part)).collect();
+        }
+        found.extend(paths);
+    }
+    for path in CHECKED.map(|name| Path::new("/etc").join(name)) {
+        if !path.is_dir() {
+            found.extend(Some(path).filter(|path| holds_no_secret(path)));
+            continue;
+        }
+        let (good, bad): (Vec<_>, Vec<_>) =
+            matching(&path, "*").into_iter().partition(|entry| entry.is_dir() || holds_no_secret(entry));
+        found.extend(if bad.is_empty() { vec![path] } else { good });
+    }
+    found
+}
+
+/// What in a directory has a name like this, sorted; a name without a star as it is.
+fn matching(directory: &Path, part: &str) -> Vec<PathBuf> {
+    let Some((before, after)) = part.split_once('*') else { return vec![directory.join(part)] };
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<PathBuf> = entries
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name.len() >= part.len() - 1 && name.starts_with(before) && name.ends_with(after)
+        })
+        .map(|entry| entry.path())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Whether a file of settings can be read whole and nothing in it looks like a password, a token or a key.
+fn holds_no_secret(path: &Path) -> bool {
+    use std::io::Read as _;
+    let mut text = String::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(CHECKED_MAX + 1).read_to_string(&mut text));
+    read.is_ok_and(|bytes| bytes as u64 <= CHECKED_MAX) && !names_a_credential(&without_xml_comments(&text))
+}
+
+/// Examples are given in comments.
+fn without_xml_comments(text: &str) -> String {
+    let mut kept = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("<!--") {
+        kept.push_str(before);
+        rest = after.split_once("-->").map_or("", |(_, after)| after);
+    }
+    kept + rest
+}
+
+/// Words of settings that give a credential, and URLs with an account in them.
+fn names_a_credential(text: &str) -> bool {
+    const WORDS: [&str; 11] = [
+        "_auth",
+        "token",
+        "password",
+        "passwd",
+        "passphrase",
+        "privatekey",
+        "secret",
+        "credential",
+        "api_key",
+        "apikey",
+        "_pat",
+    ];
+    text.lines().filter(|line| !line.trim_start().starts_with(['#', ';'])).any(|line| {
+        let line = line.to_ascii_lowercase();
+        // `https://user:password@host/`, also where the account is a variable.
+        let account = line.split("://").skip(1).any(|rest| {
+            let authority = rest.split(['/', ' ', '"', '\'', '?', '#']).next().unwrap_or_default();
+            authority.contains('@')
+        });
+        account || WORDS.iter().any(|word| line.contains(word)) || line.contains("-----begin")
+    })
+}
 /// Files of `/etc` that are the cell's own where it has a root of its own, and the host's where it has not.
 const ETC_OF_THE_HOST: [&str; 5] = ["passwd", "group", "nsswitch.conf", "hosts", "resolv.conf"];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
-fn in_etc(names: &[&str]) -> Vec<PathBuf> {
-    names.iter().map(|name| Path::new("/etc").join(name)).collect()
+/// Trees that every cell sees whole, whether they exist or not.
+pub(super) fn trees() -> impl Iterator<Item = &'static Path> {
+    SYSTEM.iter().chain(&STORES).map(Path::new)
 }
 
 /// What every cell sees of the host, at whatever level: what is added here is also compared with the places
 /// of ours ([`Sight`](super::Sight)).
 pub fn shown_to_every_cell() -> Vec<PathBuf> {
-    SYSTEM.iter().map(PathBuf::from).chain(in_etc(&ETC)).chain(in_etc(&ETC_OF_THE_HOST)).collect()
+    let of_the_host = ETC_OF_THE_HOST.iter().map(|name| Path::new("/etc").join(name));
+    trees().map(Path::to_owned).chain(etc()).chain(of_the_host).collect()
 }
 
 /// The devices that every cell may open.
@@ -238,21 +382,41 @@ pub fn devices() -> Vec<PathBuf> {
     DEVICES.iter().map(|name| Path::new("/dev").join(name)).collect()
 }
 
-/// Files of `/etc` that are the cell's own; its agents are user `uid` in it.
-pub(super) fn account_files(uid: u32, gid: u32) -> [(&'static str, String); 5] {
+/// Files of `/etc` that are the cell's own; its agents are user `uid` in it, at home in `home`.
+pub(super) fn account_files(cell: &str, home: &Path, uid: u32, gid: u32) -> [(&'static str, String); 6] {
     [
-        (
-            "passwd",
-            format!(
-                "root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:{uid}:{gid}:agent:/cell/home:/bin/sh\n\
-                 nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
-            ),
-        ),
+        ("passwd", passwd(home, uid, gid)),
         ("group", format!("root:x:0:\nagent:x:{gid}:\nnogroup:x:65534:\n")),
         ("hosts", "127.0.0.1 localhost cell\n::1 localhost\n".to_owned()),
         ("hostname", "cell\n".to_owned()),
         ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n".to_owned()),
+        ("machine-id", machine_id(cell)),
     ]
+}
+
+fn passwd(home: &Path, uid: u32, gid: u32) -> String {
+    let home = home.display();
+    format!(
+        "root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:{uid}:{gid}:agent:{home}:/bin/sh\n\
+         nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
+    )
+}
+
+/// A made-up number of the machine: the same for a cell each time, another for another cell, and nothing of the
+/// host's (machine-id(5) calls that one confidential).
+fn machine_id(cell: &str) -> String {
+    use sha2::Digest as _;
+    let hash = sha2::Sha256::digest(format!("lazarus machine-id of {cell}").as_bytes());
+    format!("{}\n", hex::encode(&hash[..16]))
+}
+
+/// Names this home to whoever looks it up by the user, in this agent's view alone.
+pub fn name_home(home: &Path) -> Result<(), StepError> {
+    let name = home.file_name().unwrap_or_default();
+    let own = Path::new(ACCOUNTS).join(name);
+    let made = std::fs::create_dir_all(ACCOUNTS).and_then(|()| std::fs::write(&own, passwd(home, 1000, 1000)));
+    made.map_err(|source| StepError { step: format!("writing {}", own.display()), source })?;
+    attach_over(&own, Path::new("/etc/passwd"))
 }
 
 enum Piece {
@@ -281,11 +445,10 @@ pub struct System {
 /// Picks it.
 pub fn pick_system() -> Result<System, StepError> {
     let mut pieces = vec![];
-    for path in SYSTEM {
-        pieces.extend(pick_or_link(Path::new(path))?);
+    for path in trees() {
+        pieces.extend(pick_or_link(path)?);
     }
-    for name in ETC {
-        let path = Path::new("/etc").join(name);
+    for path in etc() {
         // A link is followed: what counts is that programs find the file.
         if path.exists() {
             pieces.push(Piece::Tree(pick(&path.canonicalize().unwrap_or(path.clone()))?, path, false));
@@ -327,11 +490,11 @@ impl PathMark {
 impl SystemMark {
     /// Looks.
     pub fn take() -> Self {
-        let system = SYSTEM.iter().map(|path| PathMark::of(Path::new(path), std::fs::read_link(path).ok()));
+        let system = trees().map(|path| PathMark::of(path, std::fs::read_link(path).ok()));
         // Of these, cells get what they lead to.
-        let files = in_etc(&ETC).into_iter().chain(devices()).map(|path| PathMark::of(&path, None));
+        let files = etc().into_iter().chain(devices()).map(|path| PathMark::of(&path, None));
         let paths = system.chain(files).collect();
-        let below = |at: &Path| SYSTEM.iter().any(|tree| at.starts_with(tree)) || at.starts_with("/etc");
+        let below = |at: &Path| trees().any(|tree| at.starts_with(tree)) || at.starts_with("/etc");
         let mounts =
             mounts().iter().filter(|mount| below(&mount.at)).map(|mount| (mount.id, mount.at.clone())).collect();
         Self { paths, mounts }
@@ -340,13 +503,14 @@ impl SystemMark {
 
 /// Builds the cell's root and returns where it stands. `before_build` runs
 /// between picking (as the launcher's user, who can walk the host's paths) and
-/// building (as the keeper, whose files these are).
+/// building (as the keeper, whose files these are). `cell` is the cell's name.
 ///
 /// `binds` are picked from the host: source, place in the cell, writable.
 /// `read_paths` are shown read-only at the same place. `hidden` are places in the cell
 /// that are covered, whatever lies there.
 pub fn build_root(
     system: System,
+    cell: &str,
     binds: &[(PathBuf, PathBuf, bool)],
     read_paths: &[PathBuf],
     hidden: &[PathBuf],
@@ -369,11 +533,13 @@ pub fn build_root(
         std::fs::create_dir_all(inside(Path::new(path)))
             .map_err(|source| StepError { step: format!("making {path} in the cell"), source })
     };
-    for directory in ["/tmp", EMPTY, "/var", "/proc", "/dev/shm", "/dev/pts", "/etc", "/cell/home"] {
+    for directory in ["/tmp", EMPTY, "/run/lazarus", "/var", "/proc", "/dev/shm", "/dev/pts", "/etc", "/cell/home"] {
         make(directory)?;
     }
     let link = |target: &Path, place: &Path| {
-        std::os::unix::fs::symlink(target, inside(place))
+        let above = inside(place).parent().map_or(Ok(()), std::fs::create_dir_all);
+        above
+            .and_then(|()| std::os::unix::fs::symlink(target, inside(place)))
             .map_err(|source| StepError { step: format!("linking {} in the cell", place.display()), source })
     };
     for piece in &pieces {
@@ -403,7 +569,7 @@ pub fn build_root(
     let options = c"newinstance,ptmxmode=0666,mode=620";
     mount("devpts", inside(Path::new("/dev/pts")), "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, Some(options))
         .map_err(StepError::of("making the cell's own terminals"))?;
-    for (file, text) in account_files(1000, 1000) {
+    for (file, text) in account_files(cell, Path::new("/cell/home"), 1000, 1000) {
         std::fs::write(inside(Path::new("/etc")).join(file), text)
             .map_err(|source| StepError { step: format!("writing /etc/{file} of the cell"), source })?;
     }
@@ -421,4 +587,68 @@ pub fn pivot(root: &Path) -> Result<(), StepError> {
     rustix::process::pivot_root(".", ".").map_err(StepError::of("taking the cell's root"))?;
     unmount(".", UnmountFlags::DETACH).map_err(StepError::of("dropping the host's root"))?;
     change(Path::new("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_may_hold_a_credential_are_not_shown() {
+        for secret in [
+            "//registry.example.org/:_authToken=npm_abc",
+            "_auth = YWJj",
+            "index-url = https://user:word@pypi.example.org/simple",
+            "index-url = https://${USER}@pypi.example.org/simple",
+            "<server><password>x</password></server>",
+            "<!-- an example --><passphrase>x</passphrase>",
+            "GITHUB_PAT=x",
+            "-----BEGIN PRIVATE KEY-----",
+        ] {
+            assert!(names_a_credential(&without_xml_comments(secret)), "{secret}");
+        }
+        for plain in [
+            "[global]\nindex-url = https://pypi.example.org/simple\ntimeout = 60",
+            "registry=https://npm.example.org/",
+            "# password = x",
+            "<settings><!-- <password>x</password> --><mirrors/></settings>",
+            "mail = somebody@example.org",
+        ] {
+            assert!(!names_a_credential(&without_xml_comments(plain)), "{plain}");
+        }
+        let place = tempfile::tempdir().unwrap();
+        let (file, large) = (place.path().join("npmrc"), place.path().join("large"));
+        std::fs::write(&file, "registry=https://npm.example.org/\n").unwrap();
+        std::fs::write(&large, "a\n".repeat(CHECKED_MAX as usize)).unwrap();
+        assert!(holds_no_secret(&file));
+        assert!(!holds_no_secret(&large) && !holds_no_secret(&place.path().join("missing")));
+    }
+
+    #[test]
+    fn what_cells_see_of_etc_names_no_place_of_secrets() {
+        for path in etc() {
+            let path = path.to_string_lossy().into_owned();
+            for secret in ["shadow", "private", "/ssh", "sudoers", "environment", "profile", "gitconfig", "credstore"] {
+                assert!(!path.contains(secret), "{path}");
+            }
+        }
+        assert_ne!(machine_id("laz-a"), machine_id("laz-b"));
+        assert_eq!(machine_id("laz-a"), machine_id("laz-a"));
+    }
+
+    #[test]
+    fn a_star_stands_for_a_part_of_one_name() {
+        let place = tempfile::tempdir().unwrap();
+        for name in ["java", "java-17", "java-8", "other"] {
+            std::fs::create_dir(place.path().join(name)).unwrap();
+        }
+        let named = |part: &str| -> Vec<String> {
+            let found = matching(place.path(), part);
+            found.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+        };
+        assert_eq!(named("java-*"), ["java-17", "java-8"]);
+        assert_eq!(named("java*"), ["java", "java-17", "java-8"]);
+        assert_eq!(named("missing"), ["missing"]);
+        assert!(named("missing*").is_empty());
+    }
 }

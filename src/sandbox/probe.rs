@@ -103,7 +103,8 @@ pub fn probe() -> HostReport {
         gid,
         || {
             private()?;
-            let root = build_root(pick_system()?, &[], &[], &[], || if give { become_user(0, 0) } else { Ok(()) })?;
+            let root =
+                build_root(pick_system()?, "probe", &[], &[], &[], || if give { become_user(0, 0) } else { Ok(()) })?;
             pivot(&root)?;
             loopback_up()?;
             Ok(String::new())
@@ -139,7 +140,7 @@ pub fn probe() -> HostReport {
     }
     match in_child(0, give, uid, gid, || {
         no_new_privileges()?;
-        apply_filter(&compile_filter(super::Sockets::All, false)?)?;
+        apply_filter(&compile_filter(super::Sockets::All, false, false)?)?;
         Ok(String::new())
     }) {
         Ok(_) => report.seccomp = true,

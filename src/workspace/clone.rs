@@ -6,6 +6,7 @@
 use super::git::{CredentialSocket, GitAccess, GitError, git, run};
 use super::home::make_directory;
 use crate::failure::Failure;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -97,9 +98,10 @@ pub fn clone_project(
         }
         run("checkout", git(Some(&new)).args(["checkout", "--quiet", "-B", branch, &commit]))?;
     }
-    // Neither the mirror's path nor any remote is the cell's business.
+    // Neither the mirror's path nor any remote is the cell's business. What the remote has is.
     run("remote", git(Some(&new)).args(["remote", "remove", "origin"]))?;
     let dot_git = new.join(".git");
+    give_references(mirror, &new, &dot_git, branch)?;
     if borrow {
         std::fs::write(dot_git.join("objects/info/alternates"), format!("{OBJECTS_IN_CELL}\n"))
             .map_err(GitError::io("pointing the clone to the mirror's objects"))?;
@@ -107,6 +109,43 @@ pub fn clone_project(
     write_hook(&dot_git).map_err(GitError::io("writing the clone's hook"))?;
     std::fs::rename(&new, target).map_err(GitError::io(format!("moving the clone to {}", target.display())))?;
     Ok(Cloned { commit, branch: branch.to_owned(), behind })
+}
+
+/// Gives a clone the project's tags, and its branches as those of a remote `origin` that it was cloned from: tools
+/// ask git for them (`git describe`, `git diff origin/HEAD`). There is no such remote to speak to. Their objects are
+/// there already: the clone borrows or copies all that the mirror has.
+///
+/// They are written as one file, as git packs references: thousands would be as many small files.
+fn give_references(mirror: &Path, clone: &Path, dot_git: &Path, branch: &str) -> Result<(), GitError> {
+    const FORMAT: &str = "--format=%(refname)%09%(objectname)%09%(*objectname)";
+    let theirs = run("for-each-ref", git(Some(mirror)).args(["for-each-ref", FORMAT, "refs/heads", "refs/tags"]))?;
+    let own = run("for-each-ref", git(Some(clone)).args(["for-each-ref", FORMAT]))?;
+    let mut text = "# pack-refs with: peeled fully-peeled sorted \n".to_owned();
+    let of_remote = |name: &str| name.strip_prefix("refs/heads/").map(|name| format!("refs/remotes/origin/{name}"));
+    // Sorted, as git expects it, and each once; the clone's own, which may lie in this file too, as they are.
+    let mut lines: BTreeMap<String, (&str, &str)> = BTreeMap::new();
+    for (list, remote) in [(&theirs, true), (&own, false)] {
+        for line in list.lines() {
+            let mut fields = line.split('\t');
+            let (Some(name), Some(object), Some(peeled)) = (fields.next(), fields.next(), fields.next()) else {
+                continue;
+            };
+            let name = of_remote(name).filter(|_| remote).unwrap_or_else(|| name.to_owned());
+            // That one is a link, below.
+            if name != "refs/remotes/origin/HEAD" {
+                lines.insert(name, (object, peeled));
+            }
+        }
+    }
+    for (name, (object, peeled)) in &lines {
+        let _ = writeln!(text, "{object} {name}");
+        if !peeled.is_empty() {
+            let _ = writeln!(text, "^{peeled}");
+        }
+    }
+    std::fs::write(dot_git.join("packed-refs"), text).map_err(GitError::io("writing the clone's references"))?;
+    let head = ["symbolic-ref", "refs/remotes/origin/HEAD", &format!("refs/remotes/origin/{branch}")];
+    run("symbolic-ref", git(Some(clone)).args(head)).map(|_| ())
 }
 
 /// Says in every commit which mission and cell it is of. A convenience of the
@@ -184,8 +223,11 @@ pub fn refresh_mirror(mirror: &Path, url: &str, access: &GitAccess, base: &str) 
     let packs = std::fs::read_dir(mirror.join("objects/pack")).map_or(0, Iterator::count) / 2;
     if packs > PACKS_MAX {
         // Everything that a reference names stays: the branches, and what live
-        // cells and kept work were made from.
-        run("repack", git(Some(mirror)).args(["repack", "-a", "-d", "--quiet"]))?;
+        // cells and kept work were made from. And while there are cells, what they were given by another name
+        // (`origin/…`, tags) stays too, though the forge may have it no more.
+        let cells = run("for-each-ref", git(Some(mirror)).args(["for-each-ref", "--count=1", "refs/lazarus/cells"]))?;
+        let keep = if cells.trim().is_empty() { &[][..] } else { &["--keep-unreachable"] };
+        run("repack", git(Some(mirror)).args(["repack", "-a", "-d", "--quiet"]).args(keep))?;
     }
     Ok(left_out)
 }
@@ -219,10 +261,16 @@ fn fetch(mirror: &Path, url: &str, credentials: &[String], base: &str) -> Result
     };
     let branch = |name: &str| format!("+refs/heads/{name}:refs/heads/{name}");
     let all = "+refs/heads/*:refs/heads/*".to_owned();
+    let tags = "+refs/tags/*:refs/tags/*".to_owned();
     let known = left_out_of(mirror);
     if known.is_empty() {
         // All together, as it mostly goes.
-        let Err(error) = fetch(std::slice::from_ref(&all), true) else { return Ok(vec![]) };
+        let Err(error) = fetch(&[all.clone(), tags.clone()], true) else { return Ok(vec![]) };
+        // A tag may be what is wrong: no cell needs one.
+        if error.failure() == Failure::Lasting && fetch(std::slice::from_ref(&all), true).is_ok() {
+            tracing::warn!(%error, "the tags of a project cannot be fetched: its cells have those that came before");
+            return Ok(vec![]);
+        }
         // What others push must not stand in the way of the branch that is needed.
         fetch(&[branch(base)], false)?;
         if error.failure() != Failure::Lasting {
@@ -265,6 +313,9 @@ fn fetch(mirror: &Path, url: &str, credentials: &[String], base: &str) -> Result
     for (commit, branch) in &left {
         let _ = writeln!(noted, "{commit}\t{}\t{}", branch.name, branch.why);
     }
+    if let Err(error) = fetch(std::slice::from_ref(&tags), true) {
+        tracing::warn!(%error, "the tags of a project cannot be fetched: its cells have those that came before");
+    }
     std::fs::write(mirror.join(LEFT_OUT), noted).map_err(GitError::io("noting the branches that were left out"))?;
     Ok(left.into_iter().map(|(_, left)| left).collect())
 }
@@ -300,6 +351,43 @@ mod tests {
     fn ask(directory: &Path, arguments: &[&str]) -> Result<String, GitError> {
         run("git", git(Some(directory)).args(["-c", "user.name=t", "-c", "user.email=t@t.invalid"]).args(arguments))
             .map(|answer| answer.trim().to_owned())
+    }
+
+    #[test]
+    fn a_clone_has_the_tags_and_the_branches_of_its_origin_and_no_remote() {
+        let place = tempfile::tempdir().unwrap();
+        let mirror = place.path().join("1.git");
+        run("init", git(None).args(["init", "--quiet", "--bare", "--shared=0644"]).arg(&mirror)).unwrap();
+        let tree = ask(&mirror, &["mktree"]).unwrap();
+        let first = ask(&mirror, &["commit-tree", &tree, "-m", "first"]).unwrap();
+        let second = ask(&mirror, &["commit-tree", &tree, "-p", &first, "-m", "second"]).unwrap();
+        let aside = ask(&mirror, &["commit-tree", &tree, "-p", &first, "-m", "aside"]).unwrap();
+        ask(&mirror, &["update-ref", "refs/heads/main", &second]).unwrap();
+        ask(&mirror, &["update-ref", "refs/heads/release/1", &aside]).unwrap();
+        ask(&mirror, &["tag", "-a", "-m", "one", "v1", &first]).unwrap();
+        ask(&mirror, &["update-ref", "refs/tags/light", &aside]).unwrap();
+        for (borrow, commit) in [(false, None), (false, Some(first.as_str()))] {
+            let target = place.path().join("project");
+            clone_project(&mirror, "laz-x", "main", commit, &target, borrow).unwrap();
+            let own = commit.map_or(&second, |_| &first);
+            for (name, wanted) in [
+                ("HEAD", own),
+                ("main", own),
+                ("origin/HEAD", &second),
+                ("origin/main", &second),
+                ("origin/release/1", &aside),
+                ("v1^{commit}", &first),
+                ("light", &aside),
+            ] {
+                assert_eq!(&ask(&target, &["rev-parse", "--verify", name]).unwrap(), wanted, "{name}");
+            }
+            assert!(ask(&target, &["describe"]).unwrap().starts_with("v1"));
+            assert_eq!(ask(&target, &["remote"]).unwrap(), "");
+            assert_eq!(ask(&target, &["for-each-ref", "refs/lazarus"]).unwrap(), "");
+            assert_eq!(ask(&target, &["status", "--short"]).unwrap(), "");
+            ask(&target, &["fsck", "--strict"]).unwrap();
+            ask(&target, &["pack-refs", "--all"]).unwrap();
+        }
     }
 
     #[test]
