@@ -49,6 +49,8 @@ mod names;
 mod people_and_forge;
 #[path = "conversations/publication.rs"]
 mod publication;
+#[path = "conversations/typed.rs"]
+mod typed;
 #[path = "conversations/vocabulary.rs"]
 mod vocabulary;
 #[path = "conversations/work.rs"]

@@ -185,7 +185,14 @@ impl Context {
         if network > most {
             return Some(format!("`{network}` is more than policy allows (`{most}`)"));
         }
-        hosts.iter().find_map(|host| host.parse::<HostRule>().err()).map(|error| error.to_string())
+        hosts.iter().find_map(|host| match host.parse::<HostRule>() {
+            Err(error) => Some(error.to_string()),
+            Ok(rule) if !rule.may_be_named(&self.config.egress.allow_addresses) => Some(format!(
+                "`{}` is an address, and policy does not list it: an operator adds it to `[egress] allow_addresses`, or name the host",
+                host.trim_start_matches("ip:")
+            )),
+            Ok(_) => None,
+        })
     }
 
     /// What a cell with those hosts may reach.

@@ -93,7 +93,7 @@ async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<()
             continue;
         }
         let ours = engine.context.bot().is_some_and(|bot| bot.id == comment.author.id);
-        if ours || parse_comment(&comment.body).lines.is_empty() {
+        if ours || parse_comment(&comment.body).is_empty() {
             continue;
         }
         let written = comment.id;
