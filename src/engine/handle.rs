@@ -10,9 +10,7 @@ use super::look::sha256;
 use crate::cell::{Actor, At, Input as CellInput};
 use crate::config::PolledCommands;
 use crate::gitea::event::{CommentAction, CommentSnapshot, ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
-use crate::mission::{
-    ApprovedText, Command, Level, Line, Mission, Origin, Parsed, is_proposal, parse_commands, parse_comment,
-};
+use crate::mission::{ApprovedText, Command, Level, Line, Mission, Origin, Parsed, is_proposal};
 use crate::publication::{Answer, Publication};
 use crate::store::{Result, Sight, StoreError, Tx};
 use serde_json::json;
@@ -267,7 +265,7 @@ pub fn not_decided(
         }
         Some(Input::Forge { happened: ForgeEvent::Comment { repo, action, issue, comment, .. } }) => {
             mission = mission_id(repo.id, issue.number);
-            let commands = parse_comment(&comment.body).lines.len() as i64;
+            let commands = context.commands_in(&comment.body).lines.len() as i64;
             let by_bot = context.bot().is_some_and(|bot| bot.id == comment.author.id);
             let limit = i64::from(context.config.policy.commands_per_minute);
             if *action == CommentAction::Created
@@ -392,7 +390,7 @@ fn forge(tx: &Tx<'_>, context: &Context, now: At, key: &str, event: ForgeEvent) 
                 CommentAction::Edited if sender.id != comment.author.id && !by_bot(&sender) => {
                     // A command put into somebody else's mouth: never executed,
                     // and worth knowing.
-                    if parse_comment(&comment.body).lines.is_empty() {
+                    if context.commands_in(&comment.body).lines.is_empty() {
                         return Ok(());
                     }
                     let id = mission_id(repo.id, issue.number);
@@ -438,7 +436,7 @@ fn commented(
     let text = ApprovedText::new(&issue.title, &issue.body);
     let at = issue.updated_at.as_millisecond();
     tx.see_text((repo.id, issue.number), &text, Sight { at, since: at, told: false, before: None }, now.0)?;
-    let mut parsed = parse_commands(&comment.body, context.config.policy.max_commands_per_comment as usize);
+    let mut parsed = context.commands_in(&comment.body);
     if parsed.is_empty()
         || tx.knows(&format!("comment:{}:{}:deleted", repo.id, comment.id))?
         || tx.has_acted_on(repo.id, comment.id)?
@@ -455,10 +453,7 @@ fn commented(
     }
     if !is_mission {
         // Other bots have commands of their own.
-        parsed.lines.retain(|line| match line {
-            Line::Refused { of: None, .. } => false,
-            line => !program || !(needs_mission(line) || everybody_may(line)),
-        });
+        parsed.lines.retain(|line| !line.is_slip() && !(program && (needs_mission(line) || everybody_may(line))));
     }
     if parsed.is_empty() {
         return tx.act_on(repo.id, comment.id, now.0).map(|_| ());
@@ -550,7 +545,7 @@ pub(super) fn needs_mission(line: &Line) -> bool {
         Line::Command { command, .. } => Some(verb_of(command)),
         Line::Refused { of, .. } => of.clone(),
     };
-    !matches!(name.as_deref(), Some("summon" | "team" | "status" | "help"))
+    !matches!(name.as_deref(), None | Some("summon" | "team" | "status" | "help"))
 }
 
 /// Whether an account is a program's, by its name. The forge does not say it. Only what

@@ -8,7 +8,6 @@ use super::input::Input;
 use super::learn::serving_since;
 use crate::gitea::event::{CommentAction, ForgeEvent, IssueAction, IssueSnapshot};
 use crate::gitea::{Forge, ForgeError, IssueQuery, IssueState};
-use crate::mission::parse_comment;
 use crate::store::StoreError;
 use futures::StreamExt as _;
 use jiff::Timestamp;
@@ -93,7 +92,7 @@ async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<()
             continue;
         }
         let ours = engine.context.bot().is_some_and(|bot| bot.id == comment.author.id);
-        if ours || parse_comment(&comment.body).is_empty() {
+        if ours || engine.context.commands_in(&comment.body).is_empty() {
             continue;
         }
         let written = comment.id;

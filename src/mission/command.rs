@@ -224,11 +224,18 @@ pub enum Line {
         /// What is wrong, and what is allowed. Our words; what was given is
         /// quoted in it, so it goes through the gate like everything else.
         why: String,
-        /// The command that is meant, where its name is written out; `None` for
-        /// what is one slip away from one.
+        /// The command that is meant, where its name is written out; `None` for what
+        /// is one slip away from one, and for what is said of a whole comment.
         #[serde(default)]
         of: Option<String>,
     },
+}
+
+impl Line {
+    /// Whether it is only one slip away from a command.
+    pub fn is_slip(&self) -> bool {
+        matches!(self, Self::Refused { at, of: None, .. } if !at.is_empty())
+    }
 }
 
 /// A command in a place where none counts.
@@ -275,16 +282,17 @@ fn is_slash_like(c: char) -> bool {
 
 /// Reads the commands of a comment, at most [`COMMANDS_MAX`].
 pub fn parse_comment(body: &str) -> Parsed {
-    parse_commands(body, COMMANDS_MAX)
+    parse_commands(body, COMMANDS_MAX, None)
 }
 
 /// Reads the commands of a comment, at most so many, and never more than
-/// [`COMMANDS_MAX`].
-pub fn parse_commands(body: &str, most: usize) -> Parsed {
+/// [`COMMANDS_MAX`]. With a prefix each is written behind it, as in `/lazarus summon`,
+/// and nothing else is one.
+pub fn parse_commands(body: &str, most: usize, prefix: Option<&str>) -> Parsed {
     let most = most.min(COMMANDS_MAX);
     let mut parsed = Parsed::default();
     if body.len() > COMMENT_MAX {
-        if mentions_command(body) {
+        if mentions_command(body, prefix) {
             parsed.lines.push(Line::Refused {
                 at: 0..0,
                 why: format!(
@@ -301,7 +309,7 @@ pub fn parse_commands(body: &str, most: usize) -> Parsed {
     let mut given: Vec<&str> = vec![];
     for range in &plain {
         let line = &body[range.clone()];
-        let Some((of, result)) = read_line(line) else { continue };
+        let Some((of, result)) = read_prefixed(line, prefix) else { continue };
         given.extend(of);
         if parsed.lines.len() >= most {
             left_out += 1;
@@ -313,7 +321,7 @@ pub fn parse_commands(body: &str, most: usize) -> Parsed {
             Err(why) => Line::Refused { at, why, of: of.map(str::to_owned) },
         });
     }
-    parsed.misplaced = misplaced(body, &plain, &given);
+    parsed.misplaced = misplaced(body, &plain, &given, prefix);
     if left_out > 0 {
         parsed.lines.push(Line::Refused {
             at: 0..0,
@@ -325,9 +333,9 @@ pub fn parse_commands(body: &str, most: usize) -> Parsed {
 }
 
 /// Whether an over-long text has a line that begins with a known command.
-fn mentions_command(body: &str) -> bool {
+fn mentions_command(body: &str, prefix: Option<&str>) -> bool {
     body.lines().any(|line| {
-        line.strip_prefix('/').is_some_and(|rest| {
+        line.strip_prefix('/').and_then(|rest| behind_prefix(rest, prefix)).is_some_and(|rest| {
             let word: String = rest.chars().take(16).take_while(char::is_ascii_alphabetic).collect();
             grammar().iter().any(|c| c.name == word)
         })
@@ -481,9 +489,51 @@ fn lines_in(body: &str, paragraph: Range<usize>, texts: &[Range<usize>]) -> Vec<
     out
 }
 
+/// What stands behind the prefix of commands, if a text begins with it; the whole where
+/// there is no prefix.
+pub(super) fn behind_prefix<'a>(text: &'a str, prefix: Option<&str>) -> Option<&'a str> {
+    let Some(prefix) = prefix else { return Some(text) };
+    let (word, behind) = text.split_at_checked(prefix.len())?;
+    (word.eq_ignore_ascii_case(prefix) && behind.starts_with([' ', '\t']))
+        .then(|| behind.trim_start_matches([' ', '\t']))
+}
+
+/// A command's name, where that is written out, and what the line says.
+pub(super) type Read = (Option<&'static str>, Result<Command, String>);
+
+/// Reads one plain line, as [`read_line`], behind the prefix where there is one.
+pub(super) fn read_prefixed(line: &str, prefix: Option<&str>) -> Option<Read> {
+    let Some(prefix) = prefix else { return read_line(line) };
+    let looks = line.trim_start_matches(suspicious_not_slash);
+    let mut chars = looks.chars();
+    if !chars.next().is_some_and(is_slash_like) {
+        return None;
+    }
+    let word: String = chars.take_while(|c| !c.is_whitespace()).filter(|c| !suspicious(*c)).take(40).collect();
+    if !word.eq_ignore_ascii_case(prefix) {
+        return None;
+    }
+    // From here on it is meant for us, so whatever it is, it is answered.
+    let Some(behind) = line.strip_prefix('/').and_then(|rest| behind_prefix(rest, Some(prefix))) else {
+        let why = match line.chars().find(|c| suspicious(*c)) {
+            Some(odd) => format!(
+                "`/{prefix}` holds a character that cannot be seen or is not what it looks like (U+{:04X}); type the line again by hand",
+                odd as u32
+            ),
+            None => "a command is missing; `/help` lists them".to_owned(),
+        };
+        return Some((None, Err(why)));
+    };
+    let command = format!("/{}", behind.strip_prefix('/').unwrap_or(behind));
+    Some(read_line(&command).unwrap_or_else(|| {
+        let word = behind.split_whitespace().next().unwrap_or_default();
+        (None, Err(format!("there is no command `{}`; `/help` lists them", shown(word))))
+    }))
+}
+
 /// Reads one plain line: `None` where it is not meant for us. The first value is the
 /// command's name, where that is written out.
-pub(super) fn read_line(line: &str) -> Option<(Option<&'static str>, Result<Command, String>)> {
+fn read_line(line: &str) -> Option<Read> {
     let looks = line.trim_start_matches(suspicious_not_slash);
     let first = looks.chars().next()?;
     if !is_slash_like(first) {
@@ -1349,6 +1399,41 @@ mod tests {
     }
 
     #[test]
+    fn with_a_prefix_nothing_else_is_a_command() {
+        let parse = |body: &str| parse_commands(body, COMMANDS_MAX, Some("lazarus"));
+        for body in ["/lazarus approve", "/Lazarus  approve", "/lazarus /approve", "x\n/lazarus\tapprove"] {
+            let parsed = parse(body);
+            assert!(
+                matches!(&parsed.lines[..], [Line::Command { command: Command::Approve { number: None }, .. }]),
+                "{body}: {parsed:?}"
+            );
+        }
+        for body in [
+            "/approve",
+            "- /approve",
+            "/aprove",
+            "/lazarusapprove",
+            "/lazarus-x approve",
+            "/other approve",
+            "> /lazarus",
+        ] {
+            assert_eq!(parse(body), Parsed::default(), "{body}");
+        }
+        for (body, word) in [
+            ("/lazarus", "a command is missing"),
+            ("/lazarus aprove", "did you mean `/approve`"),
+            ("/lazarus dance", "no command `dance`"),
+            ("/laz\u{200b}arus approve", "U+200B"),
+            ("/lazarus\u{a0}approve", "U+00A0"),
+            ("/lazarus tell scribe", "`/tell`"),
+        ] {
+            assert!(matches!(&parse(body).lines[..], [Line::Refused { why, .. }] if why.contains(word)), "{body}");
+        }
+        let misplaced = parse("- /lazarus approve\n\n`/lazarus close`").misplaced;
+        assert_eq!(misplaced.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), ["approve", "close"]);
+    }
+
+    #[test]
     fn unknown_words_are_left_alone_unless_one_slip_away() {
         assert_eq!(parse_comment("/shrug"), Parsed::default());
         assert_eq!(parse_comment("/usr/bin/env"), Parsed::default());
@@ -1453,7 +1538,7 @@ mod tests {
     #[test]
     fn policy_may_allow_fewer_commands_and_never_more() {
         let body = "/status\n".repeat(12);
-        let counted = |most| match parse_commands(&body, most).lines.as_slice() {
+        let counted = |most| match parse_commands(&body, most, None).lines.as_slice() {
             [commands @ .., Line::Refused { why, .. }] => (commands.len(), why.clone()),
             other => panic!("{other:?}"),
         };

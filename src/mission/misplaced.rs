@@ -4,7 +4,9 @@
 //! Only what stands first in its line, item, quote or cell is one: sentences that
 //! mention a command, and what the bot itself wrote when somebody quotes it, are not.
 
-use super::command::{COMMANDS_MAX, Misplaced, OpenHtml, front_matter, grammar, markdown, read_line};
+use super::command::{
+    COMMANDS_MAX, Misplaced, OpenHtml, behind_prefix, front_matter, grammar, markdown, read_prefixed,
+};
 use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -64,14 +66,16 @@ impl Place {
 
 /// The commands that stand where none counts, each name once. `plain` are the lines
 /// of ordinary text, `given` the names of the commands in them.
-pub(super) fn misplaced(body: &str, plain: &[Range<usize>], given: &[&str]) -> Vec<Misplaced> {
+pub(super) fn misplaced(body: &str, plain: &[Range<usize>], given: &[&str], prefix: Option<&str>) -> Vec<Misplaced> {
     let mut candidates = vec![];
     let mut start = 0;
     for line in body.split_inclusive('\n') {
         let text = line.trim_end_matches(['\n', '\r']);
         let first = start + text.len() - text.trim_start_matches(' ').len();
         let is_plain = plain.binary_search_by_key(&first, |range| range.start).is_ok();
-        if let Some((at, name)) = command_behind_marks(text).filter(|(_, name)| !is_plain && !given.contains(name)) {
+        if let Some((at, name)) =
+            command_behind_marks(text, prefix).filter(|(_, name)| !is_plain && !given.contains(name))
+        {
             candidates.push((start + at..start + text.len(), name));
         }
         start += line.len();
@@ -85,7 +89,7 @@ pub(super) fn misplaced(body: &str, plain: &[Range<usize>], given: &[&str]) -> V
     for (range, name) in candidates {
         if found.len() < COMMANDS_MAX
             && !found.iter().any(|known| known.name == name)
-            && let Some(place) = page.place(body, &range)
+            && let Some(place) = page.place(body, &range, prefix)
         {
             found.push(Misplaced { name: name.to_owned(), place });
         }
@@ -95,7 +99,7 @@ pub(super) fn misplaced(body: &str, plain: &[Range<usize>], given: &[&str]) -> V
 
 /// The command that a line begins with, once the marks before it are taken away: its
 /// place in the line, and its name.
-fn command_behind_marks(line: &str) -> Option<(usize, &'static str)> {
+fn command_behind_marks(line: &str, prefix: Option<&str>) -> Option<(usize, &'static str)> {
     let mut rest = line;
     loop {
         let before = rest.len();
@@ -122,7 +126,7 @@ fn command_behind_marks(line: &str) -> Option<(usize, &'static str)> {
             break;
         }
     }
-    let behind = rest.strip_prefix('/')?;
+    let behind = behind_prefix(rest.strip_prefix('/')?, prefix)?;
     let end = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
     let (word, behind) = behind.split_at(end);
     let name = grammar().iter().find(|kind| kind.name.eq_ignore_ascii_case(word))?.name;
@@ -213,7 +217,7 @@ impl Page {
     }
 
     /// Where a line of the comment stands; `None` where nobody is told.
-    fn place(&self, body: &str, line: &Range<usize>) -> Option<Place> {
+    fn place(&self, body: &str, line: &Range<usize>, prefix: Option<&str>) -> Option<Place> {
         let at = line.start;
         if at < self.text_from {
             return Some(Place::FrontMatter);
@@ -238,7 +242,7 @@ impl Page {
             let block = self.spans.iter().rev().find(|(range, place)| *place == Place::Code && range.contains(&at));
             let block = block.map_or("", |(range, _)| &body[range.clone()]);
             let mut lines = block.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with(['`', '~']));
-            if !lines.all(|line| matches!(read_line(line), Some((_, Ok(_))))) {
+            if !lines.all(|line| matches!(read_prefixed(line, prefix), Some((_, Ok(_))))) {
                 return None;
             }
         }

@@ -452,7 +452,7 @@ fn hosts(text: &str) -> Result<(Network, Vec<String>), String> {
             match rule {
                 Ok(rule) => names.push(rule.to_string()),
                 Err(RuleError::Name { why, .. }) => return Err(wrong(format!(" ({why})"))),
-                Err(error) => return Err(error.to_string()),
+                Err(error) => return Err(wrong(format!(" ({error})"))),
             }
         }
     }

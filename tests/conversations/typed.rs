@@ -198,3 +198,32 @@ async fn when_the_work_ends_one_comment_says_so_and_names_the_next_step() {
     world.wait_for_comment(issue, Kind::CloseLog, |_| true).await;
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_prefix_the_commands_of_other_bots_are_theirs() {
+    let config = "[commands]\nprefix = \"lazarus\"\n".to_owned();
+    let world = World::with("prefix", WorldOptions { config, ..WorldOptions::default() }).await;
+    let issue = world.reader().open_proposal(&Proposal::for_agents("quick")).await;
+    world.wait_for_comment(issue, Kind::Request, |c| c.text().contains("`/lazarus approve 1`")).await;
+    let mut silent = vec![];
+    for text in ["/approve", "- /approve", "/aprove"] {
+        silent.push(world.director().comment(issue, text).await);
+    }
+    let misplaced = world.director().comment(issue, "- /lazarus approve").await;
+    world.wait_for_reaction(issue, misplaced, "confused").await;
+    world.wait_for_comment(issue, Kind::Refusal, |c| c.text().contains("`/lazarus approve` (in a list")).await;
+    let given = world.director().comment(issue, "/lazarus approve").await;
+    world.wait_for_reaction(issue, given, "+1").await;
+    world
+        .wait_for_comment(issue, Kind::Answer, |c| c.says(&["has ended", "`/lazarus close`", "`/lazarus tell quick"]))
+        .await;
+    let help = world.director().comment(issue, "/lazarus help").await;
+    world.wait_for_reaction(issue, help, "+1").await;
+    world.wait_for_comment(issue, Kind::Answer, |c| c.text().contains("| `/lazarus summon AGENT")).await;
+    for said in silent {
+        assert_eq!(world.reactions(said).await, Vec::<String>::new(), "{}", world.evidence(issue).await);
+    }
+    world.director().comment(issue, "/lazarus close completed").await;
+    world.wait_for_comment(issue, Kind::CloseLog, |_| true).await;
+    world.finish().await;
+}

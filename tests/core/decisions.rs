@@ -134,6 +134,7 @@ fn mission(text: &ApprovedText) -> Mission {
         summons_warned: vec![],
         hidden_told: vec![],
         shown_state: None,
+        told_no_mission: false,
     }
 }
 
