@@ -132,9 +132,8 @@ fn command_behind_marks(line: &str, prefix: Option<&str>) -> Option<(usize, &'st
     let name = grammar().iter().find(|kind| kind.name.eq_ignore_ascii_case(word))?.name;
     let mut signs = behind.chars();
     let ends = match signs.next() {
-        None => true,
+        None | Some('<' | ']') => true,
         Some(c) if c.is_whitespace() => true,
-        Some('<' | ']') => true,
         Some('*' | '_' | '~' | '`' | '|' | '$' | '.' | ',' | ';' | ':' | '!' | '?' | ')') => {
             !signs.next().is_some_and(char::is_alphanumeric)
         }

@@ -35,7 +35,7 @@ async fn a_command_in_a_place_where_it_does_not_count_is_answered_once() {
     let answers = world.comments_of(issue, Kind::Refusal).await.len();
     let twice = director.comment(issue, "> /approve\n\n- /approve\n- /pause").await;
     world.wait_for_reaction(issue, twice, "confused").await;
-    let quoted: String = request.text().lines().map(|line| format!("> {line}\n")).collect();
+    let quoted = format!("> {}\n", request.text().replace('\n', "\n> "));
     let mut silent = vec![director.comment(issue, &format!("{quoted}\nWhat is the hash for?")).await];
     silent.push(reader.comment(issue, "> /approve\n\nPlease!").await);
     silent.push(writer.comment(issue, "- /approve").await);
