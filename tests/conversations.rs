@@ -53,6 +53,8 @@ mod people_and_forge;
 mod publication;
 #[path = "conversations/seen.rs"]
 mod seen;
+#[path = "conversations/typed.rs"]
+mod typed;
 #[path = "conversations/vocabulary.rs"]
 mod vocabulary;
 #[path = "conversations/ways.rs"]

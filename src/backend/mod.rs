@@ -220,6 +220,19 @@ pub struct Harvest {
     pub unknown: Option<String>,
 }
 
+impl Harvest {
+    /// Whether anything was committed or changed.
+    pub fn has_work(&self) -> bool {
+        self.commit_count > 0
+            || self.file_count > 0
+            || self.uncommitted > 0
+            || self.tip.is_some()
+            || self.committed.is_some()
+            || !self.branches.is_empty()
+            || !self.held.is_empty()
+    }
+}
+
 /// One way to run cells. Every call may be made twice without harm.
 pub trait Backend: Send + Sync {
     /// Which.

@@ -130,6 +130,12 @@ pub enum Input {
     },
     /// Every process is gone and the work is harvested.
     Ended,
+    /// The same, and there is no work. Only where nobody said how the cell ended:
+    /// ending without work is not success.
+    EndedWithout {
+        /// What is missing, in words.
+        why: String,
+    },
     /// Bring a closed cell back.
     Resurrect,
     /// A deadline passed.
@@ -594,6 +600,18 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
                 }],
                 vec![],
             ))
+        }
+        Input::EndedWithout { why } => {
+            allow(Trigger::Ended)?;
+            let outcome = match cell.outcome {
+                None | Some(Outcome::Completed) => Outcome::Failed,
+                Some(other) => other,
+            };
+            let reason = match &cell.reason {
+                Some(reason) => format!("{reason} ({why})"),
+                None => why.clone(),
+            };
+            Ok((vec![Event::Closed { outcome, reason: Some(reason) }], vec![]))
         }
         Input::Resurrect => {
             allow(Trigger::Resurrect)?;

@@ -249,9 +249,9 @@ enum Verb {
     Close {
         /// The cell.
         cell: String,
-        /// completed, failed or abandoned
-        #[arg(long, default_value = "completed")]
-        outcome: String,
+        /// completed, failed or abandoned; without it the work says which
+        #[arg(long)]
+        outcome: Option<String>,
         /// Why.
         reason: Vec<String>,
     },
@@ -588,7 +588,8 @@ fn try_run(cli: Cli) -> anyhow::Result<Option<Said>> {
         }
         Verb::Close { cell, outcome, reason } => {
             let allowed = ["completed", "failed", "abandoned"];
-            if !allowed.contains(&outcome.as_str()) {
+            let outcome = outcome.unwrap_or_default();
+            if !outcome.is_empty() && !allowed.contains(&outcome.as_str()) {
                 anyhow::bail!("--outcome {outcome}: allowed are {}", allowed.join(", "));
             }
             on_cell(cell.clone(), format!("close {outcome} {cell} {}", reason.join(" ")))

@@ -389,6 +389,20 @@ pub struct Reconcile {
     pub grace: Duration,
 }
 
+/// How commands in comments are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commands {
+    /// The word before each command, as in `/lazarus summon`; empty where there is none.
+    pub prefix: String,
+}
+
+impl Commands {
+    /// The word before each command, if there is one.
+    pub fn prefix(&self) -> Option<&str> {
+        Some(self.prefix.as_str()).filter(|prefix| !prefix.is_empty())
+    }
+}
+
 /// The engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Engine {
@@ -419,6 +433,8 @@ pub struct Config {
     pub egress: Egress,
     /// How work leaves a cell.
     pub harvest: Harvest,
+    /// How commands are written.
+    pub commands: Commands,
     /// How the forge is polled.
     pub reconcile: Reconcile,
     /// The engine.
@@ -731,6 +747,12 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
     );
     section.finish();
 
+    let mut section = root.section("commands");
+    let wanted =
+        "up to 32 lower-case letters, digits and -, beginning with a letter, and no command's own name; or nothing";
+    let commands = Commands { prefix: section.get_if("prefix", String::new(), wanted, |word| is_prefix(word)) };
+    section.finish();
+
     let mut section = root.section("engine");
     let engine = Engine { effect_workers: section.number("effect_workers", 16, 1, 1024) };
     section.finish();
@@ -762,6 +784,7 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
         limits_max,
         egress,
         harvest,
+        commands,
         reconcile,
         engine,
         templates,
@@ -983,4 +1006,11 @@ fn is_forge_name(text: &str) -> bool {
 
 fn is_pair(text: &str) -> bool {
     text.split_once('/').is_some_and(|(owner, name)| is_forge_name(owner) && is_forge_name(name))
+}
+/// Whether a word may stand before each command; none at all may, too.
+fn is_prefix(word: &str) -> bool {
+    let form = word.starts_with(|c: char| c.is_ascii_lowercase())
+        && word.len() <= 32
+        && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    word.is_empty() || (form && !crate::mission::grammar().iter().any(|command| command.name == word))
 }

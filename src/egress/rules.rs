@@ -272,6 +272,15 @@ pub struct HostRule {
 }
 
 impl HostRule {
+    /// Whether a rule can lead anywhere: a name can; an address only if policy lists it
+    /// alone.
+    pub fn may_be_named(&self, allowed: &[AddressRange]) -> bool {
+        match self.pattern {
+            Pattern::Address(address) => allowed.iter().any(|range| range.is_only(address)),
+            Pattern::Exact(_) | Pattern::Below(_) => true,
+        }
+    }
+
     fn covers(&self, asked: &Asked) -> bool {
         let host = match (&self.pattern, &asked.host) {
             (Pattern::Exact(rule), Host::Name(name)) => rule == name,

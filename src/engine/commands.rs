@@ -11,7 +11,7 @@ use crate::cell::{
 };
 use crate::gitea::event::RepoRef;
 use crate::mission::{
-    ApprovedText, Approving, Command, Concern, DecisionRecord, Level, Line, Moment, OPEN_MAX, Origin, Publishable,
+    ApprovedText, Approving, Command, Concern, DecisionRecord, Level, Line, Misplaced, Moment, OPEN_MAX, Origin, Publishable,
     Rules, SummonOptions, TEMPLATE_MARKER, Verdict, duration_words, grammar, hidden_in_title, hidden_parts,
     what_changed,
 };
@@ -139,9 +139,13 @@ impl Done {
 
 impl Desk<'_> {
     /// Runs the commands of one comment, in order, and answers once.
-    pub(super) fn run_commands(&mut self, asked: &Asked, lines: &[Line]) -> Result<()> {
+    pub(super) fn run_commands(&mut self, asked: &Asked, lines: &[Line], misplaced: &[Misplaced]) -> Result<()> {
         let mut answer = Answer::default();
         let (mut all, mut none) = (true, true);
+        let notice = self.misplaced_words(asked, misplaced)?;
+        if lines.is_empty() && notice.is_none() {
+            return Ok(());
+        }
         for line in lines {
             let verb = verb_of_line(line);
             let mut done = match line {
@@ -180,6 +184,12 @@ impl Desk<'_> {
                 );
             }
             answer.mentions.extend(done.mentions);
+        }
+        if let Some(notice) = notice {
+            let names: Vec<&str> = misplaced.iter().map(|m| m.name.as_str()).collect();
+            self.record(&asked.actor, None, "misplaced", &json!({"commands": names}))?;
+            all = false;
+            answer.items.push((false, notice));
         }
         if let Some(comment) = asked.comment {
             self.answer(comment, all, none, &answer)?;
@@ -341,7 +351,6 @@ impl Desk<'_> {
             }
             Command::Close { .. } if !director => only_directors("close"),
             Command::Close { outcome, reason, cell } => {
-                let input = CellInput::Close { outcome: *outcome, reason: reason.clone() };
                 let id = match self.which(cell.as_ref())? {
                     Ok(id) => id,
                     Err(why) => return Ok(Done::no(why)),
@@ -352,6 +361,7 @@ impl Desk<'_> {
                     let why = format!("request {number} is not approved yet; use `/reject {number}`");
                     return Ok(Done::no(why).on(&id));
                 }
+                let input = self.how_it_ended(&id, *outcome, reason.clone())?;
                 match self.apply(&id, &input, actor)? {
                     Ok(_) => Done::ok("").on(&id).until(Until::Closed),
                     Err(refusal) => Done::no(refusal.to_string()).on(&id),
@@ -412,6 +422,65 @@ impl Desk<'_> {
             Command::Publish { .. } if !director => only_directors("publish"),
             Command::Publish { what: Publishable::Work, cell } => self.publish_again(asked, cell.as_ref())?,
             Command::Publish { what, cell } => self.publish_file(what, cell.as_ref(), actor)?,
+        })
+    }
+
+    /// How a cell is closed. Where the director did not say how it ended, it did not end
+    /// well if an agent ended badly; and where all have ended, the work decides, once it
+    /// is read (contract §10).
+    fn how_it_ended(&mut self, id: &CellId, said: Option<End>, reason: Option<String>) -> Result<CellInput> {
+        let Some(cell) = self.cell(id)? else {
+            return Ok(CellInput::Close { outcome: said.unwrap_or(End::Completed), reason });
+        };
+        let mut facts = self.facts(id)?;
+        let (mut bad, mut all_ended) = (vec![], true);
+        for worker in cell.workers() {
+            match &worker.run {
+                cell::RunState::Ended { exit, .. } if !exit.success => {
+                    bad.push(format!("agent {} ended badly: {exit}", worker.identity.name()));
+                }
+                cell::RunState::Ended { .. } => {}
+                _ => all_ended = false,
+            }
+        }
+        let open = said.is_none() && bad.is_empty() && all_ended && cell.state.is_live();
+        if facts.outcome_open != open && cell.state.is_live() {
+            facts.outcome_open = open;
+            self.put_facts(id, &facts)?;
+        }
+        Ok(match said {
+            Some(outcome) => CellInput::Close { outcome, reason },
+            None if bad.is_empty() => CellInput::Close { outcome: End::Completed, reason },
+            None => CellInput::Close { outcome: End::Failed, reason: reason.or_else(|| Some(bad.join("; "))) },
+        })
+    }
+
+    /// What whoever wrote commands where none counts is told; `None` where they could not
+    /// give them either, or nobody wrote any.
+    fn misplaced_words(&self, asked: &Asked, misplaced: &[Misplaced]) -> Result<Option<String>> {
+        let mut found = vec![];
+        for command in misplaced {
+            if self.may_give(asked, &command.name)? {
+                found.push(format!("`/{}` ({})", command.name, command.place.words()));
+            }
+        }
+        Ok((!found.is_empty()).then(|| {
+            format!(
+                "Not carried out: {}. A command counts at the start of a line of its own, as ordinary text, with an empty line above it. Give it again so, in a new comment.",
+                found.join(", ")
+            )
+        }))
+    }
+
+    /// Whether somebody has the right to a command, by its name.
+    fn may_give(&self, asked: &Asked, name: &str) -> Result<bool> {
+        Ok(match name {
+            "status" | "help" => true,
+            "summon" | "team" | "tell" => asked.level >= Level::Write,
+            "accept" => self.live_cells()?.iter().any(|cell| {
+                cell.participant_by_account(Some(asked.id())).is_some_and(|p| p.open_invitation().is_some())
+            }),
+            _ => asked.level == Level::Director,
         })
     }
 

@@ -7,7 +7,7 @@ use crate::config::{Config, Repository};
 use crate::egress::{HostRule, Rules};
 use crate::gitea::ForgeError;
 use crate::gitea::event::{Person, RepoRef};
-use crate::mission::Defaults;
+use crate::mission::{Defaults, Parsed, grammar, parse_commands};
 use crate::publication::{Publication, Published, RenderError, SHOWN_LINES_MAX, Secrets, Templates};
 use crate::store::Pinned;
 use secrecy::SecretString;
@@ -170,6 +170,14 @@ impl Context {
     /// Writes a comment. A user's template that fails is replaced by the
     /// built-in one: a mission must not wait for a template.
     pub fn render(&self, publication: &Publication, effect: &str, cell: Option<&str>) -> Published {
+        let mut published = self.rendered(publication, effect, cell);
+        if let Some(prefix) = self.config.commands.prefix() {
+            published.body = with_prefix(&published.body, prefix);
+        }
+        published
+    }
+
+    fn rendered(&self, publication: &Publication, effect: &str, cell: Option<&str>) -> Published {
         self.templates
             .render(publication, effect, cell, &self.secrets)
             .or_else(|error| {
@@ -188,6 +196,12 @@ impl Context {
             })
     }
 
+    /// What a comment says to Lazarus.
+    pub fn commands_in(&self, body: &str) -> Parsed {
+        let most = self.config.policy.max_commands_per_comment as usize;
+        parse_commands(body, most, self.config.commands.prefix())
+    }
+
     /// What a proposal may ask for.
     pub fn defaults(&self) -> Defaults {
         defaults(&self.config, &self.profiles)
@@ -199,7 +213,14 @@ impl Context {
         if network > most {
             return Some(format!("`{network}` is more than policy allows (`{most}`)"));
         }
-        hosts.iter().find_map(|host| host.parse::<HostRule>().err()).map(|error| error.to_string())
+        hosts.iter().find_map(|host| match host.parse::<HostRule>() {
+            Err(error) => Some(error.to_string()),
+            Ok(rule) if !rule.may_be_named(&self.config.egress.allow_addresses) => Some(format!(
+                "`{}` is not the name of a host but an address, and policy does not list it; name the host, or an operator adds the address to `[egress] allow_addresses`",
+                host.trim_start_matches("ip:")
+            )),
+            Ok(_) => None,
+        })
     }
 
     /// What a cell with those hosts may reach.
@@ -225,6 +246,41 @@ impl Context {
     }
 }
 
+/// A comment of ours with every command that it names behind the prefix. What stands
+/// in a block is what people wrote, and stays as it is.
+fn with_prefix(body: &str, prefix: &str) -> String {
+    let mut fence: Option<&str> = None;
+    let mut out = String::with_capacity(body.len());
+    for line in body.split_inclusive('\n') {
+        let bare = line.trim();
+        let mark = &bare[..bare.len() - bare.trim_start_matches(['`', '~']).len()];
+        match fence {
+            Some(open) => {
+                if bare.len() >= open.len() && bare == mark && mark.starts_with(open) {
+                    fence = None;
+                }
+                out.push_str(line);
+                continue;
+            }
+            None if mark.len() >= 3 => fence = Some(mark),
+            None => {}
+        }
+        let mut rest = line;
+        while let Some(at) = rest.find("`/") {
+            let (before, behind) = rest.split_at(at + 2);
+            out.push_str(before);
+            let end = behind.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(behind.len());
+            if grammar().iter().any(|command| command.name == &behind[..end]) {
+                out.push_str(prefix);
+                out.push(' ');
+            }
+            rest = behind;
+        }
+        out.push_str(rest);
+    }
+    out
+}
+
 /// What proposals may ask for in an installation with this configuration and
 /// these profiles: the parser checks against it, and `lazarus init` offers it.
 pub fn defaults(config: &Config, profiles: &Profiles) -> Defaults {
@@ -248,5 +304,19 @@ pub fn defaults(config: &Config, profiles: &Profiles) -> Defaults {
             max_retries: 3,
             participants_max: 32,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_that_we_name_stand_behind_the_prefix_and_peoples_words_stay_as_they_are() {
+        let body = "`/close` or `/tell scribe TEXT`; `/usr/bin` and /close.\n\n````text\n`/close`\n```\n`/close`\n````\n| `/help [COMMAND]` |";
+        assert_eq!(
+            with_prefix(body, "lazarus"),
+            "`/lazarus close` or `/lazarus tell scribe TEXT`; `/usr/bin` and /close.\n\n````text\n`/close`\n```\n`/close`\n````\n| `/lazarus help [COMMAND]` |"
+        );
     }
 }

@@ -192,6 +192,7 @@ impl<'a> Desk<'a> {
             label_handled: None,
             warned: vec![],
             shown_state: None,
+            told_no_mission: false,
         };
         let desk = Self {
             tx,
@@ -496,6 +497,10 @@ impl<'a> Desk<'a> {
         if cell.state == State::Downed {
             self.ask_about_the_dead(cell)?;
         }
+        if cell.state == State::Idle && facts.end_told < cell.last_run {
+            facts.end_told = cell.last_run;
+            self.say_that_work_ended(cell)?;
+        }
         self.settle_waiting(cell, &mut facts, false)?;
         self.put_facts(&cell.id, &facts)
     }
@@ -679,6 +684,27 @@ impl<'a> Desk<'a> {
         self.put_facts(id, &facts)
     }
 
+    /// Every executor ended: those who asked and approved are told, and what they can do
+    /// now. The status comment says it as well, but nobody is notified of an edit.
+    fn say_that_work_ended(&mut self, cell: &Cell) -> Result<()> {
+        let id = &cell.id;
+        let ended: Vec<String> = cell
+            .workers()
+            .filter_map(|p| match &p.run {
+                cell::RunState::Ended { exit, .. } => Some(format!("`{}` ({exit})", p.identity.name())),
+                _ => None,
+            })
+            .collect();
+        let agent = cell.workers().next().map_or("AGENT", |p| p.identity.name());
+        let until = cell.expires_at.map(|at| format!(" It waits until {}.", time_words(at))).unwrap_or_default();
+        let text = format!(
+            "The work in cell `{id}` has ended: {}. `/close` ends the cell and publishes what there is; `/tell {agent} TEXT` gives more to do.{until}",
+            ended.join(", ")
+        );
+        let answer = Answer { items: vec![(true, text)], mentions: whom_to_call(cell), ..Answer::default() };
+        self.publish(&Publication::Answer(answer), Some(id))
+    }
+
     /// Somebody died and nothing revives them by itself: the directors are
     /// asked, or told, as the proposal said.
     fn ask_about_the_dead(&mut self, cell: &Cell) -> Result<()> {
@@ -697,7 +723,7 @@ impl<'a> Desk<'a> {
             dead.join(", ")
         );
         if cell.spec.auto_revive == cell::AutoRevive::Ask {
-            let answer = Answer { items: vec![(true, text)], ..Answer::default() };
+            let answer = Answer { items: vec![(true, text)], mentions: whom_to_call(cell), ..Answer::default() };
             return self.publish(&Publication::Question(answer), Some(id));
         }
         self.publish(&Publication::Warning(Warning { text, change: None }), Some(id))
@@ -892,6 +918,24 @@ impl Facts {
     pub fn held(&self) -> impl Iterator<Item = &Held> {
         self.harvest.iter().flat_map(|harvest| &harvest.held)
     }
+}
+
+/// Most people who are called in one comment.
+const CALLED_MAX: usize = 3;
+
+/// Whom a cell's news are for: who asked for it, and who approved it.
+fn whom_to_call(cell: &Cell) -> Vec<String> {
+    let approved = cell.approval.iter().flat_map(|approval| &approval.by);
+    let mut called: Vec<String> = vec![];
+    for actor in std::iter::once(&cell.proposed_by).chain(approved) {
+        if let Actor::Person { login, .. } = actor
+            && !called.contains(login)
+            && called.len() < CALLED_MAX
+        {
+            called.push(login.clone());
+        }
+    }
+    called
 }
 
 /// What is held, and who can do what about it, in sentences.

@@ -3,7 +3,8 @@
 
 use super::commands::verb_of;
 use super::context::Context;
-use super::desk::Desk;
+use super::desk::{Desk, mission_id};
+use super::handle::needs_mission;
 use super::input::{AuthorityRequest, Effect, PublishedWork};
 use crate::cell::{Actor, At, CellId, Effect as CellEffect, Input as CellInput};
 use crate::mission::{Line, duration_words};
@@ -112,6 +113,11 @@ fn cell_order_failed(desk: &mut Desk<'_>, id: &CellId, order: CellEffect, why: &
 
 /// Every command of a comment is answered: it was not done, and why.
 fn refuse_all(tx: &Tx<'_>, context: &Context, now: At, key: &str, request: &AuthorityRequest, why: &str) -> Result<()> {
+    // Nobody waits for an answer to what was no command.
+    let known = tx.mission(&mission_id(request.repo.id, request.issue.number))?;
+    if request.lines.is_empty() || (known.is_none() && request.lines.iter().all(needs_mission)) {
+        return Ok(());
+    }
     // The other way in which the comment was heard of may have ended first.
     if !tx.act_on(request.repo.id, request.comment, now.0)? {
         return Ok(());

@@ -10,7 +10,7 @@ use super::look::sha256;
 use crate::cell::{Actor, At, Input as CellInput};
 use crate::config::PolledCommands;
 use crate::gitea::event::{CommentAction, CommentSnapshot, ForgeEvent, IssueAction, IssueSnapshot, Person, RepoRef};
-use crate::mission::{ApprovedText, Command, Level, Line, Origin, is_proposal, parse_commands, parse_comment};
+use crate::mission::{ApprovedText, Command, Level, Line, Mission, Origin, Parsed, is_proposal};
 use crate::publication::{Answer, Publication};
 use crate::store::{Result, Sight, StoreError, Tx};
 use serde_json::json;
@@ -123,7 +123,17 @@ pub fn handle(tx: &Tx<'_>, context: &Context, now: At, key: &str, input: Input) 
                 }),
             )?;
             desk.record_held(&cell, &harvest.held)?;
-            let _ = desk.apply(&cell, &CellInput::Ended, &Actor::System)?;
+            let missing = match &harvest.unknown {
+                _ if !facts.outcome_open => None,
+                Some(_) => Some("its work could not be read"),
+                None if harvest.has_work() => None,
+                None => Some("nothing was committed or changed"),
+            };
+            let ended = match missing {
+                Some(why) => CellInput::EndedWithout { why: why.to_owned() },
+                None => CellInput::Ended,
+            };
+            let _ = desk.apply(&cell, &ended, &Actor::System)?;
             desk.show()?;
             desk.close()
         }
@@ -255,7 +265,7 @@ pub fn not_decided(
         }
         Some(Input::Forge { happened: ForgeEvent::Comment { repo, action, issue, comment, sender_can_push, .. } }) => {
             mission = mission_id(repo.id, issue.number);
-            let commands = parse_comment(&comment.body).lines.len() as i64;
+            let commands = context.commands_in(&comment.body).lines.len() as i64;
             // What polling found was counted when it was found.
             let counts = if sender_can_push.is_some() { commands } else { 0 };
             let by_bot = context.bot().is_some_and(|bot| bot.id == comment.author.id);
@@ -382,7 +392,7 @@ fn forge(tx: &Tx<'_>, context: &Context, now: At, key: &str, event: ForgeEvent) 
                 CommentAction::Edited if sender.id != comment.author.id && !by_bot(&sender) => {
                     // A command put into somebody else's mouth: never executed,
                     // and worth knowing.
-                    if parse_comment(&comment.body).lines.is_empty() {
+                    if context.commands_in(&comment.body).lines.is_empty() {
                         return Ok(());
                     }
                     let id = mission_id(repo.id, issue.number);
@@ -428,11 +438,41 @@ fn commented(
     let text = ApprovedText::new(&issue.title, &issue.body);
     let at = issue.updated_at.as_millisecond();
     tx.see_text((repo.id, issue.number), &text, Sight { at, since: at, told: false, before: None }, now.0)?;
-    let parsed = parse_commands(&comment.body, context.config.policy.max_commands_per_comment as usize);
-    if parsed.lines.is_empty()
+    let mut parsed = context.commands_in(&comment.body);
+    if parsed.is_empty()
         || tx.knows(&format!("comment:{}:{}:deleted", repo.id, comment.id))?
         || tx.has_acted_on(repo.id, comment.id)?
     {
+        return Ok(());
+    }
+    let id = mission_id(repo.id, issue.number);
+    let known = tx.mission(&id)?;
+    let is_mission = known.as_ref().is_some_and(Mission::is_one) || is_proposal(&issue.title, &issue.body);
+    let program = is_program(&comment.author.login);
+    if program || !is_mission {
+        // Nobody asked for advice.
+        parsed.misplaced.clear();
+    }
+    if !is_mission {
+        // Other bots have commands of their own.
+        parsed.lines.retain(|line| !line.is_slip() && !(program && (needs_mission(line) || everybody_may(line))));
+    }
+    if parsed.is_empty() {
+        return tx.act_on(repo.id, comment.id, now.0).map(|_| ());
+    }
+    // What is no command, or none here, is looked at without a word.
+    let silent = parsed.lines.is_empty()
+        || (!is_mission
+            && known.as_ref().is_none_or(|mission| mission.told_no_mission)
+            && parsed.lines.iter().all(needs_mission));
+    if silent {
+        let limit = i64::from(context.config.policy.commands_per_minute);
+        if tx.pace_of(&format!("commands:{}", comment.author.id), now.0, 1)? <= limit {
+            let request = authority_request(repo, issue, comment, parsed, stated_write);
+            let lane = format!("authority:{id}");
+            let effect = Effect::Authorize { request: Box::new(request) };
+            queue_effect(tx, now, &effect_name(key, 1), lane, &id, None, &effect, 0)?;
+        }
         return Ok(());
     }
     let (mut desk, _) = Desk::for_issue(tx, context, now, key, repo, issue)?;
@@ -469,24 +509,8 @@ fn commented(
     }
     let react = Effect::React { repo: repo.clone(), comment: comment.id, content: "eyes".to_owned(), alone: false };
     desk.queue(format!("react:{}", comment.id), &react, None, 0)?;
-    let request = AuthorityRequest {
-        repo: repo.clone(),
-        issue: issue.clone(),
-        comment: comment.id,
-        person: comment.author.clone(),
-        written_at: comment.created_at.as_millisecond(),
-        sha256: sha256(&comment.body),
-        logins: logins_in(&parsed.lines),
-        lines: parsed.lines,
-        stated_write,
-        heard: if stated_write.is_some() { Heard::Delivered } else { Heard::Polled },
-    };
-    let everybody_may = request.lines.iter().all(|line| {
-        matches!(
-            line,
-            Line::Refused { .. } | Line::Command { command: Command::Status { .. } | Command::Help { .. }, .. }
-        )
-    });
+    let request = authority_request(repo, issue, comment, parsed, stated_write);
+    let everybody_may = request.misplaced.is_empty() && request.lines.iter().all(everybody_may);
     // What was taken for deleted is looked for first: then everything is answered.
     let deleted = desk.mission.deleted;
     if deleted {
@@ -495,7 +519,7 @@ fn commented(
     if everybody_may && !deleted {
         tx.act_on(repo.id, comment.id, now.0)?;
         let asked = Asked::of_comment(&request, Level::Read, BTreeMap::new(), None);
-        desk.run_commands(&asked, &request.lines)?;
+        desk.run_commands(&asked, &request.lines, &[])?;
     } else {
         let lane = format!("authority:{}", desk.id);
         desk.queue(lane, &Effect::Authorize { request: Box::new(request) }, None, 0)?;
@@ -506,6 +530,51 @@ fn commented(
 /// Under which name somebody's commands are counted.
 pub(super) fn pace_name(person: i64) -> String {
     format!("commands:{person}")
+}
+
+fn authority_request(
+    repo: &RepoRef,
+    issue: &IssueSnapshot,
+    comment: &CommentSnapshot,
+    parsed: Parsed,
+    stated_write: Option<bool>,
+) -> AuthorityRequest {
+    AuthorityRequest {
+        repo: repo.clone(),
+        issue: issue.clone(),
+        comment: comment.id,
+        person: comment.author.clone(),
+        written_at: comment.created_at.as_millisecond(),
+        sha256: sha256(&comment.body),
+        logins: logins_in(&parsed.lines),
+        lines: parsed.lines,
+        misplaced: parsed.misplaced,
+        stated_write,
+        heard: if stated_write.is_some() { Heard::Delivered } else { Heard::Polled },
+    }
+}
+
+/// Whether a line is answered whoever wrote it.
+const fn everybody_may(line: &Line) -> bool {
+    matches!(line, Line::Refused { .. } | Line::Command { command: Command::Status { .. } | Command::Help { .. }, .. })
+}
+
+/// Whether a line means nothing where no mission is.
+pub(super) fn needs_mission(line: &Line) -> bool {
+    let name = match line {
+        Line::Command { command, .. } => Some(verb_of(command)),
+        Line::Refused { of, .. } => of.clone(),
+    };
+    !matches!(name.as_deref(), None | Some("summon" | "team" | "status" | "help"))
+}
+
+/// Whether an account is a program's, by its name. The forge does not say it. Only what
+/// nobody asked for is kept from it.
+fn is_program(login: &str) -> bool {
+    let login = login.to_ascii_lowercase();
+    ["-bot", "_bot", ".bot", "[bot]"].iter().any(|end| login.ends_with(end))
+        || login.starts_with("bot-")
+        || matches!(login.as_str(), "bot" | "dependabot" | "renovate" | "gitea-actions" | "forgejo-actions")
 }
 
 /// The forge is asked about an issue that is no mission yet.
@@ -542,6 +611,13 @@ fn authorized(
     if tx.has_acted_on(request.repo.id, request.comment)? {
         return Ok(());
     }
+    let id = mission_id(request.repo.id, request.issue.number);
+    let known = tx.mission(&id)?;
+    let is_mission =
+        known.as_ref().is_some_and(Mission::is_one) || is_proposal(&look.issue.title, &look.issue.body) || look.label;
+    if !is_mission && request.lines.iter().all(needs_mission) {
+        return no_mission(tx, context, now, key, request, level, known.as_ref());
+    }
     let (mut desk, new) = Desk::for_issue(tx, context, now, key, &request.repo, &look.issue)?;
     desk.take_in(look, new)?;
     let confirm = context.config.policy.polled_commands == PolledCommands::Confirm && request.heard == Heard::Polled;
@@ -565,7 +641,49 @@ fn authorized(
     }
     tx.act_on(request.repo.id, request.comment, now.0)?;
     let asked = Asked::of_comment(request, level, accounts, look.summons_base.clone());
-    desk.run_commands(&asked, &request.lines)?;
+    desk.run_commands(&asked, &request.lines, &request.misplaced)?;
+    desk.close()
+}
+
+/// Commands on an issue that is no mission, which mean nothing there: who may write is
+/// told so, once an issue; other people, and other bots, are left alone.
+fn no_mission(
+    tx: &Tx<'_>,
+    context: &Context,
+    now: At,
+    key: &str,
+    request: &AuthorityRequest,
+    level: Level,
+    known: Option<&Mission>,
+) -> Result<()> {
+    tx.act_on(request.repo.id, request.comment, now.0)?;
+    let verbs: Vec<String> = request
+        .lines
+        .iter()
+        .filter_map(|line| match line {
+            Line::Command { command, .. } => Some(verb_of(command)),
+            Line::Refused { of, .. } => of.clone(),
+        })
+        .collect();
+    tx.append(&crate::store::NewEntry {
+        at: now.0,
+        mission: mission_id(request.repo.id, request.issue.number),
+        cell: String::new(),
+        actor: actor_text(&request.person)?,
+        action: "refused".to_owned(),
+        data: json!({"comment": request.comment, "commands": verbs, "why": "the issue is no mission"}).to_string(),
+    })?;
+    let told = known.is_some_and(|mission| mission.told_no_mission);
+    let Some(verb) = verbs.first().filter(|_| level >= Level::Write && !told && !is_program(&request.person.login))
+    else {
+        return Ok(());
+    };
+    let (mut desk, _) = Desk::for_issue(tx, context, now, key, &request.repo, &request.issue)?;
+    desk.mission.told_no_mission = true;
+    let text =
+        format!("`/{verb}` does nothing here, because this issue is no mission. `/summon AGENT` asks for a cell.");
+    let answer = Answer { items: vec![(false, text)], ..Answer::default() };
+    desk.answer(request.comment, false, true, &answer)?;
     desk.close()
 }
 
@@ -612,7 +730,7 @@ fn disbelieved(
         Disbelief::NoAccount => "The account that wrote this is gone, so it has no rights here any more.",
         Disbelief::Migrated => return Ok(()),
     };
-    if tx.has_acted_on(request.repo.id, request.comment)? {
+    if request.lines.is_empty() || tx.has_acted_on(request.repo.id, request.comment)? {
         return Ok(());
     }
     let Some(mut desk) = Desk::open(tx, context, now, key, &id)? else { return Ok(()) };

@@ -3,7 +3,7 @@
 use crate::backend::{Harvest, Running, Usage};
 use crate::cell::{Actor, AgentRun, Base, CellId, DeadlineKind, Effect as CellEffect, Exit};
 use crate::gitea::event::{ForgeEvent, IssueSnapshot, Person, RepoRef};
-use crate::mission::{Command, Level, Line, Member, Publishable};
+use crate::mission::{Command, Level, Line, Member, Misplaced, Publishable};
 use crate::store::{CellRow, StoreError};
 use crate::workspace::Held;
 use serde::{Deserialize, Serialize};
@@ -222,6 +222,9 @@ pub struct AuthorityRequest {
     pub sha256: String,
     /// What it says.
     pub lines: Vec<Line>,
+    /// Commands in it that stand where none counts.
+    #[serde(default)]
+    pub misplaced: Vec<Misplaced>,
     /// What a signed delivery stated of the right to write.
     pub stated_write: Option<bool>,
     /// Logins that the commands name.
@@ -534,6 +537,11 @@ pub struct Facts {
     pub held_shown: Option<String>,
     /// Who closed it.
     pub closed_by: Option<String>,
+    /// Whether nobody said how it ended, after all its agents had ended: then its
+    /// work says it.
+    pub outcome_open: bool,
+    /// The newest run whose end people were told of.
+    pub end_told: u32,
     /// Operators' commands that wait for the cell to come so far.
     pub waiting: Vec<(String, Until)>,
 }

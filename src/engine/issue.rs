@@ -491,6 +491,12 @@ impl Desk<'_> {
                 State::Idle => CellInput::Close { outcome: End::Completed, reason: Some(reason.to_owned()) },
                 _ => CellInput::Close { outcome: End::Abandoned, reason: Some(reason.to_owned()) },
             };
+            if cell.state == State::Idle {
+                // Whoever closes an issue does not say how its work went.
+                let mut facts = self.facts(&cell.id)?;
+                facts.outcome_open = true;
+                self.put_facts(&cell.id, &facts)?;
+            }
             let _ = self.apply(&cell.id, &input, &Actor::System)?;
         }
         self.show()

@@ -11,7 +11,7 @@ use super::learn::{APPROVED, serving_since};
 use crate::cell::Actor;
 use crate::gitea::event::{CommentAction, ForgeEvent, IssueAction, IssueSnapshot, created_key};
 use crate::gitea::{Forge, ForgeError, IssueQuery, IssueState};
-use crate::mission::{Mission, parse_commands};
+use crate::mission::Mission;
 use crate::store::{NewEntry, StoreError};
 use futures::StreamExt as _;
 use jiff::Timestamp;
@@ -97,8 +97,7 @@ async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<()
             continue;
         }
         let ours = engine.context.bot().is_some_and(|bot| bot.id == comment.author.id);
-        let most = engine.context.config.policy.max_commands_per_comment as usize;
-        let commands = parse_commands(&comment.body, most).lines.len() as i64;
+        let commands = engine.context.commands_in(&comment.body).lines.len() as i64;
         if ours || commands == 0 {
             continue;
         }

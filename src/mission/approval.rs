@@ -163,6 +163,22 @@ pub struct Mission {
     pub warned: Vec<Warned>,
     /// The `lazarus/state/*` label that is shown.
     pub shown_state: Option<String>,
+    /// Whether somebody was told that the issue is no mission.
+    #[serde(default)]
+    pub told_no_mission: bool,
+}
+
+impl Mission {
+    /// Whether anything was ever asked for here. Issues on which somebody only gave a
+    /// command are known as well, and are none.
+    pub fn is_one(&self) -> bool {
+        self.is_proposal
+            || self.last_record > 0
+            || !self.records.is_empty()
+            || !self.cells.is_empty()
+            || self.complained_of.is_some()
+            || self.from_before_records.is_some()
+    }
 }
 
 /// What is left of an open proposal or request of a Lazarus without records.

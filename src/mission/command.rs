@@ -5,6 +5,9 @@
 //! lists, links, tables, HTML and `<details>`. Arguments are literal strings;
 //! nothing is expanded.
 
+use super::hidden::first_invisible;
+use super::misplaced::{Place, misplaced};
+use super::quotes::{in_quotes, is_quoted, unquoted};
 use super::text::{duration, duration_words};
 use crate::cell::{BackendKind, CellId, Identity, Isolation, Network, Outcome, Role};
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
@@ -96,7 +99,9 @@ pub enum Command {
         cell: Option<CellId>,
     },
     Close {
-        outcome: Outcome,
+        /// What the director said; `None` where nothing was said of it.
+        #[serde(default)]
+        outcome: Option<Outcome>,
         reason: Option<String>,
         cell: Option<CellId>,
     },
@@ -219,7 +224,27 @@ pub enum Line {
         /// What is wrong, and what is allowed. Our words; what was given is
         /// quoted in it, so it goes through the gate like everything else.
         why: String,
+        /// The command that is meant, where its name is written out; `None` for what
+        /// is one slip away from one, and for what is said of a whole comment.
+        #[serde(default)]
+        of: Option<String>,
     },
+}
+
+impl Line {
+    /// Whether it is only one slip away from a command.
+    pub fn is_slip(&self) -> bool {
+        matches!(self, Self::Refused { at, of: None, .. } if !at.is_empty())
+    }
+}
+
+/// A command in a place where none counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Misplaced {
+    /// The command's name, as [`grammar`] has it.
+    pub name: String,
+    /// Where it stands.
+    pub place: Place,
 }
 
 /// What a comment says to Lazarus.
@@ -228,6 +253,16 @@ pub struct Parsed {
     /// Its commands and refusals, in order, at most [`COMMANDS_MAX`] and one
     /// more that says how many were left out.
     pub lines: Vec<Line>,
+    /// Commands that stand where none counts, each name once. They are never
+    /// carried out.
+    pub misplaced: Vec<Misplaced>,
+}
+
+impl Parsed {
+    /// Whether it says nothing at all to Lazarus.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty() && self.misplaced.is_empty()
+    }
 }
 
 /// Characters that make a line look like what it is not: zero width and bidi
@@ -247,66 +282,77 @@ fn is_slash_like(c: char) -> bool {
 
 /// Reads the commands of a comment, at most [`COMMANDS_MAX`].
 pub fn parse_comment(body: &str) -> Parsed {
-    parse_commands(body, COMMANDS_MAX)
+    parse_commands(body, COMMANDS_MAX, None)
 }
 
 /// Reads the commands of a comment, at most so many, and never more than
-/// [`COMMANDS_MAX`].
-pub fn parse_commands(body: &str, most: usize) -> Parsed {
+/// [`COMMANDS_MAX`]. With a prefix each is written behind it, as in `/lazarus summon`,
+/// and nothing else is one.
+pub fn parse_commands(body: &str, most: usize, prefix: Option<&str>) -> Parsed {
     let most = most.min(COMMANDS_MAX);
     let mut parsed = Parsed::default();
     if body.len() > COMMENT_MAX {
-        if mentions_command(body) {
+        if mentions_command(body, prefix) {
             parsed.lines.push(Line::Refused {
                 at: 0..0,
                 why: format!(
                     "comments over {} KiB are not searched for commands; send them in a short one",
                     COMMENT_MAX / 1024
                 ),
+                of: None,
             });
         }
         return parsed;
     }
     let mut left_out = 0;
-    for range in plain_lines(body) {
+    let plain = plain_lines(body);
+    let mut given: Vec<&str> = vec![];
+    for range in &plain {
         let line = &body[range.clone()];
-        let Some(result) = read_line(line) else { continue };
+        let Some((of, result)) = read_prefixed(line, prefix) else { continue };
+        given.extend(of);
         if parsed.lines.len() >= most {
             left_out += 1;
             continue;
         }
+        let at = range.clone();
         parsed.lines.push(match result {
-            Ok(command) => Line::Command { at: range, command },
-            Err(why) => Line::Refused { at: range, why },
+            Ok(command) => Line::Command { at, command },
+            Err(why) => Line::Refused { at, why, of: of.map(str::to_owned) },
         });
     }
+    parsed.misplaced = misplaced(body, &plain, &given, prefix);
     if left_out > 0 {
         parsed.lines.push(Line::Refused {
             at: 0..0,
             why: format!("a comment may hold at most {most} commands; {left_out} more were not read"),
+            of: None,
         });
     }
     parsed
 }
 
 /// Whether an over-long text has a line that begins with a known command.
-fn mentions_command(body: &str) -> bool {
+fn mentions_command(body: &str, prefix: Option<&str>) -> bool {
     body.lines().any(|line| {
-        line.strip_prefix('/').is_some_and(|rest| {
+        line.strip_prefix('/').and_then(|rest| behind_prefix(rest, prefix)).is_some_and(|rest| {
             let word: String = rest.chars().take(16).take_while(char::is_ascii_alphabetic).collect();
             grammar().iter().any(|c| c.name == word)
         })
     })
 }
 
+/// Markdown as the forge reads it.
+pub(super) fn markdown() -> Options {
+    Options::ENABLE_TABLES
+        | Options::ENABLE_FOOTNOTES
+        | Options::ENABLE_STRIKETHROUGH
+        | Options::ENABLE_TASKLISTS
+        | Options::ENABLE_MATH
+}
+
 /// The lines of ordinary text: byte ranges in `body`, without line ends.
 fn plain_lines(body: &str) -> Vec<Range<usize>> {
-    let mut options = Options::empty();
-    options.insert(Options::ENABLE_TABLES);
-    options.insert(Options::ENABLE_FOOTNOTES);
-    options.insert(Options::ENABLE_STRIKETHROUGH);
-    options.insert(Options::ENABLE_TASKLISTS);
-    options.insert(Options::ENABLE_MATH);
     // What stands between two lines of `---` at the top is front matter: the
     // forge shows it as a table, or folded.
     let text_from = front_matter(body);
@@ -316,7 +362,7 @@ fn plain_lines(body: &str) -> Vec<Range<usize>> {
     let mut html = OpenHtml::default();
     let mut block = String::new();
     let mut lines = vec![];
-    for (event, range) in Parser::new_ext(body, options).into_offset_iter() {
+    for (event, range) in Parser::new_ext(body, markdown()).into_offset_iter() {
         match event {
             Event::Start(Tag::Paragraph) if depth == 0 => {
                 depth = 1;
@@ -345,7 +391,7 @@ fn plain_lines(body: &str) -> Vec<Range<usize>> {
 }
 
 /// Where the text begins behind front matter; the end where it is not closed.
-fn front_matter(body: &str) -> usize {
+pub(super) fn front_matter(body: &str) -> usize {
     let mut lines = body.split_inclusive('\n');
     let Some(first) = lines.next().filter(|l| l.trim_end() == "---") else { return 0 };
     let mut at = first.len();
@@ -362,17 +408,24 @@ fn front_matter(body: &str) -> usize {
 /// in one, so inside of one nothing is a command; and where it is not plain
 /// which are open, nothing that follows is one either.
 #[derive(Default)]
-struct OpenHtml {
+pub(super) struct OpenHtml {
     open: Vec<String>,
     unclear: bool,
 }
 
 impl OpenHtml {
-    fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.open.is_empty() && !self.unclear
     }
 
-    fn read(&mut self, html: &str) {
+    /// Whether all that is open only changes how words look.
+    pub(super) fn is_print(&self) -> bool {
+        const PRINT: [&str; 15] =
+            ["a", "b", "code", "del", "em", "font", "i", "ins", "kbd", "mark", "s", "span", "strong", "sub", "u"];
+        !self.unclear && self.open.iter().all(|name| PRINT.contains(&name.as_str()))
+    }
+
+    pub(super) fn read(&mut self, html: &str) {
         const VOID: [&str; 14] = [
             "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track",
             "wbr",
@@ -436,8 +489,51 @@ fn lines_in(body: &str, paragraph: Range<usize>, texts: &[Range<usize>]) -> Vec<
     out
 }
 
-/// Reads one plain line: `None` where it is not meant for us.
-fn read_line(line: &str) -> Option<Result<Command, String>> {
+/// What stands behind the prefix of commands, if a text begins with it; the whole where
+/// there is no prefix.
+pub(super) fn behind_prefix<'a>(text: &'a str, prefix: Option<&str>) -> Option<&'a str> {
+    let Some(prefix) = prefix else { return Some(text) };
+    let (word, behind) = text.split_at_checked(prefix.len())?;
+    (word.eq_ignore_ascii_case(prefix) && behind.starts_with([' ', '\t']))
+        .then(|| behind.trim_start_matches([' ', '\t']))
+}
+
+/// A command's name, where that is written out, and what the line says.
+pub(super) type Read = (Option<&'static str>, Result<Command, String>);
+
+/// Reads one plain line, as [`read_line`], behind the prefix where there is one.
+pub(super) fn read_prefixed(line: &str, prefix: Option<&str>) -> Option<Read> {
+    let Some(prefix) = prefix else { return read_line(line) };
+    let looks = line.trim_start_matches(suspicious_not_slash);
+    let mut chars = looks.chars();
+    if !chars.next().is_some_and(is_slash_like) {
+        return None;
+    }
+    let word: String = chars.take_while(|c| !c.is_whitespace()).filter(|c| !suspicious(*c)).take(40).collect();
+    if !word.eq_ignore_ascii_case(prefix) {
+        return None;
+    }
+    // From here on it is meant for us, so whatever it is, it is answered.
+    let Some(behind) = line.strip_prefix('/').and_then(|rest| behind_prefix(rest, Some(prefix))) else {
+        let why = match line.chars().find(|c| suspicious(*c)) {
+            Some(odd) => format!(
+                "`/{prefix}` holds a character that cannot be seen or is not what it looks like (U+{:04X}); type the line again by hand",
+                odd as u32
+            ),
+            None => "a command is missing; `/help` lists them".to_owned(),
+        };
+        return Some((None, Err(why)));
+    };
+    let command = format!("/{}", behind.strip_prefix('/').unwrap_or(behind));
+    Some(read_line(&command).unwrap_or_else(|| {
+        let word = behind.split_whitespace().next().unwrap_or_default();
+        (None, Err(format!("there is no command `{}`; `/help` lists them", shown(word))))
+    }))
+}
+
+/// Reads one plain line: `None` where it is not meant for us. The first value is the
+/// command's name, where that is written out.
+fn read_line(line: &str) -> Option<Read> {
     let looks = line.trim_start_matches(suspicious_not_slash);
     let first = looks.chars().next()?;
     if !is_slash_like(first) {
@@ -461,23 +557,57 @@ fn read_line(line: &str) -> Option<Result<Command, String>> {
         let near = (lower.len() >= 3)
             .then(|| grammar().iter().find(|c| strsim::damerau_levenshtein(c.name, &lower) == 1))
             .flatten()?;
-        return Some(Err(format!("there is no command `/{lower}`; did you mean `/{}`?", near.name)));
+        return Some((None, Err(format!("there is no command `/{lower}`; did you mean `/{}`?", near.name))));
     };
+    Some((Some(kind.name), read_known(kind, &word, line)))
+}
+
+/// Reads a line that begins with the name of a command.
+fn read_known(kind: &CommandKind, word: &str, line: &str) -> Result<Command, String> {
     if line.len() > LINE_MAX {
-        return Some(Err(format!(
-            "`/{}`: a command may be {LINE_MAX} bytes long; this one has {}",
-            kind.name,
-            line.len()
-        )));
+        return Err(format!("`/{}`: a command may be {LINE_MAX} bytes long; this one has {}", kind.name, line.len()));
     }
-    if let Some(odd) = line.chars().find(|c| suspicious(*c)) {
-        return Some(Err(format!(
+    // What stands before the name, in it, or right behind it, must be what it looks like.
+    let rest = line.strip_prefix('/').and_then(|rest| rest.strip_prefix(word));
+    let odd = match rest {
+        Some(rest) => odd_character(kind, rest),
+        None => line.chars().find(|c| suspicious(*c)),
+    };
+    if let Some(odd) = odd {
+        return Err(format!(
             "`/{}` holds a character that cannot be seen or is not what it looks like (U+{:04X}); type the line again by hand",
             kind.name, odd as u32
-        )));
+        ));
     }
-    let rest = line[1 + word.len()..].trim();
-    Some(read_arguments(kind, rest).map_err(|why| format!("`/{}`: {why}. Usage: `{}`", kind.name, kind.usage)))
+    let rest = rest.unwrap_or_default().trim();
+    read_arguments(kind, rest).map_err(|why| format!("`/{}`: {why}. Usage: `{}`", kind.name, kind.usage))
+}
+
+/// The first character of a command's arguments that is not what it looks like.
+/// Free text may be in any script, with whatever that script needs (contract §7);
+/// in names and keys nothing may stand that a reader could take for something else.
+fn odd_character(kind: &CommandKind, rest: &str) -> Option<char> {
+    let (strict, free) = rest.split_at(free_text_from(kind.name, rest));
+    // The space of Japanese and Chinese keyboards is wide: nobody overlooks it.
+    strict.chars().find(|c| suspicious(*c) && *c != '\u{3000}').or_else(|| first_invisible(free))
+}
+
+/// Where the free text of a command's arguments begins; their end where there is none.
+fn free_text_from(name: &str, rest: &str) -> usize {
+    // The character between the name and what follows belongs to the name.
+    let first = rest.chars().next().map_or(0, char::len_utf8);
+    match name {
+        "decide" | "checkpoint" | "reject" | "close" => first,
+        "tell" => {
+            let agent = rest.len() - rest.trim_start().len();
+            rest[agent..].find(char::is_whitespace).map_or(rest.len(), |end| agent + end)
+        }
+        "summon" | "team" => rest
+            .match_indices("task=")
+            .find(|(at, _)| rest[..*at].ends_with(char::is_whitespace))
+            .map_or(rest.len(), |(at, key)| at + key.len()),
+        _ => rest.len(),
+    }
 }
 
 fn suspicious_not_slash(c: char) -> bool {
@@ -598,7 +728,14 @@ fn read_arguments(kind: &CommandKind, rest: &str) -> Result<Command, String> {
                 Some("decisions") => Publishable::Decisions,
                 Some("checkpoint") => Publishable::Checkpoint,
                 Some("artifact") => {
-                    Publishable::Artifact(words.next().ok_or("NAME after `artifact` is missing")?.to_owned())
+                    let after = rest.split_once(char::is_whitespace).map_or("", |(_, after)| after.trim_start());
+                    if is_quoted(after) {
+                        let (name, after) = unquoted("artifact", after)?;
+                        words = after.split_whitespace();
+                        Publishable::Artifact(name.to_owned())
+                    } else {
+                        Publishable::Artifact(words.next().ok_or("NAME after `artifact` is missing")?.to_owned())
+                    }
                 }
                 other => {
                     return Err(format!(
@@ -610,35 +747,7 @@ fn read_arguments(kind: &CommandKind, rest: &str) -> Result<Command, String> {
             let cell = cell(words.next())?;
             nothing_more(Command::Publish { what, cell }, words)
         }
-        "close" => {
-            let mut rest = rest;
-            let next = |rest: &mut &str| -> Option<String> {
-                let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-                let word = (!word.is_empty()).then(|| word.to_owned())?;
-                *rest = after.trim_start();
-                Some(word)
-            };
-            let (mut outcome, mut named) = (None, None);
-            // Outcome and cell, in either order; the rest is the reason.
-            for _ in 0..2 {
-                let before = rest;
-                let Some(word) = next(&mut rest) else { break };
-                let bare = word.trim_end_matches([':', ',']);
-                match (Outcome::parse(bare), CellId::parse(bare)) {
-                    (Some(found @ (Outcome::Completed | Outcome::Failed | Outcome::Abandoned)), _)
-                        if outcome.is_none() =>
-                    {
-                        outcome = Some(found);
-                    }
-                    (_, Ok(found)) if named.is_none() => named = Some(found),
-                    _ => {
-                        rest = before;
-                        break;
-                    }
-                }
-            }
-            Ok(Command::Close { outcome: outcome.unwrap_or(Outcome::Completed), reason: some(rest), cell: named })
-        }
+        "close" => close(rest),
         "resurrect" => {
             let cell = cell(words.next())?;
             nothing_more(Command::Resurrect { cell }, words)
@@ -715,7 +824,11 @@ pub(super) fn agent_names(text: &str) -> Result<Vec<String>, String> {
 }
 
 fn summon(verb: &str, rest: &str) -> Result<Command, String> {
-    let (who, mut rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let (who, mut rest) = if is_quoted(rest) {
+        unquoted(verb, rest)?
+    } else {
+        rest.split_once(char::is_whitespace).unwrap_or((rest, ""))
+    };
     if who.is_empty() {
         return Err("AGENT is missing".to_owned());
     }
@@ -734,8 +847,8 @@ fn summon(verb: &str, rest: &str) -> Result<Command, String> {
             .filter(|(k, _)| !k.contains(char::is_whitespace))
             .ok_or_else(|| format!("`{}` is not of the form key=value", shown(rest)))?;
         // `task` is free text: quoted, or all that is left of the line.
-        let (value, next) = if let Some(quoted) = after.strip_prefix('"') {
-            quoted.split_once('"').ok_or_else(|| format!("the quote after `{}=` is not closed", shown(key)))?
+        let (value, next) = if is_quoted(after) {
+            unquoted(&format!("{}=", shown(key)), after)?
         } else if key == "task" {
             (after, "")
         } else {
@@ -745,6 +858,127 @@ fn summon(verb: &str, rest: &str) -> Result<Command, String> {
         options.set(key, value)?;
     }
     Ok(Command::Summon { agents, options })
+}
+
+/// Words that say an outcome, as people write them.
+fn outcome_word(word: &str) -> Option<Outcome> {
+    Some(match word {
+        "completed" | "complete" | "done" | "finished" => Outcome::Completed,
+        "failed" | "fail" | "failure" | "unsuccessful" => Outcome::Failed,
+        "abandoned" | "abandon" => Outcome::Abandoned,
+        _ => return None,
+    })
+}
+
+/// Words that say that something was not done.
+const UNDONE: [&str; 6] = ["incomplete", "incompleted", "unfinished", "undone", "uncompleted", "unresolved"];
+
+/// `/close [as] [OUTCOME] [CELL] [reason]`, outcome and cell in either order.
+///
+/// What denies is never taken for `completed`: `not done` and the like are `failed`,
+/// and where it is not plain what is meant, the director is asked.
+fn close(rest: &str) -> Result<Command, String> {
+    let (mut outcome, mut named) = (None, None);
+    let mut left = rest;
+    while outcome.is_none() || named.is_none() {
+        let (word, after) = left.split_once(char::is_whitespace).unwrap_or((left, ""));
+        let bare = bare_word(word);
+        if outcome.is_none()
+            && let Some((found, behind)) = outcome_at_start(left)
+        {
+            if behind.starts_with('?') {
+                return Err("it is a question how it ended; say `completed`, `failed` or `abandoned`".to_owned());
+            }
+            outcome = Some(found);
+            left = behind.trim_start_matches(is_closing).trim_start();
+            // `complete failure` is not `completed`.
+            if found == Outcome::Completed && bare != "completed" {
+                outcome_of(left)?.map_or(Ok(()), |_| Err(NOT_PLAIN.to_owned()))?;
+            }
+            continue;
+        } else if named.is_none()
+            && let Ok(found) = CellId::parse(&bare)
+        {
+            named = Some(found);
+        } else if outcome.is_none() && bare == "as" {
+            // `as failed`; what follows says the outcome.
+            let next = bare_word(after.split_whitespace().next().unwrap_or_default());
+            if outcome_word(&next).is_none() && next != "not" && !UNDONE.contains(&next.as_str()) {
+                break;
+            }
+        } else {
+            break;
+        }
+        left = after.trim_start();
+    }
+    let (first, after) = left.split_once(char::is_whitespace).unwrap_or((left, ""));
+    let reason = if first.chars().all(is_closing) { after.trim() } else { left.trim() };
+    let outcome = match outcome {
+        Some(outcome) => Some(outcome),
+        None => outcome_of(reason)?,
+    };
+    Ok(Command::Close { outcome, reason: (!reason.is_empty()).then(|| reason.to_owned()), cell: named })
+}
+
+const NOT_PLAIN: &str = "it is not plain how it ended; say `completed`, `failed` or `abandoned` before the reason";
+
+/// A word without signs around it, in lower case.
+fn bare_word(word: &str) -> String {
+    word.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase()
+}
+
+/// An outcome at the beginning, and what stands behind its word: `failed: because`,
+/// `*Failed*, because`. A part of a longer word (`failed-over`) is none.
+fn outcome_at_start(text: &str) -> Option<(Outcome, &str)> {
+    let text = text.trim_start_matches(|c: char| !c.is_alphanumeric() && !c.is_whitespace());
+    let end = text.find(|c: char| !c.is_alphanumeric()).unwrap_or(text.len());
+    let (word, behind) = text.split_at(end);
+    let mut signs = behind.chars();
+    let joined =
+        matches!(signs.next(), Some('-' | '_' | '/' | '\'')) && signs.next().is_some_and(char::is_alphanumeric);
+    outcome_word(&word.to_lowercase()).filter(|_| !joined).map(|outcome| (outcome, behind))
+}
+
+/// Signs that end a word or stand between an outcome and its reason.
+fn is_closing(c: char) -> bool {
+    matches!(c, '.' | ',' | ':' | ';' | '!' | '-' | '*' | '_' | '`' | ')' | ']' | '"' | '\'')
+        || matches!(
+            c,
+            '\u{2013}' | '\u{2014}' | '\u{2026}' | '\u{2019}' | '\u{201d}' | '\u{ff1a}' | '\u{3002}' | '\u{3001}'
+        )
+}
+
+/// What a reason without an outcome says of it.
+///
+/// # Errors
+/// Where it denies something, and it is not plain what: then it is asked for.
+fn outcome_of(reason: &str) -> Result<Option<Outcome>, String> {
+    let words: Vec<String> = reason
+        .to_lowercase()
+        .replace('\u{2019}', "'")
+        .split_whitespace()
+        .map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()).to_owned())
+        .filter(|word| !word.is_empty())
+        .collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = |word: &str| outcome_word(word) == Some(Outcome::Completed) || word == "working" || word == "ready";
+    match words.as_slice() {
+        [first, ..] if UNDONE.contains(first) => return Ok(Some(Outcome::Failed)),
+        // `not done`, `not yet done`, `never finished`.
+        ["not" | "never", second, ..] if done(second) => return Ok(Some(Outcome::Failed)),
+        ["not" | "never", _, third, ..] if done(third) => return Ok(Some(Outcome::Failed)),
+        _ => {}
+    }
+    let denies = |word: &&str| {
+        matches!(*word, "not" | "never" | "cannot" | "fails" | "broken" | "aborted")
+            || word.ends_with("n't")
+            || outcome_word(word).is_some_and(|outcome| outcome != Outcome::Completed)
+            || UNDONE.contains(word)
+    };
+    if let Some(word) = words.iter().find(|word| denies(word)) {
+        return Err(format!("{NOT_PLAIN} (it has the word `{}`)", shown(word)));
+    }
+    Ok(None)
 }
 
 impl SummonOptions {
@@ -843,12 +1077,15 @@ impl fmt::Display for Command {
                     Publishable::Notes => f.write_str("notes"),
                     Publishable::Decisions => f.write_str("decisions"),
                     Publishable::Checkpoint => f.write_str("checkpoint"),
+                    Publishable::Artifact(name) if name.contains(char::is_whitespace) || is_quoted(name) => {
+                        write!(f, "artifact {}", in_quotes(name))
+                    }
                     Publishable::Artifact(name) => write!(f, "artifact {name}"),
                 }?;
                 optional(f, some(cell.as_ref()))
             }
             Self::Close { outcome, reason, cell } => {
-                line!("close", Some(outcome), some(cell.as_ref()), some(reason.as_ref()))
+                line!("close", some(outcome.as_ref()), some(cell.as_ref()), some(reason.as_ref()))
             }
             Self::Resurrect { cell } => line!("resurrect", some(cell.as_ref())),
             Self::Destroy { cell } => line!("destroy", Some(cell)),
@@ -874,7 +1111,11 @@ impl fmt::Display for SummonOptions {
             write!(f, " model={model}")?;
         }
         // Last, since it may go on to the end of the line.
-        self.task.as_ref().map_or(Ok(()), |task| write!(f, " task={task}"))
+        match &self.task {
+            Some(task) if is_quoted(task) => write!(f, " task={}", in_quotes(task)),
+            Some(task) => write!(f, " task={task}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -892,6 +1133,9 @@ mod tests {
                 Line::Refused { .. } => None,
             })
             .collect()
+    }
+    fn misplaced_names(body: &str) -> Vec<String> {
+        parse_comment(body).misplaced.into_iter().map(|m| m.name).collect()
     }
     fn refusals(body: &str) -> Vec<String> {
         parse_comment(body)
@@ -976,6 +1220,220 @@ mod tests {
     }
 
     #[test]
+    fn a_command_where_none_counts_is_found_once_with_its_place() {
+        for (body, place) in [
+            ("- /approve", Place::List),
+            ("- item\n/approve", Place::List),
+            ("1. item\n   /approve", Place::List),
+            ("- [ ] /approve", Place::List),
+            ("> /approve", Place::Quote),
+            ("> quoted\n/approve", Place::Quote),
+            ("`/approve`", Place::Code),
+            ("```\n/approve\n```", Place::Code),
+            ("text\n\n    /approve", Place::Code),
+            ("\t/approve", Place::Code),
+            ("**/approve**", Place::Print),
+            ("*/approve*", Place::Print),
+            ("<b>/approve</b>", Place::Html),
+            ("# /approve", Place::Heading),
+            ("/approve\n---", Place::Underlined),
+            ("| a |\n|---|\n| /approve |", Place::Table),
+            ("| a |\n|---|\n/approve", Place::Table),
+            ("[/approve](http://x)", Place::Link),
+            ("<details>\n\n/approve", Place::Html),
+            ("<details>\n/approve", Place::Html),
+            ("---\n\n/approve", Place::FrontMatter),
+            ("[^1]: /approve", Place::Footnote),
+        ] {
+            let parsed = parse_comment(body);
+            assert_eq!(parsed.lines, [], "{body:?}");
+            assert_eq!(parsed.misplaced, [Misplaced { name: "approve".into(), place }], "{body:?}");
+        }
+        assert_eq!(misplaced_names("> /approve\n\n- /approve\n- /close failed"), ["approve", "close"]);
+    }
+
+    #[test]
+    fn what_is_not_meant_as_a_command_is_no_misplaced_one() {
+        for body in [
+            "please /approve",
+            "> please /approve",
+            "\\/approve",
+            "- /usr/bin/env",
+            "- /status/foo",
+            "- /status.json",
+            "/approvers are in the file",
+            "<!-- \n/approve\n-->",
+            "<details><summary>x</summary>\n\n/approve\n\n</details>",
+            "<pre>\n/approve\n</pre>",
+            // What the bot writes, quoted.
+            "> - `/approve`",
+            "> `/approve` goes on from here",
+            "> | command | who |\n> | --- | --- |\n> | `/approve [NUMBER]` | director |",
+            "> > /approve",
+            "| command | who |\n| --- | --- |\n| `/approve [NUMBER]` | director |",
+            // Lines of a log.
+            "```\n/status 200 12ms\n/close 404\n```",
+            // Quoted, and given.
+            "> /approve\n\n/approve",
+        ] {
+            assert_eq!(misplaced_names(body), Vec::<String>::new(), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn how_a_cell_ended_is_read_as_people_write_it() {
+        let close = |line: &str| match &commands(line)[..] {
+            [Command::Close { outcome, reason, .. }] => (*outcome, reason.clone()),
+            other => panic!("{line}: {other:?} {:?}", refusals(line)),
+        };
+        for (line, outcome, reason) in [
+            ("/close", None, None),
+            ("/close that is all", None, Some("that is all")),
+            ("/close completed", Some(Outcome::Completed), None),
+            ("/close Completed.", Some(Outcome::Completed), None),
+            ("/close done", Some(Outcome::Completed), None),
+            ("/close failed.", Some(Outcome::Failed), None),
+            ("/close failed!", Some(Outcome::Failed), None),
+            ("/close as failed", Some(Outcome::Failed), None),
+            ("/close as failed.", Some(Outcome::Failed), None),
+            ("/close Failed: because of rain", Some(Outcome::Failed), Some("because of rain")),
+            ("/close FAILED - rain", Some(Outcome::Failed), Some("rain")),
+            ("/close **failed**", Some(Outcome::Failed), None),
+            ("/close failed:rain", Some(Outcome::Failed), Some("rain")),
+            ("/close not done", Some(Outcome::Failed), Some("not done")),
+            ("/close not completed", Some(Outcome::Failed), Some("not completed")),
+            ("/close Not yet done.", Some(Outcome::Failed), Some("Not yet done.")),
+            ("/close as not done", Some(Outcome::Failed), Some("not done")),
+            ("/close incomplete", Some(Outcome::Failed), Some("incomplete")),
+            ("/close unfinished, sadly", Some(Outcome::Failed), Some("unfinished, sadly")),
+            ("/close abandoned, no time", Some(Outcome::Abandoned), Some("no time")),
+            ("/close as discussed", None, Some("as discussed")),
+            ("/close completed $X `id`", Some(Outcome::Completed), Some("$X `id`")),
+        ] {
+            assert_eq!(close(line), (outcome, reason.map(str::to_owned)), "{line}");
+        }
+        for line in [
+            "/close it is not done",
+            "/close it didn\u{2019}t work",
+            "/close complete failure",
+            "/close completed?",
+            "/close the agent failed",
+        ] {
+            assert!(refusals(line)[0].contains("completed`, `failed` or `abandoned"), "{line}: {:?}", commands(line));
+        }
+    }
+
+    #[test]
+    fn quotes_of_every_kind_quote() {
+        let options = |line: &str| match &commands(line)[..] {
+            [Command::Summon { options, .. }] => options.clone(),
+            other => panic!("{line}: {other:?} {:?}", refusals(line)),
+        };
+        for (open, end) in [
+            ('"', '"'),
+            ('\'', '\''),
+            ('‘', '’'),
+            ('“', '”'),
+            ('«', '»'),
+            ('»', '«'),
+            ('„', '“'),
+            ('„', '”'),
+            ('‚', '‘'),
+            ('‹', '›'),
+            ('”', '”'),
+            ('’', '’'),
+            ('「', '」'),
+            ('『', '』'),
+        ] {
+            let read = options(&format!("/summon scribe task={open}fix the login{end} ttl=15m"));
+            assert_eq!((read.task.as_deref(), read.ttl), (Some("fix the login"), Some(900_000)), "{open}{end}");
+            let read = options(&format!("/summon scribe ttl={open}15m{end} task=x"));
+            assert_eq!((read.task.as_deref(), read.ttl), (Some("x"), Some(900_000)), "{open}{end}");
+            let why = refusals(&format!("/summon scribe task={open}fix the login ttl=15m")).join("");
+            assert!(why.contains(&format!("the quote {open}")) && why.contains("task="), "{open}: {why}");
+        }
+        let read = options("/summon scribe task='don't touch it' ttl=15m");
+        assert_eq!((read.task.as_deref(), read.ttl), (Some("don't touch it"), Some(900_000)));
+        assert_eq!(options("/summon scribe task=don't stop").task.as_deref(), Some("don't stop"));
+        assert_eq!(
+            commands("/publish artifact 'my report.md'"),
+            [Command::Publish { what: Publishable::Artifact("my report.md".into()), cell: None }]
+        );
+    }
+
+    #[test]
+    fn free_text_may_be_in_any_script_and_names_may_not() {
+        for text in
+            ["add a ❤️", "a\u{a0}b", "a\u{3000}b", "می‌خواهم", "क्‍ष", "👩‍💻 1️⃣", "1\u{2044}2 \u{ff0f}", "שלום\u{200f}!"]
+        {
+            assert_eq!(
+                commands(&format!("/tell scribe {text}")),
+                [Command::Tell { agent: "scribe".into(), text: text.into() }],
+                "{text}"
+            );
+            for line in ["/summon scribe task=", "/decide ", "/close failed ", "/reject ", "/checkpoint "] {
+                assert_eq!(
+                    commands(&format!("{line}{text}")).len(),
+                    1,
+                    "{line}{text}: {:?}",
+                    refusals(&format!("{line}{text}"))
+                );
+            }
+        }
+        assert_eq!(commands("/tell\u{3000}scribe\u{3000}はい").len(), 1);
+        for line in [
+            "/tell scribe a\u{202e}b",
+            "/tell scribe a\u{200b}b",
+            "/tell scribe a\u{2066}b",
+            "/tell scr\u{200d}ibe x",
+            "/tell\u{a0}scribe x",
+            "/summon scribe ta\u{ad}sk=x",
+            "/summon scribe\u{fe0f} task=x",
+            "/close fai\u{200b}led",
+            "/invite agent:scribe\u{200c} executor",
+            "/handoff 1\u{202e} from a to b",
+        ] {
+            assert_eq!(commands(line), [], "accepted: {line:?}");
+            assert_eq!(refusals(line).len(), 1, "not refused: {line:?}");
+        }
+    }
+
+    #[test]
+    fn with_a_prefix_nothing_else_is_a_command() {
+        let parse = |body: &str| parse_commands(body, COMMANDS_MAX, Some("lazarus"));
+        for body in ["/lazarus approve", "/Lazarus  approve", "/lazarus /approve", "x\n/lazarus\tapprove"] {
+            let parsed = parse(body);
+            assert!(
+                matches!(&parsed.lines[..], [Line::Command { command: Command::Approve { number: None }, .. }]),
+                "{body}: {parsed:?}"
+            );
+        }
+        for body in [
+            "/approve",
+            "- /approve",
+            "/aprove",
+            "/lazarusapprove",
+            "/lazarus-x approve",
+            "/other approve",
+            "> /lazarus",
+        ] {
+            assert_eq!(parse(body), Parsed::default(), "{body}");
+        }
+        for (body, word) in [
+            ("/lazarus", "a command is missing"),
+            ("/lazarus aprove", "did you mean `/approve`"),
+            ("/lazarus dance", "no command `dance`"),
+            ("/laz\u{200b}arus approve", "U+200B"),
+            ("/lazarus\u{a0}approve", "U+00A0"),
+            ("/lazarus tell scribe", "`/tell`"),
+        ] {
+            assert!(matches!(&parse(body).lines[..], [Line::Refused { why, .. }] if why.contains(word)), "{body}");
+        }
+        let misplaced = parse("- /lazarus approve\n\n`/lazarus close`").misplaced;
+        assert_eq!(misplaced.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), ["approve", "close"]);
+    }
+
+    #[test]
     fn unknown_words_are_left_alone_unless_one_slip_away() {
         assert_eq!(parse_comment("/shrug"), Parsed::default());
         assert_eq!(parse_comment("/usr/bin/env"), Parsed::default());
@@ -1053,6 +1511,11 @@ mod tests {
             "/decide use tabs",
             "/vote no on 4",
             "/publish artifact report.md",
+            "/publish artifact \"my report.md\"",
+            "/close",
+            "/close that is all",
+            "/close laz-aaaaaaaaaaaaaaaa that is all",
+            "/summon scribe task='\"quoted\" and more'",
             "/publish work laz-aaaaaaaaaaaaaaaa",
             "/close failed laz-aaaaaaaaaaaaaaaa it broke",
             "/close abandoned",
@@ -1075,7 +1538,7 @@ mod tests {
     #[test]
     fn policy_may_allow_fewer_commands_and_never_more() {
         let body = "/status\n".repeat(12);
-        let counted = |most| match parse_commands(&body, most).lines.as_slice() {
+        let counted = |most| match parse_commands(&body, most, None).lines.as_slice() {
             [commands @ .., Line::Refused { why, .. }] => (commands.len(), why.clone()),
             other => panic!("{other:?}"),
         };

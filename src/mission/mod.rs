@@ -5,16 +5,19 @@
 mod approval;
 mod command;
 mod hidden;
+mod misplaced;
 mod proposal;
+mod quotes;
 mod record;
 mod text;
 
 pub use approval::{CouncilRule, Level, Mission, OldBallot, Vote};
 pub use command::{
-    COMMANDS_MAX, Command, CommandKind, Line, Parsed, Publishable, SummonOptions, grammar, parse_commands,
+    COMMANDS_MAX, Command, CommandKind, Line, Misplaced, Parsed, Publishable, SummonOptions, grammar, parse_commands,
     parse_comment, suspicious,
 };
 pub use hidden::{first_invisible, hidden_in_title, hidden_parts};
+pub use misplaced::Place;
 pub use proposal::{
     BODY_MAX, Defaults, FieldError, Proposal, TEMPLATE_MARKER, field_labels, is_proposal, parse_proposal,
     parse_titled_proposal,

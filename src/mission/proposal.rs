@@ -14,6 +14,7 @@ use super::hidden::{decode_references, first_invisible, hidden_in_title, hidden_
 use super::text::{duration, duration_words};
 use crate::cell::{AutoRevive, BackendKind, Isolation, Limits, LimitsWanted, Network, Policy, Spec};
 use pulldown_cmark::{Event, HeadingLevel, Tag, TagEnd};
+use crate::egress::{HostRule, RuleError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -545,40 +546,47 @@ fn unfence(value: &str) -> String {
     }
 }
 
+/// What people write where they need no network.
+const NO_HOSTS: [&str; 8] = ["none", "n/a", "na", "no", "nothing", "nil", "-", "--"];
+
+/// Hosts in the form that profiles have them, read by the parser that enforces them.
+/// Whether policy allows an address is decided with the configuration at hand.
 fn hosts(text: &str) -> Result<(Network, Vec<String>), String> {
+    let is_none = |word: &str| NO_HOSTS.iter().any(|none| word.trim_end_matches('.').eq_ignore_ascii_case(none));
     match text.to_ascii_lowercase().as_str() {
-        "none" => return Ok((Network::None, vec![])),
+        none if is_none(none) => return Ok((Network::None, vec![])),
         "host" => return Ok((Network::Host, vec![])),
         "proxy" => return Ok((Network::Proxy, vec![])),
         _ => {}
     }
     let mut names = vec![];
-    for name in text.split([',', '\n', ' ']).map(str::trim).filter(|n| !n.is_empty()) {
-        if name.eq_ignore_ascii_case("none") {
-            return Err("`none` cannot stand beside names of hosts".to_owned());
+    for part in text.split([',', '\n']) {
+        let words: Vec<&str> = part.split_whitespace().collect();
+        for word in &words {
+            if is_none(word) {
+                return Err(format!("`{word}` cannot stand beside names of hosts"));
+            }
+            let wrong = |why: String| {
+                format!(
+                    "`{}` is not the name of a host{why}; allowed are names such as `api.example.org`, `*.example.org`, `api.example.org:8443` or `nexus:8081`, and addresses that policy lists, separated by commas, or `none`",
+                    word.chars().take(60).collect::<String>()
+                )
+            };
+            // A sentence is no list of hosts.
+            if words.len() > 1 && !word.contains(['.', ':']) {
+                return Err(wrong(String::new()));
+            }
+            let rule = match word.parse::<HostRule>() {
+                // In a proposal an address needs no `ip:`; the directors see it as one.
+                Err(RuleError::Address { .. }) => format!("ip:{word}").parse::<HostRule>(),
+                read => read,
+            };
+            match rule {
+                Ok(rule) => names.push(rule.to_string()),
+                Err(RuleError::Name { why, .. }) => return Err(wrong(format!(" ({why})"))),
+                Err(error) => return Err(wrong(format!(" ({error})"))),
+            }
         }
-        // Which ports and wildcards make sense is for whoever enforces them to say.
-        let (plain, port) = name.split_once(':').unwrap_or((name, "443"));
-        let plain = plain.strip_prefix("*.").unwrap_or(plain);
-        let good = plain.len() <= 253
-            && port.bytes().all(|b| b.is_ascii_digit())
-            && port.parse::<u16>().is_ok_and(|port| port > 0)
-            && plain.contains('.')
-            && plain.parse::<std::net::IpAddr>().is_err()
-            && plain.split('.').all(|label| {
-                !label.is_empty()
-                    && label.len() <= 63
-                    && !label.starts_with('-')
-                    && !label.ends_with('-')
-                    && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            });
-        if !good {
-            return Err(format!(
-                "`{}` is not the name of a host; allowed are names such as `api.example.org`, `*.example.org` or `api.example.org:8443`, separated by commas, or `none`",
-                name.chars().take(60).collect::<String>()
-            ));
-        }
-        names.push(name.to_ascii_lowercase());
     }
     if names.len() > 50 {
         return Err("at most 50 hosts may be named".to_owned());
@@ -660,7 +668,7 @@ mod tests {
 
     #[test]
     fn each_wrong_field_is_named_with_what_is_allowed() {
-        let body = "### Agents\n\nnobody\n\n### Backend\n\nvm\n\n### Time to live\n\nforever\n\n### Network hosts\n\n169.254.169.254\n\n### Isolation level\n\nlevel_1\n\n### Objective\n\n_No response_";
+        let body = "### Agents\n\nnobody\n\n### Backend\n\nvm\n\n### Time to live\n\nforever\n\n### Network hosts\n\nhttp://a/b\n\n### Isolation level\n\nlevel_1\n\n### Objective\n\n_No response_";
         let errors = parse_proposal(body, &defaults()).unwrap_err();
         let fields: Vec<&str> = errors.iter().map(|e| e.field.as_str()).collect();
         for field in ["Agents", "Backend", "Time to live", "Network hosts", "Isolation level", "Objective"] {
@@ -738,6 +746,41 @@ mod tests {
                 format!("### Agents\n\nscribe\n\n### Success criteria\n\n{criteria}\n\n### Objective\n\n{objective}");
             let parsed = parse_proposal(&body, &defaults()).unwrap_or_else(|e| panic!("{e:#?}"));
             assert_eq!(parsed.objective, objective);
+        }
+    }
+
+    #[test]
+    fn hosts_are_read_as_profiles_have_them() {
+        let with = |hosts: &str| {
+            let body = format!("### Agents\n\nscribe\n\n### Network hosts\n\n{hosts}\n\n### Objective\n\nx");
+            parse_proposal(&body, &defaults()).map(|p| (p.spec.network, p.spec.hosts))
+        };
+        for (text, hosts) in [
+            ("nexus:8081", &["nexus:8081"][..]),
+            ("nexus", &["nexus"]),
+            ("10.0.0.5:8081", &["ip:10.0.0.5:8081"]),
+            ("ip:10.0.0.5", &["ip:10.0.0.5"]),
+            ("ip:[2001:db8::7]:443", &["ip:[2001:db8::7]:443"]),
+            ("*.example.org, API.example.org:8443\nnexus", &["*.example.org", "api.example.org:8443", "nexus"]),
+            ("a.example.org b.example.org", &["a.example.org", "b.example.org"]),
+        ] {
+            let hosts = hosts.iter().map(|h| (*h).to_owned()).collect();
+            assert_eq!(with(text), Ok((Network::Proxy, hosts)), "{text}");
+        }
+        for none in ["none", "None", "n/a", "N/A", "-", "no", "nothing", "None."] {
+            assert_eq!(with(none), Ok((Network::None, vec![])), "{none}");
+        }
+        for bad in [
+            "please allow npm",
+            "http://a.example.org/",
+            "a_b.example.org",
+            "nexus:0",
+            "*.org",
+            "none, a.example.org",
+            "git.example.org:22 plain",
+        ] {
+            let errors = with(bad).unwrap_err();
+            assert!(errors.iter().any(|e| e.field == "Network hosts"), "{bad}: {errors:?}");
         }
     }
 

@@ -176,7 +176,8 @@ async fn everyone_who_can_comment_gets_help_and_the_one_status_comment() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slip_is_asked_back_and_an_unknown_word_is_left_alone() {
     let world = World::new("slip").await;
-    let issue = world.reader().open_issue("Slips", "happen").await;
+    let issue = world.reader().open_proposal(&Proposal::for_agents("scribe")).await;
+    world.wait_for_comment(issue, Kind::Status, |_| true).await;
     let slip = world.director().comment(issue, "/sumon scribe").await;
     world
         .wait_for_any(issue, &[Kind::Answer, Kind::Question, Kind::Refusal], |comment| {

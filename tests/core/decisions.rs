@@ -135,6 +135,7 @@ fn mission(text: &ApprovedText) -> Mission {
         label_handled: None,
         warned: vec![],
         shown_state: None,
+        told_no_mission: false,
     }
 }
 

@@ -315,7 +315,7 @@ pub fn trigger(input: &Input) -> Option<Trigger> {
         Input::Revive { .. } => Trigger::Revive,
         Input::Extend { .. } => Trigger::Extend,
         Input::Close { .. } => Trigger::Close,
-        Input::Ended => Trigger::Ended,
+        Input::Ended | Input::EndedWithout { .. } => Trigger::Ended,
         Input::Resurrect => Trigger::Resurrect,
         Input::Destroy { .. } => Trigger::Destroy,
         Input::Deadline { kind } => match kind {
@@ -342,6 +342,7 @@ fn choose(cell: &Cell, step: &Step) -> (Input, Actor) {
         | Input::CheckpointTaken { .. }
         | Input::CheckpointFailed { .. }
         | Input::Ended
+        | Input::EndedWithout { .. }
         | Input::Deadline { .. } => Actor::System,
         _ if step.odd => Actor::Operator { name: "root".to_owned() },
         _ => person(usize::from(step.detail)),
@@ -431,7 +432,9 @@ fn plausible(cell: &Cell, step: &Step) -> Vec<Input> {
             given.close(),
             Input::Void,
         ],
-        State::Closing => vec![Input::Ended, Input::Ended, given.ended_run(), given.started(), Given::start_failed()],
+        State::Closing => {
+            vec![Input::Ended, Given::ended_without(), given.ended_run(), given.started(), Given::start_failed()]
+        }
         State::Closed => vec![
             Input::Resurrect,
             Input::Resurrect,
@@ -645,6 +648,10 @@ impl Given<'_> {
 
     fn deadline(kind: DeadlineKind) -> Input {
         Input::Deadline { kind }
+    }
+
+    fn ended_without() -> Input {
+        Input::EndedWithout { why: "nothing came out".to_owned() }
     }
 
     fn destroy() -> Input {
