@@ -14,6 +14,8 @@ mod documents;
 mod history;
 #[path = "core/lifecycle.rs"]
 mod lifecycle;
+#[path = "core/publishing.rs"]
+mod publishing;
 #[path = "core/purity.rs"]
 mod purity;
 #[path = "core/smallest.rs"]

@@ -1,15 +1,17 @@
 //! The work leaves the cell: taken in at the end, then pushed and proposed.
 
 use super::Engine;
-use super::attempt::{Attempt, Ran};
-use super::desk::name_of;
-use super::input::{Facts, Input, PublishedWork};
-use super::run::{blocking, post};
+use super::facts::Facts;
+use super::input::Input;
+use super::perform::comments::post;
+use super::perform::failure::{Attempt, Ran};
+use super::run::blocking;
 use crate::backend::{Backend as _, Harvest, WorkWanted};
 use crate::cell::{Actor, Cell, CellId, State};
 use crate::gitea::event::RepoRef;
 use crate::gitea::{Forge, ForgeError, NewPull};
 use crate::mission::Publishable;
+use crate::mission::publishing::PublishedWork;
 use crate::publication::{Answer, Publication};
 use crate::sandbox::Confinement;
 use crate::store::EffectRow;
@@ -301,7 +303,7 @@ pub async fn publish_file(
             return Ok(Input::FilePublished { cell, what, by, left: None, refused });
         }
     };
-    let text = format!("Published by `{}`: `{name}` of cell `{cell}`, attached.{words}", name_of(&by));
+    let text = format!("Published by `{}`: `{name}` of cell `{cell}`, attached.{words}", by.name());
     let answer = Answer { items: vec![(true, text)], ..Answer::default() };
     let body = engine.context.render(&Publication::Answer(answer), &row.id, Some(cell.as_str())).body;
     let posted = post(engine, forge, row, repo, number, &body).await?;
