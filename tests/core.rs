@@ -16,5 +16,7 @@ mod history;
 mod lifecycle;
 #[path = "core/purity.rs"]
 mod purity;
+#[path = "core/seam.rs"]
+mod seam;
 #[path = "core/smallest.rs"]
 mod smallest;
