@@ -18,5 +18,7 @@ mod lifecycle;
 mod publishing;
 #[path = "core/purity.rs"]
 mod purity;
+#[path = "core/seam.rs"]
+mod seam;
 #[path = "core/smallest.rs"]
 mod smallest;

@@ -1,9 +1,9 @@
 //! What the engine keeps beside a cell.
 
-use crate::backend::{Harvest, Running, Usage};
+use crate::backend::{Running, Usage};
 use crate::mission::publishing::{Publishing, Work};
+use crate::repository::{Harvest, Held};
 use crate::store::{CellRow, StoreError};
-use crate::workspace::Held;
 use serde::{Deserialize, Serialize};
 
 /// What the engine keeps beside a cell.

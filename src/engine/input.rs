@@ -2,11 +2,12 @@
 
 use super::effect::Effect;
 use super::request::AuthorityRequest;
-use crate::backend::{Harvest, Running, Usage};
+use crate::backend::{Running, Usage};
 use crate::cell::{Actor, AgentRun, Base, CellId, DeadlineKind, Exit};
 use crate::gitea::event::{ForgeEvent, IssueSnapshot, Person, RepoRef};
 use crate::mission::publishing::PublishedWork;
 use crate::mission::{Command, Level, Member, Publishable};
+use crate::repository::Harvest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

@@ -143,7 +143,7 @@ impl Engine {
         let place = Place::take(self, EffectKind::of(&row.kind));
         let engine = Arc::clone(self);
         tokio::spawn(async move {
-            let attempt = std::panic::AssertUnwindSafe(super::run::run(&engine, &row))
+            let attempt = std::panic::AssertUnwindSafe(super::perform::run(&engine, &row))
                 .catch_unwind()
                 .await
                 .unwrap_or_else(|_| Attempt::Again { why: "it failed inside; see the log".to_owned(), after: None });

@@ -4,7 +4,7 @@ use super::in_memory;
 use super::init::sockets_in;
 use super::launch::EGRESS_AT;
 use super::log::Log;
-use super::protocol::Enter;
+use super::protocol::{Enter, OBJECTS_IN_CELL};
 use super::watch::HARVESTER;
 use super::{LaunchSpec, StartAgent, View, Walls};
 use crate::sandbox::{
@@ -13,7 +13,6 @@ use crate::sandbox::{
     keep_to_processors, mount_proc, mount_tmpfs, name_home, no_new_privileges, not_dumpable, pick, read_only,
     restrict_landlock, set_limits,
 };
-use crate::workspace::OBJECTS_IN_CELL;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};

@@ -3,13 +3,13 @@
 use super::agent::{self, InCell, Started, Waiting};
 use super::in_memory;
 use super::launch::EGRESS_AT;
+use super::protocol::OBJECTS_IN_CELL;
 use super::watch::{self, End, Excess, HARVESTER, Watch};
 use super::{AgentState, Event, ExitRecord, LaunchSpec, LimitsMet, Order, Walls};
 use crate::sandbox::{
     Doorkeeper, Filter, Group, Sockets, StepError, System, become_user, build_root, compile_filter, loopback_up,
     new_cgroup_namespace, no_new_privileges, not_dumpable, pick_system, pivot, private, set_hostname, subreaper,
 };
-use crate::workspace::OBJECTS_IN_CELL;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};

@@ -32,5 +32,7 @@ mod watch;
 pub use agent::{AGENT_ID, NOT_IN_CELL, enter};
 pub use launch::{EGRESS_PID, GROUP, KEEPER_PID, LOCK, clear_ahead, keeper_lives, launch};
 pub use log::log_tail;
-pub use protocol::{AgentState, Ahead, Event, ExitRecord, LaunchSpec, Order, Ready, Room, StartAgent, View, Walls};
+pub use protocol::{
+    AgentState, Ahead, Event, ExitRecord, LaunchSpec, OBJECTS_IN_CELL, Order, Ready, Room, StartAgent, View, Walls,
+};
 pub use watch::{HARVESTER, LIMITS_MET, LimitsMet};

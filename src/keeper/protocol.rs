@@ -5,6 +5,9 @@ use crate::sandbox::{Budget, Groups, LandlockPaths, Limits};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// Where a walled cell sees the objects of its project's mirror, read-only.
+pub const OBJECTS_IN_CELL: &str = "/run/lazarus/objects";
+
 /// Which walls a launcher is to make, before it is known for which cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

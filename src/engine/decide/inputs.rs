@@ -3,14 +3,15 @@
 use super::Decision;
 use super::mission_tx::{MissionTx, stored_id};
 use super::{comments, failed, operators, requests};
+use crate::backend::Usage;
 use crate::cell::{Actor, CellId, Input as CellInput};
 use crate::engine::input::{Input, Look};
-use crate::gitea::event::RepoRef;
+use crate::gitea::event::{ForgeEvent, RepoRef};
 use crate::mission::publishing::Until;
 use crate::mission::{MissionId, is_proposal};
 use crate::publication::{Answer, Publication};
+use crate::repository::Harvest;
 use crate::store::Result;
-use crate::{backend, gitea::event::ForgeEvent};
 use serde_json::json;
 
 /// Decides one input.
@@ -149,7 +150,7 @@ fn looked(decision: &Decision<'_>, repo: &RepoRef, number: i64, look: Option<&Lo
 }
 
 /// A cell's processes are gone and its work was read.
-fn stopped(mission: &mut MissionTx<'_>, cell: &CellId, harvest: backend::Harvest, usage: backend::Usage) -> Result<()> {
+fn stopped(mission: &mut MissionTx<'_>, cell: &CellId, harvest: Harvest, usage: Usage) -> Result<()> {
     let facts = mission.change_facts(cell, |facts| {
         facts.take_work(harvest.clone());
         facts.usage = usage.clone();
@@ -181,7 +182,7 @@ fn stopped(mission: &mut MissionTx<'_>, cell: &CellId, harvest: backend::Harvest
 }
 
 /// A snapshot was taken of a cell, or failed.
-fn snapshot_taken(mission: &mut MissionTx<'_>, cell: &CellId, harvest: backend::Harvest) -> Result<()> {
+fn snapshot_taken(mission: &mut MissionTx<'_>, cell: &CellId, harvest: Harvest) -> Result<()> {
     let missing = || harvest.unknown.clone().unwrap_or_else(|| "no snapshot was handed out".to_owned());
     let taken = harvest.snapshot.clone().filter(|_| harvest.unknown.is_none());
     let outcome = match &taken {

@@ -8,12 +8,11 @@ use crate::engine::Engine;
 use crate::engine::clock::milliseconds;
 use crate::engine::effect::{Effect, EffectKind};
 use crate::engine::input::Input;
-use crate::engine::work::repository_of;
 use crate::failure::Failure;
 use crate::gitea::ForgeError;
-use crate::mission::duration_words;
+use crate::mission::{MissionId, duration_words};
+use crate::repository::GitError;
 use crate::store::{EffectRow, StoreError};
-use crate::workspace::{GitError, HomeError};
 use std::time::Duration;
 
 /// What came of an attempt.
@@ -109,22 +108,9 @@ impl From<StoreError> for Attempt {
     }
 }
 
-impl From<HomeError> for Attempt {
-    fn from(error: HomeError) -> Self {
-        Self::Again { why: error.to_string(), after: None }
-    }
-}
-
-impl From<&BackendError> for Attempt {
-    fn from(error: &BackendError) -> Self {
-        match error {
-            BackendError::Isolation { .. } | BackendError::Start(_) => {
-                Self::Never { why: error.to_string(), input: None }
-            }
-            BackendError::Gone | BackendError::Passing(_) | BackendError::Io { .. } => {
-                Self::Again { why: error.to_string(), after: None }
-            }
-        }
+impl From<BackendError> for Attempt {
+    fn from(error: BackendError) -> Self {
+        Self::failed(error.failure(), error.to_string())
     }
 }
 
@@ -181,11 +167,8 @@ impl Engine {
     /// It was said often enough. But where the whole repository is not shown, it
     /// may be the bot that lost its right to see it: that is for people.
     async fn confirmed(&self, row: &EffectRow, why: String, then: Option<Input>) -> Attempt {
-        let repository = repository_of(&row.mission);
-        let shown = match &self.forge {
-            Some(forge) if repository > 0 => forge.repository_by_id(repository).await,
-            _ => Ok(None),
-        };
+        let repository = MissionId::parse(&row.mission).map_or(0, |mission| mission.repository());
+        let shown = if repository > 0 { self.forge.repository_by_id(repository).await } else { Ok(None) };
         match (shown, then) {
             (Ok(Some(_)), Some(then)) => Attempt::Done(then),
             (Ok(Some(_)), None) => Attempt::Never { why, input: None },
