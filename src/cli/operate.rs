@@ -117,7 +117,7 @@ async fn alone(config: Config, request: Request) -> anyhow::Result<Answer> {
     let answer = request.run(&engine, WAIT).await;
     // What the command leads to (a close log, say) is done before we go, as
     // far as the forge answers; the rest waits in the queue.
-    engine.settle(WAIT.min(Duration::from_secs(30))).await;
+    engine.drain(WAIT.min(Duration::from_secs(30))).await;
     engine.stop();
     let _ = running.await;
     Ok(answer)

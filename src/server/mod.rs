@@ -141,7 +141,7 @@ async fn ready(State(door): State<Door>) -> (StatusCode, String) {
     if door.engine.store.transact(|_| Ok(())).await.is_err() {
         return (StatusCode::SERVICE_UNAVAILABLE, "the registry takes no writes; see the log\n".to_owned());
     }
-    let known = door.engine.context.known();
+    let known = door.engine.context.forge_identity();
     let mut missing = String::new();
     for (name, _) in known.unserved() {
         let _ = writeln!(missing, "not served: {name}; see `lazarus doctor`");

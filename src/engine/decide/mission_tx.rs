@@ -409,7 +409,7 @@ mod tests {
             let place = tempfile::tempdir().unwrap();
             let options = LoadOptions { system_file: PathBuf::from("/nonexistent"), ..LoadOptions::default() };
             let config = Config::load(&options).unwrap();
-            let profiles = Profiles::load(&config.agents).unwrap();
+            let profiles = Profiles::from(config.agents.clone());
             let at = jiff::Timestamp::from_second(1_700_000_000).unwrap();
             Self {
                 store: Store::open(&place.path().join("registry.sqlite")).unwrap(),
