@@ -292,8 +292,8 @@ fn every_key_of_the_configuration_is_read_somewhere() {
     let mut unread = vec![];
     for key in keys() {
         let leaf = key.rsplit('.').next().unwrap_or_default();
-        // It may only repeat the table's name.
-        let repeats = key == "agents.NAME.name";
+        // The one may only repeat the table's name, the other is for whoever reads the file.
+        let repeats = key == "agents.NAME.name" || key == "agents.NAME.description";
         if repeats
             || NOT_READ_YET.contains(&key.as_str())
             || (key.starts_with("agents.") && REFUSED_YET.iter().any(|(refused, _)| *refused == leaf))
