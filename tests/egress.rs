@@ -15,7 +15,7 @@ mod tunnels;
 use base64::Engine as _;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use lazarus::egress::{HostName, Limits, Listener, Outside, Proxy, Reason, Record, Rules, Token};
+use lazarus::egress::{HostName, Listener, Outside, Proxy, ProxyLimits, Reason, Record, Rules, Token};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -98,10 +98,10 @@ pub fn rules(hosts: &[&str]) -> Rules {
 
 /// A proxy for those hosts; each that is a name leads to [`PUBLIC`].
 pub async fn serve(hosts: &[&str]) -> Served {
-    serve_with(rules(hosts), Limits::default()).await
+    serve_with(rules(hosts), ProxyLimits::default()).await
 }
 
-pub async fn serve_with(rules: Rules, limits: Limits) -> Served {
+pub async fn serve_with(rules: Rules, limits: ProxyLimits) -> Served {
     let world = Arc::new(World::default());
     for rule in &rules.hosts {
         let rule = rule.to_string();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use lazarus::publication::gate::{
-    Allowed, Clean, Limits, MAX_COMMENT, Marker, Removed, Secrets, block, comment, inline, marker, parse_marker,
+    Allowed, Clean, CommentLimits, MAX_COMMENT, Marker, Removed, Secrets, block, comment, inline, marker, parse_marker,
 };
 use lazarus::publication::redaction;
 use proptest::prelude::*;
@@ -109,11 +109,11 @@ fn threat_24_a_known_secret_is_not_published_in_any_writing() {
             let core =
                 if how.starts_with("base64") { writing[4..writing.len() - 8].to_owned() } else { writing.clone() };
             let text = format!("before {writing} after");
-            let (clean, removed) = inline(&text, Limits::default(), &secrets);
+            let (clean, removed) = inline(&text, CommentLimits::default(), &secrets);
             assert_eq!(leftovers(clean.as_str(), &core), None, "inline, {how}: {clean}");
             assert!(removed.secrets + removed.secret_like > 0, "inline, {how}: {removed:?}");
 
-            let (clean, removed) = block(&text, Limits::default(), &secrets);
+            let (clean, removed) = block(&text, CommentLimits::default(), &secrets);
             assert_eq!(leftovers(clean.as_str(), &core), None, "block, {how}: {clean}");
             assert!(removed.secrets > 0, "block, {how}: {removed:?}");
 
@@ -224,8 +224,8 @@ fn threat_42_bytes_that_were_made_to_hurt_are_searched_quickly() {
 #[test]
 fn threat_24_a_secret_across_two_pieces_of_a_comment_is_found() {
     let secrets = secrets();
-    let (one, _) = inline(&PLAIN[..9], Limits::default(), &secrets);
-    let (two, _) = inline(&PLAIN[9..], Limits::default(), &secrets);
+    let (one, _) = inline(&PLAIN[..9], CommentLimits::default(), &secrets);
+    let (two, _) = inline(&PLAIN[9..], CommentLimits::default(), &secrets);
     let (out, removed) = comment(&format!("| {one} |\n| {two} |\n"), Allowed::default(), &secrets);
     assert!(!out.contains(&PLAIN[..9]) && !out.contains(&PLAIN[9..]), "{out}");
     assert_eq!(removed.secrets, 1);
@@ -234,7 +234,7 @@ fn threat_24_a_secret_across_two_pieces_of_a_comment_is_found() {
 #[test]
 fn threat_24_a_secret_across_the_cut_leaves_no_first_half() {
     let secrets = secrets();
-    let limits = Limits { bytes: 100, chars: 100, lines: 10 };
+    let limits = CommentLimits { bytes: 100, chars: 100, lines: 10 };
     for before in 80..100 {
         let text = format!("{}{PLAIN} and more {}", "x ".repeat(before / 2), "y".repeat(500));
         let (clean, _) = block(&text, limits, &secrets);
@@ -477,9 +477,9 @@ fn threat_25_what_would_notify_refer_command_load_or_hide_is_inert() {
 fn threat_25_pieces_are_inert_by_themselves_and_pass_the_last_gate_unchanged() {
     let secrets = Secrets::none();
     for nasty in NASTY {
-        let (piece, _) = inline(nasty, Limits::default(), &secrets);
+        let (piece, _) = inline(nasty, CommentLimits::default(), &secrets);
         assert!(!piece.as_str().contains(['\n', '|', '<', '`', '*']), "{piece}");
-        let (fence, _) = block(nasty, Limits::default(), &secrets);
+        let (fence, _) = block(nasty, CommentLimits::default(), &secrets);
         let body = format!(
             "**Closed:** “{piece}”, and\n\n| a | b |\n| --- | --- |\n| x {piece} | y {piece}1 |\n\n<details>\n<summary>Why: {piece}</summary>\n\n{fence}\n\n</details>\n"
         );
@@ -493,7 +493,7 @@ fn threat_25_pieces_are_inert_by_themselves_and_pass_the_last_gate_unchanged() {
 #[test]
 fn threat_25_a_megabyte_is_cut_and_says_so() {
     let text = "All work and no play makes Jack a dull boy.\n".repeat(24_000);
-    let (piece, removed) = block(&text, Limits::default(), &secrets());
+    let (piece, removed) = block(&text, CommentLimits::default(), &secrets());
     assert!(piece.as_str().len() < 9_000);
     assert!(removed.truncated_bytes > 1_000_000);
     assert!(piece.as_str().contains(&format!("{} more bytes were cut", removed.truncated_bytes)));
@@ -509,7 +509,7 @@ fn threat_25_a_megabyte_is_cut_and_says_so() {
     assert_harmless(&out);
     assert!(out.contains("\n```\n\n</details>\n\n*This comment"), "{}", &out[out.len() - 200..]);
 
-    let (piece, removed) = inline(&text, Limits::default(), &secrets());
+    let (piece, removed) = inline(&text, CommentLimits::default(), &secrets());
     assert_eq!(piece.as_str().chars().count(), 201);
     assert!(removed.truncated_bytes > 1_000_000);
 }
@@ -572,8 +572,8 @@ fn threat_25_a_megabyte_made_to_hurt_is_dealt_with_quickly() {
             }
             out
         };
-        timed("inline", &|| inline(text, Limits::default(), &secrets).0.to_string());
-        timed("block", &|| block(text, Limits::default(), &secrets).0.to_string());
+        timed("inline", &|| inline(text, CommentLimits::default(), &secrets).0.to_string());
+        timed("block", &|| block(text, CommentLimits::default(), &secrets).0.to_string());
         timed("redact", &|| secrets.redact(text).0);
         let out = timed("comment", &|| comment(text, Allowed::default(), &secrets).0);
         assert_harmless(&out);
@@ -583,7 +583,7 @@ fn threat_25_a_megabyte_made_to_hurt_is_dealt_with_quickly() {
 
 #[test]
 fn threat_25_a_fence_is_longer_than_any_run_inside() {
-    let (piece, _) = block("a ```` b ~~~~~~ c\n```\n@alice", Limits::default(), &secrets());
+    let (piece, _) = block("a ```` b ~~~~~~ c\n```\n@alice", CommentLimits::default(), &secrets());
     assert!(piece.as_str().starts_with("```````text\n"), "{piece}");
     assert!(piece.as_str().ends_with("\n```````"), "{piece}");
     assert_harmless(&gate(piece.as_str()));
@@ -612,7 +612,7 @@ fn threat_25_templates_own_mentions_references_and_folds_stay() {
 #[test]
 fn the_removed_sentence_counts_what_a_person_would_count() {
     let text = format!("@alice @bob {PLAIN} #1 ![x](y)");
-    let (_, removed) = inline(&text, Limits::default(), &secrets());
+    let (_, removed) = inline(&text, CommentLimits::default(), &secrets());
     assert_eq!(removed.to_string(), "removed: 1 secret, 2 mentions, 1 reference, 1 image");
     assert_eq!(Removed::default().to_string(), "nothing removed");
     let mut sum = removed;
@@ -708,8 +708,8 @@ proptest! {
         // `password="` swallows what the template puts behind it: rightly so.
         prop_assume!(!text.contains("password") && !text.contains("token"));
         let secrets = Secrets::none();
-        let (piece, _): (Clean, _) = inline(&text, Limits::default(), &secrets);
-        let (fence, _) = block(&other, Limits::default(), &secrets);
+        let (piece, _): (Clean, _) = inline(&text, CommentLimits::default(), &secrets);
+        let (fence, _) = block(&other, CommentLimits::default(), &secrets);
         prop_assert!(!piece.as_str().contains('\n'));
         let body = format!("{piece}\n\n{piece}1 and **{piece}**alice: ({piece}\n\n| {piece} | x |\n| --- | --- |\n| y | {piece} |\n\n{fence}\n\nend");
         // The template is good, so the fence is where the template put it.
@@ -721,7 +721,7 @@ proptest! {
     #[test]
     fn a_sentence_with_a_piece_in_it_passes_the_last_gate_unchanged(text in hostile()) {
         prop_assume!(!text.contains("password") && !text.contains("token"));
-        let (piece, _) = inline(&text, Limits::default(), &Secrets::none());
+        let (piece, _) = inline(&text, CommentLimits::default(), &Secrets::none());
         let body = format!("Reason: \"{piece}\".\n");
         let (out, removed) = comment(&body, Allowed::default(), &Secrets::none());
         prop_assert_eq!(&out, &body);

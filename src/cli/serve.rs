@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::server::{self, Door};
+use crate::server::{self, WebhookState};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
@@ -72,7 +72,8 @@ pub async fn serve_until(
         let engine = Arc::clone(&engine);
         tokio::spawn(async move { engine.run(true).await })
     };
-    let door = tokio::spawn(server::serve_on(listener, Door::new(Arc::clone(&engine), keys), stopped(receive)));
+    let state =
+        tokio::spawn(server::serve_on(listener, WebhookState::new(Arc::clone(&engine), keys), stopped(receive)));
     let control = {
         let (engine, data) = (Arc::clone(&engine), data.clone());
         tokio::spawn(async move {
@@ -88,7 +89,7 @@ pub async fn serve_until(
     let _ = send.send(true);
     engine.stop();
     control.abort();
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), door).await;
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), state).await;
     let _ = tokio::time::timeout(std::time::Duration::from_secs(10), running).await;
     let _ = std::fs::remove_file(data.join(server::control::SOCKET));
     Ok(())
