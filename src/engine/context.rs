@@ -1,8 +1,8 @@
 //! What decisions are made with: policy, people, profiles, templates.
 
 use crate::agents::Profiles;
-use crate::backend::Egress;
-use crate::cell::{BackendKind, Cell, Limits, Network, Policy};
+use crate::backend::{BUILT, Egress};
+use crate::cell::{Cell, Limits, Network, Policy};
 use crate::config::{Config, Repository};
 use crate::egress::{HostRule, Rules};
 use crate::gitea::ForgeError;
@@ -293,7 +293,7 @@ pub fn defaults(config: &Config, profiles: &Profiles) -> Defaults {
     let ms = super::attempt::milliseconds;
     Defaults {
         agents: profiles.names().iter().map(|n| (*n).to_owned()).collect(),
-        backends: vec![BackendKind::Process],
+        backends: BUILT.to_vec(),
         isolation_min: policy.isolation_min,
         network_max: policy.network_max,
         limits_max: config.limits_max,

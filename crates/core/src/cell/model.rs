@@ -532,8 +532,6 @@ pub struct Cell {
     pub last_run: u32,
     /// Revivals so far.
     pub revivals: u32,
-    /// Whether a running snapshot is the last before the end.
-    pub final_checkpoint: bool,
 }
 
 impl Cell {

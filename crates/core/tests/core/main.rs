@@ -11,4 +11,5 @@ mod documents;
 mod history;
 mod lifecycle;
 mod purity;
+mod seam;
 mod smallest;
