@@ -262,15 +262,30 @@ fn make_directory(path: &Path) -> Result<(), StepError> {
 }
 
 /// Takes away what launchers left that were killed while they waited: one, or all.
+/// A keeper that such a launcher had made already ends by itself; until then its
+/// directory is in use, so a thread waits for that end and then takes it away.
 pub fn clear_ahead(run_root: &Path, launcher: Option<u32>) {
     let prefix = launcher.map_or_else(|| AHEAD.to_owned(), |pid| format!("{AHEAD}{pid}-"));
     for entry in std::fs::read_dir(run_root).into_iter().flatten().flatten() {
         let path = entry.path();
-        if entry.file_name().to_string_lossy().starts_with(&prefix) && !keeper_lives(&path) {
-            let group = std::fs::read(path.join(GROUP)).ok().and_then(|text| serde_json::from_slice(&text).ok());
-            drop(RunDirAhead { path, group, keeper: None });
+        if !entry.file_name().to_string_lossy().starts_with(&prefix) {
+            continue;
+        }
+        if keeper_lives(&path) {
+            std::thread::spawn(move || {
+                // Without a lock file nobody holds one.
+                let _ = File::open(path.join(LOCK)).map(|lock| flock(&lock, FlockOperation::LockShared));
+                take_away_ahead(path);
+            });
+        } else {
+            take_away_ahead(path);
         }
     }
+}
+
+fn take_away_ahead(path: PathBuf) {
+    let group = std::fs::read(path.join(GROUP)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    drop(RunDirAhead { path, group, keeper: None });
 }
 
 /// Whether a keeper lives in a run directory: it holds a lock as long as it
