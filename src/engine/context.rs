@@ -290,7 +290,7 @@ fn with_prefix(body: &str, prefix: &str) -> String {
 /// these profiles: the parser checks against it, and `lazarus init` offers it.
 pub fn defaults(config: &Config, profiles: &Profiles) -> Defaults {
     let policy = &config.policy;
-    let ms = super::attempt::milliseconds;
+    let ms = super::clock::milliseconds;
     Defaults {
         agents: profiles.names().iter().map(|n| (*n).to_owned()).collect(),
         backends: BUILT.to_vec(),
