@@ -11,7 +11,8 @@ demo: build
 
 # All tests, from a clean checkout. No benches: the figures are `make bench`.
 test: tools
-	$(CARGO) test --locked --no-fail-fast --lib --bins --tests
+	$(CARGO) test --locked --no-fail-fast --workspace --lib --bins --tests --examples
+	$(CARGO) test --locked --package lazarus-gitea --doc
 
 # What the tests need beside Rust and a C compiler. As root it is installed.
 tools:
@@ -32,7 +33,7 @@ live:
 # With TWINS_RECORD=1 what the server says is written down anew.
 twins:
 	@test -n "$(FORGE_URL)" && test -n "$(FORGE_ADMIN_TOKEN)" || { echo "make twins needs FORGE_URL and FORGE_ADMIN_TOKEN"; exit 2; }
-	@FORGE_URL="$(FORGE_URL)" FORGE_ADMIN_TOKEN="$(FORGE_ADMIN_TOKEN)" $(CARGO) test --test twins
+	@FORGE_URL="$(FORGE_URL)" FORGE_ADMIN_TOKEN="$(FORGE_ADMIN_TOKEN)" $(CARGO) test --test standin twins
 
 # Small real projects of every kind, built and tested in cells as root and as an
 # ordinary user: target/toolchains/table.json. As root, Debian's packages are
@@ -54,8 +55,8 @@ bench:
 	$(CARGO) bench --bench figures -- $(ONLY)
 
 fmt:
-	$(CARGO) fmt
+	$(CARGO) fmt --all
 
 lint:
-	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings

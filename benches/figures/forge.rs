@@ -45,6 +45,8 @@ struct Shared {
     /// each before it acts on it.
     written: Mutex<HashMap<i64, Value>>,
     place: PathBuf,
+    /// The commit of its branch.
+    head: String,
 }
 
 /// The forge.
@@ -61,12 +63,14 @@ impl QuickForge {
     /// Starts it, with a repository of one commit in `place`.
     pub async fn start(place: &Path) -> anyhow::Result<Self> {
         make_repository(place)?;
+        let head = head_of(&place.join("widget.git"))?;
         let (send, posted) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             posted: send,
             comments: AtomicI64::new(1_000_000),
             written: Mutex::default(),
             place: place.to_owned(),
+            head,
         });
         let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -120,6 +124,13 @@ fn make_repository(place: &Path) -> anyhow::Result<()> {
     git(&place.join("widget.git"), &["update-server-info"])
 }
 
+/// The commit of its branch.
+fn head_of(repository: &Path) -> anyhow::Result<String> {
+    let output = Command::new("git").arg("-C").arg(repository).args(["rev-parse", "refs/heads/main"]).output()?;
+    anyhow::ensure!(output.status.success(), "git rev-parse ended with {}", output.status);
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
 fn user(id: i64, login: &str) -> Value {
     json!({"id": id, "login": login, "is_admin": false})
 }
@@ -170,6 +181,9 @@ async fn answer(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, bod
         ("GET", ["repositories", "1"] | ["repos", "acme", "widget"]) => ok(repository()),
         ("GET", ["repos", "acme", "widget", "collaborators", login, "permission"]) => {
             ok(json!({"permission": "admin", "role_name": "admin", "user": user(DIRECTOR, login)}))
+        }
+        ("GET", ["repos", "acme", "widget", "branches", "main"]) => {
+            ok(json!({"name": "main", "commit": {"id": shared.head}}))
         }
         ("GET", ["repos", "acme", "widget", "issues", "comments"]) => listed(),
         ("GET", ["repos", "acme", "widget", "issues", n]) => ok(issue(number(n))),
