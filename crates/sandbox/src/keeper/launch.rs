@@ -36,7 +36,8 @@ pub const KEEPER_PID: &str = "keeper.pid";
 /// The file in the run directory that the keeper has locked.
 pub const LOCK: &str = "lock";
 /// How the name of a run directory begins that no cell has yet.
-const PREWARMED: &str = ".prewarmed-";
+/// Versions up to 0.1 named them so, too: what one of theirs left is taken away.
+const PREWARMED: &str = ".ahead-";
 const GROUP_WRITTEN: &str = "writing down which control group the cell has";
 
 /// Longest line that is read, in bytes.
