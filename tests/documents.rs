@@ -71,7 +71,8 @@ fn assert_generated(page: &str, mark: &str, wanted: &str) {
 fn the_table_of_commands_is_the_grammar() {
     let mut table = String::from("| command | who | does |\n| --- | --- | --- |\n");
     for command in lazarus::mission::grammar() {
-        let _ = writeln!(table, "| `{}` | {} | {} |", command.usage.replace('|', "\\|"), command.who, command.does);
+        let _ =
+            writeln!(table, "| `{}` | {} | {} |", command.usage.replace('|', "\\|"), command.who_words, command.does);
     }
     assert_generated("docs/commands.md", "commands", &table);
 }

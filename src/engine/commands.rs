@@ -11,9 +11,9 @@ use crate::cell::{
 };
 use crate::gitea::event::RepoRef;
 use crate::mission::{
-    ApprovedText, Approving, Command, Concern, DecisionRecord, Level, Line, Misplaced, Moment, OPEN_MAX, Origin, Publishable,
-    Rules, SummonOptions, TEMPLATE_MARKER, Verdict, duration_words, grammar, hidden_in_title, hidden_parts,
-    what_changed,
+    ApprovedText, Approving, Command, Concern, DecisionRecord, Level, Line, Misplaced, Moment, OPEN_MAX, Origin,
+    Publishable, Rules, SummonOptions, TEMPLATE_MARKER, Verdict, duration_words, grammar, hidden_in_title,
+    hidden_parts, what_changed,
 };
 use crate::publication::{Answer, SHOWN_BYTES_MAX, TextChange};
 use crate::store::{Result, StoreError, Tx};
@@ -180,7 +180,7 @@ impl Desk<'_> {
                     grammar()
                         .iter()
                         .filter(|c| only.only().is_none_or(|o| o == c.name))
-                        .map(|c| (c.usage.replace('|', "\\|"), c.who.to_owned(), c.does.to_owned())),
+                        .map(|c| (c.usage.replace('|', "\\|"), c.who_words.to_owned(), c.does.to_owned())),
                 );
             }
             answer.mentions.extend(done.mentions);

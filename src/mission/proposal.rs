@@ -13,8 +13,8 @@ use super::command::agent_names;
 use super::hidden::{decode_references, first_invisible, hidden_in_title, hidden_parts, looks_like, page};
 use super::text::{duration, duration_words};
 use crate::cell::{AutoRevive, BackendKind, Isolation, Limits, LimitsWanted, Network, Policy, Spec};
-use pulldown_cmark::{Event, HeadingLevel, Tag, TagEnd};
 use crate::egress::{HostRule, RuleError};
+use pulldown_cmark::{Event, HeadingLevel, Tag, TagEnd};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
