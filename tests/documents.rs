@@ -4,6 +4,9 @@
 //! anew what can be generated.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
+#[path = "documents/comments.rs"]
+mod comments;
+
 use lazarus::config::{COMMENTED, Config, LoadOptions};
 use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};

@@ -97,6 +97,9 @@ pub struct Engine {
     /// Of these, effects on cells: they can take minutes.
     cells_running: AtomicUsize,
     learned: AtomicBool,
+    /// Goes up after each commit that may have decided something: whoever waits for what
+    /// comes of an input looks again then.
+    commits: watch::Sender<u64>,
     /// Comments that polling found and whose deliveries may still come: by number,
     /// since when.
     undelivered: std::sync::Mutex<HashMap<i64, std::time::Instant>>,
@@ -219,6 +222,7 @@ impl Engine {
             running: AtomicUsize::new(0),
             cells_running: AtomicUsize::new(0),
             learned: AtomicBool::new(false),
+            commits: watch::channel(0).0,
             undelivered: std::sync::Mutex::default(),
             stop: watch::channel(false).0,
             facts: tokio::sync::Mutex::new(facts),
@@ -567,6 +571,7 @@ impl Engine {
         loop {
             match self.decide_and_claim().await {
                 Ok((decided, claimed)) => {
+                    self.commits.send_modify(|count| *count += 1);
                     for row in claimed {
                         self.start_effect(row);
                     }
@@ -736,7 +741,7 @@ impl Engine {
                 })
                 .await;
             match stored {
-                Ok(()) | Err(StoreError::Closed) => return,
+                Ok(()) | Err(StoreError::Closed) => return self.commits.send_modify(|count| *count += 1),
                 Err(error) => {
                     tracing::error!(%error, "the end of an effect could not be stored yet");
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -835,6 +840,7 @@ impl Engine {
             }
         };
         let operation = uuid::Uuid::now_v7().to_string();
+        let mut commits = self.commits.subscribe();
         let input = Input::Operated { operation: operation.clone(), by, command, issue, cell, accounts };
         self.put(format!("operation:{operation}"), "operator".to_owned(), &input).await.map_err(|e| e.to_string())?;
         let deadline = tokio::time::Instant::now() + wait;
@@ -843,13 +849,13 @@ impl Engine {
             if let Some(text) = self.store.read(move |tx| tx.operation(&name)).await.map_err(|e| e.to_string())? {
                 return serde_json::from_str(&text).map_err(|e| e.to_string());
             }
-            if tokio::time::Instant::now() > deadline {
+            // A commit between the look and here is seen: it counts from before the input.
+            if tokio::time::timeout_at(deadline, commits.changed()).await.is_err() {
                 return Err(format!(
                     "the command is on record and under way, but not done after {} s; see `lazarus status`",
                     wait.as_secs()
                 ));
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -857,7 +863,8 @@ impl Engine {
     /// that runs for one command alone.
     pub async fn settle(&self, wait: Duration) {
         let deadline = tokio::time::Instant::now() + wait;
-        while tokio::time::Instant::now() < deadline {
+        let mut commits = self.commits.subscribe();
+        loop {
             let now = self.clock.now().0;
             let idle = self
                 .store
@@ -870,7 +877,10 @@ impl Engine {
             if idle && self.running.load(Ordering::SeqCst) == 0 {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            // An effect that ends, and one that becomes due, wake the loop, which commits.
+            if tokio::time::timeout_at(deadline, commits.changed()).await.is_err() {
+                return;
+            }
         }
     }
 }

@@ -226,24 +226,23 @@ pub(super) fn split_publish(rest: &str) -> Result<Given<'_>, String> {
 
 /// `AGENT [key=value…]`
 pub(super) fn split_summon(rest: &str) -> Result<Given<'_>, String> {
-    split_agents("summon", rest)
+    split_agents("summon", "agent", rest)
 }
 
 /// `A+B [key=value…]`
 pub(super) fn split_team(rest: &str) -> Result<Given<'_>, String> {
-    split_agents("team", rest)
+    split_agents("team", "agents", rest)
 }
 
-fn split_agents<'a>(verb: &str, rest: &'a str) -> Result<Given<'a>, String> {
+fn split_agents<'a>(verb: &str, name: &'static str, rest: &'a str) -> Result<Given<'a>, String> {
     let (agents, mut rest) = if is_quoted(rest) {
         unquoted(verb, rest)?
     } else {
         rest.split_once(char::is_whitespace).unwrap_or((rest, ""))
     };
     let mut given = Given::default();
-    if !agents.is_empty() {
-        given.values.push(Value { name: "agents", text: agents.into(), is_free: false });
-    }
+    // Also where it is empty: a key is never taken for it.
+    given.values.push(Value { name, text: agents.into(), is_free: false });
     loop {
         rest = rest.trim_start();
         if rest.is_empty() {
@@ -285,7 +284,7 @@ pub(super) fn team(given: &Given<'_>) -> Result<Command, String> {
 }
 
 fn cell_for(given: &Given<'_>, most: usize) -> Result<Command, String> {
-    let Some((agents, keys)) = given.values.split_first().filter(|(first, _)| first.name == "agents") else {
+    let Some((agents, keys)) = given.values.split_first().filter(|(first, _)| !first.text.is_empty()) else {
         return Err("AGENT is missing".to_owned());
     };
     let agents = agent_names(&agents.text)?;

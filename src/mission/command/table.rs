@@ -212,7 +212,7 @@ const TABLE: &[CommandSpec] = &[
         verb: on_mission(
             "A cell for one agent on an issue",
             &[
-                argument("agents", "AGENT", "The agent's name", Word),
+                argument("agent", "AGENT", "The agent's name", Word),
                 MISSION,
                 BACKEND,
                 ISOLATION,

@@ -487,7 +487,7 @@ fn what_is_given_apart_is_the_same_command_as_on_a_line() {
     let spec = |name: &str| grammar().iter().find(|spec| spec.name == name).unwrap();
     let cell = "laz-aaaaaaaaaaaaaaaa";
     for (line, words, free) in [
-        ("/summon scribe", &[("agents", "scribe")][..], &[][..]),
+        ("/summon scribe", &[("agent", "scribe")][..], &[][..]),
         ("/approve 3", &[("number", "3")], &[]),
         ("/reject 3 too costly", &[], &[("reason", "3 too costly")]),
         (
