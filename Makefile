@@ -11,7 +11,8 @@ demo: build
 
 # All tests, from a clean checkout. No benches: the figures are `make bench`.
 test: tools
-	$(CARGO) test --locked --no-fail-fast --lib --bins --tests
+	$(CARGO) test --locked --no-fail-fast --workspace --lib --bins --tests --examples
+	$(CARGO) test --locked --package lazarus-gitea --doc
 
 # What the tests need beside Rust and a C compiler. As root it is installed.
 tools:
@@ -54,8 +55,8 @@ bench:
 	$(CARGO) bench --bench figures -- $(ONLY)
 
 fmt:
-	$(CARGO) fmt
+	$(CARGO) fmt --all
 
 lint:
-	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings

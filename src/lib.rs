@@ -9,7 +9,7 @@
 //! | [`server`] | the door for webhooks: verify, parse, store, answer; the control socket |
 //! | [`cli`] | the operator's command line, `init`, `doctor` |
 //! | [`operations`] | one typed request and one typed answer, for whoever asks; a cell as others see it |
-//! | [`demo`] | the stand-in forge and the played main job |
+//! | [`demo`] | the played main job, on a stand-in forge (`crates/standin`) |
 //! | [`engine`] | the only writer: inbox → core → one transaction → effects; reconciler; timers; adoption |
 //! | [`mission`] | pure: proposals, slash commands, authority, approval, council |
 //! | [`cell`] | pure: the lifecycle of one cell, roles, policy, deadlines |
@@ -26,22 +26,22 @@
 //! | [`pace`] | how often somebody may cause work: people, issues, sources of connections |
 //! | [`config`] | one TOML file, the environment, flags; every value knows where it came from |
 
+#![forbid(unsafe_code)]
+
+pub use lazarus_core::{cell, hosts, mission};
+pub use lazarus_gitea as gitea;
+pub use lazarus_gitea::failure;
+pub use lazarus_sandbox::{egress, keeper, sandbox};
+
 pub mod agents;
 pub mod backend;
-pub mod cell;
 pub mod cli;
 pub mod config;
 pub mod demo;
-pub mod egress;
 pub mod engine;
-pub mod failure;
-pub mod gitea;
-pub mod keeper;
-pub mod mission;
 pub mod operations;
 pub mod pace;
 pub mod publication;
-pub mod sandbox;
 pub mod server;
 pub mod store;
 pub mod workspace;

@@ -1,6 +1,8 @@
 //! The binary: everything is in the library. What has to run before there is
 //! any thread (the cell's launcher, the probe, the egress proxy) is recognised first.
 
+#![forbid(unsafe_code)]
+
 fn main() -> std::process::ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_deref().and_then(|a| a.to_str()) {

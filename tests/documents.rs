@@ -156,7 +156,7 @@ fn every_verb_that_is_shown_to_people_can_be_typed() {
     ];
     let known: BTreeMap<String, clap::Command> = verbs().into_iter().collect();
     let mut texts = pages();
-    for below in ["src", "templates", "config"] {
+    for below in ["src", "crates", "templates", "config"] {
         for ending in [".rs", ".md", ".yaml", ".toml", ".service"] {
             for path in files(below, ending) {
                 let name = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
@@ -269,7 +269,7 @@ fn read_as(key: &str) -> String {
 fn program() -> String {
     let strings = Regex::new(r#""(?:\\.|[^"\\])*""#).unwrap();
     let mut all = String::new();
-    for path in files("src", ".rs") {
+    for path in files("src", ".rs").into_iter().chain(files("crates/sandbox/src", ".rs")) {
         let name = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
         // The doctor looks whether a directory is as it should be: that is no use of it.
         let takes_in = ["src/config/", "src/demo/", "src/agents/profile.rs", "src/cli/doctor.rs", "src/cli/init.rs"];
@@ -296,8 +296,8 @@ fn every_key_of_the_configuration_is_read_somewhere() {
     let mut unread = vec![];
     for key in keys() {
         let leaf = key.rsplit('.').next().unwrap_or_default();
-        // It may only repeat the table's name.
-        let repeats = key == "agents.NAME.name";
+        // The one may only repeat the table's name, the other is for whoever reads the file.
+        let repeats = key == "agents.NAME.name" || key == "agents.NAME.description";
         if repeats
             || NOT_READ_YET.contains(&key.as_str())
             || (key.starts_with("agents.") && REFUSED_YET.iter().any(|(refused, _)| *refused == leaf))
@@ -376,13 +376,32 @@ fn every_key_that_a_page_names_is_one() {
     assert!(seen > 20, "only {seen} were found: the pattern is wrong");
 }
 
+// ── The code ─────────────────────────────────────────────────────────────────
+
+/// Each crate but the sandbox forbids `unsafe` in its first line of code, and
+/// what is forbidden there cannot be allowed below.
+#[test]
+fn only_the_sandbox_may_be_unsafe() {
+    let mut roots = vec!["src/lib.rs".to_owned(), "src/main.rs".to_owned()];
+    for entry in std::fs::read_dir(root().join("crates")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name != "sandbox" {
+            roots.push(format!("crates/{name}/src/lib.rs"));
+        }
+    }
+    assert!(roots.len() > 4, "the crates were not found: {roots:?}");
+    for path in roots {
+        assert!(read(&path).contains("\n#![forbid(unsafe_code)]\n"), "{path} does not forbid unsafe code");
+    }
+}
+
 // ── Threats ──────────────────────────────────────────────────────────────────
 
 /// The tests of each threat, by its number.
 fn tests_of_threats() -> BTreeMap<u32, BTreeSet<String>> {
     let function = Regex::new(r"\bfn (threat_(\d+)_\w+)").unwrap();
     let mut tests: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
-    for below in ["src", "tests", "benches"] {
+    for below in ["src", "crates", "tests", "benches"] {
         for path in files(below, ".rs") {
             let text = std::fs::read_to_string(&path).unwrap();
             for found in function.captures_iter(&text) {

@@ -212,7 +212,8 @@ impl World {
     /// Sends a delivery; returns when it began.
     async fn say(&mut self, on: i64, text: &str) -> anyhow::Result<Instant> {
         self.comments += 1;
-        let body = self.deliveries.comment(self.comments, on, text);
+        let written = self.forge.write(self.comments, on, text);
+        let body = self.deliveries.of(&written, on);
         let request = self
             .http
             .post(format!("http://{}/webhook", self.installation.listen))

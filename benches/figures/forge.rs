@@ -12,10 +12,11 @@ use lazarus::gitea::{HookOwner, MasterSecret};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use sha2::Sha256;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::mpsc;
 
@@ -40,7 +41,12 @@ pub struct Posted {
 struct Shared {
     posted: mpsc::UnboundedSender<Posted>,
     comments: AtomicI64,
+    /// The director's comments by number, as the forge shows them: the daemon asks for
+    /// each before it acts on it.
+    written: Mutex<HashMap<i64, Value>>,
     place: PathBuf,
+    /// The commit of its branch.
+    head: String,
 }
 
 /// The forge.
@@ -49,6 +55,7 @@ pub struct QuickForge {
     pub url: String,
     /// Comments as they arrive.
     pub posted: mpsc::UnboundedReceiver<Posted>,
+    shared: Arc<Shared>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -56,15 +63,30 @@ impl QuickForge {
     /// Starts it, with a repository of one commit in `place`.
     pub async fn start(place: &Path) -> anyhow::Result<Self> {
         make_repository(place)?;
+        let head = head_of(&place.join("widget.git"))?;
         let (send, posted) = mpsc::unbounded_channel();
-        let shared = Shared { posted: send, comments: AtomicI64::new(1_000_000), place: place.to_owned() };
-        let router = Router::new().fallback(answer).with_state(Arc::new(shared));
+        let shared = Arc::new(Shared {
+            posted: send,
+            comments: AtomicI64::new(1_000_000),
+            written: Mutex::default(),
+            place: place.to_owned(),
+            head,
+        });
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         let task = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Self { url, posted, task })
+        Ok(Self { url, posted, shared, task })
+    }
+
+    /// The director writes a comment with that number on the issue `on`.
+    pub fn write(&self, id: i64, on: i64, text: &str) -> Value {
+        let written = comment(id, on, (DIRECTOR, "director"), text);
+        let mut all = self.shared.written.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(id, written.clone());
+        written
     }
 }
 
@@ -100,6 +122,13 @@ fn make_repository(place: &Path) -> anyhow::Result<()> {
     git(&work, &["commit", "--quiet", "-m", "A widget"])?;
     git(place, &["clone", "--quiet", "--bare", "work", "widget.git"])?;
     git(&place.join("widget.git"), &["update-server-info"])
+}
+
+/// The commit of its branch.
+fn head_of(repository: &Path) -> anyhow::Result<String> {
+    let output = Command::new("git").arg("-C").arg(repository).args(["rev-parse", "refs/heads/main"]).output()?;
+    anyhow::ensure!(output.status.success(), "git rev-parse ended with {}", output.status);
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 fn user(id: i64, login: &str) -> Value {
@@ -153,6 +182,10 @@ async fn answer(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, bod
         ("GET", ["repos", "acme", "widget", "collaborators", login, "permission"]) => {
             ok(json!({"permission": "admin", "role_name": "admin", "user": user(DIRECTOR, login)}))
         }
+        ("GET", ["repos", "acme", "widget", "branches", "main"]) => {
+            ok(json!({"name": "main", "commit": {"id": shared.head}}))
+        }
+        ("GET", ["repos", "acme", "widget", "issues", "comments"]) => listed(),
         ("GET", ["repos", "acme", "widget", "issues", n]) => ok(issue(number(n))),
         ("POST", ["repos", "acme", "widget", "issues", n, "comments"]) => {
             let text: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -161,9 +194,9 @@ async fn answer(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, bod
             let _ = shared.posted.send(Posted { issue: number(n), body: text.clone(), at });
             (StatusCode::CREATED, axum::Json(comment(id, number(n), (BOT, "lazarus"), &text))).into_response()
         }
-        // Still there, and unedited: all that is looked at.
         ("GET", ["repos", "acme", "widget", "issues", "comments", id]) => {
-            ok(comment(number(id), 1, (DIRECTOR, "director"), ""))
+            let all = shared.written.lock().unwrap_or_else(PoisonError::into_inner);
+            all.get(&number(id)).map_or_else(|| StatusCode::NOT_FOUND.into_response(), |written| ok(written.clone()))
         }
         ("PATCH", ["repos", "acme", "widget", "issues", "comments", id]) => {
             ok(comment(number(id), 1, (BOT, "lazarus"), ""))
@@ -202,13 +235,17 @@ impl Deliveries {
         Ok(Self { template })
     }
 
-    /// A comment with that number, now.
+    /// The delivery of a comment that the director writes now.
     pub fn comment(&self, id: i64, on: i64, text: &str) -> Vec<u8> {
+        self.of(&comment(id, on, (DIRECTOR, "director"), text), on)
+    }
+
+    /// The delivery of a comment on the issue `on`.
+    pub fn of(&self, fresh: &Value, on: i64) -> Vec<u8> {
         let mut delivery = self.template.clone();
         for (key, value) in issue(on).as_object().into_iter().flatten() {
             delivery["issue"][key] = value.clone();
         }
-        let fresh = comment(id, on, (DIRECTOR, "director"), text);
         for key in ["id", "body", "created_at", "updated_at", "issue_url"] {
             delivery["comment"][key] = fresh[key].clone();
         }

@@ -191,7 +191,12 @@ impl Forge {
 
     /// How a client reaches it.
     pub fn options(&self, token: SecretString) -> ForgeOptions {
-        ForgeOptions { ca_file: self.ca_file.clone(), proxy: self.proxy(), ..ForgeOptions::new(&self.url, token) }
+        ForgeOptions {
+            ca_file: self.ca_file.clone(),
+            proxy: self.proxy(),
+            user_agent: concat!("lazarus/", env!("CARGO_PKG_VERSION")).to_owned(),
+            ..ForgeOptions::new(&self.url, token)
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 
 #![allow(clippy::print_stdout, reason = "this is a play in the terminal")]
 
-pub mod forge;
 mod play;
+
+pub use lazarus_standin as forge;
 
 use crate::cell::Isolation;
 use crate::cli::{init, install_log, serve_until};

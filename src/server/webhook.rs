@@ -55,7 +55,7 @@ impl FromRequest<Door> for Delivery {
             Ok(verified) => Ok(Self { verified, _seen_to: seen_to }),
             Err(rejection) => {
                 door.complain(&visitor, &rejection);
-                Err(Refused(rejection.status(), rejection.to_string()))
+                Err(Refused(rejection.status(), words(&rejection)))
             }
         }
     }
@@ -189,9 +189,26 @@ impl Door {
             _ => (Key::Source(visitor.source), visitor.source.to_string()),
         };
         if self.ask(&self.complaints, key, 1) {
-            tracing::warn!(from = what, why = %rejection, "a delivery was refused; what is missed is found by polling");
+            tracing::warn!(
+                from = what,
+                why = words(rejection),
+                "a delivery was refused; what is missed is found by polling"
+            );
         }
     }
+}
+
+/// A refusal with what an operator can do about it.
+fn words(rejection: &Rejection) -> String {
+    let advice = match rejection {
+        Rejection::NoSecret => ": set webhook.secret_file",
+        Rejection::WrongSignature => ": run `lazarus init` for it, which makes the webhook again",
+        Rejection::MasterSecret { .. } => {
+            ": run `lazarus init` for this repository, which makes the webhook again; until then it is polled"
+        }
+        _ => "",
+    };
+    format!("{rejection}{advice}")
 }
 
 /// Stores a delivery, then answers.
@@ -236,6 +253,15 @@ pub async fn receive(State(door): State<Door>, delivery: Delivery) -> Result<Sta
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_that_an_operator_can_mend_says_how() {
+        let text = words(&Rejection::WrongSignature);
+        assert!(text.ends_with("(or to its organisation): run `lazarus init` for it, which makes the webhook again"));
+        assert!(words(&Rejection::MasterSecret { repository: 1 }).contains("counts for nothing: run `lazarus init`"));
+        assert!(words(&Rejection::NoSecret).ends_with("can be trusted: set webhook.secret_file"));
+        assert_eq!(words(&Rejection::BadForm), Rejection::BadForm.to_string(), "that one is the forge's");
+    }
 
     #[test]
     fn a_body_must_keep_up_with_the_time_that_the_forge_allows() {

@@ -6,12 +6,11 @@
 use super::git::{CredentialSocket, GitAccess, GitError, git, run};
 use super::home::make_directory;
 use crate::failure::Failure;
+use crate::keeper::OBJECTS_IN_CELL;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Where a walled cell sees the objects of its project's mirror, read-only.
-pub const OBJECTS_IN_CELL: &str = "/run/lazarus/objects";
 /// Packs of a mirror above which they are put together.
 const PACKS_MAX: usize = 40;
 

@@ -13,6 +13,7 @@
 
 use super::parts::beyond_words;
 use super::worktree::BRANCHES;
+use crate::keeper::OBJECTS_IN_CELL;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fs::File;
@@ -256,7 +257,7 @@ fn try_hand_out(wanted: &Wanted, out: &mut HandedOut) -> Result<(), String> {
     let clone = std::env::current_dir().map_err(|e| e.to_string())?;
     let git_directory = git_directory(&clone);
     // The borrowed ones by their place too, in case the clone does not say where.
-    let alternates = format!("{}:{}", git_directory.join("objects").display(), super::OBJECTS_IN_CELL);
+    let alternates = format!("{}:{}", git_directory.join("objects").display(), OBJECTS_IN_CELL);
     let theirs = Git { repository: None, objects, index: wanted.into.join("index"), alternates, tree: clone };
     let has_base = |git: &Git| git.ask(&["cat-file", "-e", &format!("{base}^{{commit}}")]);
     let mut git = Git { repository: Some(own.clone()), ..theirs.clone() };

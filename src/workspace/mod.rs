@@ -18,10 +18,7 @@ mod scrub;
 mod work;
 mod worktree;
 
-pub use clone::{
-    Cloned, LeftOut, OBJECTS_IN_CELL, clone_project, hold_base, holds_base, left_out_of, mirror_of, refresh_mirror,
-    unpin,
-};
+pub use clone::{Cloned, LeftOut, clone_project, hold_base, holds_base, left_out_of, mirror_of, refresh_mirror, unpin};
 pub use confined::ConfinedGit;
 pub use git::{GitAccess, GitError, clear_credentials, credential_helper};
 pub use harvest::{HandedOut, Wanted, hand_out};

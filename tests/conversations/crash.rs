@@ -335,10 +335,13 @@ async fn threat_27_what_was_prepared_for_a_cell_that_never_came_is_taken_away() 
     world.daemon().kill_9();
     assert!(path.exists() && groups.iter().all(|group| std::path::Path::new(group).exists()), "{path:?} {groups:?}");
     world.daemon().start().await;
-    assert!(!path.exists(), "{path:?} is still there");
-    for group in groups {
-        assert!(!std::path::Path::new(&group).exists(), "{group} is still there");
-    }
+    // What was prepared ends a moment after its launcher, on a busy machine after the daemon's start.
+    world
+        .wait_until("what was prepared is taken away", issue, async || {
+            let left = path.exists() || groups.iter().any(|group| std::path::Path::new(group).exists());
+            (!left).then_some(())
+        })
+        .await;
     assert_eq!(sleepers(&world).len(), 1, "the cell goes on");
     world.director().comment(issue, "/close").await;
     world.wait_for_comment(issue, Kind::CloseLog, |_| true).await;

@@ -106,6 +106,9 @@ async fn what_polling_finds_beyond_the_pace_is_done_in_a_later_minute() {
 async fn what_cannot_be_read_is_on_record_by_its_verb_and_never_by_its_text() {
     let world = World::new("unread").await;
     let issue = world.reader().open_issue("Slow parser", "It is slow.").await;
+    // Where no mission is, a slip is somebody else's word.
+    world.director().comment(issue, "/summon sleeper").await;
+    world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await;
     for text in ["/sumon hunter2-typo", "/extend hunter2-argument"] {
         let asked = world.director().comment(issue, text).await;
         world.wait_for_reaction(issue, asked, "confused").await;

@@ -6,7 +6,7 @@ use crate::ground::{Ground, Words};
 use crate::stage::{self, Performance, is_root};
 use crate::world::{Kind, World, WorldOptions};
 use crate::{container, observer};
-use lazarus::workspace::OBJECTS_IN_CELL;
+use lazarus::keeper::OBJECTS_IN_CELL;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -709,9 +709,12 @@ impl World {
         }
         let fence = self.stranger().open_issue("a fence", "Said after everything else.").await;
         for round in 1..=2_usize {
-            self.stranger().comment(fence, "/help").await;
+            let asked = self.stranger().comment(fence, "/help").await;
+            // Beyond the pace, a reaction is the whole answer.
             self.wait_until(&format!("round {round} of the fence"), issue, async || {
-                (self.comments_of(fence, Kind::Answer).await.len() >= round).then_some(())
+                let answered = self.comments_of(fence, Kind::Answer).await.len() >= round
+                    || self.reactions(asked).await.iter().any(|reaction| reaction == "confused");
+                answered.then_some(())
             })
             .await;
         }

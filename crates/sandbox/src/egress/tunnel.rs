@@ -1,0 +1,336 @@
+//! A tunnel, from the answer to CONNECT to its end: looks at what the client
+//! says first, and carries bytes only where that fits what was asked for.
+//!
+//! A server may ask for a second ClientHello (RFC 8446, section 4.1.4), and
+//! some take the name from that one; so it is looked at as well. What is said
+//! after the keys are agreed on cannot be seen: a `Host` header within TLS,
+//! a renegotiation. `docs/isolation.md` says so.
+
+use super::hello::{self, Reading, WIRE_MAX};
+use super::proxy::Limits;
+use super::record::{Live, Reason, Record};
+use super::stream::{Movement, Stream};
+use lazarus_core::hosts::{Asked, Host};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::cell::RefCell;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long the thread looks for the next bytes before it sleeps: what is asked
+/// over loopback is answered within that time, and to be woken takes as long as
+/// the answer. At most once for each chunk that was moved.
+const LOOK_AGAIN: Duration = Duration::from_micros(20);
+/// Tunnels at once with which that is done; with more, others would wait for it.
+const LOOK_AGAIN_TUNNELS: usize = 2;
+/// Most bytes that are moved at once.
+const CHUNK: usize = 64 * 1024;
+/// Bytes of a server's first record up to the end of its random.
+const SERVER_RANDOM_END: usize = 5 + 4 + 2 + 32;
+/// The random of a ServerHello that asks for another ClientHello: SHA-256 of
+/// `HelloRetryRequest`, RFC 8446, section 4.1.3.
+const RETRY: [u8; 32] = [
+    0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2, 0xa2, 0x11,
+    0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
+];
+/// Record types that may stand before a second ClientHello: a change of cipher
+/// for old boxes on the way, an alert, early data.
+const BEFORE_SECOND: [u8; 3] = [20, 21, 23];
+/// A fatal `unrecognized_name`, so that the client can say why it failed.
+const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+thread_local! {
+    /// One buffer for every tunnel: it is only held between two waits, and what
+    /// cannot be sent on at once is kept by its tunnel.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into_boxed_slice());
+}
+
+/// Why a tunnel ended before its two ends did.
+enum Ended {
+    Io,
+    Refused(Reason, Option<&'static str>),
+}
+
+impl From<io::Error> for Ended {
+    fn from(_: io::Error) -> Self {
+        Self::Io
+    }
+}
+
+/// Tunnels that are open in this process.
+static TUNNELS: AtomicUsize = AtomicUsize::new(0);
+
+/// One of them.
+struct Open;
+
+impl Open {
+    fn new() -> Self {
+        TUNNELS.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        TUNNELS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A tunnel that was granted.
+pub(super) struct Tunnel {
+    pub client: Stream,
+    pub server: Stream,
+    /// What the client sent before it had its answer.
+    pub early: Vec<u8>,
+    pub asked: Asked,
+    /// Whether it may carry something else than TLS.
+    pub plain: bool,
+    pub count: Arc<Live>,
+    pub record: Arc<Record>,
+    pub limits: Limits,
+}
+
+impl Tunnel {
+    /// Carries it to its end.
+    pub async fn run(mut self) {
+        let _open = Open::new();
+        let movement = Movement::new();
+        let early = std::mem::take(&mut self.early);
+        let ended = tokio::select! {
+            ended = self.carry(early, &movement) => ended,
+            () = movement.ceased(self.limits.idle) => Ok(()),
+        };
+        if let Err(Ended::Refused(reason, detail)) = ended {
+            self.record.refused(reason, Some(&self.asked), None, detail.map(str::to_owned));
+            if reason != Reason::NotTls {
+                let _ = self.client.try_write(&ALERT);
+            }
+            self.client.finish();
+        }
+    }
+
+    async fn carry(&self, early: Vec<u8>, movement: &Movement) -> Result<(), Ended> {
+        let (mut retry, mut ahead) = (false, vec![]);
+        if !self.plain {
+            let first = tokio::time::timeout(self.limits.head, self.first(early)).await;
+            let Some((first, taken)) = first.map_err(|_| Ended::Io)?? else { return Ok(()) };
+            let (hello, more) = first.split_at(taken);
+            self.send(hello, movement).await?;
+            retry = self.server_wants_another(movement).await?;
+            // What came with the greeting may be another one, sent in advance.
+            if retry {
+                ahead = more.to_vec();
+            } else {
+                self.send(more, movement).await?;
+            }
+        } else if !early.is_empty() {
+            self.send(&early, movement).await?;
+        }
+        let outwards = async {
+            if retry {
+                self.second(ahead, movement).await?;
+            }
+            self.pump(&self.client, &self.server, movement, |bytes| self.count.sent(bytes)).await
+        };
+        let inwards = self.pump(&self.server, &self.client, movement, |bytes| self.count.received(bytes));
+        tokio::try_join!(outwards, inwards).map(|_| ())
+    }
+
+    /// The client's first bytes, once they begin with a ClientHello that fits, and
+    /// how many of them are that. Nothing where the client left without a word.
+    async fn first(&self, mut bytes: Vec<u8>) -> Result<Option<(Vec<u8>, usize)>, Ended> {
+        loop {
+            if !bytes.is_empty() {
+                match hello::read(&bytes) {
+                    Reading::More => {}
+                    other => return self.judge(other).map(|taken| Some((bytes, taken))),
+                }
+            }
+            if self.read_more(&self.client, &mut bytes).await? == 0 {
+                return if bytes.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(Ended::Refused(Reason::BadHello, Some("cut off")))
+                };
+            }
+        }
+    }
+
+    fn judge(&self, reading: Reading) -> Result<usize, Ended> {
+        let refused = |reason, detail| Err(Ended::Refused(reason, detail));
+        match reading {
+            Reading::NotTls | Reading::More => refused(Reason::NotTls, None),
+            Reading::Malformed(why) => refused(Reason::BadHello, Some(why)),
+            Reading::Hello(hello) if hello.encrypted => refused(Reason::EncryptedName, None),
+            Reading::Hello(hello) => match (&self.asked.host, hello.name) {
+                (Host::Name(asked), Some(name)) if *asked == name => Ok(hello.taken),
+                // RFC 6066: addresses are not server names.
+                (Host::Address(_), None) => Ok(hello.taken),
+                (_, None) => refused(Reason::NoServerName, None),
+                (_, Some(_)) => refused(Reason::ServerName, None),
+            },
+        }
+    }
+
+    /// Hands on the server's first words and says whether they ask for another
+    /// ClientHello, or may.
+    async fn server_wants_another(&self, movement: &Movement) -> Result<bool, Ended> {
+        let mut heard = vec![];
+        loop {
+            let before = heard.len();
+            if self.read_more(&self.server, &mut heard).await? == 0 {
+                // The end is for the pump to find, and to hand on.
+                return Ok(true);
+            }
+            write_all(&self.client, &heard[before..], movement).await?;
+            self.count.received(heard.len() - before);
+            match heard.first_chunk::<6>() {
+                None => {}
+                Some([hello::HANDSHAKE, _, _, high, low, kind]) => {
+                    let length = usize::from(u16::from_be_bytes([*high, *low]));
+                    if *kind != 2 {
+                        return Ok(false);
+                    }
+                    // Nobody cuts it so short but to hide what it is.
+                    if length < SERVER_RANDOM_END - 5 {
+                        return Ok(true);
+                    }
+                    if let Some(random) = heard.get(SERVER_RANDOM_END - 32..SERVER_RANDOM_END) {
+                        return Ok(random == RETRY);
+                    }
+                }
+                Some(_) => return Ok(false),
+            }
+        }
+    }
+
+    /// Hands on the second ClientHello, once it fits, and what stands before it.
+    async fn second(&self, mut bytes: Vec<u8>, movement: &Movement) -> Result<(), Ended> {
+        loop {
+            match bytes.first() {
+                Some(kind) if BEFORE_SECOND.contains(kind) => {
+                    if let Some([_, _, _, high, low]) = bytes.first_chunk::<5>() {
+                        let record = 5 + usize::from(u16::from_be_bytes([*high, *low]));
+                        if bytes.len() >= record {
+                            self.send(&bytes[..record], movement).await?;
+                            bytes.drain(..record);
+                            continue;
+                        }
+                    }
+                }
+                Some(_) => match hello::read(&bytes) {
+                    Reading::More => {}
+                    other => {
+                        self.judge(other)?;
+                        return self.send(&bytes, movement).await;
+                    }
+                },
+                None => {}
+            }
+            if self.read_more(&self.client, &mut bytes).await? == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Adds what there is to read. Returns how much; 0 at the end. A record has
+    /// less than [`WIRE_MAX`] or two bytes of length.
+    async fn read_more(&self, from: &Stream, bytes: &mut Vec<u8>) -> Result<usize, Ended> {
+        let room = (WIRE_MAX + CHUNK).saturating_sub(bytes.len()).min(WIRE_MAX);
+        loop {
+            from.readable().await?;
+            let read = SCRATCH.with_borrow_mut(|buffer| {
+                let read = from.try_read(&mut buffer[..room])?;
+                bytes.extend_from_slice(&buffer[..read]);
+                Ok(read)
+            });
+            match read {
+                Err(error) if would_block(&error) => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// Waits a moment for either end, without sleeping.
+    fn look_again(&self) {
+        if TUNNELS.load(Ordering::Relaxed) > LOOK_AGAIN_TUNNELS {
+            return;
+        }
+        let until = Instant::now() + LOOK_AGAIN;
+        loop {
+            let mut ends = [&self.client, &self.server].map(|end| PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN));
+            if poll(&mut ends, Some(&Timespec::default())) != Ok(0) || Instant::now() > until {
+                return;
+            }
+        }
+    }
+
+    async fn send(&self, bytes: &[u8], movement: &Movement) -> Result<(), Ended> {
+        write_all(&self.server, bytes, movement).await?;
+        self.count.sent(bytes.len());
+        Ok(())
+    }
+
+    /// Moves bytes until their end, and hands that on.
+    async fn pump(
+        &self,
+        from: &Stream,
+        to: &Stream,
+        movement: &Movement,
+        counted: impl Fn(usize),
+    ) -> Result<(), Ended> {
+        let mut moving = false;
+        loop {
+            if std::mem::take(&mut moving) {
+                self.look_again();
+            }
+            from.readable().await?;
+            let moved = SCRATCH.with_borrow_mut(|buffer| {
+                let read = from.try_read(buffer)?;
+                let sent = match to.try_write(&buffer[..read]) {
+                    Err(error) if would_block(&error) => 0,
+                    other => other?,
+                };
+                counted(sent);
+                Ok((read, buffer[sent..read].to_vec()))
+            });
+            match moved {
+                Ok((0, _)) => {
+                    to.finish();
+                    return Ok(());
+                }
+                Ok((read, rest)) => {
+                    // A full buffer means that there is more at once.
+                    moving = read < CHUNK;
+                    movement.seen();
+                    write_all(to, &rest, movement).await?;
+                    counted(rest.len());
+                }
+                Err(error) if would_block(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+            // One fast tunnel does not keep the others from theirs.
+            tokio::task::consume_budget().await;
+        }
+    }
+}
+
+fn would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+async fn write_all(to: &Stream, mut bytes: &[u8], movement: &Movement) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match to.try_write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(sent) => {
+                bytes = &bytes[sent..];
+                movement.seen();
+            }
+            Err(error) if would_block(&error) => to.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,696 @@
+//! The keeper itself: the cell's first process.
+
+use super::agent::{self, InCell, Started, Waiting};
+use super::in_memory;
+use super::protocol::{EGRESS_AT, OBJECTS_IN_CELL};
+use super::watch::{self, End, Excess, HARVESTER, Watch};
+use super::{AgentState, Event, ExitRecord, LaunchSpec, LimitsMet, Order, Walls};
+use crate::sandbox::{
+    Doorkeeper, Filter, Group, Sockets, StepError, System, become_user, build_root, compile_filter, loopback_up,
+    new_cgroup_namespace, no_new_privileges, not_dumpable, pick_system, pivot, private, set_hostname, subreaper,
+};
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How often a list of processes is made anew to end those that were forked
+/// meanwhile.
+const ROUNDS_MAX: usize = 100;
+/// Longest order that is read, in bytes: an environment with keys is the largest.
+const ORDER_MAX: usize = 1 << 20;
+
+/// What was opened while the host's paths could still be walked.
+pub struct Opened {
+    /// The control socket, listening.
+    pub control: UnixListener,
+    /// The run directory, for logs and the exit record.
+    pub run_dir: File,
+    /// Locked as long as the keeper lives.
+    pub _lock: File,
+}
+
+struct Running {
+    state: AgentState,
+    /// The agent's own init, as this keeper sees it; 0 when it is gone.
+    pid: libc::pid_t,
+    /// What it says of its program's end.
+    report: Option<File>,
+}
+
+struct Client {
+    stream: UnixStream,
+    reader: BufReader<UnixStream>,
+    /// It went away; it is let go of at the end of the round.
+    gone: bool,
+}
+
+/// What a keeper has done before it hears of its cell.
+pub struct Prepared {
+    walls: Walls,
+    applied: Vec<String>,
+    filter: Filter,
+    system: Option<System>,
+    doorkeeper: Doorkeeper,
+}
+
+impl Prepared {
+    /// Takes the steps that are the same for every cell.
+    pub fn new(walls: Walls) -> Result<Self, StepError> {
+        let (mut applied, mut system) = (vec![], None);
+        // While there is the host's `/proc`.
+        let doorkeeper = if walls.namespaces { Doorkeeper::of_a_cell() } else { Doorkeeper::of_the_daemon() };
+        let doorkeeper =
+            doorkeeper.map_err(|source| StepError { step: "asking /proc who we are".to_owned(), source })?;
+        let network = match walls {
+            Walls { host_network: false, namespaces, bwrap, .. } if namespaces || bwrap => {
+                "a network namespace with loopback alone"
+            }
+            Walls { host_network: true, .. } => "the host's network, as policy says",
+            Walls { .. } => "no sockets at all, as there is no network namespace to keep them in",
+        };
+        if walls.namespaces {
+            private()?;
+            system = Some(pick_system()?);
+            set_hostname()?;
+            if !walls.host_network {
+                loopback_up()?;
+            }
+            applied.push("user, mount, PID, IPC, UTS and cgroup namespaces; a root of its own".to_owned());
+        } else {
+            subreaper()?;
+            if walls.bwrap {
+                applied
+                    .push("user, mount, PID, IPC, UTS and cgroup namespaces for each agent, made by bwrap".to_owned());
+            }
+        }
+        applied.push(network.to_owned());
+        let filter = compile_filter(sockets_in(walls), walls.pinned, false)?;
+        applied.push("a system call allow-list for agents".to_owned());
+        Ok(Self { walls, applied, filter, system, doorkeeper })
+    }
+}
+
+/// Which sockets agents may make.
+pub fn sockets_in(walls: Walls) -> Sockets {
+    match walls {
+        Walls { namespaces, bwrap, .. } if namespaces || bwrap => Sockets::All,
+        Walls { host_network: true, .. } => Sockets::Internet,
+        Walls { .. } => Sockets::None,
+    }
+}
+
+/// The keeper of one cell.
+pub struct Keeper {
+    spec: LaunchSpec,
+    walls: Walls,
+    opened: Opened,
+    applied: Vec<String>,
+    filter: Filter,
+    doorkeeper: Doorkeeper,
+    agents: Vec<Running>,
+    clients: Vec<Client>,
+    /// The init of the first agent, made before the order for it.
+    waiting: Option<Waiting>,
+    group: Group,
+    /// Of the agents; and of what reads their work.
+    watch: Watch,
+    harvest_watch: Watch,
+    met: LimitsMet,
+    signals: File,
+    looked: Instant,
+    stopping: Option<Instant>,
+    killed: bool,
+}
+
+impl Keeper {
+    /// Takes every other step into the cell, in order.
+    ///
+    /// `group` waits for what the launcher says of the cell's control group.
+    pub fn settle_in(
+        prepared: Prepared,
+        spec: LaunchSpec,
+        group: impl FnOnce() -> Result<Group, StepError>,
+        opened: Opened,
+    ) -> Result<Self, StepError> {
+        let Prepared { mut walls, mut applied, mut filter, system, doorkeeper } = prepared;
+        not_dumpable()?;
+        if let Some(system) = system {
+            let mut binds: Vec<(PathBuf, PathBuf, bool)> = vec![
+                (spec.home.join(".lazarus"), "/cell/.lazarus".into(), false),
+                (spec.home.join("shared"), "/cell/shared".into(), true),
+                // Agents see their own home alone; see `agent`.
+                (spec.home.join("home"), "/.homes".into(), true),
+                (spec.program.clone(), "/run/lazarus/lazarus".into(), false),
+            ];
+            for name in ["project", "work"] {
+                let place = if spec.in_memory { in_memory::ON_DISK } else { "/cell" };
+                binds.push((spec.home.join(name), Path::new(place).join(name), !spec.in_memory));
+            }
+            if let Some(objects) = &spec.objects {
+                binds.push((objects.clone(), OBJECTS_IN_CELL.into(), false));
+            }
+            let id_base = spec.id_base;
+            let root = build_root(system, &spec.cell, &binds, &spec.read_paths, &spec.hidden, || {
+                if id_base.is_some() { become_user(0, 0) } else { Ok(()) }
+            })?;
+            // To become a user may have made it dumpable again.
+            not_dumpable()?;
+            pivot(&root)?;
+            if spec.in_memory {
+                in_memory::fill(spec.room)?;
+                applied.push("project and homes in memory: they are gone with the cell's first process".to_owned());
+            }
+        }
+        let group = group()?;
+        if walls.namespaces {
+            // Only now: its root is the group that the cell was put into.
+            new_cgroup_namespace()?;
+        }
+        if !group.cpu && !walls.pinned {
+            // It was expected, and could not be had.
+            walls.pinned = true;
+            filter = compile_filter(sockets_in(walls), true, false)?;
+        }
+        applied.push("non-dumpable first process".to_owned());
+        if !walls.bwrap {
+            // There a setuid program makes the walls, and does this itself.
+            no_new_privileges()?;
+        }
+        applied.push("no_new_privs, no capabilities".to_owned());
+        if let Some(egress) = &spec.egress {
+            applied.push(format!("a proxy to named hosts at {EGRESS_AT}: {}", egress.rules.words()));
+        }
+        applied.push(limits_words(&spec, &group, walls));
+        if let Some(why) = &group.refused {
+            applied.push(format!("no control group: {why}"));
+        }
+        let roots: Vec<PathBuf> = if walls.namespaces {
+            ["/cell/project", "/cell/work", "/cell/shared", "/.homes"].map(PathBuf::from).into()
+        } else {
+            ["project", "work", "shared", "home"].map(|name| spec.home.join(name)).into()
+        };
+        let own_count = walls.namespaces || spec.id_base.is_some();
+        let harvest_home = roots[3].join(HARVESTER);
+        // The rest is in a file system of just that size.
+        let roots = if spec.in_memory { vec![PathBuf::from("/cell/shared")] } else { roots };
+        let watch = Watch::new(&spec, roots, spec.room, &group, own_count);
+        let harvest_watch = Watch::new(&spec, vec![harvest_home], spec.harvest_room, &group, own_count);
+        let signals = signal_descriptor()?;
+        opened
+            .control
+            .set_nonblocking(true)
+            .map_err(|source| StepError { step: "listening on the control socket".to_owned(), source })?;
+        Ok(Self {
+            spec,
+            walls,
+            opened,
+            applied,
+            filter,
+            doorkeeper,
+            agents: vec![],
+            clients: vec![],
+            waiting: None,
+            group,
+            watch,
+            harvest_watch,
+            met: LimitsMet::default(),
+            signals,
+            looked: Instant::now(),
+            stopping: None,
+            killed: false,
+        })
+    }
+
+    /// The steps that were taken, in words.
+    pub fn applied(&self) -> &[String] {
+        &self.applied
+    }
+
+    /// Keeps the cell until it is told to end. Returns the exit status.
+    pub fn run(mut self) -> i32 {
+        // Nothing connects us with whoever started us any more: not its
+        // standard streams, not its session.
+        agent::detach_streams();
+        if self.walls.namespaces {
+            // While the daemon makes up its order. Where it fails, the order will
+            // say why.
+            self.waiting = agent::prepare(self.in_cell()).ok();
+        }
+        loop {
+            let mut polled = vec![poll_on(self.signals.as_raw_fd()), poll_on(self.opened.control.as_raw_fd())];
+            polled.extend(self.clients.iter().map(|c| poll_on(c.stream.as_raw_fd())));
+            let timeout = match self.stopping {
+                Some(_) if self.killed => 20,
+                Some(at) => at.saturating_duration_since(Instant::now()).as_millis() as libc::c_int,
+                None => self.look_every().map_or(-1, |every| every.as_millis() as libc::c_int),
+            };
+            // SAFETY: the array lives through the call and its length is given.
+            let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout) };
+            if ready < 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+                return 1;
+            }
+            if polled[0].revents != 0 {
+                self.take_signals();
+            }
+            self.reap();
+            if polled[1].revents != 0 {
+                self.accept();
+            }
+            // New ones come after those that were polled.
+            for (index, poll) in polled[2..].iter().enumerate() {
+                if poll.revents != 0 && !self.serve(index) {
+                    self.clients[index].gone = true;
+                }
+            }
+            self.clients.retain(|client| !client.gone);
+            if self.look_every().is_some_and(|every| self.looked.elapsed() >= every) {
+                self.look();
+            }
+            if let Some(deadline) = self.stopping {
+                if Instant::now() >= deadline || self.killed {
+                    self.signal_all(libc::SIGKILL);
+                    self.killed = true;
+                }
+                self.reap();
+                if Self::is_empty() {
+                    return self.finish();
+                }
+            }
+        }
+    }
+
+    /// Whether the work is being read. Agents stand still then, or have ended.
+    fn harvests(&self) -> bool {
+        self.agents.iter().any(|a| a.pid > 0 && a.state.agent == HARVESTER)
+    }
+
+    /// How often to look, while there is anything to look at.
+    fn look_every(&self) -> Option<Duration> {
+        if self.stopping.is_some() {
+            return None;
+        }
+        if self.harvests() {
+            return Some(self.harvest_watch.every());
+        }
+        // Without a PID namespace something may be left of an agent that ended.
+        let some = self.agents.iter().any(|a| a.pid > 0) || !(self.walls.namespaces || Self::is_empty());
+        some.then(|| self.watch.every())
+    }
+
+    /// Looks whether the cell uses more than it may, and ends what does.
+    fn look(&mut self) {
+        let namespaces = self.walls.namespaces;
+        let processes = || if namespaces { agent::others() } else { agent::descendants() };
+        let harvests = self.harvests();
+        if self.spec.in_memory
+            && !harvests
+            && let Some(limit) = in_memory::full()
+        {
+            self.note_met(limit, "the file system in memory is full; more was refused".to_owned());
+        }
+        let found = if harvests { &mut self.harvest_watch } else { &mut self.watch }.look(processes);
+        self.looked = Instant::now();
+        let Some(Excess { limit, words, end }) = found else { return };
+        match end {
+            End::One(pid) => agent::signal(pid, libc::SIGKILL),
+            // Not for what agents did, and not for what they did to it.
+            End::All if harvests => {
+                for running in self.agents.iter_mut().filter(|a| a.pid > 0 && a.state.agent == HARVESTER) {
+                    running.state.note = Some(format!("ended by the limit of {limit}: {words}"));
+                    // SAFETY: a child of ours that was not reaped.
+                    unsafe { libc::kill(running.pid, libc::SIGKILL) };
+                }
+                return;
+            }
+            End::All => {
+                for running in self.agents.iter_mut().filter(|a| a.pid > 0) {
+                    running.state.note = Some(format!("ended by the limit of {limit}: {words}"));
+                }
+                self.signal_all(libc::SIGKILL);
+            }
+            End::Nothing => {}
+        }
+        self.note_met(limit, words);
+    }
+
+    fn note_met(&mut self, limit: &str, words: String) {
+        self.met.0.insert(limit.to_owned(), words);
+        // Without it the close log says less; nothing else depends on it.
+        let _ = watch::write_met(&self.opened.run_dir, &self.met);
+    }
+
+    fn take_signals(&mut self) {
+        // SAFETY: signalfd_siginfo is plain data for which zero is a value.
+        let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
+        let size = std::mem::size_of::<libc::signalfd_siginfo>();
+        loop {
+            // SAFETY: the buffer is `info`, of exactly that size.
+            let read = unsafe { libc::read(self.signals.as_raw_fd(), (&raw mut info).cast(), size) };
+            if read != size as isize {
+                return;
+            }
+            if info.ssi_signo == libc::SIGTERM as u32 {
+                self.stop(Duration::from_secs(5));
+            }
+        }
+    }
+
+    fn stop(&mut self, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        self.stopping = Some(self.stopping.map_or(deadline, |now| now.min(deadline)));
+        // Frozen processes hear SIGTERM only when they go on.
+        self.signal_all(libc::SIGTERM);
+        self.signal_all(libc::SIGCONT);
+    }
+
+    /// Signals every process of the cell but this one.
+    fn signal_all(&self, signal: libc::c_int) {
+        if self.walls.namespaces {
+            // Only as the first process of a PID namespace does -1 mean the
+            // cell; anywhere else it would be the host.
+            // SAFETY: integers alone.
+            if unsafe { libc::getpid() } == 1 {
+                unsafe { libc::kill(-1, signal) };
+            }
+            return;
+        }
+        // Those that fork meanwhile are in the next list.
+        for _ in 0..ROUNDS_MAX {
+            let list = agent::descendants();
+            for pid in &list {
+                agent::signal(*pid, signal);
+            }
+            // Agents' inits are for `reap`, which hears what they say.
+            let strays: Vec<_> = list.into_iter().filter(|pid| !self.agents.iter().any(|a| a.pid == *pid)).collect();
+            if strays.is_empty() || signal != libc::SIGKILL {
+                return;
+            }
+            for pid in strays {
+                // SAFETY: waits for one process without blocking; it is an error
+                // where that is not our child.
+                unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
+            }
+        }
+    }
+
+    /// Collects ended children, and what they say of their programs.
+    fn reap(&mut self) {
+        loop {
+            let mut status = 0;
+            // SAFETY: waits for any child without blocking; status lives here.
+            let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+            if pid <= 0 {
+                return;
+            }
+            self.waiting.take_if(|waiting| waiting.pid == pid);
+            let Some(running) = self.agents.iter_mut().find(|a| a.pid == pid) else { continue };
+            running.pid = 0;
+            let mut said = String::new();
+            if let Some(mut report) = running.report.take() {
+                let _ = report.read_to_string(&mut said);
+            }
+            let state = &mut running.state;
+            state.running = false;
+            let report = agent::parse_report(&said);
+            let dropped = report.map_or(0, |r| r.dropped);
+            if let Some(report) = report {
+                (state.code, state.signal) = (report.code, report.signal);
+            } else if libc::WIFEXITED(status) && libc::WEXITSTATUS(status) != 0 {
+                state.code = Some(libc::WEXITSTATUS(status));
+            } else {
+                state.signal = Some(if libc::WIFSIGNALED(status) { libc::WTERMSIG(status) } else { libc::SIGKILL });
+            }
+            // A shell says of what it ran how it ended by 128 and the signal.
+            let too_large = state.signal == Some(libc::SIGXFSZ) || state.code == Some(128 + libc::SIGXFSZ);
+            if too_large && state.note.is_none() {
+                state.note = Some("ended by the limit of one file's size".to_owned());
+            }
+            if state.signal == Some(libc::SIGKILL) && state.note.is_none() && self.stopping.is_none() {
+                state.note = Some("killed".to_owned());
+            }
+            let (event, agent) = (Event::Ended(state.clone()), state.agent.clone());
+            if too_large {
+                let most = self.spec.limits.file_size >> 20;
+                let words =
+                    format!("a file was to become larger than {most} MiB, as much as `disk` is; that was refused");
+                self.note_met("file size", words);
+            }
+            if dropped > 0 {
+                let words = format!("{} KiB of the log of {agent} were not kept", dropped.div_ceil(1024));
+                self.note_met("log", words);
+            }
+            self.tell_all(&event);
+        }
+    }
+
+    fn is_empty() -> bool {
+        // SAFETY: asks whether there is any child, without waiting or reaping.
+        let none = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            libc::waitid(libc::P_ALL, 0, &raw mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)
+        } < 0;
+        none && io::Error::last_os_error().raw_os_error() == Some(libc::ECHILD)
+    }
+
+    fn accept(&mut self) {
+        while let Ok((stream, _)) = self.opened.control.accept() {
+            // Orders carry secrets, and start programs.
+            if let Err(who) = self.doorkeeper.let_in(&stream) {
+                if let Some(others) = self.doorkeeper.should_say() {
+                    // To `keeper.log`.
+                    let _ = writeln!(io::stderr(), "refused at the control socket: {who} (and {others} before)");
+                }
+                continue;
+            }
+            let Ok(reader) = stream.try_clone() else { continue };
+            let _ = stream.set_write_timeout(Some(Duration::from_secs(2)));
+            let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+            let mut client = Client { stream, reader: BufReader::new(reader), gone: false };
+            let hello = Event::Hello {
+                cell: self.spec.cell.clone(),
+                walled: self.walls.namespaces || self.walls.bwrap,
+                applied: self.applied.clone(),
+                agents: self.agents.iter().map(|a| a.state.clone()).collect(),
+            };
+            if tell(&mut client.stream, &hello) {
+                self.clients.push(client);
+            }
+        }
+    }
+
+    /// Reads what a client has to say; false when it is gone.
+    fn serve(&mut self, index: usize) -> bool {
+        loop {
+            let mut line = vec![];
+            let client = &mut self.clients[index];
+            let read = (&mut client.reader).take(ORDER_MAX as u64).read_until(b'\n', &mut line);
+            match read {
+                Ok(0) | Err(_) => return false,
+                Ok(_) => {}
+            }
+            let order = serde_json::from_slice::<Order>(&line);
+            zeroize::Zeroize::zeroize(&mut line);
+            match order {
+                Ok(order) => self.obey(order),
+                Err(_) => return false,
+            }
+            if self.clients.get(index).is_none_or(|c| c.reader.buffer().is_empty()) {
+                return true;
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Start(start) => {
+                if let Some(known) =
+                    self.agents.iter().find(|a| a.state.agent == start.agent && a.state.run >= start.run)
+                {
+                    // Asked twice: say again what there is.
+                    let state = known.state.clone();
+                    let event = if state.running { Event::Started(state) } else { Event::Ended(state) };
+                    self.tell_all(&event);
+                    return;
+                }
+                self.start(&start);
+            }
+            Order::StopAgent { agent } => {
+                for running in self.agents.iter().filter(|a| a.state.agent == agent && a.pid > 0) {
+                    // The agent's own init: its end is the end of all below it.
+                    // SAFETY: a child of ours that was not reaped.
+                    unsafe { libc::kill(running.pid, libc::SIGKILL) };
+                }
+            }
+            Order::Terminate => {
+                self.signal_all(libc::SIGTERM);
+                self.signal_all(libc::SIGCONT);
+            }
+            Order::Stop { grace_ms } => self.stop(Duration::from_millis(grace_ms.min(60_000))),
+            Order::Freeze => {
+                if let Some(waiting) = self.waiting.take() {
+                    // It would stand still too, and whoever wants it in vain.
+                    // SAFETY: a child of ours that was not reaped.
+                    unsafe { libc::kill(waiting.pid, libc::SIGKILL) };
+                }
+                self.signal_all(libc::SIGSTOP);
+                self.tell_all(&Event::Frozen { frozen: true });
+            }
+            Order::Thaw => {
+                self.signal_all(libc::SIGCONT);
+                self.tell_all(&Event::Frozen { frozen: false });
+            }
+        }
+    }
+
+    fn in_cell(&self) -> InCell<'_> {
+        InCell {
+            spec: &self.spec,
+            walls: self.walls,
+            group: &self.group,
+            run_dir: &self.opened.run_dir,
+            filter: &self.filter,
+        }
+    }
+
+    /// Starts an agent by an init that is made for it now.
+    fn begin(&self, start: &super::StartAgent) -> Result<Started, StepError> {
+        agent::prepare(self.in_cell())?.begin(self.walls, start)
+    }
+
+    fn start(&mut self, start: &super::StartAgent) {
+        // An older run of the same agent is fenced before a newer one begins.
+        for running in self.agents.iter().filter(|a| a.state.agent == start.agent && a.pid > 0) {
+            // SAFETY: a child of ours that was not reaped.
+            unsafe { libc::kill(running.pid, libc::SIGKILL) };
+        }
+        let mut state = AgentState {
+            agent: start.agent.clone(),
+            run: start.run,
+            running: false,
+            code: None,
+            signal: None,
+            note: None,
+        };
+        let result = if self.stopping.is_some() {
+            Err(StepError { step: "starting an agent".to_owned(), source: io::Error::other("the cell is ending") })
+        } else {
+            match self.waiting.take().map(|waiting| waiting.begin(self.walls, start)) {
+                Some(Err(error)) if error.source.kind() == io::ErrorKind::BrokenPipe => self.begin(start),
+                None => self.begin(start),
+                Some(begun) => begun,
+            }
+        };
+        let (event, pid, report) = match result {
+            Ok(Started { pid, report, applied }) => {
+                for step in applied {
+                    if !self.applied.contains(&step) {
+                        self.applied.push(step);
+                    }
+                }
+                state.running = true;
+                (Event::Started(state.clone()), pid, Some(report))
+            }
+            Err(error) => {
+                state.code = Some(127);
+                state.note = Some(error.to_string());
+                (Event::Ended(state.clone()), 0, None)
+            }
+        };
+        self.agents.retain(|a| a.state.agent != start.agent || a.pid > 0);
+        self.agents.push(Running { state, pid, report });
+        self.tell_all(&event);
+    }
+
+    fn tell_all(&mut self, event: &Event) {
+        for client in &mut self.clients {
+            client.gone |= !tell(&mut client.stream, event);
+        }
+    }
+
+    /// Nothing is left: put that on record and go.
+    fn finish(&mut self) -> i32 {
+        let record = ExitRecord {
+            cell: self.spec.cell.clone(),
+            agents: self.agents.iter().map(|a| a.state.clone()).collect(),
+            empty: true,
+        };
+        match write_record(&self.opened.run_dir, &record) {
+            Ok(()) => 0,
+            Err(_) => 1,
+        }
+    }
+}
+
+fn tell(stream: &mut UnixStream, event: &Event) -> bool {
+    let mut line = serde_json::to_vec(event).unwrap_or_default();
+    line.push(b'\n');
+    stream.write_all(&line).is_ok()
+}
+
+/// What holds the cell to its limits, in words.
+fn limits_words(spec: &LaunchSpec, group: &Group, walls: Walls) -> String {
+    let by = |enforced: bool, other: &'static str| if enforced { group.way.as_str() } else { other };
+    let own_count = walls.namespaces || spec.id_base.is_some();
+    format!(
+        "limits: memory {} MiB ({}), {} processes ({}), {} processors' time ({}); disk {} MiB and {} files ({}), no file larger than that; {}{} open files a process; {} MiB of log an agent",
+        spec.budget.memory >> 20,
+        by(group.memory, "counted by the keeper, which ends the largest process"),
+        spec.budget.processes,
+        by(group.processes, if own_count { "the kernel's count of the user" } else { "counted by the keeper" }),
+        spec.budget.cpu as f64 / 1000.0,
+        by(group.cpu, if walls.pinned { "as many processors to run on" } else { "not enforced" }),
+        spec.room.bytes >> 20,
+        spec.room.files,
+        if spec.in_memory {
+            "a file system in memory of that size"
+        } else if spec.quota {
+            "a quota of the file system"
+        } else {
+            "counted by the keeper, which ends the cell's processes"
+        },
+        if walls.namespaces { format!("{} MiB in /tmp of each agent; ", spec.tmp >> 20) } else { String::new() },
+        spec.limits.open_files,
+        spec.log.div_ceil(1 << 20),
+    )
+}
+
+fn poll_on(fd: RawFd) -> libc::pollfd {
+    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
+}
+
+fn write_record(run_dir: &File, record: &ExitRecord) -> io::Result<()> {
+    use rustix::fs::{Mode, OFlags, openat, renameat};
+    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let fd: OwnedFd = openat(run_dir, "exit.json.new", flags, Mode::from_raw_mode(0o600))?;
+    let mut file = File::from(fd);
+    file.write_all(&serde_json::to_vec(record)?)?;
+    file.sync_all()?;
+    renameat(run_dir, "exit.json.new", run_dir, "exit.json")?;
+    run_dir.sync_all()
+}
+
+/// SIGTERM and SIGCHLD as a descriptor; everything else that a keeper could be
+/// ended by from its own terminal is ignored.
+fn signal_descriptor() -> Result<File, StepError> {
+    use std::os::fd::FromRawFd as _;
+    // SAFETY: the set lives through the calls, the new descriptor is ours.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGTERM, libc::SIGCHLD] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGPIPE] {
+            libc::signal(signal, libc::SIG_IGN);
+        }
+        let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        if fd < 0 {
+            return Err(StepError::last("watching for signals"));
+        }
+        Ok(File::from_raw_fd(fd))
+    }
+}
