@@ -21,8 +21,6 @@ mod options;
 mod outcome;
 mod parse;
 mod table;
-#[cfg(test)]
-mod tests;
 
 pub use arguments::Given;
 pub(super) use arguments::agent_names;

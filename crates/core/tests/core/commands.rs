@@ -1,8 +1,14 @@
-use super::parse::COMMENT_MAX;
-use super::*;
-use crate::cell::Outcome;
-use crate::mission::misplaced::Place;
+//! Slash commands: where one may stand in a comment, what it says, and that the table
+//! of commands is whole.
+
+use lazarus_core::cell::Outcome;
+use lazarus_core::mission::{
+    COMMANDS_MAX, Command, Given, Line, Misplaced, Parsed, Place, Publishable, grammar, parse_commands, parse_comment,
+};
 use proptest::prelude::*;
+
+/// Longest comment that is searched for commands, in bytes.
+const COMMENT_MAX: usize = 64 * 1024;
 
 fn commands(body: &str) -> Vec<Command> {
     parse_comment(body)
