@@ -17,11 +17,13 @@
 //! | [`publication`] | what may leave: kinds, the gate, the templates |
 //! | [`gitea`] | the forge's API and webhooks: client, models, signatures |
 //! | [`failure`] | what a failure outside means: passing, for people, doubtful, lasting; for API and git alike |
-//! | [`backend`] | how a cell runs; today the `process` kind |
+//! | [`backend`] | the seam: how a cell runs, by kind; today `process` alone |
 //! | [`keeper`] | the small program that owns one cell's processes |
 //! | [`egress`] | the one way out of a cell: a proxy to named hosts, in a process of its own |
 //! | [`sandbox`] | one isolation step a function, and the probe of what this host can do |
-//! | [`workspace`] | homes, clones, the way of work out of a cell, safe paths, scrub |
+//! | [`repository`] | the host's git: mirrors of projects, the work that came out of cells, the push |
+//! | [`workspace`] | the files of cells: homes, graveyard, archive, scrub; what hands work out |
+//! | [`host`] | what this host can give, asked once of a process of its own |
 //! | [`agents`] | agent profiles as data, the built-in `scribe` |
 //! | [`pace`] | how often somebody may cause work: people, issues, sources of connections |
 //! | [`config`] | one TOML file, the environment, flags; every value knows where it came from |
@@ -39,9 +41,11 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod engine;
+pub mod host;
 pub mod operations;
 pub mod pace;
 pub mod publication;
+pub mod repository;
 pub mod server;
 pub mod store;
 pub mod workspace;

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 use lazarus::publication::Secrets;
+use lazarus::repository::{ConfinedGit, Origin, WorkLimits, WorkRepository, clone_project};
 use lazarus::sandbox::{Confined, Confinement, HostReport, NOT_CONFINED, TIMED_OUT};
-use lazarus::workspace::{ConfinedGit, Origin, Wanted, WorkLimits, WorkRepository, clone_project};
+use lazarus::workspace::{HandedWork, HarvestManifest, HarvestOrder, HarvestRequest};
 use secrecy::SecretString;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -176,15 +177,15 @@ fn threat_41_work_is_taken_in_however_git_is_confined() {
     for by in ways() {
         let into = place.path().join(format!("into-{by:?}"));
         std::fs::create_dir(&into).unwrap();
-        let wanted = Wanted {
+        let request = HarvestRequest {
             base: base.clone(),
             pack_max: limits.pack,
             branches_max: limits.branches,
             commit_rest: true,
             trailers: String::new(),
             snapshot: true,
-            into: into.clone(),
         };
+        let wanted = HarvestOrder { request, into: into.clone() };
         std::fs::create_dir_all(place.path().join("shared")).unwrap();
         let handed = Command::new(LAZARUS)
             .arg("cell-harvest")
@@ -192,13 +193,14 @@ fn threat_41_work_is_taken_in_however_git_is_confined() {
             .current_dir(&clone)
             .output()
             .unwrap();
-        let handed = serde_json::from_slice(&handed.stdout).unwrap();
+        let manifest: HarvestManifest = serde_json::from_slice(&handed.stdout).unwrap();
         let confined = ConfinedGit::new(Some(LAZARUS.into()), by);
         let work = WorkRepository::new(place.path().join(format!("{by:?}.git")), mirror.clone(), confined);
         let origin = Origin { mission: "a/b#1".into(), cell: "laz-x".into(), base: base.clone() };
         // Run twice, it does no harm.
         for _ in 0..2 {
-            let harvest = work.take_in(&into, &handed, &limits, &origin, &secrets).unwrap();
+            let handed = HandedWork::in_directory(manifest.clone(), &into);
+            let harvest = work.take_in(handed, &limits, &origin, &secrets).unwrap();
             assert_eq!(harvest.unknown, None, "{by:?}");
             assert_eq!((harvest.commit_count, harvest.file_count, harvest.rest), (2, 2, true), "{by:?}: {harvest:?}");
             let [held] = harvest.held.as_slice() else { panic!("{by:?}: {harvest:?}") };

@@ -2,7 +2,7 @@
 //! was called; and the built-in agent at work in a real repository.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
-use lazarus::agents::{BUILT_IN, Invocation, InvocationContext, PATH, Profile, Profiles, Prompt, scribe};
+use lazarus::agents::{BUILT_IN, CommandContext, Invocation, PATH, Places, Profile, Profiles, Prompt, scribe};
 use lazarus::config::{Config, LoadOptions};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ const PROMPT: &str = "--dangerously-skip-permissions\n-rf / $HOME ${PATH} $(touc
                       prompt-canary \"quoted\" 'single' \\ ; && | > pwned {prompt_file} {model}\n";
 
 fn built_in() -> Profiles {
-    Profiles::load(&BTreeMap::new()).unwrap()
+    Profiles::from(configured("").unwrap())
 }
 
 /// The agents of a configuration with this text.
@@ -63,14 +63,13 @@ impl Cell {
     fn invocation(&self, profile: &Profile, model: Option<&str>, resume: Option<&str>) -> Invocation {
         let host_env = host_environment();
         profile
-            .invocation(&InvocationContext {
+            .command(&CommandContext { model, resume, host_env: &host_env, credentials: &pool })
+            .unwrap()
+            .at(&Places {
                 prompt_file: &self.path("mission.md"),
                 home: &self.path("home"),
                 project: &self.path("project"),
-                model,
-                resume,
-                host_env: &host_env,
-                credentials: &pool,
+                programs: &profile.search_path(),
             })
             .unwrap()
     }
@@ -238,19 +237,10 @@ fn a_credential_reaches_exactly_the_variable_it_is_named_for() {
 
 #[test]
 fn a_missing_credential_is_named_with_the_agent_and_what_to_set() {
-    let cell = Cell::new();
     let error = built_in()
         .get("claude")
         .unwrap()
-        .invocation(&InvocationContext {
-            prompt_file: &cell.path("mission.md"),
-            home: &cell.path("home"),
-            project: &cell.path("project"),
-            model: None,
-            resume: None,
-            host_env: &host_environment(),
-            credentials: &|_| None,
-        })
+        .command(&CommandContext { model: None, resume: None, host_env: &host_environment(), credentials: &|_| None })
         .unwrap_err()
         .to_string();
     for word in ["claude", "anthropic", "ANTHROPIC_API_KEY", "anthropic_file", "[credentials]"] {
@@ -283,7 +273,6 @@ fn a_chosen_model_and_a_session_are_single_words_of_argv() {
 
 #[test]
 fn threat_10_a_model_or_session_from_a_comment_that_is_not_a_name_is_refused() {
-    let cell = Cell::new();
     let profiles = built_in();
     let long = "m".repeat(10_000);
     for bad in [
@@ -304,15 +293,7 @@ fn threat_10_a_model_or_session_from_a_comment_that_is_not_a_name_is_refused() {
             let error = profiles
                 .get("claude")
                 .unwrap()
-                .invocation(&InvocationContext {
-                    prompt_file: &cell.path("mission.md"),
-                    home: &cell.path("home"),
-                    project: &cell.path("project"),
-                    model,
-                    resume,
-                    host_env: &host_environment(),
-                    credentials: &pool,
-                })
+                .command(&CommandContext { model, resume, host_env: &host_environment(), credentials: &pool })
                 .unwrap_err()
                 .to_string();
             assert!(error.contains("claude") && error.len() < 300, "{error}");
@@ -329,7 +310,7 @@ fn a_user_can_change_one_key_of_a_built_in_profile_or_add_a_profile() {
          success = { exit_codes = [0, 2], require_output = \"DONE\" }\n",
     )
     .unwrap();
-    let profiles = Profiles::load(&agents).unwrap();
+    let profiles = Profiles::from(agents);
     assert_eq!(profiles.names().len(), BUILT_IN.len() + 1);
     let claude = profiles.get("claude").unwrap();
     assert_eq!(claude.model_default.as_deref(), Some("opus"));

@@ -4,19 +4,24 @@
 use crate::Place;
 use crate::report::{Figure, Limit, Report, median, milliseconds};
 use anyhow::Context as _;
-use lazarus::backend::{Backend, Egress, Plan, ProcessBackend};
+use futures::StreamExt as _;
+use lazarus::agents::{CommandContext, Profiles};
+use lazarus::backend::{Access, AgentSpec, Backend, CellSpec, Egress, ProcessBackend, Record};
 use lazarus::cell::{
-    Actor, AgentRun, Approval, At, AutoRevive, BackendKind, Cell, CellId, Effect, Input, Isolation, Network, Policy,
-    Spec, decide, evolve,
+    Actor, AgentRun, Approval, At, AutoRevive, BackendKind, Cell, CellId, Effect, Input, Isolation, Limits, Network,
+    Policy, Spec, decide, evolve,
 };
-use lazarus::keeper::{Room, StartAgent, View};
+use lazarus::config::{Config, LoadOptions};
+use lazarus::host::Host;
 use lazarus::mission::ApprovedText;
-use lazarus::sandbox::{Budget, LandlockPaths};
+use lazarus::sandbox::Sight;
 use lazarus::store::{EffectRow, EffectState, NewEntry, Store, Tx};
-use lazarus::workspace::{Home, Roots};
+use lazarus::workspace::Roots;
 use serde_json::json;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const WARM: usize = 10;
@@ -114,9 +119,41 @@ pub fn approve(tx: &Tx<'_>, id: &CellId, text: &ApprovedText, spec: Spec) -> Cel
     apply(tx, Some(cell), id, &Input::Approve { approval }, &director())
 }
 
+fn cell_spec(id: &CellId) -> CellSpec {
+    CellSpec {
+        cell: id.clone(),
+        slot: 1,
+        project: 1,
+        agents: vec![AGENT.to_owned()],
+        isolation: Isolation::Level1,
+        network: Network::None,
+        egress: Egress::default(),
+        limits: Limits {
+            memory: 2 << 30,
+            processes: 512,
+            open_files: 1024,
+            cpu: 2000,
+            disk: 4 << 30,
+            files: 200_000,
+            log: 16 << 20,
+            tmp: 256 << 20,
+        },
+        in_memory: false,
+        pack_max: 512 << 20,
+    }
+}
+
+/// The agent, as a configuration would have it.
+fn profiles(place: &Path) -> anyhow::Result<Profiles> {
+    let file = place.join("lazarus.toml");
+    std::fs::write(&file, format!("[agents.{AGENT}]\nargv = [\"/bin/true\", \"{{prompt_file}}\"]\n"))?;
+    Ok(Profiles::from(Config::load(&LoadOptions { file: Some(file), ..LoadOptions::default() })?.agents))
+}
+
 struct Bench {
     store: Store,
     backend: ProcessBackend,
+    profiles: Profiles,
     roots: Roots,
     text: ApprovedText,
 }
@@ -141,34 +178,14 @@ impl Bench {
         home.write_record("mission.md", format!("# {}\n\n{}\n", self.text.title, self.text.body).as_bytes())?;
         home.write_record("cell.json", format!("{:#}\n", json!({"cell_id": id, "agents": [AGENT]})).as_bytes())?;
         home.hand_over("none", uid)?;
-        let took = self.timed(&id, &home).await;
+        let took = self.timed(&id).await;
         // It stays on the disk as closed cells do: for seconds after files are deleted
         // ext4 makes new ones slowly, and no daemon scrubs one cell for each that it starts.
-        self.backend.stop(self.plan(&id, &home), None).await?;
+        self.backend.stop(&cell_spec(&id), None).await?;
         took
     }
 
-    fn plan(&self, id: &CellId, home: &Home) -> Plan {
-        Plan {
-            cell: id.clone(),
-            home: home.path.clone(),
-            slot: 1,
-            isolation: Isolation::Level1,
-            network: Network::None,
-            objects: None,
-            read_paths: vec![],
-            open_files: 1024,
-            egress: Egress::default(),
-            budget: Budget { memory: 2 << 30, processes: 512, cpu: 2000 },
-            room: Room { bytes: 4 << 30, files: 200_000 },
-            in_memory: false,
-            tmp: 256 << 20,
-            harvest_room: Room { bytes: 4 << 30, files: 200_000 },
-            log: 16 << 20,
-        }
-    }
-
-    async fn timed(&self, id: &CellId, home: &Home) -> anyhow::Result<Took> {
+    async fn timed(&self, id: &CellId) -> anyhow::Result<Took> {
         let (cell_id, text) = (id.clone(), self.text.clone());
         let start = Instant::now();
         // What the command comes to, in the ledger and the registry.
@@ -179,37 +196,25 @@ impl Bench {
         let name = id.to_string();
         self.store.read(move |tx| tx.cell(&name)).await?.context("the cell is not in the registry")?;
         let accepted = milliseconds(start);
-        let (place, text) = (home.clone(), self.text.clone());
-        let prompt = tokio::task::spawn_blocking(move || place.write_prompt(AGENT, 1, &text, None));
-        let (running, prompt) = tokio::join!(self.backend.start(self.plan(id, home)), prompt);
-        let (running, prompt) = (running?, prompt??);
+        let spec = cell_spec(id);
+        let running = self.backend.start(&spec).await?;
         let in_cell = milliseconds(start);
-        let (place, applied) = (home.clone(), running.applied.join("\n"));
-        let recorded = tokio::task::spawn_blocking(move || place.write_record("spawn.log", applied.as_bytes()));
-        let walled = running.isolation >= Some(Isolation::Level2);
-        let place = |inside: &str| if walled { PathBuf::from("/cell").join(inside) } else { home.path.join(inside) };
-        let mut write = vec![place("shared"), place("home").join(AGENT), place("project")];
-        write.extend(
-            ["/tmp", "/run", "/dev/shm", "/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/pts", "/dev/ptmx"]
-                .map(PathBuf::from),
-        );
-        let order = StartAgent {
+        let profile = self.profiles.get(AGENT).context("there is no profile")?;
+        let context = CommandContext { model: None, resume: None, host_env: &BTreeMap::new(), credentials: &|_| None };
+        let agent = AgentSpec {
             agent: AGENT.to_owned(),
             run: 1,
-            argv: vec!["/bin/true".to_owned()],
-            env: vec![
-                ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
-                ("HOME".to_owned(), place("home").join(AGENT).display().to_string()),
-                ("LAZARUS_PROMPT".to_owned(), place(".lazarus").join(prompt).display().to_string()),
-            ],
-            stdin: None,
-            cwd: place("project"),
-            view: View::Work,
-            paths: LandlockPaths { read: vec![PathBuf::from("/")], write },
+            command: profile.command(&context)?,
+            prompt: format!("# {}\n\n{}\n", self.text.title, self.text.body),
+            access: Access::Work,
+            worktree: false,
             ptrace: false,
         };
-        self.backend.start_agent(id.clone(), order).await?;
-        recorded.await??;
+        let record = Record::SpawnLog(running.applied.join("\n"));
+        let (recorded, started) =
+            tokio::join!(self.backend.deliver(id, record), self.backend.start_agent(&spec, agent));
+        started?;
+        recorded?;
         let exec = milliseconds(start);
         // That it runs, in the ledger and the registry.
         let runs = vec![AgentRun { agent: AGENT.to_owned(), number: 1 }];
@@ -283,21 +288,18 @@ pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
     println!("cell_start: {ROUNDS} starts, each beside its anchor");
     let place = Place::new("start")?;
     let at = |name: &str| place.0.join(name);
-    let roots = Roots {
-        cells: at("cells"),
-        graveyard: at("graveyard"),
-        archive: at("archive"),
-        run: at("run"),
-        mirrors: at("mirrors"),
-        work: at("work"),
-    };
-    roots.make()?;
-    let (send, mut facts) = tokio::sync::mpsc::unbounded_channel();
-    tokio::spawn(async move { while facts.recv().await.is_some() {} });
+    let roots = Roots { cells: at("cells"), graveyard: at("graveyard"), archive: at("archive"), run: at("run") };
+    let (profiles, host) = (profiles(&place.0)?, Arc::new(Host::default()));
+    let sight = Sight::new(vec![], vec![]);
+    let backend = ProcessBackend::new(roots.clone(), at("mirrors"), profiles.clone(), sight, host);
+    backend.prepare()?;
+    let mut events = backend.events();
+    tokio::spawn(async move { while events.next().await.is_some() {} });
     until_files_are_made_fast(&roots).await?;
     let bench = Bench {
         store: Store::open(&at("registry.sqlite"))?,
-        backend: ProcessBackend::new(roots.run.clone(), send)?,
+        backend,
+        profiles,
         roots,
         text: ApprovedText::new("[mission] tidy the parser", &"Make it faster, and say what you did.\n".repeat(20)),
     };
@@ -321,7 +323,7 @@ pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
         }
     }
     let part = |pick: fn(&Took) -> f64| median(&ours.iter().map(pick).collect::<Vec<_>>());
-    if !level.level_2() {
+    if level.isolation < Isolation::Level2 {
         report.note("cell_start: this host gives no level_2, so the cells had fewer walls than the anchor's");
     }
     let anchor = match &not_run {

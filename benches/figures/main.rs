@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         // What git on the host's side asks of it.
         Some("git-credential") => {
             let verb = rest.get(1).map_or("", String::as_str);
-            let answer = lazarus::workspace::credential_helper(Path::new(&rest[0]), verb);
+            let answer = lazarus::repository::credential_helper(Path::new(&rest[0]), verb);
             print!("{}", answer.unwrap_or_default());
             return ExitCode::SUCCESS;
         }

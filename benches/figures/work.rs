@@ -6,10 +6,11 @@ use crate::{LAZARUS, Place};
 use anyhow::Context as _;
 use lazarus::demo::forge::{Flavour, StandIn, StandInOptions};
 use lazarus::publication::Secrets;
-use lazarus::sandbox::Confinement;
-use lazarus::workspace::{
-    ConfinedGit, HandedOut, Origin, PushOutcome, Wanted, WorkLimits, WorkRepository, clone_project, hold_base,
+use lazarus::repository::{
+    ConfinedGit, GitAccess, Origin, PushOutcome, WorkLimits, WorkRepository, clone_project, hold_base, refresh_mirror,
 };
+use lazarus::sandbox::Confinement;
+use lazarus::workspace::{HandedWork, HarvestManifest, HarvestOrder, HarvestRequest};
 use secrecy::SecretString;
 use serde_json::json;
 use std::io::Write as _;
@@ -156,7 +157,7 @@ pub async fn harvest(report: &mut Report) -> anyhow::Result<()> {
         .await?;
     anyhow::ensure!(made.status().is_success(), "the stand-in made no repository: {}", made.status());
     let url = format!("{}/forgeadmin/widget.git", forge.url());
-    let access = lazarus::workspace::GitAccess { token: SecretString::from(token.clone()), ca_file: None, proxy: None };
+    let access = GitAccess { token: SecretString::from(token.clone()), ca_file: None, proxy: None, program: None };
     let work = tokio::task::spawn_blocking(move || measure_harvest(&place.0, &url, &token, &access));
     let (ours, theirs, parts) = work.await??;
     report.add(Figure {
@@ -171,14 +172,9 @@ pub async fn harvest(report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn measure_harvest(
-    place: &Path,
-    url: &str,
-    token: &str,
-    access: &lazarus::workspace::GitAccess,
-) -> anyhow::Result<(f64, f64, String)> {
+fn measure_harvest(place: &Path, url: &str, token: &str, access: &GitAccess) -> anyhow::Result<(f64, f64, String)> {
     let mirror = place.join("mirror.git");
-    lazarus::workspace::refresh_mirror(&mirror, url, access, "main")?;
+    refresh_mirror(&mirror, url, access, "main")?;
     let clone = place.join("project");
     let base = clone_project(&mirror, "laz-bench", "main", None, &clone, false)?.commit;
     let mut import = Command::new("git")
@@ -219,15 +215,15 @@ fn measure_harvest(
         hold_base(&mirror, &origin.cell, &base)?;
         let into = place.join(format!("into-{round}"));
         std::fs::create_dir(&into)?;
-        let wanted = Wanted {
+        let request = HarvestRequest {
             base: base.clone(),
             pack_max: limits.pack,
             branches_max: limits.branches,
             commit_rest: true,
             trailers: String::new(),
             snapshot: false,
-            into: into.clone(),
         };
+        let wanted = HarvestOrder { request, into: into.clone() };
         let begun = Instant::now();
         let output = Command::new(LAZARUS)
             .arg("cell-harvest")
@@ -235,11 +231,13 @@ fn measure_harvest(
             .current_dir(&clone)
             .stdin(Stdio::null())
             .output()?;
-        let handed: HandedOut = serde_json::from_slice(&output.stdout).context("reading what was handed out")?;
+        let manifest: HarvestManifest =
+            serde_json::from_slice(&output.stdout).context("reading what was handed out")?;
         let after_hand_out = milliseconds(begun);
         let confined = ConfinedGit::new(Some(LAZARUS.into()), confinement);
         let work = WorkRepository::new(place.join(format!("work-{round}.git")), mirror.clone(), confined);
-        let harvest = work.take_in(&into, &handed, &limits, &origin, &secrets)?;
+        let handed = HandedWork::in_directory(manifest, &into);
+        let harvest = work.take_in(handed, &limits, &origin, &secrets)?;
         anyhow::ensure!(harvest.commit_count == COMMITS as u64, "{harvest:?}");
         let after_take_in = milliseconds(begun);
         let tip = harvest.tip.context("nothing to push")?;

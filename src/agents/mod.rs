@@ -13,10 +13,11 @@ mod profile;
 pub(crate) mod programs;
 pub mod scribe;
 
-pub use invocation::{EnvValue, Invocation, InvocationContext, PATH};
+pub use invocation::{AgentCommand, CommandContext, EnvValue, Invocation, PATH, Place, Places, Word};
 pub use profile::{Profile, ProfileError, Prompt, Success};
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The profiles that come with Lazarus: name and TOML.
 pub const BUILT_IN: &[(&str, &str)] = &[
@@ -44,26 +45,17 @@ pub fn is_name(text: &str) -> bool {
 
 /// The profiles that can be summoned.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Profiles(BTreeMap<String, Profile>);
+pub struct Profiles(Arc<BTreeMap<String, Profile>>);
+
+/// The agents of a configuration: [`Config::agents`](crate::config::Config) has the built-in profiles already, merged
+/// key by key.
+impl From<BTreeMap<String, Profile>> for Profiles {
+    fn from(agents: BTreeMap<String, Profile>) -> Self {
+        Self(Arc::new(agents))
+    }
+}
 
 impl Profiles {
-    /// The configured profiles, and the built-in ones beside them.
-    /// [`Config::agents`](crate::config::Config) has both already, merged key
-    /// by key; an empty map gives the built-in ones alone.
-    ///
-    /// # Errors
-    /// Where the built-in ones cannot be read, which a test excludes.
-    pub fn load(configured: &BTreeMap<String, Profile>) -> Result<Self, crate::config::ConfigError> {
-        let mut profiles = crate::config::Config::load(&crate::config::LoadOptions {
-            // A place without a file: the built-in profiles and nothing else.
-            system_file: "/dev/null".into(),
-            ..Default::default()
-        })?
-        .agents;
-        profiles.extend(configured.iter().map(|(name, profile)| (name.clone(), profile.clone())));
-        Ok(Self(profiles))
-    }
-
     /// The profile of this name.
     pub fn get(&self, name: &str) -> Option<&Profile> {
         self.0.get(name)

@@ -801,8 +801,8 @@ fn what_waits(config: &Config, report: &mut DoctorReport) {
     }
     for configured in &config.repositories {
         let Some(id) = pin(config, PinKind::Repository, &configured.name).map(|pin| pin.id) else { continue };
-        let mirror = crate::workspace::mirror_of(&config.paths.data.join("mirrors"), id);
-        for branch in crate::workspace::left_out_of(&mirror) {
+        let mirror = crate::repository::mirror_of(&crate::repository::mirrors_in(&config.paths.data), id);
+        for branch in crate::repository::left_out_of(&mirror) {
             report.add(
                 Verdict::Warn,
                 &configured.name,

@@ -14,7 +14,6 @@ use crate::cell::{AutoRevive, BackendKind, Isolation, Limits, Network, show_size
 use crate::config::Config;
 use crate::engine::defaults;
 use crate::mission::{Defaults, Proposal, TEMPLATE_MARKER, duration_words, field_labels, normalise, parse_proposal};
-use anyhow::Context as _;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 use sha2::{Digest as _, Sha256};
 
@@ -53,7 +52,7 @@ pub struct TemplateText {
 /// # Errors
 /// Where the agents' profiles cannot be read.
 pub fn of_installation(config: &Config) -> anyhow::Result<[TemplateText; 2]> {
-    let profiles = crate::agents::Profiles::load(&config.agents).context("reading the agents' profiles")?;
+    let profiles = crate::agents::Profiles::from(config.agents.clone());
     render(&defaults(config, &profiles), config.limits)
 }
 

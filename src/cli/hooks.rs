@@ -142,7 +142,7 @@ pub(crate) async fn warn(engine: Arc<Engine>) {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let config = &engine.context.config;
-    let (Some(forge), Ok(secret)) = (engine.forge(), config.webhook.secret.read()) else { return };
+    let (forge, Ok(secret)) = (engine.forge(), config.webhook.secret.read()) else { return };
     let master = MasterSecret::new(secret);
     for known in engine.context.known().repos.into_values() {
         let api = forge.repo_ref(&known.reference);

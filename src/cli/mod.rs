@@ -165,14 +165,17 @@ const HARVEST_MEMORY: u64 = 512 << 20;
 /// Hands out what was done in the clone at the working directory and prints what
 /// it was as JSON, one line. Runs inside a cell.
 pub fn print_harvest(wanted: &str) {
-    use crate::workspace::{HandedOut, hand_out};
+    use crate::workspace::{HarvestManifest, hand_out};
     // A clone that was made to need more ends the git that reads it, and not this.
     let limits =
         crate::sandbox::Limits { open_files: 1024, file_size: u64::MAX, processes: None, data: Some(HARVEST_MEMORY) };
     let _ = crate::sandbox::set_limits(limits);
     let out = match serde_json::from_str(wanted) {
         Ok(wanted) => hand_out(&wanted),
-        Err(error) => HandedOut { unknown: Some(format!("reading what is wanted: {error}")), ..HandedOut::default() },
+        Err(error) => {
+            let unknown = Some(format!("reading what is wanted: {error}"));
+            HarvestManifest { unknown, ..HarvestManifest::default() }
+        }
     };
     println!("{}", serde_json::to_string(&out).unwrap_or_default());
 }
@@ -313,7 +316,7 @@ fn try_run(cli: Cli) -> anyhow::Result<Option<Said>> {
         }
         OwnVerb::GitCredential { socket, verb } => {
             let mut out = std::io::stdout().lock();
-            write!(out, "{}", crate::workspace::credential_helper(socket, verb)?)?;
+            write!(out, "{}", crate::repository::credential_helper(socket, verb)?)?;
             return Ok(None);
         }
         OwnVerb::Completions { shell } => {

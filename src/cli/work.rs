@@ -5,13 +5,13 @@ use super::{Said, operate};
 use crate::cell::State;
 use crate::config::Config;
 use crate::engine::{Facts, repository_of};
-use crate::sandbox::{Confinement, HostReport};
+use crate::host;
+use crate::repository::{ConfinedGit, Held, WorkRepository, mirror_of, mirrors_in, work_in};
+use crate::sandbox::Confinement;
 use crate::store;
-use crate::workspace::{ConfinedGit, Held, WorkRepository, mirror_of};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 /// Writes everything that was taken out of a cell into a new repository at
 /// `directory`: a branch for each part, what is held among them.
@@ -23,9 +23,9 @@ pub(super) fn run(config: &Config, cell: &str, directory: &Path, as_json: bool) 
         anyhow::bail!("cell {id} is destroyed, and its work with it");
     }
     let facts = Facts::of(&row)?;
-    let mirror = mirror_of(&config.paths.data.join("mirrors"), repository_of(&row.cell.mission));
-    let place = config.paths.data.join("work").join(format!("{id}.git"));
-    let work = WorkRepository::new(place, mirror, ConfinedGit::new(None, Confinement::of(&probe()?)));
+    let mirror = mirror_of(&mirrors_in(&config.paths.data), repository_of(&row.cell.mission));
+    let git = ConfinedGit::new(None, Confinement::of(&host::probe()?));
+    let work = WorkRepository::new(work_in(&config.paths.data, &id), mirror, git);
     let parts = parts(&facts);
     if parts.is_empty() || !work.exists() {
         let clone = [&config.paths.cells, &config.paths.graveyard]
@@ -82,11 +82,4 @@ fn parts(facts: &Facts) -> Vec<(String, String)> {
     }
     parts.extend(facts.checkpoint.iter().map(|commit| ("checkpoint".to_owned(), commit.clone())));
     parts
-}
-
-/// What this host can give, asked of a process of its own: the probe may not
-/// run where there are threads.
-fn probe() -> anyhow::Result<HostReport> {
-    let output = Command::new("/proc/self/exe").arg("cell-probe").stdin(Stdio::null()).output()?;
-    Ok(serde_json::from_slice(&output.stdout)?)
 }

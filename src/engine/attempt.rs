@@ -4,14 +4,14 @@
 
 use super::Engine;
 use super::input::{Effect, Input};
-use super::work::repository_of;
+use super::repository_of;
 use crate::backend::BackendError;
 use crate::cell::Effect as CellEffect;
 use crate::failure::Failure;
 use crate::gitea::ForgeError;
 use crate::mission::duration_words;
+use crate::repository::GitError;
 use crate::store::{EffectRow, StoreError};
-use crate::workspace::{GitError, HomeError};
 use std::time::Duration;
 
 /// What came of an attempt.
@@ -107,22 +107,9 @@ impl From<StoreError> for Attempt {
     }
 }
 
-impl From<HomeError> for Attempt {
-    fn from(error: HomeError) -> Self {
-        Self::Again { why: error.to_string(), after: None }
-    }
-}
-
-impl From<&BackendError> for Attempt {
-    fn from(error: &BackendError) -> Self {
-        match error {
-            BackendError::Isolation { .. } | BackendError::Start(_) => {
-                Self::Never { why: error.to_string(), input: None }
-            }
-            BackendError::Gone | BackendError::Passing(_) | BackendError::Io { .. } => {
-                Self::Again { why: error.to_string(), after: None }
-            }
-        }
+impl From<BackendError> for Attempt {
+    fn from(error: BackendError) -> Self {
+        Self::failed(error.failure(), error.to_string())
     }
 }
 
@@ -191,10 +178,7 @@ impl Engine {
     /// may be the bot that lost its right to see it: that is for people.
     async fn confirmed(&self, row: &EffectRow, why: String, then: Option<Input>) -> Attempt {
         let repository = repository_of(&row.mission);
-        let shown = match &self.forge {
-            Some(forge) if repository > 0 => forge.repository_by_id(repository).await,
-            _ => Ok(None),
-        };
+        let shown = if repository > 0 { self.forge.repository_by_id(repository).await } else { Ok(None) };
         match (shown, then) {
             (Ok(Some(_)), Some(then)) => Attempt::Done(then),
             (Ok(Some(_)), None) => Attempt::Never { why, input: None },

@@ -45,7 +45,7 @@ fn wall() -> i64 {
 impl Clock {
     /// Starts the clock from where it stood, and from the newest ledger entry.
     pub fn start(mark: Option<&Mark>, newest: i64) -> Self {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        let boot = crate::host::boot_id();
         Self { offset: Mutex::new(first_offset(mark, newest, &boot, since_boot(), wall())), boot }
     }
 

@@ -16,8 +16,8 @@ use crate::mission::{
     hidden_parts, what_changed,
 };
 use crate::publication::{Answer, SHOWN_BYTES_MAX, TextChange};
+use crate::repository::Held;
 use crate::store::{Result, StoreError, Tx};
-use crate::workspace::Held;
 use serde_json::json;
 use std::collections::BTreeMap;
 

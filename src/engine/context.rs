@@ -12,7 +12,7 @@ use crate::publication::{Publication, Published, RenderError, SHOWN_LINES_MAX, S
 use crate::store::Pinned;
 use secrecy::SecretString;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// What the forge told of itself and of us. Empty until it did once; from then
 /// on kept in the registry.
@@ -91,7 +91,7 @@ pub struct Context {
     pub profiles: Profiles,
     templates: Templates,
     built_in: Templates,
-    secrets: Secrets,
+    secrets: Arc<Secrets>,
     known: RwLock<Known>,
 }
 
@@ -106,7 +106,7 @@ impl Context {
             built_in: Templates::load(None)?,
             config,
             profiles,
-            secrets: Secrets::new(secrets),
+            secrets: Arc::new(Secrets::new(secrets)),
             known: RwLock::default(),
         })
     }
@@ -140,6 +140,11 @@ impl Context {
     /// The secrets that never leave.
     pub fn secrets(&self) -> &Secrets {
         &self.secrets
+    }
+
+    /// The same, for whoever looks for them while others wait.
+    pub fn shared_secrets(&self) -> Arc<Secrets> {
+        Arc::clone(&self.secrets)
     }
 
     /// Removes secrets from words that are meant for a log or an error.

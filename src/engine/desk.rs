@@ -12,8 +12,8 @@ use crate::egress;
 use crate::gitea::event::{IssueSnapshot, RepoRef};
 use crate::mission::{ApprovedText, Concern, Line, Mission, Moment, duration_words};
 use crate::publication::{Answer, CloseLog, Publication, PullRequest, SpawnLog, StatusRow, StatusTable, Warning};
+use crate::repository::{Finding, Held};
 use crate::store::{EffectRow, Head, NewEntry, Result, StoreError, Tx};
-use crate::workspace::{Finding, Held};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 

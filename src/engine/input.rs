@@ -1,11 +1,11 @@
 //! What comes in, and what is to be done: the rows of inbox and effects queue.
 
-use crate::backend::{Harvest, Running, Usage};
+use crate::backend::{Running, Usage};
 use crate::cell::{Actor, AgentRun, Base, CellId, DeadlineKind, Effect as CellEffect, Exit};
 use crate::gitea::event::{ForgeEvent, IssueSnapshot, Person, RepoRef};
 use crate::mission::{Command, Level, Line, Member, Misplaced, Publishable};
+use crate::repository::{Harvest, Held};
 use crate::store::{CellRow, StoreError};
-use crate::workspace::Held;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -14,40 +14,38 @@ mod input;
 mod issue;
 mod learn;
 mod look;
+mod perform;
 mod reconcile;
-mod run;
-mod work;
 
 pub use clock::{Clock, Mark};
 pub use context::{Context, Known, KnownRepo, Trouble, defaults};
 pub use input::{Facts, Outcome};
 pub use learn::{APPROVED, renamed_repository};
-pub use work::repository_of;
 
 use crate::agents::Profiles;
-use crate::backend::{Adopted, Backend as _, Fact, ProcessBackend, Seen};
-use crate::cell::{AgentRun, At, CellId, Exit, State};
+use crate::backend::{Adopted, BackendError, Backends, CellEvent, Seen};
+use crate::cell::{AgentRun, At, BackendKind, CellId, Exit, State};
 use crate::config::{Config, PolledCommands};
 use crate::gitea::event::{ForgeEvent, IssueAction, Person, RepoRef};
 use crate::gitea::{Forge, ForgeError};
+use crate::host::Host;
 use crate::mission::Command;
-use crate::sandbox::{InSight, Sight};
+use crate::repository::{GitAccess, Repositories};
 use crate::store::{DataLock, Due, EffectRow, EffectState, Listed, Store, StoreError, Tx};
-use crate::workspace::{GitAccess, Roots, clear_credentials};
 use attempt::{Attempt, is_waited_for, owes_an_answer};
 use futures::{FutureExt as _, StreamExt as _};
 use input::{Effect, Input};
 use secrecy::SecretString;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 
 /// Inputs that one transaction takes at most.
 const BATCH: i64 = 32;
-/// Cells whose work is read at once.
-const READERS: usize = 3;
+/// What of the end of an agent's log is read for what its profile requires, in bytes.
+const LOG_READ: u64 = 1 << 20;
 /// Longest time between two attempts at an effect.
 const BACKOFF_MAX: Duration = Duration::from_mins(1);
 /// How long to wait before an answer that a thing is not there is asked for once
@@ -72,18 +70,12 @@ pub struct Engine {
     pub store: Store,
     /// What decisions are made with.
     pub context: Arc<Context>,
-    forge: Option<Forge>,
-    access: GitAccess,
-    backend: ProcessBackend,
-    roots: Roots,
+    forge: Forge,
+    backends: Backends,
+    repositories: Repositories,
     clock: Clock,
     host_env: BTreeMap<String, String>,
     credentials: HashMap<String, SecretString>,
-    mirrors: std::sync::Mutex<HashMap<i64, Arc<tokio::sync::Mutex<()>>>>,
-    /// Turns to read what came out of cells.
-    reading: tokio::sync::Semaphore,
-    /// Commits of cells in which this process found nothing that may not leave.
-    searched: std::sync::Mutex<HashSet<(CellId, String)>>,
     /// Something is in the inbox, or an effect is due.
     work: Notify,
     /// A reconcile round is wanted now.
@@ -104,7 +96,6 @@ pub struct Engine {
     /// since when.
     undelivered: std::sync::Mutex<HashMap<i64, std::time::Instant>>,
     stop: watch::Sender<bool>,
-    facts: tokio::sync::Mutex<mpsc::UnboundedReceiver<Fact>>,
     _lock: DataLock,
 }
 
@@ -122,54 +113,40 @@ pub enum StartError {
         /// Why.
         why: String,
     },
-    /// Cells would see something of ours.
-    #[error("cells would see what no cell may see, so nothing is started:\n  {}", list(.0))]
-    InSight(Vec<InSight>),
+    /// A backend: cells would see something of ours, say.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// Anything else, in words.
     #[error("{0}")]
     Other(String),
 }
 
-fn list(found: &[InSight]) -> String {
-    found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
-}
-
-/// Refuses where cells would see something of ours.
-fn nothing_in_sight(sight: &Sight) -> Result<(), StartError> {
-    let found = sight.ours_in_sight();
-    if found.is_empty() { Ok(()) } else { Err(StartError::InSight(found)) }
+/// The repository's number in a mission's name.
+pub fn repository_of(mission: &str) -> i64 {
+    mission.split_once('#').and_then(|(id, _)| id.parse().ok()).unwrap_or(0)
 }
 
 impl Engine {
-    /// Opens the data directory and gets ready. Nothing runs yet.
+    /// Opens the data directory and gets ready, with the backends of this host. Nothing runs yet.
     ///
     /// # Errors
-    /// Where another Lazarus has the directory, or a secret cannot be read.
+    /// Where another Lazarus has the directory, a secret cannot be read, or cells would see something of ours.
     pub fn open(config: Config) -> Result<Arc<Self>, StartError> {
-        let other = |e: &dyn std::fmt::Display| StartError::Other(e.to_string());
-        let mut sight = config.sight();
+        let host = Arc::new(Host::default());
+        let profiles = Profiles::from(config.agents.clone());
         // Before anything is made.
-        nothing_in_sight(&sight)?;
-        let roots = Roots {
-            cells: config.paths.cells.clone(),
-            graveyard: config.paths.graveyard.clone(),
-            archive: config.paths.archive.clone(),
-            run: config.paths.data.join("run"),
-            mirrors: config.paths.data.join("mirrors"),
-            work: config.paths.data.join("work"),
-        };
-        std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
-            .create(&config.paths.data)
-            .map_err(|e| StartError::Other(format!("making {}: {e}", config.paths.data.display())))?;
-        let lock = DataLock::take(&config.paths.data)?;
-        roots.make().map_err(|e| other(&e))?;
-        for repositories in [&roots.mirrors, &roots.work] {
-            clear_credentials(repositories);
-        }
+        let backends = Backends::of_this_host(&config, &profiles, &host)?;
+        Self::open_with(config, host, backends)
+    }
+
+    /// The same with these backends.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(config: Config, host: Arc<Host>, backends: Backends) -> Result<Arc<Self>, StartError> {
+        let other = |e: &dyn std::fmt::Display| StartError::Other(e.to_string());
+        let lock = DataLock::make_and_take(&config.paths.data)?;
         let store = Store::open(&config.paths.registry)?;
-        // Now that all of it is there: what did not exist could not be compared as closely.
-        nothing_in_sight(&sight)?;
-        sight.hold();
         let secret = |what: &str, source: &crate::config::SecretSource| {
             source.read().map_err(|e| StartError::Secret { what: what.to_owned(), why: e.to_string() })
         };
@@ -188,32 +165,34 @@ impl Engine {
                 credentials.insert(name.clone(), value);
             }
         }
-        let profiles = Profiles::load(&config.agents).map_err(|e| other(&e))?;
+        let profiles = Profiles::from(config.agents.clone());
         let mut options = config.forge.options(token.clone());
         options.look_twice = Some(LOOK_TWICE);
         let forge = Forge::new(options).map_err(|e| other(&e))?;
         let (mark, newest) = store.read_blocking(|tx| Ok((tx.meta("clock")?, tx.last_entry_at()?)))?;
         let mark: Option<Mark> =
             mark.map(|text| serde_json::from_str(&text)).transpose().map_err(StoreError::json("mark of the clock"))?;
-        let (send, facts) = mpsc::unbounded_channel();
-        let backend = ProcessBackend::new(roots.run.clone(), send).map_err(|e| other(&e))?.hiding(sight);
-        let access = GitAccess { token, ca_file: config.forge.authorities(), proxy: config.forge.proxy() };
+        let access = GitAccess {
+            token,
+            ca_file: config.forge.authorities(),
+            proxy: config.forge.proxy(),
+            program: host.program(),
+        };
+        let repositories = Repositories::new(&config.paths.data, access, host);
+        repositories.prepare().map_err(|e| other(&e))?;
+        backends.prepare()?;
         let context = Context::new(config, profiles, secrets).map_err(|e| other(&e))?;
         let engine = Self {
             store,
             context: Arc::new(context),
-            forge: Some(forge),
-            access,
-            backend,
-            roots,
+            forge,
+            backends,
+            repositories,
             clock: Clock::start(mark.as_ref(), newest),
             host_env: std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
                 .collect(),
             credentials,
-            mirrors: std::sync::Mutex::default(),
-            reading: tokio::sync::Semaphore::new(READERS),
-            searched: std::sync::Mutex::default(),
             work: Notify::new(),
             look: Notify::new(),
             glance: Notify::new(),
@@ -225,7 +204,6 @@ impl Engine {
             commits: watch::channel(0).0,
             undelivered: std::sync::Mutex::default(),
             stop: watch::channel(false).0,
-            facts: tokio::sync::Mutex::new(facts),
             _lock: lock,
         };
         engine.remember()?;
@@ -258,11 +236,6 @@ impl Engine {
         Ok(())
     }
 
-    /// The right to work on a repository's mirror.
-    fn mirror(&self, repo: i64) -> Arc<tokio::sync::Mutex<()>> {
-        Arc::clone(self.mirrors.lock().unwrap_or_else(std::sync::PoisonError::into_inner).entry(repo).or_default())
-    }
-
     /// The bot's and the host's credential of that name.
     fn credential(&self, name: &str) -> Option<SecretString> {
         self.credentials.get(name).cloned()
@@ -275,8 +248,8 @@ impl Engine {
     }
 
     /// The forge's client.
-    pub fn forge(&self) -> Option<&Forge> {
-        self.forge.as_ref()
+    pub fn forge(&self) -> &Forge {
+        &self.forge
     }
 
     /// Stores what happened on the forge and wakes the engine. Returns once it
@@ -418,7 +391,10 @@ impl Engine {
         let started = std::time::Instant::now();
         let found: Vec<_> = futures::stream::iter(cells.filter(|r| r.cell.state.has_processes()))
             .map(|row| async move {
-                let found = self.backend.adopt(row.cell.id.clone()).await;
+                let found = match self.backends.get(row.cell.spec.backend) {
+                    Ok(backend) => backend.adopt(&row.cell.id).await,
+                    Err(error) => Err(error),
+                };
                 (row, found)
             })
             .buffer_unordered(64)
@@ -441,7 +417,7 @@ impl Engine {
                             note: Some("gone while the daemon was away, without a record".to_owned()),
                         };
                         let run = AgentRun { agent: agent.to_owned(), number };
-                        let _ = self.backend_fact(&row.cell.id, run, exit).await;
+                        let _ = self.agent_ended(&row.cell.id, Some(row.cell.spec.backend), run, exit).await;
                     }
                 }
                 Err(error) => tracing::error!(cell = %row.cell.id, %error, "a cell could not be adopted"),
@@ -450,12 +426,19 @@ impl Engine {
         tracing::info!(adopted, milliseconds = started.elapsed().as_millis() as u64, "live cells adopted");
     }
 
-    async fn backend_fact(&self, cell: &CellId, run: AgentRun, mut exit: Exit) -> Result<(), StoreError> {
+    /// Puts the end of an agent's run into the inbox, judged by the profile's rule.
+    async fn agent_ended(
+        &self,
+        cell: &CellId,
+        backend: Option<BackendKind>,
+        run: AgentRun,
+        mut exit: Exit,
+    ) -> Result<(), StoreError> {
         if let Some(profile) = self.context.profiles.get(&run.agent) {
             exit.success =
                 exit.code.is_some_and(|c| u8::try_from(c).is_ok_and(|c| profile.success.exit_codes.contains(&c)));
             if let (true, Some(wanted)) = (exit.success, &profile.success.require_output) {
-                let log = self.backend.log(cell.clone(), run.agent.clone(), 1 << 20).await.unwrap_or_default();
+                let log = self.log_of(cell, backend, &run.agent).await?;
                 if !log.contains(wanted.as_str()) {
                     exit.success = false;
                     exit.note = Some("its output does not hold what its profile requires".to_owned());
@@ -468,18 +451,33 @@ impl Engine {
         Ok(())
     }
 
-    fn agent_did_not_start(self: &Engine, cell: &CellId, run: &AgentRun, why: &str) {
-        self.backend.report_failed_start(cell, &run.agent, run.number, &self.context.redact(why));
+    /// The end of what an agent printed; nothing where it cannot be read.
+    async fn log_of(&self, cell: &CellId, backend: Option<BackendKind>, agent: &str) -> Result<String, StoreError> {
+        let kind = match backend {
+            Some(kind) => Some(kind),
+            None => {
+                let name = cell.to_string();
+                self.store.read(move |tx| tx.cell(&name)).await?.map(|row| row.cell.spec.backend)
+            }
+        };
+        let Some(Ok(backend)) = kind.map(|kind| self.backends.get(kind)) else { return Ok(String::new()) };
+        Ok(backend.logs(cell, agent, LOG_READ).await.unwrap_or_default())
     }
 
-    /// Facts of the backend become inputs.
+    /// Puts on record that an agent could not even be started.
+    async fn agent_did_not_start(&self, cell: &CellId, run: &AgentRun, why: &str) -> Result<(), StoreError> {
+        let note = format!("not started: {}", self.context.redact(why));
+        let exit = Exit { code: None, signal: None, success: false, note: Some(note) };
+        self.agent_ended(cell, None, run.clone(), exit).await
+    }
+
+    /// What backends report becomes inputs.
     async fn listen(self: Arc<Self>) {
-        let mut facts = self.facts.lock().await;
-        while let Some(fact) = facts.recv().await {
-            let Fact::AgentEnded { cell, agent, run, exit } = fact;
+        let mut events = self.backends.events();
+        while let Some(CellEvent::AgentEnded { cell, agent, run, exit }) = events.next().await {
             loop {
                 let run = AgentRun { agent: agent.clone(), number: run };
-                match self.backend_fact(&cell, run, exit.clone()).await {
+                match self.agent_ended(&cell, None, run, exit.clone()).await {
                     Ok(()) => break,
                     Err(error) => {
                         tracing::error!(%error, "the end of an agent could not be stored yet");
@@ -493,7 +491,7 @@ impl Engine {
     /// Learns who we are and what we serve; then, now and then, again: soon where
     /// something could not be found out, or an operator changed what names mean.
     async fn keep_learning(self: Arc<Self>) {
-        let Some(forge) = self.forge.clone() else { return };
+        let forge = self.forge.clone();
         let usual = self.context.config.reconcile.interval.saturating_mul(10).min(LEARN_AGAIN_USUAL);
         let mut soon = Duration::from_millis(500);
         loop {
@@ -520,7 +518,7 @@ impl Engine {
 
     /// Asks the forge from time to time, and at once when something was missed.
     async fn poll(self: Arc<Self>) {
-        let Some(forge) = self.forge.clone() else { return };
+        let forge = self.forge.clone();
         let interval = self.context.config.reconcile.interval;
         let mut rounds = 0u32;
         let mut pins = None;
@@ -638,7 +636,7 @@ impl Engine {
         self.running.fetch_add(1, Ordering::SeqCst);
         let engine = Arc::clone(self);
         tokio::spawn(async move {
-            let attempt = std::panic::AssertUnwindSafe(run::run(&engine, &row))
+            let attempt = std::panic::AssertUnwindSafe(perform::run(&engine, &row))
                 .catch_unwind()
                 .await
                 .unwrap_or_else(|_| Attempt::Again { why: "it failed inside; see the log".to_owned(), after: None });
@@ -786,7 +784,10 @@ impl Engine {
 
     /// What is to be seen of a cell now.
     pub async fn look_at_cell(&self, cell: &crate::cell::Cell) -> Seen {
-        if cell.state.has_processes() { self.backend.look(cell.id.clone()).await } else { Seen::default() }
+        match self.backends.get(cell.spec.backend) {
+            Ok(backend) if cell.state.has_processes() => backend.look(&cell.id).await,
+            _ => Seen::default(),
+        }
     }
 
     /// Runs an operator's command and waits for what comes of it.
@@ -801,7 +802,7 @@ impl Engine {
         cell: Option<CellId>,
         wait: Duration,
     ) -> Result<Outcome, String> {
-        let forge = self.forge.as_ref().ok_or("there is no forge")?;
+        let forge = &self.forge;
         let mut accounts = BTreeMap::new();
         if let Command::Invite { identity, .. } = &command
             && let Some(login) = identity.strip_prefix("human:")

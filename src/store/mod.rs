@@ -131,6 +131,18 @@ pub struct DataLock {
 }
 
 impl DataLock {
+    /// Makes a data directory, for its user alone, unless it is there, and takes its lock.
+    ///
+    /// # Errors
+    /// Where it cannot be made; and as [`take`](Self::take).
+    pub fn make_and_take(data: &Path) -> Result<Self> {
+        let mut builder = std::fs::DirBuilder::new();
+        std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700)
+            .create(data)
+            .map_err(|source| StoreError::Io { tried: "making", path: data.display().to_string(), source })?;
+        Self::take(data)
+    }
+
     /// Takes the lock of a data directory.
     ///
     /// # Errors

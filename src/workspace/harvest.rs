@@ -4,14 +4,13 @@
 //! agents' and its configuration can make git run anything. What comes out is a
 //! pack and a line of JSON: the cell's own word, and a request by somebody
 //! hostile. Its caps here are a courtesy; those that count are on the host's side,
-//! which words everything that people read; see [`super::WorkRepository`].
+//! which words everything that people read; see [`crate::repository`].
 //!
 //! What was committed is read through a repository of the harvest's own, which
 //! has the clone's references and objects and none of its configuration, index or
 //! attributes. Only what was not committed needs those, and where they are broken
 //! the commits leave without it.
 
-use super::parts::beyond_words;
 use super::worktree::BRANCHES;
 use crate::keeper::OBJECTS_IN_CELL;
 use serde::{Deserialize, Serialize};
@@ -30,7 +29,7 @@ const NAMED: usize = 100;
 /// Most references that are looked at one by one, where git cannot list what is new.
 const LOOKED_AT: usize = 200;
 /// Longest words of git's that are handed out, in characters.
-const WORDS_MAX: usize = 300;
+pub const QUOTED_MAX: usize = 300;
 /// Longest time for everything that nobody committed.
 const REST_TIME: Duration = Duration::from_secs(120);
 /// How long a program may hold git's output open after git.
@@ -40,9 +39,9 @@ const UNFOLDED_MORE: u64 = 100_000;
 /// Largest file of git's own that is read, in bytes.
 const SMALL: u64 = 4096;
 
-/// What the host's side wants handed out.
+/// What work is wanted out of a cell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wanted {
+pub struct HarvestRequest {
     /// The commit that the clone was made from.
     pub base: String,
     /// Largest pack, in bytes.
@@ -51,10 +50,18 @@ pub struct Wanted {
     pub branches_max: usize,
     /// Whether what was not committed becomes a commit.
     pub commit_rest: bool,
-    /// Lines for the end of commits that are made here.
+    /// Lines for the end of commits that are made of the work.
     pub trailers: String,
     /// Whether a snapshot of everything is wanted beside the work.
     pub snapshot: bool,
+}
+
+/// A request as it reaches the program that hands out, inside the cell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HarvestOrder {
+    /// What is wanted.
+    #[serde(flatten)]
+    pub request: HarvestRequest,
     /// A directory that the harvest may write, as it sees it.
     pub into: PathBuf,
 }
@@ -63,7 +70,7 @@ pub struct Wanted {
 /// be quoted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct HandedOut {
+pub struct HarvestManifest {
     /// The commit that is checked out, or the one made of what was not
     /// committed on top of it. Nothing where nothing was done.
     pub tip: Option<String>,
@@ -89,42 +96,46 @@ pub struct HandedOut {
     pub unknown: Option<String>,
 }
 
-impl HandedOut {
-    /// What people should know, in words of the host's side.
-    pub(super) fn notes(&self, branches_max: usize) -> Vec<String> {
-        let mut notes = vec![];
-        for (what, why) in [("What was not committed", &self.rest_unread), ("What is checked out", &self.head_unread)] {
-            if let Some(why) = why {
-                notes.push(quoted(&format!("{what} could not be read; the cell says"), why));
-            }
-        }
-        if self.beyond_count > 0 && !self.beyond.is_empty() {
-            notes.push(beyond_words(self.beyond.iter().map(String::as_str), self.beyond_count, branches_max));
-        }
-        if !self.apart.is_empty() {
-            let names: Vec<String> = self.apart.iter().take(10).map(|name| name_in_words(name)).collect();
-            notes.push(format!("A branch of its own, because it does not fit with the others: {}", names.join(", ")));
-        }
-        notes
+/// The work that a cell handed out. Every byte of it is the agents'.
+#[derive(Debug)]
+pub struct HandedWork {
+    /// What is said to be in it.
+    pub manifest: HarvestManifest,
+    /// The pack, open at its beginning, or why there is none to be opened.
+    pub pack: io::Result<File>,
+}
+
+impl HandedWork {
+    /// The work in a directory that agents may have written: no link in it is followed,
+    /// and nothing but a plain file is opened.
+    pub fn in_directory(manifest: HarvestManifest, directory: &Path) -> Self {
+        Self { manifest, pack: open_pack(directory) }
+    }
+
+    /// Work that could not be handed out.
+    pub fn unknown(why: String) -> Self {
+        let manifest = HarvestManifest { unknown: Some(why), ..HarvestManifest::default() };
+        Self { manifest, pack: Err(io::ErrorKind::NotFound.into()) }
     }
 }
 
-fn name_in_words(name: &str) -> String {
-    format!("`{}`", super::held::shown(name.as_bytes()))
-}
-
-/// Words of somebody else's, as a quotation on one line.
-pub(super) fn quoted(who: &str, words: &str) -> String {
-    let clean = |c: char| if c.is_control() || matches!(c, '`' | '“' | '”') { ' ' } else { c };
-    let words: String = words.chars().map(clean).take(WORDS_MAX).collect();
-    format!("{who}: “{}”", words.trim())
+fn open_pack(directory: &Path) -> io::Result<File> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // The parent is the home's, which agents cannot write.
+    let directory = openat(CWD, directory, flags | OFlags::DIRECTORY, Mode::empty())?;
+    let pack = File::from(openat(&directory, PACK, flags | OFlags::NONBLOCK, Mode::empty())?);
+    if !pack.metadata()?.is_file() {
+        return Err(io::Error::other("it is no plain file"));
+    }
+    Ok(pack)
 }
 
 /// Writes the pack and says what is in it.
-pub fn hand_out(wanted: &Wanted) -> HandedOut {
-    let mut out = HandedOut::default();
+pub fn hand_out(wanted: &HarvestOrder) -> HarvestManifest {
+    let mut out = HarvestManifest::default();
     if let Err(why) = try_hand_out(wanted, &mut out) {
-        out = HandedOut { unknown: Some(why), uncommitted: out.uncommitted, ..HandedOut::default() };
+        out = HarvestManifest { unknown: Some(why), uncommitted: out.uncommitted, ..HarvestManifest::default() };
     }
     out
 }
@@ -191,7 +202,7 @@ fn finish(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|e| format!("git cannot be run in the cell: {e}"))?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
-        let words: String = words.trim().chars().take(WORDS_MAX).collect();
+        let words: String = words.trim().chars().take(QUOTED_MAX).collect();
         return Err(if words.is_empty() { output.status.to_string() } else { words });
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
@@ -221,7 +232,7 @@ fn finish_in_time(command: &mut Command, until: Instant) -> Result<String, Strin
     let text = |from: &Receiver<Vec<u8>>| from.recv_timeout(HELD_OPEN).ok();
     if !status.success() {
         let words = String::from_utf8_lossy(&text(&words).unwrap_or_default()).trim().to_owned();
-        let words: String = words.chars().take(WORDS_MAX).collect();
+        let words: String = words.chars().take(QUOTED_MAX).collect();
         return Err(if words.is_empty() { status.to_string() } else { words });
     }
     let answer = text(&answer).ok_or("a program that it started does not let go of its output")?;
@@ -241,8 +252,8 @@ fn read_beside(stream: Option<impl io::Read + Send + 'static>) -> Receiver<Vec<u
     receive
 }
 
-fn try_hand_out(wanted: &Wanted, out: &mut HandedOut) -> Result<(), String> {
-    let base = &wanted.base;
+fn try_hand_out(wanted: &HarvestOrder, out: &mut HarvestManifest) -> Result<(), String> {
+    let base = &wanted.request.base;
     if base.is_empty() || !base.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err("the commit to start from is not known".to_owned());
     }
@@ -289,7 +300,7 @@ fn try_hand_out(wanted: &Wanted, out: &mut HandedOut) -> Result<(), String> {
     let fallback = tip.clone().unwrap_or_else(|| base.clone());
     out.tip = tip.filter(|tip| !git.is_ancestor(tip, base));
     other_branches(&git, base, &fallback, &merged, wanted, out);
-    if wanted.snapshot {
+    if wanted.request.snapshot {
         let head = git.ask(&["rev-parse", "--verify", "HEAD^{commit}"]).unwrap_or_else(|_| base.clone());
         out.snapshot = Some(take_snapshot(&theirs, &git_directory, &head, wanted, until)?);
     }
@@ -331,7 +342,14 @@ fn make_own(own: &Path, clone: &Path, base: &str) -> io::Result<()> {
 
 /// Finds branches that have something which neither base nor tip has, the newest
 /// first.
-fn other_branches(git: &Git, base: &str, tip: &str, merged: &[(String, String)], wanted: &Wanted, out: &mut HandedOut) {
+fn other_branches(
+    git: &Git,
+    base: &str,
+    tip: &str,
+    merged: &[(String, String)],
+    wanted: &HarvestOrder,
+    out: &mut HarvestManifest,
+) {
     let format = "--format=%(objectname) %(refname:short)";
     let (not_base, not_tip) = (format!("--no-merged={base}"), format!("--no-merged={tip}"));
     let list = git.ask(&["for-each-ref", "--sort=-committerdate", &not_base, &not_tip, format, "refs/heads"]);
@@ -357,7 +375,7 @@ fn other_branches(git: &Git, base: &str, tip: &str, merged: &[(String, String)],
         if !known.insert(commit) || git.is_ancestor(commit, tip) {
             continue;
         }
-        if out.branches.len() < wanted.branches_max {
+        if out.branches.len() < wanted.request.branches_max {
             out.branches.push((name.to_owned(), commit.to_owned()));
             continue;
         }
@@ -373,12 +391,19 @@ fn other_branches(git: &Git, base: &str, tip: &str, merged: &[(String, String)],
 }
 
 /// Packs everything; where that is too large, what was committed alone.
-fn write_what_fits(git: &Git, base: &str, pack: &Path, wanted: &Wanted, out: &mut HandedOut) -> Result<(), String> {
-    let wants = |out: &HandedOut| -> Vec<String> {
+fn write_what_fits(
+    git: &Git,
+    base: &str,
+    pack: &Path,
+    wanted: &HarvestOrder,
+    out: &mut HarvestManifest,
+) -> Result<(), String> {
+    let wants = |out: &HarvestManifest| -> Vec<String> {
         let others = out.branches.iter().map(|(_, commit)| commit);
         out.tip.iter().chain(&out.snapshot).chain(others).cloned().collect()
     };
-    let write = |wants: &[String]| write_pack(git, &format!("{}\n^{base}\n", wants.join("\n")), pack, wanted.pack_max);
+    let write =
+        |wants: &[String]| write_pack(git, &format!("{}\n^{base}\n", wants.join("\n")), pack, wanted.request.pack_max);
     let all = wants(out);
     if all.is_empty() {
         return Ok(());
@@ -425,9 +450,9 @@ fn unfolds_to_an_end(git: &Git, head: &str, index: &Path, until: Instant) -> Res
 fn commit_rest(
     git: &Git,
     head: &str,
-    wanted: &Wanted,
+    wanted: &HarvestOrder,
     until: Instant,
-    out: &mut HandedOut,
+    out: &mut HarvestManifest,
 ) -> Result<Option<String>, String> {
     let index = git.tree.join(git.ask(&["rev-parse", "--git-path", "index"])?);
     unfolds_to_an_end(git, head, &index, until)?;
@@ -435,7 +460,7 @@ fn commit_rest(
         git.ask_in_time(&["status", "--porcelain", "--untracked-files=all", "--ignore-submodules=all"], until)?;
     let changed = changed.lines().count() as u64;
     out.uncommitted += changed;
-    if changed == 0 || !wanted.commit_rest {
+    if changed == 0 || !wanted.request.commit_rest {
         return Ok(None);
     }
     let _ = std::fs::remove_file(&git.index);
@@ -447,7 +472,7 @@ fn commit_rest(
     if tree == git.ask(&["rev-parse", &format!("{head}^{{tree}}")])? {
         return Ok(None);
     }
-    let message = format!("Uncommitted work\n\n{}Lazarus-Uncommitted: true\n", wanted.trailers);
+    let message = format!("Uncommitted work\n\n{}Lazarus-Uncommitted: true\n", wanted.request.trailers);
     git.ask(&["commit-tree", &tree, "-p", head, "-m", &message]).map(Some)
 }
 
@@ -456,9 +481,9 @@ fn commit_rest(
 fn agents_branches(
     git: &Git,
     theirs: &Git,
-    wanted: &Wanted,
+    wanted: &HarvestOrder,
     until: Instant,
-    out: &mut HandedOut,
+    out: &mut HarvestManifest,
 ) -> Vec<(String, String)> {
     let mut found = vec![];
     let work = git.tree.parent().unwrap_or(&git.tree).join("work");
@@ -486,7 +511,13 @@ fn agents_branches(
 }
 
 /// A commit on top of `head` that holds `project/` and `shared/` as they are now.
-fn take_snapshot(git: &Git, repository: &Path, head: &str, wanted: &Wanted, until: Instant) -> Result<String, String> {
+fn take_snapshot(
+    git: &Git,
+    repository: &Path,
+    head: &str,
+    wanted: &HarvestOrder,
+    until: Instant,
+) -> Result<String, String> {
     let shared = git.tree.parent().unwrap_or(&git.tree).join("shared");
     let mut entries = String::new();
     for (name, tree) in [("project", &git.tree), ("shared", &shared)] {
@@ -510,12 +541,18 @@ fn take_snapshot(git: &Git, repository: &Path, head: &str, wanted: &Wanted, unti
     }
     let output = child.wait_with_output().map_err(|e| format!("writing a tree: {e}"))?;
     let tree = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    git.ask(&["commit-tree", &tree, "-p", head, "-m", &format!("Checkpoint\n\n{}", wanted.trailers)])
+    git.ask(&["commit-tree", &tree, "-p", head, "-m", &format!("Checkpoint\n\n{}", wanted.request.trailers)])
 }
 
 /// Puts the agents' branches together on top of `tip`. One that does not fit
 /// stays a branch of its own, and that is said. Nothing where there are none.
-fn merge(git: &Git, tip: &str, branches: &[(String, String)], wanted: &Wanted, out: &mut HandedOut) -> Option<String> {
+fn merge(
+    git: &Git,
+    tip: &str,
+    branches: &[(String, String)],
+    wanted: &HarvestOrder,
+    out: &mut HarvestManifest,
+) -> Option<String> {
     let mut merged = None;
     for (branch, commit) in branches {
         let tip = merged.as_deref().unwrap_or(tip);
@@ -527,7 +564,7 @@ fn merge(git: &Git, tip: &str, branches: &[(String, String)], wanted: &Wanted, o
             continue;
         }
         let together = git.ask(&["merge-tree", "--write-tree", tip, commit]).and_then(|tree| {
-            let message = format!("Merge the work of {branch}\n\n{}", wanted.trailers);
+            let message = format!("Merge the work of {branch}\n\n{}", wanted.request.trailers);
             git.ask(&["commit-tree", tree.trim(), "-p", tip, "-p", commit, "-m", &message])
         });
         match together {
@@ -572,6 +609,6 @@ fn write_pack(git: &Git, revisions: &str, to: &Path, most: u64) -> Result<(), St
     }
     Err(format!(
         "packing the work: {}",
-        String::from_utf8_lossy(&output.stderr).trim().chars().take(WORDS_MAX).collect::<String>()
+        String::from_utf8_lossy(&output.stderr).trim().chars().take(QUOTED_MAX).collect::<String>()
     ))
 }

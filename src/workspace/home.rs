@@ -2,7 +2,6 @@
 
 use super::scrub;
 use crate::cell::CellId;
-use crate::mission::ApprovedText;
 use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat};
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write as _};
@@ -37,10 +36,6 @@ pub struct Roots {
     pub archive: PathBuf,
     /// Run directories: control sockets, logs, exit records.
     pub run: PathBuf,
-    /// Bare mirrors of projects.
-    pub mirrors: PathBuf,
-    /// The work that was taken out of cells: a bare repository for each.
-    pub work: PathBuf,
 }
 
 impl Roots {
@@ -49,7 +44,7 @@ impl Roots {
     /// # Errors
     /// Where one cannot be made.
     pub fn make(&self) -> Result<(), HomeError> {
-        for root in [&self.cells, &self.graveyard, &self.archive, &self.run, &self.mirrors, &self.work] {
+        for root in [&self.cells, &self.graveyard, &self.archive, &self.run] {
             make_directory(root, 0o700)?;
         }
         Ok(())
@@ -63,11 +58,6 @@ impl Roots {
     /// A cell's run directory.
     pub fn run_dir(&self, cell: &CellId) -> PathBuf {
         self.run.join(cell.as_str())
-    }
-
-    /// The repository that holds a cell's work, once it was taken out.
-    pub fn work_of(&self, cell: &CellId) -> PathBuf {
-        self.work.join(format!("{cell}.git"))
     }
 
     /// Moves a cell's home to the graveyard. Done already: nothing happens.
@@ -116,12 +106,7 @@ impl Roots {
     /// # Errors
     /// Where something cannot be removed.
     pub fn scrub(&self, cell: &CellId) -> Result<(), HomeError> {
-        let mut places = vec![
-            self.cells.join(cell.as_str()),
-            self.graveyard.join(cell.as_str()),
-            self.run_dir(cell),
-            self.work_of(cell),
-        ];
+        let mut places = vec![self.cells.join(cell.as_str()), self.graveyard.join(cell.as_str()), self.run_dir(cell)];
         if let Ok(dates) = std::fs::read_dir(&self.archive) {
             places.extend(dates.flatten().map(|d| d.path().join(cell.as_str())));
         }
@@ -144,7 +129,10 @@ fn move_directory(from: &Path, to: &Path) -> Result<(), HomeError> {
 }
 
 /// Makes a directory with that mode, whatever umask this process has.
-pub(super) fn make_directory(path: &Path, mode: u32) -> Result<(), HomeError> {
+///
+/// # Errors
+/// Where it cannot be made.
+pub fn make_directory(path: &Path, mode: u32) -> Result<(), HomeError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(on("making", path))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(on("making", path))
 }
@@ -290,22 +278,11 @@ impl Home {
         write().map_err(on("writing", &path))
     }
 
-    /// The mission as an agent gets it: the approved title and body, byte for
-    /// byte, and what it was told beside it.
+    /// Writes what one run of an agent is told, and returns its name among the records.
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn write_prompt(
-        &self,
-        agent: &str,
-        run: u32,
-        text: &ApprovedText,
-        told: Option<&str>,
-    ) -> Result<String, HomeError> {
-        let mut prompt = format!("# {}\n\n{}\n", text.title, text.body);
-        if let Some(told) = told.filter(|t| !t.is_empty()) {
-            prompt.push_str(&format!("\n## Also\n\n{told}\n"));
-        }
+    pub fn write_prompt(&self, agent: &str, run: u32, prompt: &str) -> Result<String, HomeError> {
         let name = format!("prompts/{agent}-{run}.md");
         self.write_record(&name, prompt.as_bytes())?;
         Ok(name)

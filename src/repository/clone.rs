@@ -4,9 +4,9 @@
 //! objects: a clone is little more than its work tree.
 
 use super::git::{CredentialSocket, GitAccess, GitError, git, run};
-use super::home::make_directory;
 use crate::failure::Failure;
 use crate::keeper::OBJECTS_IN_CELL;
+use crate::workspace::{make_directory, scrub};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ pub fn clone_project(
     target: &Path,
     borrow: bool,
 ) -> Result<Cloned, GitError> {
-    super::scrub(target).map_err(GitError::io(format!("removing {}", target.display())))?;
+    scrub(target).map_err(GitError::io(format!("removing {}", target.display())))?;
     let head = run(
         "rev-parse",
         git(Some(mirror)).args(["rev-parse", "--verify", &format!("refs/heads/{branch}^{{commit}}")]),
@@ -77,7 +77,7 @@ pub fn clone_project(
     // Cloned beside its place and moved there, so that half a clone is
     // never taken for one.
     let new = target.with_extension("new");
-    super::scrub(&new).map_err(GitError::io(format!("removing {}", new.display())))?;
+    scrub(&new).map_err(GitError::io(format!("removing {}", new.display())))?;
     run(
         "clone",
         git(None)

@@ -5,6 +5,7 @@
 //! socket: it is in no address, no argument, no environment and no file.
 
 use crate::failure::Failure;
+use crate::host::HostError;
 use crate::sandbox::{Doorkeeper, program};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::io::{Read as _, Write as _};
@@ -50,6 +51,9 @@ pub enum GitError {
         /// The branch that it was on.
         branch: String,
     },
+    /// It is not known how this host confines git.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// A file could not be used.
     #[error("{tried}: {source}")]
     Io {
@@ -66,7 +70,7 @@ impl GitError {
     pub fn failure(&self) -> Failure {
         match self {
             Self::NoGit(_) | Self::NoCommit { .. } => Failure::Lasting,
-            Self::Timeout { .. } | Self::Io { .. } => Failure::PASSING,
+            Self::Timeout { .. } | Self::Host(_) | Self::Io { .. } => Failure::PASSING,
             Self::Git { words, .. } => failure_of_words(words),
         }
     }
@@ -118,6 +122,8 @@ pub struct GitAccess {
     pub ca_file: Option<PathBuf>,
     /// The proxy on the way.
     pub proxy: Option<String>,
+    /// This program's file, which git runs to ask for the token; `None`: the one that runs now.
+    pub program: Option<PathBuf>,
 }
 
 /// The git program with nothing of the host's about it.
@@ -215,6 +221,7 @@ pub(super) struct CredentialSocket {
     path: PathBuf,
     ca_file: Option<PathBuf>,
     proxy: Option<String>,
+    program: Option<PathBuf>,
     /// The process group of the confined git that asks here.
     group: std::sync::Arc<Mutex<Option<rustix::process::Pid>>>,
     stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
@@ -257,6 +264,7 @@ impl CredentialSocket {
             path,
             ca_file: access.ca_file.clone(),
             proxy: access.proxy.clone(),
+            program: access.program.clone(),
             group,
             stop,
             server: Some(server),
@@ -278,7 +286,8 @@ impl CredentialSocket {
     /// The arguments with which git asks here for a password, and goes the way to the forge.
     pub(super) fn settings(&self) -> Result<Vec<String>, GitError> {
         // The same image as this process, whatever its file is by now.
-        let program = program::path().map_err(GitError::io("finding this program's file"))?;
+        let program = self.program.clone().map_or_else(program::path, Ok);
+        let program = program.map_err(GitError::io("finding this program's file"))?;
         // git gives this to a shell: both paths in single quotes.
         let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
         let helper = format!("credential.helper=!{} git-credential {}", quoted(&program), quoted(&self.path));

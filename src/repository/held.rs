@@ -1,6 +1,5 @@
 //! What holds a push, and what it would take to let it go.
 
-use crate::backend::Harvest;
 use serde::{Deserialize, Serialize};
 
 /// Most characters of a name that agents chose, where it is shown.
@@ -145,17 +144,4 @@ pub(super) fn shown(name: &[u8]) -> String {
         shown.push('…');
     }
     shown
-}
-
-impl Harvest {
-    /// Every commit by which a part of the work is found.
-    pub fn parts(&self) -> impl Iterator<Item = &str> {
-        let all = self.tip.iter().chain(&self.committed).chain(self.branches.iter().map(|(_, commit)| commit));
-        all.map(String::as_str)
-    }
-
-    /// Whether something holds a commit.
-    pub fn is_held(&self, commit: &str) -> bool {
-        self.held.iter().any(|held| held.commit == commit)
-    }
 }

@@ -2,10 +2,10 @@
 //! each.
 
 use super::confined::Failure;
-use super::harvest::HandedOut;
 use super::held::{Finding, Place, shown};
 use super::inspect::{Commit, Inspector, Seen, parse_commit};
 use super::work::WorkLimits;
+use crate::workspace::{HarvestManifest, QUOTED_MAX};
 use std::collections::HashSet;
 
 /// Branches that are named in the log though they do not leave.
@@ -24,7 +24,7 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    pub(super) fn check(handed: &HandedOut, limits: &WorkLimits) -> Result<Self, Failure> {
+    pub(super) fn check(handed: &HarvestManifest, limits: &WorkLimits) -> Result<Self, Failure> {
         let tip = match &handed.tip {
             Some(tip) if is_commit_id(tip) => Some(tip.clone()),
             Some(_) => return Err(Failure::Work("the cell named no commit".to_owned())),
@@ -50,6 +50,32 @@ impl Claims {
         }
         Ok(Self { rest: handed.rest && tip.is_some(), tip, snapshot, branches, notes })
     }
+}
+
+/// What people should know of a hand-out, in words of ours.
+pub(super) fn notes_of(handed: &HarvestManifest, branches_max: usize) -> Vec<String> {
+    let mut notes = vec![];
+    for (what, why) in [("What was not committed", &handed.rest_unread), ("What is checked out", &handed.head_unread)] {
+        if let Some(why) = why {
+            notes.push(quoted(&format!("{what} could not be read; the cell says"), why));
+        }
+    }
+    if handed.beyond_count > 0 && !handed.beyond.is_empty() {
+        notes.push(beyond_words(handed.beyond.iter().map(String::as_str), handed.beyond_count, branches_max));
+    }
+    if !handed.apart.is_empty() {
+        let names: Vec<String> =
+            handed.apart.iter().take(10).map(|name| format!("`{}`", shown(name.as_bytes()))).collect();
+        notes.push(format!("A branch of its own, because it does not fit with the others: {}", names.join(", ")));
+    }
+    notes
+}
+
+/// Words of somebody else's, as a quotation on one line.
+pub(super) fn quoted(who: &str, words: &str) -> String {
+    let clean = |c: char| if c.is_control() || matches!(c, '`' | '“' | '”') { ' ' } else { c };
+    let words: String = words.chars().map(clean).take(QUOTED_MAX).collect();
+    format!("{who}: “{}”", words.trim())
 }
 
 /// Branches that stay behind, named as far as they are.

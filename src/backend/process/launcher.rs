@@ -58,7 +58,7 @@ impl Launcher {
         let process = process.map_err(|error| NotLaunched::io("running the launcher", &error))?;
         let mut launcher = Self { process, run_root: run_root.to_owned(), ahead, mark };
         if let Some(input) = &mut launcher.process.stdin {
-            let said = input.write_all(&super::line_of(&launcher.ahead));
+            let said = input.write_all(&super::connection::line_of(&launcher.ahead));
             said.map_err(|error| NotLaunched::io("telling the launcher which walls to make", &error))?;
         }
         Ok(launcher)
@@ -77,7 +77,7 @@ impl Launcher {
     /// Says what to launch and waits for the keeper's first words. Returns its pid.
     pub(super) fn launch(mut self, spec: &LaunchSpec) -> Result<i32, NotLaunched> {
         let gone = || NotLaunched::passing("the launcher ended before it could be told what to launch");
-        let sent = self.process.stdin.take().map(|mut input| input.write_all(&super::line_of(spec)));
+        let sent = self.process.stdin.take().map(|mut input| input.write_all(&super::connection::line_of(spec)));
         let (Some(Ok(())), Some(mut output)) = (sent, self.process.stdout.take()) else { return Err(gone()) };
         let until = Instant::now() + LAUNCH_MAX;
         let mut said = Words::default();

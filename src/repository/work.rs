@@ -10,13 +10,12 @@
 
 use super::confined::{self, Bounds, ConfinedGit, Failure, Running};
 use super::git::{GitError, git, run};
-use super::harvest::{HandedOut, PACK, quoted};
+use super::harvest::Harvest;
 use super::held::{Finding, Held, shown};
-use super::home::make_directory;
 use super::inspect::{Commit, Inspector, OBJECTS_MAX};
-use super::parts::{Claims, Judged, look_at};
-use crate::backend::Harvest;
+use super::parts::{Claims, Judged, look_at, notes_of, quoted};
 use crate::publication::Secrets;
+use crate::workspace::{HandedWork, HarvestManifest, make_directory};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -90,22 +89,22 @@ impl WorkRepository {
         confined::run(what, command.args(arguments), bounds.output)
     }
 
-    /// Takes in what a cell handed out into `directory`, of which every byte is
-    /// the agents', and looks at all of it. What is wrong with it, and what of it
+    /// Takes in what a cell handed out, of which every byte is the agents', and looks
+    /// at all of it. What is wrong with it, and what of it
     /// may not leave, is said in the harvest.
     ///
     /// # Errors
     /// Where git cannot be run or a file of ours cannot be used.
     pub fn take_in(
         &self,
-        directory: &Path,
-        handed: &HandedOut,
+        handed: HandedWork,
         limits: &WorkLimits,
         origin: &Origin,
         secrets: &Secrets,
     ) -> Result<Harvest, GitError> {
+        let HandedWork { manifest: handed, pack } = handed;
         let mut harvest = Harvest { uncommitted: handed.uncommitted.min(1_000_000_000), ..Harvest::default() };
-        harvest.notes = handed.notes(limits.branches);
+        harvest.notes = notes_of(&handed, limits.branches);
         if let Some(why) = &handed.unknown {
             harvest.unknown = Some(quoted("the cell says", why));
             return Ok(harvest);
@@ -113,7 +112,7 @@ impl WorkRepository {
         if handed.tip.is_none() && handed.branches.is_empty() && handed.snapshot.is_none() {
             return Ok(harvest);
         }
-        match self.take(directory, handed, limits, origin, secrets, &mut harvest) {
+        match self.take(pack, &handed, limits, origin, secrets, &mut harvest) {
             Ok(()) => Ok(harvest),
             Err(Failure::Machine(error)) => Err(error),
             // The work itself is wrong; that is for people to hear.
@@ -128,8 +127,8 @@ impl WorkRepository {
 
     fn take(
         &self,
-        directory: &Path,
-        handed: &HandedOut,
+        pack: io::Result<File>,
+        handed: &HarvestManifest,
         limits: &WorkLimits,
         origin: &Origin,
         secrets: &Secrets,
@@ -138,7 +137,7 @@ impl WorkRepository {
         let claims = Claims::check(handed, limits)?;
         harvest.notes.extend(claims.notes.iter().cloned());
         self.make()?;
-        self.index(directory, limits)?;
+        self.index(pack, limits)?;
         let bounds = Bounds::reading(limits.file).and_for(limits.pack);
         let objects = self.objects();
         let inspector = Inspector {
@@ -158,10 +157,9 @@ impl WorkRepository {
     }
 
     /// Takes the pack's objects in, checked by git.
-    fn index(&self, directory: &Path, limits: &WorkLimits) -> Result<(), Failure> {
+    fn index(&self, pack: io::Result<File>, limits: &WorkLimits) -> Result<(), Failure> {
         // A link or a pipe in its place is the cell's doing: it would be there again.
-        let mut pack = open_pack(directory)
-            .map_err(|e| Failure::Work(format!("what the cell handed out cannot be opened: {e}")))?;
+        let mut pack = pack.map_err(|e| Failure::Work(format!("what the cell handed out cannot be opened: {e}")))?;
         let size = pack.metadata().map_or(u64::MAX, |m| m.len());
         if size > limits.pack {
             return Err(Failure::Work(format!("it is larger than `harvest.pack_max` allows ({} bytes)", limits.pack)));
@@ -567,18 +565,4 @@ fn numbered_file(field: &[u8]) -> Option<(u64, u64, Vec<u8>)> {
     let mut number = || parts.next().map(|n| std::str::from_utf8(n).ok().and_then(|n| n.parse().ok()).unwrap_or(0));
     let (added, removed) = (number()?, number()?);
     Some((added, removed, parts.next()?.to_vec()))
-}
-
-/// Opens the pack in a directory that agents may have written: no link is
-/// followed, and nothing but a plain file is opened.
-fn open_pack(directory: &Path) -> io::Result<File> {
-    use rustix::fs::{CWD, Mode, OFlags, openat};
-    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // The parent is the home's, which agents cannot write.
-    let directory = openat(CWD, directory, flags | OFlags::DIRECTORY, Mode::empty())?;
-    let pack = File::from(openat(&directory, PACK, flags | OFlags::NONBLOCK, Mode::empty())?);
-    if !pack.metadata()?.is_file() {
-        return Err(io::Error::other("it is no plain file"));
-    }
-    Ok(pack)
 }

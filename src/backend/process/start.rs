@@ -1,0 +1,297 @@
+//! Starting a cell: what this host gives for what was asked, and a keeper for it.
+
+use super::ProcessBackend;
+use super::launcher::{Launcher, NotLaunched};
+use super::usage::{clear_up, written_in};
+use crate::agents::programs;
+use crate::backend::{BackendError, CellSpec, Running};
+use crate::cell::{Isolation, Network};
+use crate::egress::{self, Token};
+use crate::keeper::{Ahead, GROUP, LaunchSpec, Room, Walls};
+use crate::repository::mirror_of;
+use crate::sandbox::{Budget, FIRST_ID, Hidden, HostReport, Limits, Sight, program, quota};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+/// Ids a cell: the keeper's, the agents', the egress proxy's, and one to spare.
+const IDS_A_CELL: i64 = 4;
+/// How long after a cell the next launcher is made: while a process enters a
+/// control group the kernel lets nobody fork, and this cell's agents are to.
+const SPARE_AFTER: Duration = Duration::from_millis(10);
+/// How often a cell's start is tried before it has failed.
+const LAUNCHES: u32 = 3;
+/// How long to wait before the last of them.
+const LAUNCH_PAUSE: Duration = Duration::from_millis(250);
+
+/// What a cell is to be started as, on this host.
+struct Prepared {
+    level: Isolation,
+    /// What is missing for more, in words.
+    missing: Vec<String>,
+    ahead: Ahead,
+    spec: LaunchSpec,
+}
+
+impl ProcessBackend {
+    /// The first of a cell's ids, where this process is root.
+    pub(super) async fn id_base(&self, slot: i64) -> Option<u32> {
+        let root = self.host.report().await.is_ok_and(|r| r.root);
+        root.then_some((i64::from(FIRST_ID) + slot * IDS_A_CELL) as u32)
+    }
+
+    /// The user that a cell's agents run as, where this process is root; else
+    /// they run as this user.
+    pub async fn agents_uid(&self, slot: i64) -> Option<u32> {
+        Some(self.id_base(slot).await? + 1)
+    }
+
+    /// Paths of the system that a cell's agents are shown besides the usual, by their profiles.
+    fn read_paths(&self, spec: &CellSpec) -> Vec<PathBuf> {
+        let profiles = spec.agents.iter().filter_map(|agent| self.profiles.get(agent));
+        let mut paths: Vec<PathBuf> =
+            profiles.flat_map(|p| [p.read_paths.clone(), programs::shown(&p.programs)].concat()).collect();
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+
+    /// Decides what this host gives for what was asked, or refuses. Hosts change: before it refuses it looks again.
+    async fn level_for(&self, asked: Isolation) -> Result<(Isolation, Arc<HostReport>), BackendError> {
+        let report = self.host.report().await?;
+        if let Ok(level) = level_of(&report, asked) {
+            return Ok((level, report));
+        }
+        self.host.forget().await;
+        let report = self.host.report().await?;
+        Ok((level_of(&report, asked)?, report))
+    }
+
+    /// Everything that is to be known for a cell's start, by what the host gives now.
+    async fn prepared(&self, spec: &CellSpec) -> Result<Prepared, BackendError> {
+        let (level, report) = self.level_for(spec.isolation).await?;
+        let missing = missing_words(&report);
+        let namespaces = report.namespaces && level == Isolation::Level2;
+        let bwrap = report.bwrap.clone().filter(|_| level == Isolation::Level2 && !namespaces);
+        if spec.network == Network::Proxy && !namespaces {
+            return Err(BackendError::Start(format!(
+                "named hosts need a network namespace of our own making, which this host does not give: {}; ask for \
+                 no network",
+                missing.join("; ")
+            )));
+        }
+        if spec.in_memory && !namespaces {
+            return Err(BackendError::Start(format!(
+                "`policy.disk_in_memory` needs a mount namespace of our own making, which this host does not give: {}",
+                missing.join("; ")
+            )));
+        }
+        let id_base = self.id_base(spec.slot).await;
+        let groups = report.groups.clone();
+        let run_dir = self.roots.run_dir(&spec.cell);
+        let pinned = !groups.limit_cpu();
+        let walls = Walls { namespaces, bwrap: bwrap.is_some(), host_network: spec.network == Network::Host, pinned };
+        let egress = if spec.network == Network::Proxy {
+            Some(egress::Spec {
+                cell: spec.cell.to_string(),
+                token: Token::new().map_err(|e| BackendError::Start(format!("making the proxy's token: {e}")))?,
+                rules: spec.egress.rules.clone(),
+                directory: run_dir.join("egress"),
+                user: id_base.map(|base| egress::User { uid: base + 2, gid: base + 2 }),
+                addresses: spec.egress.addresses.clone(),
+            })
+        } else {
+            None
+        };
+        let limits = &spec.limits;
+        let room = Room { bytes: limits.disk, files: limits.files };
+        let budget = Budget { memory: limits.memory, processes: limits.processes, cpu: limits.cpu };
+        let objects = mirror_of(&self.mirrors, spec.project).join("objects");
+        let launch = LaunchSpec {
+            cell: spec.cell.to_string(),
+            home: self.roots.home(&spec.cell).path,
+            run_dir,
+            // Both are asked for as late as can be.
+            program: PathBuf::new(),
+            hidden: vec![],
+            id_base,
+            objects: Some(objects).filter(|objects| objects.is_dir()),
+            read_paths: self.read_paths(spec),
+            bwrap,
+            limits: Limits {
+                open_files: limits.open_files,
+                file_size: room.bytes,
+                // Elsewhere the count would be of all that the user runs.
+                processes: (namespaces || id_base.is_some()).then_some(budget.processes),
+                data: None,
+            },
+            budget,
+            room,
+            // A snapshot holds every file once more, and the pack comes beside it.
+            harvest_room: Room {
+                bytes: limits.disk.saturating_add(spec.pack_max.saturating_mul(2)),
+                files: limits.files.saturating_mul(2).saturating_add(1000),
+            },
+            quota: false,
+            in_memory: spec.in_memory,
+            tmp: limits.tmp,
+            log: limits.log,
+            egress,
+        };
+        Ok(Prepared { level, missing, ahead: Ahead { walls, groups }, spec: launch })
+    }
+
+    /// Starts a cell. What fails is tried again before it is the cell's failure: with a new launcher, because
+    /// what the waiting one made may have been overtaken, and then by what the host gives now.
+    pub(super) async fn launch(&self, spec: &CellSpec) -> Result<Running, BackendError> {
+        let mut prepared = self.prepared(spec).await?;
+        let mut spare =
+            self.spare.lock().unwrap_or_else(PoisonError::into_inner).take_if(|spare| spare.is_for(&prepared.ahead));
+        let mut tries = 0;
+        let pid = loop {
+            tries += 1;
+            let failed = match self.launch_keeper(&prepared, spare.take()).await? {
+                Ok(pid) => break pid,
+                Err(failed) => failed,
+            };
+            if tries == LAUNCHES {
+                return Err(if failed.passing {
+                    BackendError::Passing(failed.why)
+                } else {
+                    BackendError::Start(failed.why)
+                });
+            }
+            tracing::warn!(cell = %spec.cell, why = failed.why, "a cell's start failed; it is tried again");
+            if tries > 1 {
+                tokio::time::sleep(LAUNCH_PAUSE).await;
+                self.host.forget().await;
+                prepared = self.prepared(spec).await?;
+            }
+        };
+        let Prepared { level, missing, ahead, spec: launched } = prepared;
+        self.children.lock().unwrap_or_else(PoisonError::into_inner).insert(spec.cell.clone(), pid);
+        let connected = self.connect(&spec.cell, &launched.run_dir, None).await;
+        self.keep_a_spare(ahead);
+        let (_, applied, _) = connected?;
+        let mut running = Running { isolation: Some(level), applied, missing: vec![], pid: Some(pid) };
+        if level < Isolation::Level2 {
+            running.missing = missing;
+            running
+                .applied
+                .push("a directory and an environment of its own; the host's processes are not hidden".to_owned());
+        }
+        if let Some(keeper) = self.keepers.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&spec.cell)
+            && let Some(keeper) = Arc::get_mut(keeper)
+        {
+            keeper.running = running.clone();
+        }
+        Ok(running)
+    }
+
+    /// Has a keeper launched, once: by the launcher that waits, where one is given and what it made is still good.
+    async fn launch_keeper(
+        &self,
+        prepared: &Prepared,
+        spare: Option<Launcher>,
+    ) -> Result<Result<i32, NotLaunched>, BackendError> {
+        let (run_root, ahead, spec) = (self.roots.run.clone(), prepared.ahead.clone(), prepared.spec.clone());
+        let sight = self.sight();
+        tokio::task::spawn_blocking(move || prepare_and_launch(&run_root, &sight, spare, ahead, spec))
+            .await
+            .map_err(|_| BackendError::Gone)?
+    }
+
+    /// Has a launcher ready for the next cell.
+    fn keep_a_spare(&self, ahead: Ahead) {
+        let (spare, run_root) = (Arc::clone(&self.spare), self.roots.run.clone());
+        tokio::task::spawn_blocking(move || {
+            std::thread::sleep(SPARE_AFTER);
+            let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
+            if spare.is_none() {
+                // Where it cannot be had now, the next cell will say so.
+                *spare = Launcher::spawn(&run_root, ahead).ok();
+            }
+        });
+    }
+}
+
+/// Tells a launcher, which makes the run directory, and waits for the keeper's
+/// first words. Returns the keeper's pid: a child of this process. The outer error is
+/// of what a former run of the cell left.
+fn prepare_and_launch(
+    run_root: &Path,
+    sight: &Sight,
+    mut spare: Option<Launcher>,
+    ahead: Ahead,
+    mut spec: LaunchSpec,
+) -> Result<Result<i32, NotLaunched>, BackendError> {
+    // It ran before, and what belonged to it outside its walls may still be there.
+    if spec.run_dir.join(GROUP).exists() {
+        clear_up(&spec.run_dir)?;
+    }
+    // `bwrap` is given its path for each agent anew: that file must stay.
+    let program = if ahead.walls.bwrap { program::copy() } else { program::path() };
+    spec.program = program.map_err(BackendError::io("finding this program's file"))?;
+    if let Some(base) = spec.id_base {
+        let directories = written_in(&spec.home);
+        let directories: Vec<&Path> = directories.iter().map(PathBuf::as_path).collect();
+        spec.quota = quota::limit(&directories, base, spec.room.bytes, spec.room.files).is_ok();
+    }
+    for left in [GROUP, "keeper/exit.json"] {
+        let _ = std::fs::remove_file(spec.run_dir.join(left));
+    }
+    if spec.id_base.is_some() && !ahead.walls.namespaces {
+        // Without a root of its own the cell has to walk there by itself.
+        for directory in spec.home.ancestors().take(2) {
+            let _ = std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o711));
+        }
+    }
+    spec.hidden = hidden(sight, &spec.read_paths).into_iter().filter_map(|hidden| hidden.in_cell).collect();
+    if let Some(old) = spare.take_if(|spare| !spare.is_good()) {
+        tracing::debug!("the machine changed while a launcher waited: a new one is made");
+        // It takes a while to tidy up, and nobody has to wait for it.
+        std::thread::spawn(move || drop(old));
+    }
+    let launcher = spare.map_or_else(|| Launcher::spawn(run_root, ahead), Ok);
+    Ok(launcher.and_then(|launcher| launcher.launch(&spec)))
+}
+
+/// What is of ours in what a cell sees. It was not there when the daemon started.
+pub(super) fn hidden(sight: &Sight, read_paths: &[PathBuf]) -> Vec<Hidden> {
+    let hidden = sight.hidden(read_paths);
+    for place in &hidden {
+        tracing::error!(
+            place = %place.on_host.display(),
+            "this is ours, and was moved to where cells look: it is covered in new cells, and not in those that run; \
+             move it elsewhere and start the daemon again"
+        );
+    }
+    hidden
+}
+
+/// What this host gives for what was asked, or why not.
+fn level_of(report: &HostReport, asked: Isolation) -> Result<Isolation, BackendError> {
+    let best = if report.level_2() { Isolation::Level2 } else { Isolation::Level1 };
+    let uid_0 = rustix::process::geteuid().is_root() && !report.root;
+    if best == Isolation::Level1 && uid_0 && report.landlock.is_none() {
+        return Err(BackendError::Isolation {
+            asked,
+            why: "agents would run as user 0 with nothing around them; run Lazarus as an ordinary user here".to_owned(),
+        });
+    }
+    if asked > best {
+        let why = if asked > Isolation::Level2 {
+            "the process backend gives `level_2` at most, and there is no other yet".to_owned()
+        } else {
+            missing_words(report).join("; ")
+        };
+        return Err(BackendError::Isolation { asked, why });
+    }
+    Ok(best)
+}
+
+/// What is missing for more, in words.
+pub(super) fn missing_words(report: &HostReport) -> Vec<String> {
+    report.missing.iter().map(|m| format!("{}: {} — {}", m.what, m.why, m.hint)).collect()
+}
