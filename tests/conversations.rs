@@ -43,6 +43,8 @@ mod loose_ends;
 mod lossy;
 #[path = "conversations/main_job.rs"]
 mod main_job;
+#[path = "conversations/memory_backend.rs"]
+mod memory_backend;
 #[path = "conversations/moods.rs"]
 mod moods;
 #[path = "conversations/names.rs"]

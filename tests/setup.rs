@@ -524,7 +524,7 @@ async fn take_in(Shared(shared): Shared<Arc<(Store, MasterSecret)>>, headers: He
     };
     let event = delivery.event().unwrap();
     let key = event.semantic_key();
-    store.transact(move |tx| tx.receive(&key, "test", "{}", 0)).await.unwrap();
+    store.transact(move |tx| tx.receive(&key, "{}", 0)).await.unwrap();
     StatusCode::NO_CONTENT
 }
 

@@ -9,6 +9,7 @@
 
 use crate::cell::At;
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// Where the clock stood, kept in the registry.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -24,6 +25,11 @@ pub struct Mark {
 /// Largest difference between the wall and us that is believed at once, in
 /// milliseconds.
 const STEP_MAX: i64 = 60_000;
+
+/// A length of time as the core and the registry have it.
+pub fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
 
 /// The clock.
 #[derive(Debug)]

@@ -228,3 +228,22 @@ fn no_two_sentences_have_one_name_and_each_is_plain() {
         }
     }
 }
+
+/// A sentence that nobody says any more is not kept, and nobody says one beside them: what
+/// the deciding half of the engine puts together by itself has no words in it.
+#[test]
+fn every_sentence_is_said_somewhere() {
+    let code: String = super::files("src", ".rs")
+        .iter()
+        .filter(|path| !path.to_string_lossy().contains("/sentences/"))
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
+    let of_commands = super::read("src/publication/sentences/commands.rs");
+    for (subject, sentences) in all() {
+        for Sentence { name, .. } in sentences {
+            // Why somebody may not give a command is chosen where the sentences stand.
+            let chosen = of_commands.contains(&format!("=> {name}("));
+            assert!(chosen || code.contains(&format!("::{name}")), "{subject}: nobody says `{name}`");
+        }
+    }
+}

@@ -1,11 +1,12 @@
 //! Effects on cells, by the backend that each cell runs in.
 
+use super::failure::{Attempt, Ran};
 use super::{agent, approved_text, mission_words};
 use crate::backend::{Backend, BackendError, Brief, CellSpec, Created, HarvestRequest, Record, Running};
 use crate::cell::{AgentRun, Cell, CellId, Effect as CellEffect, State};
 use crate::config::CommitChoice;
-use crate::engine::attempt::{Attempt, Ran};
-use crate::engine::input::{Facts, Input};
+use crate::engine::facts::Facts;
+use crate::engine::input::Input;
 use crate::engine::{Engine, repository_of};
 use crate::failure::Failure;
 use crate::gitea::Repository;

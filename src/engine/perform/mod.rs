@@ -2,18 +2,23 @@
 //! inbox. Each may run twice: once before a crash and once after.
 
 mod agent;
+pub mod authority;
 mod cell;
+mod comments;
+pub mod failure;
 mod forge;
+pub mod look;
 mod publish;
 mod work;
 
 use super::Engine;
-use super::attempt::{Attempt, Ran};
-use super::input::{Effect, Input};
+use super::effect::Effect;
+use super::input::Input;
 use crate::backend::Record;
 use crate::cell::CellId;
 use crate::mission::ApprovedText;
 use crate::store::EffectRow;
+use failure::{Attempt, Ran};
 
 /// Runs one effect.
 pub async fn run(engine: &Engine, row: &EffectRow) -> Attempt {

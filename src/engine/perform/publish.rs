@@ -1,11 +1,11 @@
 //! Something optional leaves a cell: a file, on a comment of its own.
 
-use super::forge::post;
+use super::comments::post;
+use super::failure::{Attempt, Ran};
 use crate::backend::{Backend, CellPath};
 use crate::cell::{Actor, CellId};
-use crate::engine::attempt::{Attempt, Ran};
-use crate::engine::desk::name_of;
-use crate::engine::input::{Facts, Input};
+use crate::engine::facts::Facts;
+use crate::engine::input::Input;
 use crate::engine::{Engine, repository_of};
 use crate::gitea::event::RepoRef;
 use crate::mission::Publishable;
@@ -56,7 +56,7 @@ pub(super) async fn publish_file(
             return Ok(Input::FilePublished { cell, what, by, left: None, refused });
         }
     };
-    let text = format!("Published by `{}`: `{name}` of cell `{cell}`, attached.{words}", name_of(&by));
+    let text = format!("Published by `{}`: `{name}` of cell `{cell}`, attached.{words}", by.name());
     let answer = Answer { items: vec![(true, text)], ..Answer::default() };
     let body = engine.context.render(&Publication::Answer(answer), &row.id, Some(cell.as_str())).body;
     let posted = post(engine, &engine.forge, row, repo, number, &body).await?;

@@ -1,12 +1,14 @@
 //! The work leaves the cell: taken in at the end, then pushed and proposed.
 
+use super::failure::{Attempt, Ran};
 use crate::backend::{HandedWork, HarvestRequest};
 use crate::cell::{Cell, CellId, State};
-use crate::engine::attempt::{Attempt, Ran};
-use crate::engine::input::{Facts, Input, PublishedWork};
+use crate::engine::facts::Facts;
+use crate::engine::input::Input;
 use crate::engine::{Engine, repository_of};
 use crate::gitea::event::RepoRef;
 use crate::gitea::{ForgeError, NewPull};
+use crate::mission::publishing::PublishedWork;
 use crate::repository::{GitError, Harvest, Held, Origin, PushOutcome, WorkLimits};
 use crate::store::EffectRow;
 

@@ -1,6 +1,6 @@
 //! Answers to commands.
 
-use crate::cell::{CellId, Identity, Isolation, Role};
+use crate::cell::{CellId, Identity, Isolation, Role, State};
 use crate::mission::Denied;
 
 sentences! {
@@ -18,6 +18,8 @@ sentences! {
     /// each with its place.
     misplaced(found: &str)
         = "Not carried out: {found}. A command counts at the start of a line of its own, as ordinary text, with an empty line above it. Give it again so, in a new comment.";
+    /// Of each such command.
+    with_place(command: &str, place: &str) = "`/{command}` ({place})";
     /// Every comment that holds more commands than a minute may have; once a minute.
     too_many_commands(login: &str, limit: i64)
         = "`{login}` gave more than {limit} commands in a minute. Each comment with a 😕 is not carried out; give its commands again a minute later.";
@@ -27,6 +29,8 @@ sentences! {
     no_live_cell() = "this mission has no live cell";
     /// A command on a cell where several live. `cells` names each with its state.
     several_live_cells(count: usize, cells: &str) = "this mission has {count} live cells; name one: {cells}";
+    /// Of each of those.
+    cell_and_state(cell: &CellId, state: State) = "`{cell}` ({state})";
     /// A command on a cell that may be one of several.
     name_one(cells: &str) = "name one: {cells}";
     /// `/summon` on a closed issue.

@@ -26,6 +26,8 @@ sentences! {
     no_snapshot() = "no snapshot was handed out";
     /// `publish CELL WHAT` that may not leave.
     nothing_published(cell: &CellId, why: &str) = "nothing of {cell} was published: {why}";
+    /// `publish CELL WHAT` that left under this name.
+    file_published(name: &str, cell: &CellId) = "{name} of cell {cell} is published";
     /// `publish CELL WHAT`.
     published_from(cell: &CellId) = "published from {cell}";
     /// The forge does not know the issue.
@@ -33,6 +35,8 @@ sentences! {
     /// A mission of another repository.
     not_configured(owner: &str, repository: &str, served: &str)
         = "{owner}/{repository} is not among the configured repositories: {served}";
+    /// The same, where it is not served any more.
+    not_served() = "the repository is not served any more";
     /// A command that takes long.
     under_way(seconds: u64)
         = "the command is on record and under way, but not done after {seconds} s; see `lazarus status`";

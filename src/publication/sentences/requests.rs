@@ -48,6 +48,17 @@ sentences! {
     is_no_director(login: &str) = "`{login}` is not a director of this repository";
     /// A name in a council that the forge does not know.
     council_unknown(login: &str) = "the forge knows no account `{login}`";
+    /// A text that is too long to be shown.
+    too_long_to_show(kib: usize, lines: usize)
+        = "it is too long to be shown whole before it is approved: at most {kib} KiB and {lines} lines";
+    /// A text that the gate would change.
+    holds_a_secret()
+        = "it holds what looks like a secret, which Lazarus shows nobody, so it could not be approved as it is; take that out";
+    /// More network than policy allows.
+    too_much_network(network: crate::cell::Network, most: crate::cell::Network) = "`{network}` is more than policy allows (`{most}`)";
+    /// The address of a host in the place of its name.
+    host_is_an_address(host: &str)
+        = "`{host}` is not the name of a host but an address, and policy does not list it; name the host, or an operator adds the address to `[egress] allow_addresses`";
     /// `/approve` on a closed issue.
     issue_closed() = "the issue is closed";
     /// `/approve` of a proposal that cannot be read.
@@ -59,6 +70,8 @@ sentences! {
     several_open(open: &str) = "several requests are open, so nothing is started; name one: {open}";
     /// `/reject` where that may mean several.
     several_to_reject(open: &str) = "several requests are open; name one: {open}";
+    /// Of each of those: who is to work for whom.
+    number_and_agents(number: u32, agents: &str, login: &str) = "`{number}` ({agents} for `{login}`)";
     /// `/approve NUMBER` of one that is not open, where none is.
     not_open_nor_others(number: u32) = "request {number} is not open, and no other is";
     /// `/approve NUMBER` of one that is not open, where others are.

@@ -66,7 +66,7 @@ const ALLOWED: [&str; 12] = [
     "strsim",
 ];
 
-fn sources(room: &str) -> Vec<PathBuf> {
+pub fn sources(room: &str) -> Vec<PathBuf> {
     let mut rooms = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(room)];
     let mut found = vec![];
     while let Some(room) = rooms.pop() {
@@ -84,7 +84,7 @@ fn sources(room: &str) -> Vec<PathBuf> {
 
 /// The code without comments, text and its own tests: what reaches outside
 /// does so in code.
-fn code(source: &str) -> String {
+pub fn code(source: &str) -> String {
     let source = source.split("#[cfg(test)]\nmod ").next().unwrap_or(source);
     let mut code = String::new();
     let mut rest = source.chars().peekable();

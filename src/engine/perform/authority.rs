@@ -6,7 +6,7 @@
 //! a team is asked for by number and has to belong to the organisation that it
 //! belonged to when it was pinned.
 
-use super::context::KnownRepo;
+use crate::engine::context::KnownRepo;
 use crate::failure::Failure;
 use crate::gitea::event::{CommentSnapshot, Person, RepoRef};
 use crate::gitea::{Access, Forge, ForgeError, Named, User};

@@ -2,14 +2,15 @@
 //! Every failure is judged here, by one rule, with the times that are configured
 //! under `[forge]`.
 
-use super::Engine;
-use super::input::{Effect, Input};
-use super::repository_of;
 use crate::backend::BackendError;
 use crate::cell::Effect as CellEffect;
+use crate::engine::Engine;
+use crate::engine::clock::milliseconds;
+use crate::engine::effect::{Effect, EffectKind};
+use crate::engine::input::Input;
 use crate::failure::Failure;
 use crate::gitea::ForgeError;
-use crate::mission::duration_words;
+use crate::mission::{MissionId, duration_words};
 use crate::repository::GitError;
 use crate::store::{EffectRow, StoreError};
 use std::time::Duration;
@@ -51,7 +52,7 @@ pub enum Attempt {
 pub type Ran = Result<Input, Attempt>;
 
 /// Times in a row that the forge has to say that a thing is not there.
-pub(super) const LOOKS: i64 = 3;
+pub const LOOKS: i64 = 3;
 /// A reaction that comes later than this is of no use to anybody.
 const REACTION_LATE: Duration = Duration::from_mins(10);
 
@@ -113,29 +114,18 @@ impl From<BackendError> for Attempt {
     }
 }
 
-/// A length of time as the core and the registry have it.
-pub(super) fn milliseconds(time: Duration) -> i64 {
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// Whether an effect has to be done in the end, however long it takes: until
-/// nothing of a cell runs, it is not closed. (A start judges itself.)
-fn is_never_given_up(row: &EffectRow) -> bool {
-    matches!(row.kind.as_str(), "cell" | "record" | "confirm")
-}
-
 impl Engine {
     /// Decides on an attempt that failed: whether it is made again, or was the
     /// last one.
-    pub(super) async fn judge(&self, row: &EffectRow, attempt: Attempt) -> Attempt {
-        if is_never_given_up(row) && !matches!(attempt, Attempt::Doubtful { .. }) {
+    pub async fn judge(&self, row: &EffectRow, attempt: Attempt) -> Attempt {
+        if EffectKind::of(&row.kind).is_never_given_up() && !matches!(attempt, Attempt::Doubtful { .. }) {
             return attempt;
         }
         self.judge_by_patience(row, attempt).await
     }
 
     /// The same for an effect that is given up in the end whatever its kind.
-    pub(super) async fn judge_by_patience(&self, row: &EffectRow, attempt: Attempt) -> Attempt {
+    pub async fn judge_by_patience(&self, row: &EffectRow, attempt: Attempt) -> Attempt {
         if !attempt.is_again() {
             return attempt;
         }
@@ -143,7 +133,7 @@ impl Engine {
         // Where the registry cannot be read, nothing is decided.
         let Ok(trouble) = self.store.read(move |tx| tx.trouble(&id)).await else { return attempt };
         let (now, config) = (self.clock.now().0, &self.context.config.forge);
-        let is_reaction = row.kind == "react";
+        let is_reaction = EffectKind::of(&row.kind) == EffectKind::React;
         let patience = if is_reaction { config.patience.min(REACTION_LATE) } else { config.patience };
         let failing = trouble.failing_since.map_or(0, |since| now - since);
         if failing >= milliseconds(patience) {
@@ -177,12 +167,12 @@ impl Engine {
     /// It was said often enough. But where the whole repository is not shown, it
     /// may be the bot that lost its right to see it: that is for people.
     async fn confirmed(&self, row: &EffectRow, why: String, then: Option<Input>) -> Attempt {
-        let repository = repository_of(&row.mission);
+        let repository = MissionId::parse(&row.mission).map_or(0, |mission| mission.repository());
         let shown = if repository > 0 { self.forge.repository_by_id(repository).await } else { Ok(None) };
         match (shown, then) {
             (Ok(Some(_)), Some(then)) => Attempt::Done(then),
             (Ok(Some(_)), None) => Attempt::Never { why, input: None },
-            (Ok(None), _) if row.kind == "react" => Attempt::Never { why, input: None },
+            (Ok(None), _) if EffectKind::of(&row.kind) == EffectKind::React => Attempt::Never { why, input: None },
             (Ok(None), _) => Attempt::Mend {
                 why: format!("{why}; nor does it show the repository: is the bot's account still its administrator?"),
             },
@@ -193,16 +183,11 @@ impl Engine {
 
 /// Whether people are told when an effect waits for long: it stands between a
 /// command and what everybody can see of it.
-pub(super) fn is_waited_for(row: &EffectRow) -> bool {
+pub fn is_waited_for(row: &EffectRow) -> bool {
     matches!(
         serde_json::from_str(&row.data),
         Ok(Effect::Push { .. } | Effect::Cell { order: CellEffect::Prepare { .. } | CellEffect::Restore { .. } })
     )
-}
-
-/// Whether an effect owes somebody an answer: it must not end without a word.
-pub(super) fn owes_an_answer(kind: &str) -> bool {
-    matches!(kind, "authorize" | "confirm" | "look" | "push" | "publish_file")
 }
 
 #[cfg(test)]

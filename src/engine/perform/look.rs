@@ -2,22 +2,23 @@
 //! needs authority, the forge is asked for the issue, the comment, its author and
 //! their rights, and what it shows is what counts (contract §6).
 
-use super::Engine;
-use super::attempt::{Attempt, Ran};
 use super::authority::{account, comment_now, level_of};
-use super::context::KnownRepo;
-use super::input::{AuthorityRequest, Disbelief, Heard, Input, LabelEvent, Look};
-use super::issue::slot_of;
-use super::learn::APPROVED;
+use super::failure::{Attempt, Ran};
 use crate::cell::Base;
+use crate::engine::Engine;
+use crate::engine::context::KnownRepo;
+use crate::engine::effect::Slot;
+use crate::engine::input::{Disbelief, Input, LabelEvent, Look};
+use crate::engine::keys::InboxKey;
+use crate::engine::learn::APPROVED;
+use crate::engine::request::{AuthorityRequest, Heard};
 use crate::gitea::Forge;
 use crate::gitea::event::{Person, RepoRef};
 use crate::mission::{
-    ApprovedText, Command, DecisionRecord, Level, Line, Member, Origin, is_proposal, parse_titled_proposal,
+    ApprovedText, Command, DecisionRecord, Level, Line, Member, Origin, is_proposal, parse_titled_proposal, sha256,
 };
 use crate::store::{EffectRow, Pinned};
 use futures::StreamExt as _;
-use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
 /// How old a comment may be for what its delivery states of the writer's
@@ -29,11 +30,6 @@ const CONFIRM_WITHIN: i64 = 24 * 3_600_000;
 /// Most events of the approval label that one look deals with.
 const LABEL_EVENTS_MAX: usize = 20;
 
-/// SHA-256 of a text as it is, hex.
-pub(super) fn sha256(text: &str) -> String {
-    hex::encode(Sha256::digest(text))
-}
-
 fn served(engine: &Engine, repo: &RepoRef) -> Result<KnownRepo, Attempt> {
     let mut known = engine
         .context
@@ -44,7 +40,7 @@ fn served(engine: &Engine, repo: &RepoRef) -> Result<KnownRepo, Attempt> {
 }
 
 /// Looks at an issue because something was heard of it.
-pub(super) async fn look(engine: &Engine, forge: &Forge, row: &EffectRow, repo: RepoRef, number: i64) -> Ran {
+pub async fn look(engine: &Engine, forge: &Forge, row: &EffectRow, repo: RepoRef, number: i64) -> Ran {
     let known = served(engine, &repo)?;
     match look_at(engine, forge, &known, &row.mission, number, false, false).await? {
         Some(look) => Ok(Input::Looked { repo, number, look: Some(Box::new(look)) }),
@@ -57,7 +53,7 @@ pub(super) async fn look(engine: &Engine, forge: &Forge, row: &EffectRow, repo: 
 }
 
 /// An issue and what belongs to it, as the forge shows it now.
-pub(super) async fn look_at(
+pub async fn look_at(
     engine: &Engine,
     forge: &Forge,
     known: &KnownRepo,
@@ -154,7 +150,7 @@ pub(super) async fn look_at(
     // Only an approval asks how its record is shown.
     let approves = approves || label_events.iter().any(|event| event.added);
     for record in records {
-        let (of, slot) = (name.clone(), slot_of(record));
+        let (of, slot) = (name.clone(), Slot::of(record).to_string());
         if approves
             && let Some(written) = engine.store.read(move |tx| tx.comment_of_kind(&of, &slot)).await?
             && let Some(sha) = written.sha256
@@ -214,7 +210,7 @@ async fn base(forge: &Forge, repo: &RepoRef, named: Option<&str>) -> Result<Resu
 
 /// Compares a comment with what was heard of it, and finds out what its author may
 /// do now.
-pub(super) async fn authorize(engine: &Engine, forge: &Forge, row: &EffectRow, request: Box<AuthorityRequest>) -> Ran {
+pub async fn authorize(engine: &Engine, forge: &Forge, row: &EffectRow, request: Box<AuthorityRequest>) -> Ran {
     let known = served(engine, &request.repo)?;
     if let Some(why) = doubt(forge, &known, &request).await? {
         return Ok(Input::Disbelieved { request, why });
@@ -261,7 +257,7 @@ async fn doubt(forge: &Forge, known: &KnownRepo, request: &AuthorityRequest) -> 
 }
 
 /// Sees whether somebody confirmed, by a reaction, what only polling had found.
-pub(super) async fn confirm(
+pub async fn confirm(
     engine: &Engine,
     forge: &Forge,
     row: &EffectRow,
@@ -274,7 +270,7 @@ pub(super) async fn confirm(
     let (asked, acted, delivered) = engine
         .store
         .read(move |tx| {
-            let delivered = tx.was_delivered(&format!("comment:{repo}:{comment}:created"))?;
+            let delivered = tx.was_delivered(InboxKey::comment_created(repo, comment).as_str())?;
             Ok((tx.comment_of_effect(&question)?, tx.has_acted_on(repo, comment)?, delivered))
         })
         .await?;
