@@ -6,8 +6,8 @@ use crate::report::{Figure, Limit, Report, median};
 use crate::{LAZARUS, Place};
 use anyhow::Context as _;
 use lazarus::cell::CellId;
-use lazarus::keeper::{Ahead, LaunchSpec, Ready, Room, Walls};
-use lazarus::sandbox::{Budget, Group, Groups, Limits};
+use lazarus::keeper::{DiskSpace, LaunchSpec, Prewarmed, Ready, SandboxKind};
+use lazarus::sandbox::{Group, Groups, ProcessLimits, ResourceLimits};
 use lazarus::workspace::Home;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::collections::BTreeMap;
@@ -48,10 +48,10 @@ fn launch(place: &Path, cell: &CellId, slot: u32, namespaces: bool) -> anyhow::R
         read_paths: vec![],
         hidden: vec![],
         bwrap: None,
-        limits: Limits { open_files: 1024, file_size: 4 << 30, processes: None, data: None },
-        budget: Budget { memory: 2 << 30, processes: 512, cpu: 2000 },
-        room: Room { bytes: 4 << 30, files: 200_000 },
-        harvest_room: Room { bytes: 4 << 30, files: 200_000 },
+        limits: ProcessLimits { open_files: 1024, file_size: 4 << 30, processes: None, data: None },
+        resources: ResourceLimits { memory: 2 << 30, processes: 512, cpu: 2000 },
+        room: DiskSpace { bytes: 4 << 30, files: 200_000 },
+        harvest_room: DiskSpace { bytes: 4 << 30, files: 200_000 },
         quota: false,
         in_memory: false,
         tmp: 256 << 20,
@@ -65,9 +65,9 @@ fn launch(place: &Path, cell: &CellId, slot: u32, namespaces: bool) -> anyhow::R
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
-    let walls = Walls { namespaces, bwrap: false, host_network: !namespaces, pinned: false };
-    let ahead = Ahead { walls, groups: Groups::detect() };
-    let order = format!("{}\n{}\n", serde_json::to_string(&ahead)?, serde_json::to_string(&spec)?);
+    let sandbox = SandboxKind { namespaces, bwrap: false, host_network: !namespaces, pinned: false };
+    let prewarmed = Prewarmed { sandbox, groups: Groups::detect() };
+    let order = format!("{}\n{}\n", serde_json::to_string(&prewarmed)?, serde_json::to_string(&spec)?);
     launcher.stdin.take().context("the launcher has no input")?.write_all(order.as_bytes())?;
     let stdout = launcher.stdout.take().context("the launcher has no output")?;
     let mut keeper = None;

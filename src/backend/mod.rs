@@ -10,7 +10,7 @@ mod process;
 pub use process::{ProcessBackend, look};
 
 pub use crate::egress::{Count as EgressCount, Report as EgressReport};
-pub use crate::keeper::LimitsMet;
+pub use crate::keeper::LimitsHit;
 pub use crate::workspace::{HandedWork, HarvestManifest, HarvestRequest};
 
 use crate::agents::{AgentCommand, Profiles};
@@ -250,7 +250,7 @@ pub struct Capabilities {
 #[serde(default)]
 pub struct Usage {
     /// Limits that it met, and what came of it.
-    pub met: LimitsMet,
+    pub met: LimitsHit,
     /// What went through its proxy and what was refused, where it had one.
     pub egress: Option<EgressReport>,
 }

@@ -167,8 +167,12 @@ const HARVEST_MEMORY: u64 = 512 << 20;
 pub fn print_harvest(wanted: &str) {
     use crate::workspace::{HarvestManifest, hand_out};
     // A clone that was made to need more ends the git that reads it, and not this.
-    let limits =
-        crate::sandbox::Limits { open_files: 1024, file_size: u64::MAX, processes: None, data: Some(HARVEST_MEMORY) };
+    let limits = crate::sandbox::ProcessLimits {
+        open_files: 1024,
+        file_size: u64::MAX,
+        processes: None,
+        data: Some(HARVEST_MEMORY),
+    };
     let _ = crate::sandbox::set_limits(limits);
     let out = match serde_json::from_str(wanted) {
         Ok(wanted) => hand_out(&wanted),

@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::server::{self, Door};
+use crate::server::{self, WebhookState};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
@@ -84,7 +84,8 @@ pub async fn serve_engine(
         let engine = Arc::clone(&engine);
         tokio::spawn(async move { engine.run(true).await })
     };
-    let door = tokio::spawn(server::serve_on(listener, Door::new(Arc::clone(&engine), keys), stopped(receive)));
+    let state =
+        tokio::spawn(server::serve_on(listener, WebhookState::new(Arc::clone(&engine), keys), stopped(receive)));
     let control = {
         let (engine, data) = (Arc::clone(&engine), data.clone());
         tokio::spawn(async move {
@@ -100,7 +101,7 @@ pub async fn serve_engine(
     let _ = send.send(true);
     engine.stop();
     control.abort();
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), door).await;
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), state).await;
     let _ = tokio::time::timeout(std::time::Duration::from_secs(10), running).await;
     let _ = std::fs::remove_file(data.join(server::control::SOCKET));
     Ok(())

@@ -8,6 +8,7 @@
 //! last ledger entry.
 
 use crate::cell::At;
+use crate::host::since_boot;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -37,11 +38,6 @@ pub struct Clock {
     boot: String,
     /// Our time minus the time since boot.
     offset: Mutex<i64>,
-}
-
-fn since_boot() -> i64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    now.tv_sec.saturating_mul(1000).saturating_add(now.tv_nsec / 1_000_000)
 }
 
 fn wall() -> i64 {

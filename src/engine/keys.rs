@@ -42,9 +42,10 @@ impl InboxKey {
         Self(format!("comment:{repository}:{comment}:deleted"))
     }
 
-    /// What follows from an effect: several inputs can.
-    pub fn of_effect(effect: &str, index: usize) -> Self {
-        Self(format!("effect:{effect}:{index}"))
+    /// What follows from an effect.
+    pub fn of_effect(effect: &str) -> Self {
+        // Once several inputs could follow.
+        Self(format!("effect:{effect}:0"))
     }
 
     /// An effect takes long.

@@ -36,7 +36,7 @@ use crate::store::{DataLock, Store, StoreError};
 use futures::StreamExt as _;
 use input::Input;
 use keys::InboxKey;
-use perform::failure::Attempt;
+use perform::failure::EffectError;
 use perform::{authority, look};
 use scheduler::Scheduler;
 use secrecy::SecretString;
@@ -601,7 +601,7 @@ impl Engine {
                 let mission = MissionId::new(repo.id, number);
                 let found = look::look_at(self, forge, &served, mission.as_str(), number, summons, false)
                     .await
-                    .map_err(Attempt::words)?;
+                    .map_err(EffectError::words)?;
                 let found = found.ok_or_else(|| operators::no_such_issue(&owner, &name, number))?;
                 if let (true, Some(why)) = (summons, &found.no_base) {
                     return Err(why.clone());

@@ -8,7 +8,7 @@ use super::effect::EffectKind;
 use super::input::Input;
 use super::keys::InboxKey;
 use super::lane::Lane;
-use super::perform::failure::{Attempt, is_waited_for};
+use super::perform::failure::{Cause, EffectError, Performed, is_waited_for};
 use crate::cell::CellId;
 use crate::store::{EffectRow, EffectState, StoreError};
 use futures::FutureExt as _;
@@ -157,100 +157,99 @@ impl Engine {
         let place = Place::take(self, EffectKind::of(&row.kind));
         let engine = Arc::clone(self);
         tokio::spawn(async move {
-            let attempt = std::panic::AssertUnwindSafe(super::perform::run(&engine, &row))
+            let performed = std::panic::AssertUnwindSafe(super::perform::run(&engine, &row))
                 .catch_unwind()
                 .await
-                .unwrap_or_else(|_| Attempt::Again { why: "it failed inside; see the log".to_owned(), after: None });
-            engine.finish(&row, attempt).await;
+                .unwrap_or_else(|_| Err(EffectError::passing("it failed inside; see the log")));
+            engine.finish(&row, performed).await;
             drop(place);
         });
     }
 
-    async fn finish(&self, row: &EffectRow, attempt: Attempt) {
-        let id = row.id.clone();
-        let now = self.clock.now().0;
-        let row_kind = EffectKind::of(&row.kind);
-        let failed = |why: &str| Input::Failed {
+    /// Stores what came of an effect.
+    async fn finish(&self, row: &EffectRow, performed: Performed) {
+        match performed {
+            // No command ends without an answer: where somebody waits for one, an end
+            // that says nothing is a failure, and every failure is answered.
+            Ok(Input::Nothing) if EffectKind::of(&row.kind).owes_an_answer() => {
+                self.give_up(row, "it ended without a result").await;
+            }
+            Ok(Input::Nothing) => self.end(row, EffectState::Done, None, None).await,
+            Ok(input) => self.end(row, EffectState::Done, Some(input), None).await,
+            Err(EffectError::Permanent { why }) => self.give_up(row, &why).await,
+            Err(EffectError::Retry { why, cause }) => self.try_later(row, &why, &cause).await,
+        }
+    }
+
+    async fn give_up(&self, row: &EffectRow, why: &str) {
+        let why = self.context.redact(why);
+        tracing::warn!(effect = row.id, kind = row.kind, why, "an effect cannot be done");
+        let failed = Input::Failed {
             kind: row.kind.clone(),
             mission: row.mission.clone(),
             cell: row.cell.as_deref().and_then(|c| CellId::parse(c).ok()),
-            why: self.context.redact(why),
+            why: self.context.redact(&why),
             effect: serde_json::from_str(&row.data).ok().map(Box::new),
         };
-        // No command ends without an answer: where somebody waits for one, an end
-        // that says nothing is a failure, and every failure is answered.
-        let attempt = match attempt {
-            Attempt::Done(Input::Nothing) if row_kind.owes_an_answer() => {
-                Attempt::Never { why: "it ended without a result".to_owned(), input: None }
-            }
-            attempt => attempt,
-        };
-        let is_missing = matches!(attempt, Attempt::Doubtful { .. });
-        let after = if let Attempt::Again { after, .. } = &attempt { *after } else { None };
-        let (state, inputs, error) = match attempt {
-            Attempt::Done(Input::Nothing) => (EffectState::Done, vec![], None),
-            Attempt::Done(input) => (EffectState::Done, vec![input], None),
-            Attempt::Never { why, input } => {
-                let why = self.context.redact(&why);
-                tracing::warn!(effect = id, kind = row.kind, why, "an effect cannot be done");
-                let inputs = std::iter::once(failed(&why)).chain(input).collect();
-                (EffectState::Failed, inputs, Some(why))
-            }
-            Attempt::Again { why, .. } | Attempt::Mend { why } | Attempt::Doubtful { why, .. } => {
-                let doubled = Duration::from_millis(500).saturating_mul(1 << row.attempts.clamp(0, 10));
-                // Somebody who confirms is heard within as long as they took.
-                let most =
-                    if row_kind == EffectKind::Confirm { self.context.config.reconcile.interval } else { BACKOFF_MAX };
-                let wait = after.unwrap_or_default().max(doubled.min(most));
-                tracing::info!(
-                    effect = id,
-                    kind = row.kind,
-                    why,
-                    seconds = wait.as_secs_f32(),
-                    "an effect is tried again"
-                );
-                let (not_before, why) = (now + wait.as_millis() as i64, self.context.redact(&why));
-                // People are told once that something they wait for takes long.
-                let cell = row.cell.as_deref().and_then(|c| CellId::parse(c).ok()).filter(|_| is_waited_for(row));
-                let waits = cell.and_then(|cell| {
-                    let (effect, kind, why) = (id.clone(), row.kind.clone(), why.clone());
-                    serde_json::to_string(&Input::Waits { effect, kind, cell, why }).ok()
-                });
-                let notice = milliseconds(self.context.config.forge.notice_after);
-                loop {
-                    let (id, why, waits) = (id.clone(), why.clone(), waits.clone());
-                    let put_back = self.store.transact(move |tx| {
-                        tx.retry(&id, not_before, &why, now, is_missing)?;
-                        let since = tx.trouble(&id)?.failing_since;
-                        if let Some(waits) = waits.filter(|_| since.is_some_and(|since| now - since >= notice)) {
-                            tx.receive(InboxKey::effect_waits(&id).as_str(), &waits, now)?;
-                        }
-                        Ok(())
-                    });
-                    match put_back.await {
-                        Ok(()) | Err(StoreError::Closed) => return,
-                        Err(error) => {
-                            tracing::error!(%error, "an effect could not be put back yet");
-                            tokio::time::sleep(Duration::from_secs(1)).await;
-                        }
-                    }
+        self.end(row, EffectState::Failed, Some(failed), Some(why)).await;
+    }
+
+    /// Puts an effect back.
+    async fn try_later(&self, row: &EffectRow, why: &str, cause: &Cause) {
+        let now = self.clock.now().0;
+        let doubled = Duration::from_millis(500).saturating_mul(1 << row.attempts.clamp(0, 10));
+        // Somebody who confirms is heard within as long as they took.
+        let confirms = EffectKind::of(&row.kind) == EffectKind::Confirm;
+        let most = if confirms { self.context.config.reconcile.interval } else { BACKOFF_MAX };
+        let asked = if let Cause::Passing(Some(after)) = cause { *after } else { Duration::ZERO };
+        let wait = asked.max(doubled.min(most));
+        let seconds = wait.as_secs_f32();
+        tracing::info!(effect = row.id, kind = row.kind, why, seconds, "an effect is tried again");
+        let (not_before, why) = (now + wait.as_millis() as i64, self.context.redact(why));
+        // People are told once that something they wait for takes long.
+        let cell = row.cell.as_deref().and_then(|c| CellId::parse(c).ok()).filter(|_| is_waited_for(row));
+        let waits = cell.and_then(|cell| {
+            let (effect, kind, why) = (row.id.clone(), row.kind.clone(), why.clone());
+            serde_json::to_string(&Input::Waits { effect, kind, cell, why }).ok()
+        });
+        let notice = milliseconds(self.context.config.forge.notice_after);
+        let is_missing = matches!(cause, Cause::Doubtful(_));
+        loop {
+            let (id, why, waits) = (row.id.clone(), why.clone(), waits.clone());
+            let put_back = self.store.transact(move |tx| {
+                tx.retry(&id, not_before, &why, now, is_missing)?;
+                let since = tx.trouble(&id)?.failing_since;
+                if let Some(waits) = waits.filter(|_| since.is_some_and(|since| now - since >= notice)) {
+                    tx.receive(InboxKey::effect_waits(&id).as_str(), &waits, now)?;
+                }
+                Ok(())
+            });
+            match put_back.await {
+                Ok(()) | Err(StoreError::Closed) => return,
+                Err(error) => {
+                    tracing::error!(%error, "an effect could not be put back yet");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
-        };
-        let texts: Vec<String> = inputs.iter().filter_map(|i| serde_json::to_string(i).ok()).collect();
+        }
+    }
+
+    /// Ends an effect; an input may follow from it.
+    async fn end(&self, row: &EffectRow, state: EffectState, input: Option<Input>, error: Option<String>) {
+        let now = self.clock.now().0;
+        let text = input.and_then(|input| serde_json::to_string(&input).ok());
         let ready = self.is_ready();
         loop {
-            let (id, texts, error) = (id.clone(), texts.clone(), error.clone());
+            let (id, text, error) = (row.id.clone(), text.clone(), error.clone());
             let (context, at) = (Arc::clone(&self.context), self.clock.now());
             let stored = self
                 .store
                 .transact(move |tx| {
                     tx.settle(&id, state, error.as_deref())?;
                     tx.withdraw(&Lane::Waits(&id).to_string())?;
-                    for (index, text) in texts.iter().enumerate() {
-                        tx.receive(InboxKey::of_effect(&id, index).as_str(), text, now)?;
-                    }
-                    if ready && !texts.is_empty() {
+                    let Some(text) = text else { return Ok(()) };
+                    tx.receive(InboxKey::of_effect(&id).as_str(), &text, now)?;
+                    if ready {
                         // Decided at once, in its turn. What cannot be decided
                         // now is tried again by the loop; the end stands.
                         let _ = tx.within(|tx| decide_waiting(tx, &context, at));

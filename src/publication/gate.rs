@@ -57,7 +57,7 @@ const COMMAND_MARK: &str = "› ";
 
 /// How much of a piece of untrusted text is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct CommentLimits {
     /// For [`inline`]: characters, before escaping. 200 by default.
     pub chars: usize,
     /// For [`block`]: bytes, without the fence. 8 KiB by default.
@@ -66,7 +66,7 @@ pub struct Limits {
     pub lines: usize,
 }
 
-impl Default for Limits {
+impl Default for CommentLimits {
     fn default() -> Self {
         Self { chars: 200, bytes: 8 * 1024, lines: 400 }
     }
@@ -196,7 +196,7 @@ impl AsRef<str> for Clean {
 /// something in Markdown or HTML becomes an entity, which both contexts
 /// understand (so not inside a code span: there entities are shown as
 /// written).
-pub fn inline(untrusted: &str, limits: Limits, secrets: &Secrets) -> (Clean, Removed) {
+pub fn inline(untrusted: &str, limits: CommentLimits, secrets: &Secrets) -> (Clean, Removed) {
     let mut removed = Removed::default();
     // A character is at most four bytes, an escape sequence may be longer.
     let (text, unread) = read(untrusted, limits.chars.saturating_mul(16), secrets, &mut removed);
@@ -359,7 +359,7 @@ fn push_entity(out: &mut String, c: char) {
 /// Untrusted text of any number of lines, as a fenced block. The fence is
 /// longer than any run of backticks or tildes within. To be put at the start
 /// of a line, after an empty one. There is no line break at its end.
-pub fn block(untrusted: &str, limits: Limits, secrets: &Secrets) -> (Clean, Removed) {
+pub fn block(untrusted: &str, limits: CommentLimits, secrets: &Secrets) -> (Clean, Removed) {
     let mut removed = Removed::default();
     let (mut text, unread) = read(untrusted, limits.bytes, secrets, &mut removed);
 
@@ -452,7 +452,7 @@ pub fn comment(body: &str, allowed: Allowed<'_>, secrets: &Secrets) -> (String, 
 
     // Nothing in a fence means anything, whatever it is. This is not pretty,
     // and only a text that was made to defeat the gate gets here.
-    let limits = Limits { bytes: 16 * 1024, ..Limits::default() };
+    let limits = CommentLimits { bytes: 16 * 1024, ..CommentLimits::default() };
     let (fence, counts) = block(body, limits, secrets);
     (format!("{fence}\n"), counts)
 }

@@ -1,6 +1,6 @@
 //! The kinds of comment, and how each is written.
 
-use super::gate::{self, Allowed, Limits, Removed};
+use super::gate::{self, Allowed, CommentLimits, Removed};
 use super::redaction::Secrets;
 use minijinja::{Environment, UndefinedBehavior, context};
 use std::path::Path;
@@ -391,7 +391,7 @@ struct Cleaner<'a> {
 impl Cleaner<'_> {
     /// Untrusted words on one line.
     fn line(&mut self, text: &str) -> String {
-        let (clean, removed) = gate::inline(text, Limits::default(), self.secrets);
+        let (clean, removed) = gate::inline(text, CommentLimits::default(), self.secrets);
         self.removed += removed;
         clean.as_str().to_owned()
     }
@@ -420,13 +420,14 @@ impl Cleaner<'_> {
         } else {
             text.chars().rev().take_while(|c| c.is_whitespace()).collect()
         };
-        let (clean, removed) = gate::inline(text.trim(), Limits { chars: 4000, ..Limits::default() }, self.secrets);
+        let (clean, removed) =
+            gate::inline(text.trim(), CommentLimits { chars: 4000, ..CommentLimits::default() }, self.secrets);
         self.removed += removed;
         format!("{lead}{}{trail}", clean.as_str()).replace('\n', " ")
     }
 
     fn block(&mut self, text: &str) -> String {
-        let (clean, removed) = gate::block(text, Limits::default(), self.secrets);
+        let (clean, removed) = gate::block(text, CommentLimits::default(), self.secrets);
         self.removed += removed;
         clean.as_str().to_owned()
     }
@@ -461,7 +462,7 @@ impl Cleaner<'_> {
 
     fn request(&mut self, request: &Request) -> minijinja::Value {
         // It is shown whole: what does not fit is no request (`SHOWN_BYTES_MAX`).
-        let whole = Limits { bytes: SHOWN_BYTES_MAX, lines: SHOWN_LINES_MAX, ..Limits::default() };
+        let whole = CommentLimits { bytes: SHOWN_BYTES_MAX, lines: SHOWN_LINES_MAX, ..CommentLimits::default() };
         let mut block = |text: &str| {
             let (clean, removed) = gate::block(text, whole, self.secrets);
             self.removed += removed;

@@ -48,7 +48,7 @@ const SOURCES_MAX: usize = 1024;
 
 /// What the handlers share.
 #[derive(Clone)]
-pub struct Door {
+pub struct WebhookState {
     engine: Arc<Engine>,
     keys: Arc<Keys>,
     crowd: Arc<Crowd>,
@@ -57,7 +57,7 @@ pub struct Door {
     complaints: Arc<Mutex<Pace>>,
 }
 
-impl Door {
+impl WebhookState {
     /// A door for deliveries of hooks whose secrets are derived from `keys`.
     pub fn new(engine: Arc<Engine>, keys: Keys) -> Self {
         let body_max = usize::try_from(engine.context.config.webhook.max_body_bytes).unwrap_or(usize::MAX);
@@ -93,11 +93,11 @@ impl Door {
 /// Where accepting fails for good.
 pub async fn serve_on(
     listener: TcpListener,
-    door: Door,
+    state: WebhookState,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let crowd = Arc::clone(&door.crowd);
-    let router = door.router();
+    let crowd = Arc::clone(&state.crowd);
+    let router = state.router();
     let graceful = GracefulShutdown::new();
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(READ_TIMEOUT).max_buf_size(64 * 1024);
@@ -134,14 +134,14 @@ pub async fn serve_on(
 
 /// Ready: it is known who we are, the store takes writes, and at least one of the
 /// configured repositories is served. What is missing is named in any case.
-async fn ready(State(door): State<Door>) -> (StatusCode, String) {
-    if !door.engine.is_ready() {
+async fn ready(State(state): State<WebhookState>) -> (StatusCode, String) {
+    if !state.engine.is_ready() {
         return (StatusCode::SERVICE_UNAVAILABLE, "waiting for the forge to say who we are\n".to_owned());
     }
-    if door.engine.store.transact(|_| Ok(())).await.is_err() {
+    if state.engine.store.transact(|_| Ok(())).await.is_err() {
         return (StatusCode::SERVICE_UNAVAILABLE, "the registry takes no writes; see the log\n".to_owned());
     }
-    let known = door.engine.context.known();
+    let known = state.engine.context.known();
     let mut missing = String::new();
     for (name, _) in known.unserved() {
         let _ = writeln!(missing, "not served: {name}; see `lazarus doctor`");

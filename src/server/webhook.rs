@@ -6,7 +6,7 @@
 //! and now and then a look at the forge.
 
 use super::crowd::{SeenTo, Visitor};
-use super::{Door, HEAD_START, READ_TIMEOUT, STALL_MAX};
+use super::{HEAD_START, READ_TIMEOUT, STALL_MAX, WebhookState};
 use crate::gitea::HookOwner;
 use crate::gitea::webhook::{Rejection, VerifiedDelivery, claims_signature};
 use crate::pace::{Key, Pace};
@@ -39,22 +39,22 @@ impl IntoResponse for Refused {
     }
 }
 
-impl FromRequest<Door> for Delivery {
+impl FromRequest<WebhookState> for Delivery {
     type Rejection = Refused;
 
-    async fn from_request(request: Request, door: &Door) -> Result<Self, Refused> {
+    async fn from_request(request: Request, state: &WebhookState) -> Result<Self, Refused> {
         let (parts, body) = request.into_parts();
         // Whoever cannot even claim a signature has nothing read.
         if !claims_signature(&parts.headers) {
             return Err(Refused(StatusCode::UNAUTHORIZED, "the delivery is not signed".to_owned()));
         }
         let visitor = parts.extensions.get::<Arc<Visitor>>().cloned().ok_or_else(no_room)?;
-        let body = read(body, door, &visitor).await?;
+        let body = read(body, state, &visitor).await?;
         let seen_to = visitor.is_seen_to().map_err(|_| no_room())?;
-        match door.keys.verify(&parts.headers, &body) {
+        match state.keys.verify(&parts.headers, &body) {
             Ok(verified) => Ok(Self { verified, _seen_to: seen_to }),
             Err(rejection) => {
-                door.complain(&visitor, &rejection);
+                state.complain(&visitor, &rejection);
                 Err(Refused(rejection.status(), words(&rejection)))
             }
         }
@@ -81,20 +81,20 @@ enum End {
     NoRoom,
 }
 
-async fn read(body: Body, door: &Door, visitor: &Visitor) -> Result<Vec<u8>, Refused> {
+async fn read(body: Body, state: &WebhookState, visitor: &Visitor) -> Result<Vec<u8>, Refused> {
     visitor.reads();
-    let end = read_on(body, door, visitor).await;
+    let end = read_on(body, state, visitor).await;
     // Nobody vouches for a delivery that could not be verified. What it may
     // have been about is fetched, but not as often as anybody likes.
     if !matches!(end, End::Whole(_)) {
-        door.engine.look_soon();
+        state.engine.look_soon();
     }
     match end {
         End::Whole(bytes) => Ok(bytes),
         End::TooLarge => {
             let text = format!(
                 "a delivery may have {} bytes (webhook.max_body_bytes); what this one is about is fetched by polling",
-                door.body_max
+                state.body_max
             );
             Err(Refused(StatusCode::PAYLOAD_TOO_LARGE, text))
         }
@@ -107,11 +107,11 @@ async fn read(body: Body, door: &Door, visitor: &Visitor) -> Result<Vec<u8>, Ref
     }
 }
 
-async fn read_on(mut body: Body, door: &Door, visitor: &Visitor) -> End {
+async fn read_on(mut body: Body, state: &WebhookState, visitor: &Visitor) -> End {
     let started = Instant::now();
     let expected = usize::try_from(hyper::body::Body::size_hint(&body).lower()).unwrap_or(usize::MAX);
-    let mut too_large = expected > door.body_max;
-    if too_large && (expected > DRAINED_MAX || !door.may_drain(visitor, expected)) {
+    let mut too_large = expected > state.body_max;
+    if too_large && (expected > DRAINED_MAX || !state.may_drain(visitor, expected)) {
         return End::TooLarge;
     }
     let mut bytes = vec![];
@@ -134,7 +134,7 @@ async fn read_on(mut body: Body, door: &Door, visitor: &Visitor) -> End {
         if too_slow(length, expected, started.elapsed()) {
             return if too_large { End::TooLarge } else { End::TooSlow };
         }
-        if length > door.body_max {
+        if length > state.body_max {
             if !too_large {
                 too_large = true;
                 bytes = vec![];
@@ -142,7 +142,7 @@ async fn read_on(mut body: Body, door: &Door, visitor: &Visitor) -> End {
                 if visitor.holds(0).is_err() {
                     return End::NoRoom;
                 }
-                if !door.may_drain(visitor, DRAINED_MAX) {
+                if !state.may_drain(visitor, DRAINED_MAX) {
                     return End::TooLarge;
                 }
             }
@@ -168,7 +168,7 @@ fn too_slow(length: usize, expected: usize, elapsed: Duration) -> bool {
     (length as f64) < expected as f64 * late / READ_TIMEOUT.saturating_sub(HEAD_START).as_secs_f64()
 }
 
-impl Door {
+impl WebhookState {
     fn may_drain(&self, visitor: &Visitor, bytes: usize) -> bool {
         let mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
         self.ask(&self.drained, Key::Source(visitor.source), mib)
@@ -212,10 +212,10 @@ fn words(rejection: &Rejection) -> String {
 }
 
 /// Stores a delivery, then answers.
-pub async fn receive(State(door): State<Door>, delivery: Delivery) -> Result<StatusCode, Refused> {
+pub async fn receive(State(state): State<WebhookState>, delivery: Delivery) -> Result<StatusCode, Refused> {
     let event = delivery.verified.event().map_err(|bad| Refused(bad.status(), bad.to_string()))?;
     let repo = event.repo();
-    let engine = &door.engine;
+    let engine = &state.engine;
     // By its number: the name may be anybody's by now.
     let Some(known) = engine.serves(repo.id, NUMBERS_WAIT).await else {
         return Err(if engine.knows_all() {

@@ -160,7 +160,7 @@ async fn heads_that_are_huge_or_garbage_are_refused_and_others_served_meanwhile(
 
 #[tokio::test]
 async fn a_slow_head_is_not_waited_for() {
-    let limits = Limits { head: Duration::from_millis(150), ..Limits::default() };
+    let limits = ProxyLimits { head: Duration::from_millis(150), ..ProxyLimits::default() };
     let served = serve_with(rules(&["api.example.org"]), limits).await;
     let mut stream = served.client().await;
     stream.write_all(b"CONNECT api.exam").await.unwrap();

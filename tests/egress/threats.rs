@@ -110,7 +110,7 @@ async fn threat_20_metadata_services_by_name_and_by_address() {
     for range in ["169.254.0.0/16", "100.64.0.0/10", "fd00::/8"] {
         rules.allow_addresses.push(range.parse().unwrap());
     }
-    let served = serve_with(rules, Limits::default()).await;
+    let served = serve_with(rules, ProxyLimits::default()).await;
     for address in
         ["169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "fd00:ec2::254", "fd20:ce::254"]
     {
@@ -343,7 +343,7 @@ async fn threat_20_by_requests_that_are_not_a_proxys() {
 #[tokio::test]
 async fn threat_20_by_a_request_smuggled_within_another() {
     // Whatever is left after the first request is not waited for.
-    let limits = Limits { head: Duration::from_millis(300), ..Limits::default() };
+    let limits = ProxyLimits { head: Duration::from_millis(300), ..ProxyLimits::default() };
     let served = serve_with(rules(&["www.example.org"]), limits).await;
     let (server, seen) = web_server(OK).await;
     served.world.place("93.184.216.34:80", server);
@@ -387,7 +387,7 @@ async fn threat_20_by_a_request_smuggled_within_another() {
 async fn threat_20_policy_may_name_a_network_of_ones_own() {
     let mut rules = rules(&["git.example.org", "ip:10.1.2.3"]);
     rules.allow_addresses = vec!["10.0.0.0/8".parse().unwrap(), "192.168.7.7".parse().unwrap()];
-    let served = serve_with(rules, Limits::default()).await;
+    let served = serve_with(rules, ProxyLimits::default()).await;
     let (server, _) = web_server(OK).await;
     for (address, expected) in
         [("10.1.2.3", 200), ("::ffff:10.1.2.3", 200), ("192.168.7.7", 200), ("192.168.7.8", 403), ("127.0.0.1", 403)]

@@ -107,7 +107,7 @@ async fn each_side_may_finish_before_the_other() {
 
 #[tokio::test]
 async fn a_tunnel_in_which_nothing_moves_ends() {
-    let limits = Limits { idle: Duration::from_millis(150), ..Limits::default() };
+    let limits = ProxyLimits { idle: Duration::from_millis(150), ..ProxyLimits::default() };
     let served = serve_with(rules(&["git.example.org:22 plain"]), limits).await;
     served.world.place("93.184.216.34:22", echo_server().await);
     let (_, mut stream) = served.tunnel("git.example.org:22").await;
@@ -121,7 +121,7 @@ async fn a_tunnel_in_which_nothing_moves_ends() {
 
 #[tokio::test]
 async fn a_client_that_does_not_begin_is_not_waited_for() {
-    let limits = Limits { head: Duration::from_millis(150), ..Limits::default() };
+    let limits = ProxyLimits { head: Duration::from_millis(150), ..ProxyLimits::default() };
     let served = serve_with(rules(&["api.example.org"]), limits).await;
     served.world.place("93.184.216.34:443", echo_server().await);
     let (status, mut stream) = served.tunnel("api.example.org:443").await;
@@ -132,7 +132,7 @@ async fn a_client_that_does_not_begin_is_not_waited_for() {
 
 #[tokio::test]
 async fn connections_above_the_limit_wait_until_one_ends() {
-    let limits = Limits { connections: 3, ..Limits::default() };
+    let limits = ProxyLimits { connections: 3, ..ProxyLimits::default() };
     let served = serve_with(rules(&["git.example.org:22 plain"]), limits).await;
     served.world.place("93.184.216.34:22", echo_server().await);
     let mut open = vec![];

@@ -57,7 +57,7 @@ impl ProcessBackend {
             .map_err(|_| BackendError::Gone)?
             .map_err(BackendError::io("listening to the cell's keeper"))?
             .ok_or(BackendError::Gone)?;
-        let Ok(Event::Hello { cell: named, walled, applied, agents }) = serde_json::from_str(&first) else {
+        let Ok(Event::Hello { cell: named, sandboxed, applied, agents }) = serde_json::from_str(&first) else {
             return Err(BackendError::Start("the keeper did not say who it is".to_owned()));
         };
         if named != cell.as_str() {
@@ -67,7 +67,7 @@ impl ProcessBackend {
         let (states, agents_seen) = watch::channel(Some(agents.clone()));
         let running = known.unwrap_or_default();
         // What the keeper has, not what this host gives now.
-        let level = if walled { Isolation::Level2 } else { Isolation::Level1 };
+        let level = if sandboxed { Isolation::Level2 } else { Isolation::Level1 };
         let running = Running { applied: applied.clone(), isolation: Some(level), ..running };
         let keeper = Arc::new(Keeper { orders, agents: agents_seen, running: running.clone() });
         self.keepers.lock().unwrap_or_else(PoisonError::into_inner).insert(cell.clone(), Arc::clone(&keeper));

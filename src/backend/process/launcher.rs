@@ -5,7 +5,7 @@
 //! are removed. So whoever takes it asks first whether it [is still good](Launcher::is_good), and a start that failed is
 //! made again with a new one.
 
-use crate::keeper::{Ahead, LaunchSpec, Ready, clear_ahead};
+use crate::keeper::{LaunchSpec, Prewarmed, Ready, clear_prewarmed};
 use crate::sandbox::{SystemMark, is_passing, program};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
@@ -24,7 +24,7 @@ const WORDS_MAX: usize = 1 << 20;
 pub(super) struct Launcher {
     process: Child,
     run_root: PathBuf,
-    ahead: Ahead,
+    prewarmed: Prewarmed,
     mark: SystemMark,
 }
 
@@ -49,24 +49,24 @@ impl NotLaunched {
 
 impl Launcher {
     /// Starts one, of the image that runs now, and has it make those walls.
-    pub(super) fn spawn(run_root: &Path, ahead: Ahead) -> Result<Self, NotLaunched> {
+    pub(super) fn spawn(run_root: &Path, prewarmed: Prewarmed) -> Result<Self, NotLaunched> {
         // Before it looks: what changes from here on is found to be different.
         let mark = SystemMark::take();
         let mut command = Command::new(program::RUNNING);
         command.arg0("lazarus").arg("cell-launch").arg(run_root).env_clear();
         let process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let process = process.map_err(|error| NotLaunched::io("running the launcher", &error))?;
-        let mut launcher = Self { process, run_root: run_root.to_owned(), ahead, mark };
+        let mut launcher = Self { process, run_root: run_root.to_owned(), prewarmed, mark };
         if let Some(input) = &mut launcher.process.stdin {
-            let said = input.write_all(&super::connection::line_of(&launcher.ahead));
+            let said = input.write_all(&super::connection::line_of(&launcher.prewarmed));
             said.map_err(|error| NotLaunched::io("telling the launcher which walls to make", &error))?;
         }
         Ok(launcher)
     }
 
     /// Whether it was made for those walls.
-    pub(super) fn is_for(&self, ahead: &Ahead) -> bool {
-        self.ahead == *ahead
+    pub(super) fn is_for(&self, prewarmed: &Prewarmed) -> bool {
+        self.prewarmed == *prewarmed
     }
 
     /// Whether what it made is still what one would make now.
@@ -122,7 +122,7 @@ impl Drop for Launcher {
         }
         if !ended.is_ok_and(|status| status.success()) {
             // It may have been killed, and not have tidied up.
-            clear_ahead(&self.run_root, Some(self.process.id()));
+            clear_prewarmed(&self.run_root, Some(self.process.id()));
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::cell::{BackendKind, CellId, Isolation, Network};
 use crate::config::Config;
 use crate::egress;
 use crate::host::Host;
-use crate::keeper::{AgentState, KEEPER_PID, Order, Room, clear_ahead, keeper_lives, log_tail};
+use crate::keeper::{AgentState, DiskSpace, KEEPER_PID, Order, clear_prewarmed, keeper_lives, log_tail};
 use crate::repository::{Source, mirrors_in};
 use crate::sandbox::{Groups, Sight, program, settle_groups};
 use crate::workspace::Roots;
@@ -65,7 +65,7 @@ pub struct ProcessBackend {
     heard: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<CellEvent>>>,
     keepers: Arc<Mutex<HashMap<CellId, Arc<Keeper>>>>,
     /// A launcher that waits to be told what to launch.
-    spare: Arc<Mutex<Option<Launcher>>>,
+    standby: Arc<Mutex<Option<Launcher>>>,
     /// Keepers that this process has to reap. Until then their pids are theirs.
     children: Arc<Mutex<HashMap<CellId, i32>>>,
 }
@@ -86,7 +86,7 @@ impl ProcessBackend {
             events,
             heard: Arc::new(tokio::sync::Mutex::new(heard)),
             keepers: Arc::default(),
-            spare: Arc::default(),
+            standby: Arc::default(),
             children: Arc::default(),
         }
     }
@@ -134,7 +134,7 @@ impl Backend for ProcessBackend {
             sight.hold();
         }
         settle_groups();
-        clear_ahead(&self.roots.run, None);
+        clear_prewarmed(&self.roots.run, None);
         program::keep_copies_in(&self.roots.run);
         Ok(())
     }
@@ -220,7 +220,7 @@ impl Backend for ProcessBackend {
             let _ = self.wait_for(&keeper, Duration::from_secs(10), quiet).await;
         }
         if let Some(id_base) = self.id_base(spec.slot).await {
-            let room = Room { bytes: spec.limits.disk, files: spec.limits.files };
+            let room = DiskSpace { bytes: spec.limits.disk, files: spec.limits.files };
             let (dir, home) = (run_dir.clone(), home.path.clone());
             let _ = tokio::task::spawn_blocking(move || note_quota(&dir, &home, id_base, room)).await;
         }

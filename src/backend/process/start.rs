@@ -7,9 +7,9 @@ use crate::agents::programs;
 use crate::backend::{BackendError, CellSpec, Running};
 use crate::cell::{Isolation, Network};
 use crate::egress::{self, Token};
-use crate::keeper::{Ahead, GROUP, LaunchSpec, Room, Walls};
+use crate::keeper::{DiskSpace, GROUP, LaunchSpec, Prewarmed, SandboxKind};
 use crate::repository::mirror_of;
-use crate::sandbox::{Budget, FIRST_ID, Hidden, HostReport, Limits, Sight, program, quota};
+use crate::sandbox::{FIRST_ID, Hidden, HostReport, ProcessLimits, ResourceLimits, Sight, program, quota};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -30,7 +30,7 @@ struct Prepared {
     level: Isolation,
     /// What is missing for more, in words.
     missing: Vec<String>,
-    ahead: Ahead,
+    prewarmed: Prewarmed,
     spec: LaunchSpec,
 }
 
@@ -91,7 +91,8 @@ impl ProcessBackend {
         let groups = report.groups.clone();
         let run_dir = self.roots.run_dir(&spec.cell);
         let pinned = !groups.limit_cpu();
-        let walls = Walls { namespaces, bwrap: bwrap.is_some(), host_network: spec.network == Network::Host, pinned };
+        let sandbox =
+            SandboxKind { namespaces, bwrap: bwrap.is_some(), host_network: spec.network == Network::Host, pinned };
         let egress = if spec.network == Network::Proxy {
             Some(egress::Spec {
                 cell: spec.cell.to_string(),
@@ -105,8 +106,8 @@ impl ProcessBackend {
             None
         };
         let limits = &spec.limits;
-        let room = Room { bytes: limits.disk, files: limits.files };
-        let budget = Budget { memory: limits.memory, processes: limits.processes, cpu: limits.cpu };
+        let room = DiskSpace { bytes: limits.disk, files: limits.files };
+        let resources = ResourceLimits { memory: limits.memory, processes: limits.processes, cpu: limits.cpu };
         let objects = mirror_of(&self.mirrors, spec.project).join("objects");
         let launch = LaunchSpec {
             cell: spec.cell.to_string(),
@@ -119,17 +120,17 @@ impl ProcessBackend {
             objects: Some(objects).filter(|objects| objects.is_dir()),
             read_paths: self.read_paths(spec),
             bwrap,
-            limits: Limits {
+            limits: ProcessLimits {
                 open_files: limits.open_files,
                 file_size: room.bytes,
                 // Elsewhere the count would be of all that the user runs.
-                processes: (namespaces || id_base.is_some()).then_some(budget.processes),
+                processes: (namespaces || id_base.is_some()).then_some(resources.processes),
                 data: None,
             },
-            budget,
+            resources,
             room,
             // A snapshot holds every file once more, and the pack comes beside it.
-            harvest_room: Room {
+            harvest_room: DiskSpace {
                 bytes: limits.disk.saturating_add(spec.pack_max.saturating_mul(2)),
                 files: limits.files.saturating_mul(2).saturating_add(1000),
             },
@@ -139,19 +140,22 @@ impl ProcessBackend {
             log: limits.log,
             egress,
         };
-        Ok(Prepared { level, missing, ahead: Ahead { walls, groups }, spec: launch })
+        Ok(Prepared { level, missing, prewarmed: Prewarmed { sandbox, groups }, spec: launch })
     }
 
     /// Starts a cell. What fails is tried again before it is the cell's failure: with a new launcher, because
     /// what the waiting one made may have been overtaken, and then by what the host gives now.
     pub(super) async fn launch(&self, spec: &CellSpec) -> Result<Running, BackendError> {
         let mut prepared = self.prepared(spec).await?;
-        let mut spare =
-            self.spare.lock().unwrap_or_else(PoisonError::into_inner).take_if(|spare| spare.is_for(&prepared.ahead));
+        let mut standby = self
+            .standby
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take_if(|standby| standby.is_for(&prepared.prewarmed));
         let mut tries = 0;
         let pid = loop {
             tries += 1;
-            let failed = match self.launch_keeper(&prepared, spare.take()).await? {
+            let failed = match self.launch_keeper(&prepared, standby.take()).await? {
                 Ok(pid) => break pid,
                 Err(failed) => failed,
             };
@@ -169,10 +173,10 @@ impl ProcessBackend {
                 prepared = self.prepared(spec).await?;
             }
         };
-        let Prepared { level, missing, ahead, spec: launched } = prepared;
+        let Prepared { level, missing, prewarmed, spec: launched } = prepared;
         self.children.lock().unwrap_or_else(PoisonError::into_inner).insert(spec.cell.clone(), pid);
         let connected = self.connect(&spec.cell, &launched.run_dir, None).await;
-        self.keep_a_spare(ahead);
+        self.keep_a_standby(prewarmed);
         let (_, applied, _) = connected?;
         let mut running = Running { isolation: Some(level), applied, missing: vec![], pid: Some(pid) };
         if level < Isolation::Level2 {
@@ -193,24 +197,24 @@ impl ProcessBackend {
     async fn launch_keeper(
         &self,
         prepared: &Prepared,
-        spare: Option<Launcher>,
+        standby: Option<Launcher>,
     ) -> Result<Result<i32, NotLaunched>, BackendError> {
-        let (run_root, ahead, spec) = (self.roots.run.clone(), prepared.ahead.clone(), prepared.spec.clone());
+        let (run_root, prewarmed, spec) = (self.roots.run.clone(), prepared.prewarmed.clone(), prepared.spec.clone());
         let sight = self.sight();
-        tokio::task::spawn_blocking(move || prepare_and_launch(&run_root, &sight, spare, ahead, spec))
+        tokio::task::spawn_blocking(move || prepare_and_launch(&run_root, &sight, standby, prewarmed, spec))
             .await
             .map_err(|_| BackendError::Gone)?
     }
 
     /// Has a launcher ready for the next cell.
-    fn keep_a_spare(&self, ahead: Ahead) {
-        let (spare, run_root) = (Arc::clone(&self.spare), self.roots.run.clone());
+    fn keep_a_standby(&self, prewarmed: Prewarmed) {
+        let (standby, run_root) = (Arc::clone(&self.standby), self.roots.run.clone());
         tokio::task::spawn_blocking(move || {
             std::thread::sleep(SPARE_AFTER);
-            let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
-            if spare.is_none() {
+            let mut standby = standby.lock().unwrap_or_else(PoisonError::into_inner);
+            if standby.is_none() {
                 // Where it cannot be had now, the next cell will say so.
-                *spare = Launcher::spawn(&run_root, ahead).ok();
+                *standby = Launcher::spawn(&run_root, prewarmed).ok();
             }
         });
     }
@@ -222,8 +226,8 @@ impl ProcessBackend {
 fn prepare_and_launch(
     run_root: &Path,
     sight: &Sight,
-    mut spare: Option<Launcher>,
-    ahead: Ahead,
+    mut standby: Option<Launcher>,
+    prewarmed: Prewarmed,
     mut spec: LaunchSpec,
 ) -> Result<Result<i32, NotLaunched>, BackendError> {
     // It ran before, and what belonged to it outside its walls may still be there.
@@ -231,7 +235,7 @@ fn prepare_and_launch(
         clear_up(&spec.run_dir)?;
     }
     // `bwrap` is given its path for each agent anew: that file must stay.
-    let program = if ahead.walls.bwrap { program::copy() } else { program::path() };
+    let program = if prewarmed.sandbox.bwrap { program::copy() } else { program::path() };
     spec.program = program.map_err(BackendError::io("finding this program's file"))?;
     if let Some(base) = spec.id_base {
         let directories = written_in(&spec.home);
@@ -241,19 +245,19 @@ fn prepare_and_launch(
     for left in [GROUP, "keeper/exit.json"] {
         let _ = std::fs::remove_file(spec.run_dir.join(left));
     }
-    if spec.id_base.is_some() && !ahead.walls.namespaces {
+    if spec.id_base.is_some() && !prewarmed.sandbox.namespaces {
         // Without a root of its own the cell has to walk there by itself.
         for directory in spec.home.ancestors().take(2) {
             let _ = std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o711));
         }
     }
     spec.hidden = hidden(sight, &spec.read_paths).into_iter().filter_map(|hidden| hidden.in_cell).collect();
-    if let Some(old) = spare.take_if(|spare| !spare.is_good()) {
+    if let Some(old) = standby.take_if(|standby| !standby.is_good()) {
         tracing::debug!("the machine changed while a launcher waited: a new one is made");
         // It takes a while to tidy up, and nobody has to wait for it.
         std::thread::spawn(move || drop(old));
     }
-    let launcher = spare.map_or_else(|| Launcher::spawn(run_root, ahead), Ok);
+    let launcher = standby.map_or_else(|| Launcher::spawn(run_root, prewarmed), Ok);
     Ok(launcher.and_then(|launcher| launcher.launch(&spec)))
 }
 

@@ -3,7 +3,7 @@
 use super::outside::kill_locked;
 use crate::backend::{BackendError, Usage};
 use crate::egress;
-use crate::keeper::{EGRESS_PID, GROUP, LIMITS_MET, LimitsMet, Room};
+use crate::keeper::{DiskSpace, EGRESS_PID, GROUP, LIMITS_HIT, LimitsHit};
 use crate::sandbox::{Group, quota};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub(super) fn written_in(home: &Path) -> [PathBuf; 4] {
 }
 
 /// Notes whether the agents met a quota of the file system.
-pub(super) fn note_quota(run_dir: &Path, home: &Path, project: u32, room: Room) {
+pub(super) fn note_quota(run_dir: &Path, home: &Path, project: u32, room: DiskSpace) {
     let [first, ..] = written_in(home);
     let Ok((bytes, files)) = quota::used(&first, project) else { return };
     // The last block that did not fit is not counted.
@@ -72,7 +72,7 @@ pub(super) fn group_of(run_dir: &Path) -> Group {
 pub(super) fn usage_of(run_dir: &Path) -> Usage {
     let _noting = NOTING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut usage: Usage = read_json(run_dir.join(USAGE));
-    let kept: LimitsMet = read_json(run_dir.join("keeper").join(LIMITS_MET));
+    let kept: LimitsHit = read_json(run_dir.join("keeper").join(LIMITS_HIT));
     usage.met.0.extend(kept.0);
     usage.met.0.extend(group_of(run_dir).met());
     if let Ok(Some(report)) = egress::Report::read(&run_dir.join("egress")) {

@@ -1,6 +1,6 @@
 //! The bot's comments on the forge: posted once, found again, noted.
 
-use super::failure::Attempt;
+use super::failure::EffectError;
 use crate::engine::Engine;
 use crate::engine::context::Context;
 use crate::engine::effect::Effect;
@@ -15,11 +15,8 @@ use crate::store::{EffectRow, StoreError};
 const DEDUPLICATE_AFTER: i64 = 90_000;
 
 /// The number of the bot's account.
-pub fn bot_id(context: &Context) -> Result<i64, Attempt> {
-    context
-        .bot()
-        .map(|b| b.id)
-        .ok_or_else(|| Attempt::Again { why: "the forge did not say yet who we are".to_owned(), after: None })
+pub fn bot_id(context: &Context) -> Result<i64, EffectError> {
+    context.bot().map(|b| b.id).ok_or_else(|| EffectError::passing("the forge did not say yet who we are"))
 }
 
 /// The bot's comments on an issue that carry an effect's marker.
@@ -29,7 +26,7 @@ pub async fn own_comments(
     number: i64,
     bot: i64,
     effect: &str,
-) -> Result<Vec<i64>, Attempt> {
+) -> Result<Vec<i64>, EffectError> {
     let comments = forge.repo_ref(repo).issue(number).comments().await?;
     Ok(comments
         .into_iter()
@@ -47,11 +44,11 @@ pub async fn post(
     repo: &RepoRef,
     number: i64,
     body: &str,
-) -> Result<i64, Attempt> {
+) -> Result<i64, EffectError> {
     // By its number, each time: somebody else may have taken its name, and a
     // comment would be there for others to read.
     let Some(repository) = forge.repository_by_id(repo.id).await? else {
-        return Err(Attempt::not_shown("the repository"));
+        return Err(EffectError::not_shown("the repository"));
     };
     let repo = &repository.reference();
     // A claim counts as an attempt before it is made, so a first attempt has none.

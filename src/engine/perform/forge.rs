@@ -2,7 +2,7 @@
 
 use super::authority::comment_now;
 use super::comments::{bot_id, own_comments, post};
-use super::failure::{Attempt, Ran};
+use super::failure::{EffectError, Performed};
 use super::look;
 use super::publish::publish_file;
 use super::work::{Order, push};
@@ -15,7 +15,7 @@ use crate::gitea::event::RepoRef;
 use crate::store::EffectRow;
 
 /// Runs an effect on the forge.
-pub(super) async fn run(engine: &Engine, row: &EffectRow, mut effect: Effect) -> Ran {
+pub(super) async fn run(engine: &Engine, row: &EffectRow, mut effect: Effect) -> Performed {
     let (forge, context) = (&engine.forge, &engine.context);
     // Names move, the number stays: what did not work at a name may work at today's.
     if row.attempts > 0
@@ -27,7 +27,7 @@ pub(super) async fn run(engine: &Engine, row: &EffectRow, mut effect: Effect) ->
     match effect {
         Effect::Push { repo, branch, tip, instead, others, released, base, title, body } => {
             let cell = row.cell.as_deref().and_then(|c| CellId::parse(c).ok());
-            let cell = cell.ok_or_else(|| Attempt::Never { why: "it names no cell".to_owned(), input: None })?;
+            let cell = cell.ok_or_else(|| EffectError::permanent("it names no cell"))?;
             push(engine, row, cell, Order { repo, branch, tip, instead, others, released, base, title, body }).await
         }
         Effect::PublishFile { repo, number, what, by } => publish_file(engine, row, &repo, number, what, by).await,
@@ -81,7 +81,7 @@ pub(super) async fn run(engine: &Engine, row: &EffectRow, mut effect: Effect) ->
                 return Ok(Input::Nothing);
             };
             let issue = api.issue(number);
-            let Some(now) = issue.get().await? else { return Err(Attempt::not_shown("the issue")) };
+            let Some(now) = issue.get().await? else { return Err(EffectError::not_shown("the issue")) };
             for label in now.labels.iter().filter(|l| l.name.starts_with("lazarus/state/") && l.id != wanted) {
                 issue.remove_label(label.id).await?;
             }
@@ -123,7 +123,7 @@ pub(super) async fn run(engine: &Engine, row: &EffectRow, mut effect: Effect) ->
 }
 
 /// What of a project does not come into a cell, by the files that say so.
-async fn missing_in_cell(forge: &Forge, repo: &RepoRef, attempts: i64) -> Result<Vec<String>, Attempt> {
+async fn missing_in_cell(forge: &Forge, repo: &RepoRef, attempts: i64) -> Result<Vec<String>, EffectError> {
     let api = forge.repo_ref(repo);
     let mut missing = vec![];
     for (file, sign, words) in [

@@ -3,7 +3,7 @@
 //! their rights, and what it shows is what counts (contract §6).
 
 use super::authority::{account, comment_now, level_of};
-use super::failure::{Attempt, Ran};
+use super::failure::{EffectError, Performed};
 use crate::cell::Base;
 use crate::engine::Engine;
 use crate::engine::context::KnownRepo;
@@ -30,25 +30,20 @@ const CONFIRM_WITHIN: i64 = 24 * 3_600_000;
 /// Most events of the approval label that one look deals with.
 const LABEL_EVENTS_MAX: usize = 20;
 
-fn served(engine: &Engine, repo: &RepoRef) -> Result<KnownRepo, Attempt> {
-    let mut known = engine
-        .context
-        .repo(repo.id)
-        .ok_or_else(|| Attempt::Never { why: "the repository is not served any more".to_owned(), input: None })?;
+fn served(engine: &Engine, repo: &RepoRef) -> Result<KnownRepo, EffectError> {
+    let mut known =
+        engine.context.repo(repo.id).ok_or_else(|| EffectError::permanent("the repository is not served any more"))?;
     known.reference = repo.clone();
     Ok(known)
 }
 
 /// Looks at an issue because something was heard of it.
-pub async fn look(engine: &Engine, forge: &Forge, row: &EffectRow, repo: RepoRef, number: i64) -> Ran {
+pub async fn look(engine: &Engine, forge: &Forge, row: &EffectRow, repo: RepoRef, number: i64) -> Performed {
     let known = served(engine, &repo)?;
     match look_at(engine, forge, &known, &row.mission, number, false, false).await? {
         Some(look) => Ok(Input::Looked { repo, number, look: Some(Box::new(look)) }),
         // One 404 deletes nothing.
-        None => Err(Attempt::Doubtful {
-            why: "the forge does not show the issue any more".to_owned(),
-            then: Some(Input::Looked { repo, number, look: None }),
-        }),
+        None => Err(EffectError::not_shown_then("the issue", Input::Looked { repo, number, look: None })),
     }
 }
 
@@ -61,7 +56,7 @@ pub async fn look_at(
     number: i64,
     summons: bool,
     approves: bool,
-) -> Result<Option<Look>, Attempt> {
+) -> Result<Option<Look>, EffectError> {
     let api = forge.repo_ref(&known.reference);
     let Some(issue) = api.issue(number).get().await? else { return Ok(None) };
     let name = mission.to_owned();
@@ -186,7 +181,7 @@ pub async fn look_at(
 }
 
 /// A branch and where it points now. The inner error is for people.
-async fn base(forge: &Forge, repo: &RepoRef, named: Option<&str>) -> Result<Result<Base, String>, Attempt> {
+async fn base(forge: &Forge, repo: &RepoRef, named: Option<&str>) -> Result<Result<Base, String>, EffectError> {
     let Some(repository) = forge.repository_by_id(repo.id).await? else {
         return Ok(Err("the repository is not there any more".to_owned()));
     };
@@ -203,14 +198,14 @@ async fn base(forge: &Forge, repo: &RepoRef, named: Option<&str>) -> Result<Resu
     match commit {
         Some(commit) => Ok(Ok(Base { branch, commit })),
         // What it says of the repository and of the branch cannot both be so.
-        None if branch == repository.default_branch => Err(Attempt::not_shown("the default branch")),
+        None if branch == repository.default_branch => Err(EffectError::not_shown("the default branch")),
         None => Ok(Err(format!("the repository has no branch `{branch}`"))),
     }
 }
 
 /// Compares a comment with what was heard of it, and finds out what its author may
 /// do now.
-pub async fn authorize(engine: &Engine, forge: &Forge, row: &EffectRow, request: Box<AuthorityRequest>) -> Ran {
+pub async fn authorize(engine: &Engine, forge: &Forge, row: &EffectRow, request: Box<AuthorityRequest>) -> Performed {
     let known = served(engine, &request.repo)?;
     if let Some(why) = doubt(forge, &known, &request).await? {
         return Ok(Input::Disbelieved { request, why });
@@ -231,13 +226,13 @@ pub async fn authorize(engine: &Engine, forge: &Forge, row: &EffectRow, request:
     let approves = asks(|command| matches!(command, Command::Approve { .. }));
     let number = request.issue.number;
     let Some(look) = look_at(engine, forge, &known, &row.mission, number, summons, approves).await? else {
-        return Err(Attempt::not_shown("the issue"));
+        return Err(EffectError::not_shown("the issue"));
     };
     Ok(Input::Authorized { request, level, accounts, look: Box::new(look) })
 }
 
 /// Why what was heard of a comment does not hold, if it does not.
-async fn doubt(forge: &Forge, known: &KnownRepo, request: &AuthorityRequest) -> Result<Option<Disbelief>, Attempt> {
+async fn doubt(forge: &Forge, known: &KnownRepo, request: &AuthorityRequest) -> Result<Option<Disbelief>, EffectError> {
     let found = comment_now(forge, &request.repo, request.issue.number, request.comment).await?;
     let Some((number, now)) = found else { return Ok(Some(Disbelief::Gone)) };
     if now.author.id <= 0 {
@@ -265,7 +260,7 @@ pub async fn confirm(
     question: String,
     shown: &str,
     asked_at: i64,
-) -> Ran {
+) -> Performed {
     let (repo, comment) = (request.repo.id, request.comment);
     let (asked, acted, delivered) = engine
         .store
@@ -282,7 +277,7 @@ pub async fn confirm(
     if engine.clock.now().0 - asked_at > CONFIRM_WITHIN {
         return not_confirmed(request, "nobody confirmed it within a day");
     }
-    let again = || Err(Attempt::Again { why: "it is not confirmed yet".to_owned(), after: None });
+    let again = || Err(EffectError::passing("it is not confirmed yet"));
     // What its delivery said is carried out by itself; where it said something else, somebody edited the comment.
     if delivered {
         let long_ago = engine.clock.now().0 - asked_at > FRESH;

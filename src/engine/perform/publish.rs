@@ -1,7 +1,7 @@
 //! Something optional leaves a cell: a file, on a comment of its own.
 
 use super::comments::post;
-use super::failure::{Attempt, Ran};
+use super::failure::{EffectError, Performed};
 use crate::backend::{Backend, CellPath};
 use crate::cell::{Actor, CellId};
 use crate::engine::facts::Facts;
@@ -27,9 +27,9 @@ pub(super) async fn publish_file(
     number: i64,
     what: Publishable,
     by: Actor,
-) -> Ran {
+) -> Performed {
     let cell = row.cell.as_deref().and_then(|c| CellId::parse(c).ok());
-    let cell = cell.ok_or_else(|| Attempt::Never { why: "it names no cell".to_owned(), input: None })?;
+    let cell = cell.ok_or_else(|| EffectError::permanent("it names no cell"))?;
     let name = cell.to_string();
     let stored = engine.store.read(move |tx| tx.cell(&name)).await?;
     let facts = stored.as_ref().map(Facts::of).transpose()?.unwrap_or_default();
@@ -67,10 +67,7 @@ pub(super) async fn publish_file(
         match comment.attach(&name, bytes).await {
             Ok(_) => {}
             Err(error) => {
-                let why = match engine.judge_by_patience(row, error.into()).await {
-                    Attempt::Never { why, .. } => why,
-                    attempt => return Err(attempt),
-                };
+                let why = engine.is_given_up(row, error.into()).await?.why;
                 // It says that something is attached, and nothing is.
                 if let Err(error) = comment.delete().await {
                     tracing::warn!(%error, comment = posted, "a comment without its attachment could not be deleted");

@@ -200,7 +200,7 @@ impl World {
         }
     }
 
-    fn ended(&mut self, push: &Push, how: u16) -> PublishedWork {
+    fn ended(push: &Push, how: u16) -> PublishedWork {
         let mut published = PublishedWork::default();
         for (index, commit) in push.commits().enumerate() {
             match (how >> (2 * index)) & 3 {
@@ -218,7 +218,7 @@ impl World {
 
     fn end(&mut self, how: u16) {
         let Some(push) = self.push.take() else { return };
-        let published = self.ended(&push, how);
+        let published = Self::ended(&push, how);
         let left = published.commits.clone();
         let (said, held) = self.publishing.push_ended(self.parts.work(), published);
         self.parts.held = held;

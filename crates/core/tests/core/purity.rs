@@ -66,8 +66,9 @@ const ALLOWED: [&str; 12] = [
     "strsim",
 ];
 
-pub fn sources(room: &str) -> Vec<PathBuf> {
-    let mut rooms = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(room)];
+/// The sources below a directory, given from this crate's own.
+pub fn sources(below: &str) -> Vec<PathBuf> {
+    let mut rooms = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(below)];
     let mut found = vec![];
     while let Some(room) = rooms.pop() {
         for entry in std::fs::read_dir(&room).unwrap() {
@@ -192,7 +193,7 @@ fn reaches(source: &str, siblings: &[String]) -> Vec<String> {
 fn the_core_reaches_no_clock_file_socket_database_or_runtime() {
     let mut read = 0;
     for room in ["cell", "hosts", "mission"] {
-        let files = sources(room);
+        let files = sources(&format!("src/{room}"));
         // A module is a file, or a directory with a `mod.rs`.
         let modules = files.iter().flat_map(|file| [file.file_stem(), file.parent().and_then(Path::file_name)]);
         let siblings: Vec<String> = modules.flatten().filter_map(|name| Some(name.to_str()?.to_owned())).collect();
@@ -251,7 +252,7 @@ fn a_dependency_in_any_form_is_found() {
 /// The cell knows nothing of what people write.
 #[test]
 fn the_cell_does_not_know_the_mission() {
-    for path in sources("cell") {
+    for path in sources("src/cell") {
         let code = code(&std::fs::read_to_string(&path).unwrap());
         assert!(!code.contains("crate::mission"), "{} names the mission", path.display());
     }

@@ -37,7 +37,7 @@ pub use lazarus_core::hosts::{
     AddressRange, Asked, Host, HostName, HostRule, NAME_MAX, NameError, RangeError, RuleError,
 };
 pub use process::{Spec, StartError, User, lives, main, start};
-pub use proxy::{HostNetwork, Limits, Outside, Proxy, REFUSED};
+pub use proxy::{HostNetwork, Outside, Proxy, ProxyLimits, REFUSED};
 pub use record::{Count, LINE_MAX, LOG_MAX, REFUSALS, REPORT, Reason, Record, Refusal, Report, refusals};
 pub use rules::{Permit, Rules};
 pub use stream::{Listener, Stream};

@@ -6,7 +6,7 @@
 //! number is on a command line, and the daemon starts it by a plain
 //! `posix_spawn`, which can hand on nothing but the standard streams.
 
-use super::proxy::{HostNetwork, Limits, Proxy};
+use super::proxy::{HostNetwork, Proxy, ProxyLimits};
 use super::record::Record;
 use super::rules::Rules;
 use super::stream::Listener;
@@ -243,7 +243,7 @@ fn settle() -> Result<Settled, String> {
         Listener::from_descriptor(listener).map_err(|e| wrong("using the listening socket")(&e))?
     };
     let outside = Arc::new(HostNetwork { addresses: spec.addresses });
-    let proxy = Arc::new(Proxy::new(spec.rules, &spec.token, Arc::clone(&record), outside, Limits::default()));
+    let proxy = Arc::new(Proxy::new(spec.rules, &spec.token, Arc::clone(&record), outside, ProxyLimits::default()));
     Ok(Settled { runtime, listener, ends, proxy, record, _lock: lock.into() })
 }
 

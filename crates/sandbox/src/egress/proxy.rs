@@ -58,7 +58,7 @@ pub const REFUSED: HeaderName = HeaderName::from_static("lazarus-refused");
 
 /// What may be used of time and connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct ProxyLimits {
     /// Connections at once; more wait at the socket.
     pub connections: usize,
     /// For a request's head, and for a tunnel's first bytes.
@@ -69,7 +69,7 @@ pub struct Limits {
     pub idle: Duration,
 }
 
-impl Default for Limits {
+impl Default for ProxyLimits {
     fn default() -> Self {
         Self {
             connections: 64,
@@ -120,7 +120,7 @@ pub struct Proxy {
     token: TokenDigest,
     record: Arc<Record>,
     outside: Arc<dyn Outside>,
-    limits: Limits,
+    limits: ProxyLimits,
 }
 
 /// A tunnel that was granted and waits for its client's side.
@@ -156,7 +156,13 @@ impl Refused {
 
 impl Proxy {
     /// A proxy for those rules, that answers who has the token.
-    pub fn new(rules: Rules, token: &Token, record: Arc<Record>, outside: Arc<dyn Outside>, limits: Limits) -> Self {
+    pub fn new(
+        rules: Rules,
+        token: &Token,
+        record: Arc<Record>,
+        outside: Arc<dyn Outside>,
+        limits: ProxyLimits,
+    ) -> Self {
         Self { rules, token: token.digest(), record, outside, limits }
     }
 

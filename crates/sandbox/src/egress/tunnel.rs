@@ -7,7 +7,7 @@
 //! a renegotiation. `docs/isolation.md` says so.
 
 use super::hello::{self, Reading, WIRE_MAX};
-use super::proxy::Limits;
+use super::proxy::ProxyLimits;
 use super::record::{Live, Reason, Record};
 use super::stream::{Movement, Stream};
 use lazarus_core::hosts::{Asked, Host};
@@ -88,7 +88,7 @@ pub(super) struct Tunnel {
     pub plain: bool,
     pub count: Arc<Live>,
     pub record: Arc<Record>,
-    pub limits: Limits,
+    pub limits: ProxyLimits,
 }
 
 impl Tunnel {

@@ -5,12 +5,12 @@ use super::init::sockets_in;
 use super::log::Log;
 use super::protocol::{EGRESS_AT, Enter, OBJECTS_IN_CELL};
 use super::watch::HARVESTER;
-use super::{LaunchSpec, StartAgent, View, Walls};
+use super::{LaunchSpec, SandboxKind, StartAgent, View};
 use crate::sandbox::{
-    Filter, Group, LandlockPaths, Limits, Sockets, StepError, apply_filter, attach, become_user, bwrap_arguments,
-    clone_process, close_from, compile_filter, drop_capabilities, drop_capability_bounds, hide, hide_proc, in_memory,
-    keep_to_processors, mount_proc, mount_tmpfs, name_home, no_new_privileges, not_dumpable, pick, read_only,
-    restrict_landlock, set_limits,
+    Filter, Group, LandlockPaths, ProcessLimits, Sockets, StepError, apply_filter, attach, become_user,
+    bwrap_arguments, clone_process, close_from, compile_filter, drop_capabilities, drop_capability_bounds, hide,
+    hide_proc, in_memory, keep_to_processors, mount_proc, mount_tmpfs, name_home, no_new_privileges, not_dumpable,
+    pick, read_only, restrict_landlock, set_limits,
 };
 use std::ffi::CString;
 use std::fs::File;
@@ -61,7 +61,7 @@ pub struct InCell<'a> {
     /// The cell.
     pub spec: &'a LaunchSpec,
     /// Its walls.
-    pub walls: Walls,
+    pub sandbox: SandboxKind,
     /// Its control group.
     pub group: &'a Group,
     /// Where logs are.
@@ -86,7 +86,7 @@ pub fn prepare(cell: InCell<'_>) -> Result<Waiting, StepError> {
     // The order; the program's end; and what went wrong before `exec`, which
     // closes by itself when `exec` succeeds.
     let ((order_end, order), (report, report_end), (trouble, trouble_end)) = (pipe()?, pipe()?, pipe()?);
-    let namespaces = cell.walls.namespaces;
+    let namespaces = cell.sandbox.namespaces;
     let flags = if namespaces { libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC } else { 0 };
     let pid = clone_process(flags)?;
     if pid == 0 {
@@ -108,7 +108,7 @@ pub fn prepare(cell: InCell<'_>) -> Result<Waiting, StepError> {
 impl Waiting {
     /// Starts an agent: returns once its program's `exec` succeeded. Where the init
     /// was gone before it heard of the agent, the error's kind is `BrokenPipe`.
-    pub fn begin(mut self, walls: Walls, start: &StartAgent) -> Result<Started, StepError> {
+    pub fn begin(mut self, sandbox: SandboxKind, start: &StartAgent) -> Result<Started, StepError> {
         let mut order = serde_json::to_vec(start).unwrap_or_default();
         let sent = self.order.write_all(&order);
         zeroize::Zeroize::zeroize(&mut order);
@@ -119,7 +119,7 @@ impl Waiting {
         if let (Err(error), true) = (&sent, gone) {
             said = format!("-the agent's init does not listen: {error}");
         }
-        if walls.bwrap && said.is_empty() {
+        if sandbox.bwrap && said.is_empty() {
             said = format!("-bwrap ended before the agent could begin; the log of {} says why", start.agent);
         }
         if let Some((_, why)) = said.split_once('-') {
@@ -153,7 +153,7 @@ fn agent_init(
     mut report: io::PipeWriter,
     trouble: &mut io::PipeWriter,
 ) -> Result<i32, StepError> {
-    let InCell { spec, walls, run_dir, .. } = cell;
+    let InCell { spec, sandbox, run_dir, .. } = cell;
     // SAFETY: resets what the keeper blocked and ignored; sets live through
     // the calls.
     unsafe {
@@ -166,7 +166,7 @@ fn agent_init(
         libc::setsid();
     }
     not_dumpable()?;
-    if walls.namespaces {
+    if sandbox.namespaces {
         every_view(spec)?;
     } else {
         end_with_parent();
@@ -177,7 +177,7 @@ fn agent_init(
     zeroize::Zeroize::zeroize(&mut line);
     // Nobody needs it.
     let Ok(start) = start else { return Ok(0) };
-    if walls.namespaces {
+    if sandbox.namespaces {
         own_view(spec, &start)?;
     }
     let kind = Kind { cell, start: &start };
@@ -205,7 +205,7 @@ fn agent_init(
         format!("code {}", libc::WEXITSTATUS(status))
     };
     let _ = report.write_all(format!("{end} {}", log.dropped()).as_bytes());
-    if !walls.namespaces {
+    if !sandbox.namespaces {
         // What the program left behind goes with it; orphans of it are the
         // keeper's by now and end with the cell.
         for pid in descendants() {
@@ -360,7 +360,7 @@ fn own_view(spec: &LaunchSpec, start: &StartAgent) -> Result<(), StepError> {
 
 /// User, limits, streams; then the walls of `bwrap`, or the last steps.
 fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeWriter) -> Result<(), StepError> {
-    let Kind { cell: InCell { spec, walls, group, filter, .. }, start } = kind;
+    let Kind { cell: InCell { spec, sandbox, group, filter, .. }, start } = kind;
     let c = |text: &str| {
         CString::new(text).map_err(|_| StepError {
             step: "preparing the agent's arguments".to_owned(),
@@ -373,7 +373,7 @@ fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeW
     let own = start.env.iter().filter(|(name, _)| !way_out.iter().any(|(n, _)| n == name));
     let env: Vec<CString> =
         own.chain(&way_out).map(|(name, value)| c(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
-    set_limits(Limits {
+    set_limits(ProcessLimits {
         // Runtimes and sanitizers reserve terabytes of addresses that they never use: the keeper counts what is
         // used, and this only ends what could not be meant.
         data: (!group.memory).then_some(ADDRESSES),
@@ -381,25 +381,25 @@ fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeW
         processes: spec.limits.processes.filter(|_| !group.processes),
         ..spec.limits
     })?;
-    if walls.pinned {
+    if sandbox.pinned {
         let pick = spec.cell.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
-        keep_to_processors(spec.budget.cpu.div_ceil(1000), pick)?;
+        keep_to_processors(spec.resources.cpu.div_ceil(1000), pick)?;
     }
     // The bounding set can only be emptied while there is the right to do so.
     drop_capability_bounds();
     if let Some(base) = spec.id_base {
-        let id = if walls.namespaces { AGENT_ID } else { base + 1 };
+        let id = if sandbox.namespaces { AGENT_ID } else { base + 1 };
         // Its own, so that it can open `/dev/stdout` again.
         std::os::unix::fs::fchown(output, Some(id), Some(id)).map_err(io_step("giving the agent its streams"))?;
         become_user(id, id)?;
     }
-    if !walls.namespaces {
+    if !sandbox.namespaces {
         end_with_parent();
     }
     let stdin = start.stdin.as_deref().unwrap_or(Path::new("/dev/null"));
     // The only place that is named as the agent sees it and opened before it does.
     let stdin = match stdin.strip_prefix("/cell") {
-        Ok(below) if walls.bwrap => spec.home.join(below),
+        Ok(below) if sandbox.bwrap => spec.home.join(below),
         _ => stdin.to_owned(),
     };
     let stdin = File::open(&stdin).map_err(io_step(&format!("opening {} as standard input", stdin.display())))?;
@@ -423,17 +423,17 @@ fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeW
         let _ = std::fs::create_dir(own);
     }
     std::env::set_current_dir(&start.cwd).map_err(io_step(&format!("entering {}", start.cwd.display())))?;
-    let tracing = start.ptrace && walls.namespaces;
-    let own_filter = tracing.then(|| compile_filter(sockets_in(walls), walls.pinned, true)).transpose()?;
+    let tracing = start.ptrace && sandbox.namespaces;
+    let own_filter = tracing.then(|| compile_filter(sockets_in(sandbox), sandbox.pinned, true)).transpose()?;
     if tracing {
         let _ = writeln!(trouble, "tracing of its own processes, as the profile of {} says", start.agent);
     }
-    last_steps(&start.paths, walls, own_filter.as_ref().unwrap_or(filter), trouble, || exec(&argv, &env, path))
+    last_steps(&start.paths, sandbox, own_filter.as_ref().unwrap_or(filter), trouble, || exec(&argv, &env, path))
 }
 
 /// Has `bwrap` make this agent's walls, and the rest of the way walked in them.
 fn become_bwrap(kind: Kind<'_>, bwrap: &Path, env: &[CString], trouble: &mut io::PipeWriter) -> Result<(), StepError> {
-    let Kind { cell: InCell { spec, walls, .. }, start } = kind;
+    let Kind { cell: InCell { spec, sandbox, .. }, start } = kind;
     let work = start.view == View::Work;
     let mut binds = vec![
         (spec.home.join(".lazarus"), "/cell/.lazarus".into(), false),
@@ -466,7 +466,7 @@ fn become_bwrap(kind: Kind<'_>, bwrap: &Path, env: &[CString], trouble: &mut io:
     }
     let home = Path::new("/cell/home").join(&start.agent);
     let (mut words, open) =
-        bwrap_arguments(&spec.cell, &home, &binds, &spec.read_paths, &spec.hidden, walls.host_network)?;
+        bwrap_arguments(&spec.cell, &home, &binds, &spec.read_paths, &spec.hidden, sandbox.host_network)?;
     if let Some((name, value)) = start.env.iter().find(|(name, _)| name == "TMPDIR") {
         // The linker takes it away from a setuid program (ld.so(8), secure-execution mode).
         words.extend(["--setenv", name, value].map(str::to_owned));
@@ -475,7 +475,7 @@ fn become_bwrap(kind: Kind<'_>, bwrap: &Path, env: &[CString], trouble: &mut io:
         argv: start.argv.clone(),
         cwd: start.cwd.clone(),
         paths: start.paths.clone(),
-        walls,
+        sandbox,
         ptrace: start.ptrace,
     };
     let enter = in_memory(&serde_json::to_string(&enter).unwrap_or_default())?;
@@ -501,10 +501,10 @@ pub fn enter(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> i32 {
     let mut result = || -> Result<(), StepError> {
         let mut text = String::new();
         what.read_to_string(&mut text).map_err(io_step("reading what to enter"))?;
-        let Enter { argv, cwd, paths, walls, ptrace } =
+        let Enter { argv, cwd, paths, sandbox, ptrace } =
             serde_json::from_str(&text).map_err(|e| io_step("reading what to enter")(io::Error::other(e)))?;
-        let sockets = if walls.host_network { Sockets::Internet } else { Sockets::All };
-        let filter = compile_filter(sockets, walls.pinned, ptrace)?;
+        let sockets = if sandbox.host_network { Sockets::Internet } else { Sockets::All };
+        let filter = compile_filter(sockets, sandbox.pinned, ptrace)?;
         if ptrace {
             let _ = writeln!(trouble, "tracing of its own processes, as its profile says");
         }
@@ -517,7 +517,7 @@ pub fn enter(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> i32 {
         let (argv, env) = (words(argv), env.collect::<Vec<_>>());
         let path = std::env::var("PATH").ok();
         std::env::set_current_dir(&cwd).map_err(io_step(&format!("entering {}", cwd.display())))?;
-        last_steps(&paths, walls, &filter, &mut trouble, || exec(&argv, &env, path.as_deref()))
+        last_steps(&paths, sandbox, &filter, &mut trouble, || exec(&argv, &env, path.as_deref()))
     };
     if let Err(error) = result() {
         let _ = write!(trouble, "-{error}");
@@ -528,7 +528,7 @@ pub fn enter(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> i32 {
 /// From here on there is no way back: capabilities, Landlock, filter, program.
 fn last_steps(
     paths: &LandlockPaths,
-    walls: Walls,
+    sandbox: SandboxKind,
     filter: &Filter,
     trouble: &mut io::PipeWriter,
     exec: impl FnOnce() -> io::Error,
@@ -541,7 +541,7 @@ fn last_steps(
             let _ = writeln!(trouble, "Landlock ({how})");
         }
         // Namespaces without Landlock would be less than `level_2` promises.
-        None if walls.namespaces || walls.bwrap => {
+        None if sandbox.namespaces || sandbox.bwrap => {
             return Err(StepError {
                 step: "restricting by Landlock".to_owned(),
                 source: io::Error::other("the kernel does not offer it"),

@@ -2,7 +2,7 @@
 //! file system of exactly the size of its disk limit. It begins as a copy of the
 //! clone, and is gone with the keeper.
 
-use super::Room;
+use super::DiskSpace;
 use crate::sandbox::{StepError, attach, hide, mount_tmpfs_for, pick};
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RawMode, Stat, Uid, chownat, fchmod, fchown, mkdirat, openat,
@@ -20,7 +20,7 @@ pub const ROOM: &str = "/.room";
 pub const ON_DISK: &str = "/.disk";
 
 /// Makes it and fills it, before there is any agent.
-pub fn fill(room: Room) -> Result<(), StepError> {
+pub fn fill(room: DiskSpace) -> Result<(), StepError> {
     let root = Path::new(ROOM);
     let step = |what: &str, source: io::Error| StepError { step: format!("{what} in memory"), source };
     std::fs::create_dir(root).map_err(|e| step("making a place", e))?;

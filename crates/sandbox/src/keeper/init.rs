@@ -3,8 +3,8 @@
 use super::agent::{self, InCell, Started, Waiting};
 use super::in_memory;
 use super::protocol::{EGRESS_AT, OBJECTS_IN_CELL};
-use super::watch::{self, End, Excess, HARVESTER, Watch};
-use super::{AgentState, Event, ExitRecord, LaunchSpec, LimitsMet, Order, Walls};
+use super::watch::{self, End, HARVESTER, LimitHit, Watch};
+use super::{AgentState, Event, ExitRecord, LaunchSpec, LimitsHit, Order, SandboxKind};
 use crate::sandbox::{
     Doorkeeper, Filter, Group, Sockets, StepError, System, become_user, build_root, compile_filter, loopback_up,
     new_cgroup_namespace, no_new_privileges, not_dumpable, pick_system, pivot, private, set_hostname, subreaper,
@@ -49,7 +49,7 @@ struct Client {
 
 /// What a keeper has done before it hears of its cell.
 pub struct Prepared {
-    walls: Walls,
+    sandbox: SandboxKind,
     applied: Vec<String>,
     filter: Filter,
     system: Option<System>,
@@ -58,54 +58,54 @@ pub struct Prepared {
 
 impl Prepared {
     /// Takes the steps that are the same for every cell.
-    pub fn new(walls: Walls) -> Result<Self, StepError> {
+    pub fn new(sandbox: SandboxKind) -> Result<Self, StepError> {
         let (mut applied, mut system) = (vec![], None);
         // While there is the host's `/proc`.
-        let doorkeeper = if walls.namespaces { Doorkeeper::of_a_cell() } else { Doorkeeper::of_the_daemon() };
+        let doorkeeper = if sandbox.namespaces { Doorkeeper::of_a_cell() } else { Doorkeeper::of_the_daemon() };
         let doorkeeper =
             doorkeeper.map_err(|source| StepError { step: "asking /proc who we are".to_owned(), source })?;
-        let network = match walls {
-            Walls { host_network: false, namespaces, bwrap, .. } if namespaces || bwrap => {
+        let network = match sandbox {
+            SandboxKind { host_network: false, namespaces, bwrap, .. } if namespaces || bwrap => {
                 "a network namespace with loopback alone"
             }
-            Walls { host_network: true, .. } => "the host's network, as policy says",
-            Walls { .. } => "no sockets at all, as there is no network namespace to keep them in",
+            SandboxKind { host_network: true, .. } => "the host's network, as policy says",
+            SandboxKind { .. } => "no sockets at all, as there is no network namespace to keep them in",
         };
-        if walls.namespaces {
+        if sandbox.namespaces {
             private()?;
             system = Some(pick_system()?);
             set_hostname()?;
-            if !walls.host_network {
+            if !sandbox.host_network {
                 loopback_up()?;
             }
             applied.push("user, mount, PID, IPC, UTS and cgroup namespaces; a root of its own".to_owned());
         } else {
             subreaper()?;
-            if walls.bwrap {
+            if sandbox.bwrap {
                 applied
                     .push("user, mount, PID, IPC, UTS and cgroup namespaces for each agent, made by bwrap".to_owned());
             }
         }
         applied.push(network.to_owned());
-        let filter = compile_filter(sockets_in(walls), walls.pinned, false)?;
+        let filter = compile_filter(sockets_in(sandbox), sandbox.pinned, false)?;
         applied.push("a system call allow-list for agents".to_owned());
-        Ok(Self { walls, applied, filter, system, doorkeeper })
+        Ok(Self { sandbox, applied, filter, system, doorkeeper })
     }
 }
 
 /// Which sockets agents may make.
-pub fn sockets_in(walls: Walls) -> Sockets {
-    match walls {
-        Walls { namespaces, bwrap, .. } if namespaces || bwrap => Sockets::All,
-        Walls { host_network: true, .. } => Sockets::Internet,
-        Walls { .. } => Sockets::None,
+pub fn sockets_in(sandbox: SandboxKind) -> Sockets {
+    match sandbox {
+        SandboxKind { namespaces, bwrap, .. } if namespaces || bwrap => Sockets::All,
+        SandboxKind { host_network: true, .. } => Sockets::Internet,
+        SandboxKind { .. } => Sockets::None,
     }
 }
 
 /// The keeper of one cell.
 pub struct Keeper {
     spec: LaunchSpec,
-    walls: Walls,
+    sandbox: SandboxKind,
     opened: Opened,
     applied: Vec<String>,
     filter: Filter,
@@ -118,7 +118,7 @@ pub struct Keeper {
     /// Of the agents; and of what reads their work.
     watch: Watch,
     harvest_watch: Watch,
-    met: LimitsMet,
+    met: LimitsHit,
     signals: File,
     looked: Instant,
     stopping: Option<Instant>,
@@ -135,7 +135,7 @@ impl Keeper {
         group: impl FnOnce() -> Result<Group, StepError>,
         opened: Opened,
     ) -> Result<Self, StepError> {
-        let Prepared { mut walls, mut applied, mut filter, system, doorkeeper } = prepared;
+        let Prepared { mut sandbox, mut applied, mut filter, system, doorkeeper } = prepared;
         not_dumpable()?;
         if let Some(system) = system {
             let mut binds: Vec<(PathBuf, PathBuf, bool)> = vec![
@@ -165,17 +165,17 @@ impl Keeper {
             }
         }
         let group = group()?;
-        if walls.namespaces {
+        if sandbox.namespaces {
             // Only now: its root is the group that the cell was put into.
             new_cgroup_namespace()?;
         }
-        if !group.cpu && !walls.pinned {
+        if !group.cpu && !sandbox.pinned {
             // It was expected, and could not be had.
-            walls.pinned = true;
-            filter = compile_filter(sockets_in(walls), true, false)?;
+            sandbox.pinned = true;
+            filter = compile_filter(sockets_in(sandbox), true, false)?;
         }
         applied.push("non-dumpable first process".to_owned());
-        if !walls.bwrap {
+        if !sandbox.bwrap {
             // There a setuid program makes the walls, and does this itself.
             no_new_privileges()?;
         }
@@ -183,16 +183,16 @@ impl Keeper {
         if let Some(egress) = &spec.egress {
             applied.push(format!("a proxy to named hosts at {EGRESS_AT}: {}", egress.rules.words()));
         }
-        applied.push(limits_words(&spec, &group, walls));
+        applied.push(limits_words(&spec, &group, sandbox));
         if let Some(why) = &group.refused {
             applied.push(format!("no control group: {why}"));
         }
-        let roots: Vec<PathBuf> = if walls.namespaces {
+        let roots: Vec<PathBuf> = if sandbox.namespaces {
             ["/cell/project", "/cell/work", "/cell/shared", "/.homes"].map(PathBuf::from).into()
         } else {
             ["project", "work", "shared", "home"].map(|name| spec.home.join(name)).into()
         };
-        let own_count = walls.namespaces || spec.id_base.is_some();
+        let own_count = sandbox.namespaces || spec.id_base.is_some();
         let harvest_home = roots[3].join(HARVESTER);
         // The rest is in a file system of just that size.
         let roots = if spec.in_memory { vec![PathBuf::from("/cell/shared")] } else { roots };
@@ -205,7 +205,7 @@ impl Keeper {
             .map_err(|source| StepError { step: "listening on the control socket".to_owned(), source })?;
         Ok(Self {
             spec,
-            walls,
+            sandbox,
             opened,
             applied,
             filter,
@@ -216,7 +216,7 @@ impl Keeper {
             group,
             watch,
             harvest_watch,
-            met: LimitsMet::default(),
+            met: LimitsHit::default(),
             signals,
             looked: Instant::now(),
             stopping: None,
@@ -234,7 +234,7 @@ impl Keeper {
         // Nothing connects us with whoever started us any more: not its
         // standard streams, not its session.
         agent::detach_streams();
-        if self.walls.namespaces {
+        if self.sandbox.namespaces {
             // While the daemon makes up its order. Where it fails, the order will
             // say why.
             self.waiting = agent::prepare(self.in_cell()).ok();
@@ -296,24 +296,24 @@ impl Keeper {
             return Some(self.harvest_watch.every());
         }
         // Without a PID namespace something may be left of an agent that ended.
-        let some = self.agents.iter().any(|a| a.pid > 0) || !(self.walls.namespaces || Self::is_empty());
+        let some = self.agents.iter().any(|a| a.pid > 0) || !(self.sandbox.namespaces || Self::is_empty());
         some.then(|| self.watch.every())
     }
 
     /// Looks whether the cell uses more than it may, and ends what does.
     fn look(&mut self) {
-        let namespaces = self.walls.namespaces;
+        let namespaces = self.sandbox.namespaces;
         let processes = || if namespaces { agent::others() } else { agent::descendants() };
         let harvests = self.harvests();
         if self.spec.in_memory
             && !harvests
             && let Some(limit) = in_memory::full()
         {
-            self.note_met(limit, "the file system in memory is full; more was refused".to_owned());
+            self.note_hit(limit, "the file system in memory is full; more was refused".to_owned());
         }
         let found = if harvests { &mut self.harvest_watch } else { &mut self.watch }.look(processes);
         self.looked = Instant::now();
-        let Some(Excess { limit, words, end }) = found else { return };
+        let Some(LimitHit { limit, words, end }) = found else { return };
         match end {
             End::One(pid) => agent::signal(pid, libc::SIGKILL),
             // Not for what agents did, and not for what they did to it.
@@ -333,13 +333,13 @@ impl Keeper {
             }
             End::Nothing => {}
         }
-        self.note_met(limit, words);
+        self.note_hit(limit, words);
     }
 
-    fn note_met(&mut self, limit: &str, words: String) {
+    fn note_hit(&mut self, limit: &str, words: String) {
         self.met.0.insert(limit.to_owned(), words);
         // Without it the close log says less; nothing else depends on it.
-        let _ = watch::write_met(&self.opened.run_dir, &self.met);
+        let _ = watch::write_hits(&self.opened.run_dir, &self.met);
     }
 
     fn take_signals(&mut self) {
@@ -368,7 +368,7 @@ impl Keeper {
 
     /// Signals every process of the cell but this one.
     fn signal_all(&self, signal: libc::c_int) {
-        if self.walls.namespaces {
+        if self.sandbox.namespaces {
             // Only as the first process of a PID namespace does -1 mean the
             // cell; anywhere else it would be the host.
             // SAFETY: integers alone.
@@ -436,11 +436,11 @@ impl Keeper {
                 let most = self.spec.limits.file_size >> 20;
                 let words =
                     format!("a file was to become larger than {most} MiB, as much as `disk` is; that was refused");
-                self.note_met("file size", words);
+                self.note_hit("file size", words);
             }
             if dropped > 0 {
                 let words = format!("{} KiB of the log of {agent} were not kept", dropped.div_ceil(1024));
-                self.note_met("log", words);
+                self.note_hit("log", words);
             }
             self.tell_all(&event);
         }
@@ -471,7 +471,7 @@ impl Keeper {
             let mut client = Client { stream, reader: BufReader::new(reader), gone: false };
             let hello = Event::Hello {
                 cell: self.spec.cell.clone(),
-                walled: self.walls.namespaces || self.walls.bwrap,
+                sandboxed: self.sandbox.namespaces || self.sandbox.bwrap,
                 applied: self.applied.clone(),
                 agents: self.agents.iter().map(|a| a.state.clone()).collect(),
             };
@@ -548,7 +548,7 @@ impl Keeper {
     fn in_cell(&self) -> InCell<'_> {
         InCell {
             spec: &self.spec,
-            walls: self.walls,
+            sandbox: self.sandbox,
             group: &self.group,
             run_dir: &self.opened.run_dir,
             filter: &self.filter,
@@ -557,7 +557,7 @@ impl Keeper {
 
     /// Starts an agent by an init that is made for it now.
     fn begin(&self, start: &super::StartAgent) -> Result<Started, StepError> {
-        agent::prepare(self.in_cell())?.begin(self.walls, start)
+        agent::prepare(self.in_cell())?.begin(self.sandbox, start)
     }
 
     fn start(&mut self, start: &super::StartAgent) {
@@ -577,7 +577,7 @@ impl Keeper {
         let result = if self.stopping.is_some() {
             Err(StepError { step: "starting an agent".to_owned(), source: io::Error::other("the cell is ending") })
         } else {
-            match self.waiting.take().map(|waiting| waiting.begin(self.walls, start)) {
+            match self.waiting.take().map(|waiting| waiting.begin(self.sandbox, start)) {
                 Some(Err(error)) if error.source.kind() == io::ErrorKind::BrokenPipe => self.begin(start),
                 None => self.begin(start),
                 Some(begun) => begun,
@@ -631,17 +631,17 @@ fn tell(stream: &mut UnixStream, event: &Event) -> bool {
 }
 
 /// What holds the cell to its limits, in words.
-fn limits_words(spec: &LaunchSpec, group: &Group, walls: Walls) -> String {
+fn limits_words(spec: &LaunchSpec, group: &Group, sandbox: SandboxKind) -> String {
     let by = |enforced: bool, other: &'static str| if enforced { group.way.as_str() } else { other };
-    let own_count = walls.namespaces || spec.id_base.is_some();
+    let own_count = sandbox.namespaces || spec.id_base.is_some();
     format!(
         "limits: memory {} MiB ({}), {} processes ({}), {} processors' time ({}); disk {} MiB and {} files ({}), no file larger than that; {}{} open files a process; {} MiB of log an agent",
-        spec.budget.memory >> 20,
+        spec.resources.memory >> 20,
         by(group.memory, "counted by the keeper, which ends the largest process"),
-        spec.budget.processes,
+        spec.resources.processes,
         by(group.processes, if own_count { "the kernel's count of the user" } else { "counted by the keeper" }),
-        spec.budget.cpu as f64 / 1000.0,
-        by(group.cpu, if walls.pinned { "as many processors to run on" } else { "not enforced" }),
+        spec.resources.cpu as f64 / 1000.0,
+        by(group.cpu, if sandbox.pinned { "as many processors to run on" } else { "not enforced" }),
         spec.room.bytes >> 20,
         spec.room.files,
         if spec.in_memory {
@@ -651,7 +651,7 @@ fn limits_words(spec: &LaunchSpec, group: &Group, walls: Walls) -> String {
         } else {
             "counted by the keeper, which ends the cell's processes"
         },
-        if walls.namespaces { format!("{} MiB in /tmp of each agent; ", spec.tmp >> 20) } else { String::new() },
+        if sandbox.namespaces { format!("{} MiB in /tmp of each agent; ", spec.tmp >> 20) } else { String::new() },
         spec.limits.open_files,
         spec.log.div_ceil(1 << 20),
     )

@@ -6,7 +6,7 @@
 
 use super::init::{Keeper, Opened, Prepared};
 use super::protocol::EGRESS_AT;
-use super::{Ahead, LaunchSpec, Ready, Walls};
+use super::{LaunchSpec, Prewarmed, Ready, SandboxKind};
 use crate::egress;
 use crate::sandbox::{Group, Groups, StepError, clone_process, close_from, is_passing, write_id_maps};
 use rustix::cmsg_space;
@@ -36,7 +36,7 @@ pub const KEEPER_PID: &str = "keeper.pid";
 /// The file in the run directory that the keeper has locked.
 pub const LOCK: &str = "lock";
 /// How the name of a run directory begins that no cell has yet.
-const AHEAD: &str = ".ahead-";
+const PREWARMED: &str = ".prewarmed-";
 const GROUP_WRITTEN: &str = "writing down which control group the cell has";
 
 /// Longest line that is read, in bytes.
@@ -44,7 +44,7 @@ const LINE_MAX: u64 = 1 << 20;
 
 /// What the launcher hands on to the keeper once its ids are there.
 #[derive(Serialize, Deserialize)]
-struct Go {
+struct Release {
     spec: LaunchSpec,
     /// Whether the cell has a run directory from before: then what was opened
     /// ahead is opened again, there.
@@ -106,15 +106,15 @@ fn read_line<T: DeserializeOwned>(input: &mut impl BufRead) -> Result<Option<T>,
 #[allow(clippy::exit, reason = "the keeper is a process of its own; nothing of the launcher's may run after it")]
 fn try_launch(run_root: &Path) -> Result<(), StepError> {
     let mut input = io::stdin().lock();
-    let Some(Ahead { walls, groups }) = read_line(&mut input)? else { return Ok(()) };
-    let mut ahead = RunDirAhead::make(run_root)?;
+    let Some(Prewarmed { sandbox, groups }) = read_line(&mut input)? else { return Ok(()) };
+    let mut prewarmed = PrewarmedRunDir::make(run_root)?;
     let opened = open()?;
     // SAFETY: asks for numbers.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     let mut flags = libc::CLONE_PARENT;
-    if walls.namespaces {
+    if sandbox.namespaces {
         flags |= libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-        if !walls.host_network {
+        if !sandbox.host_network {
             flags |= libc::CLONE_NEWNET;
         }
     }
@@ -122,30 +122,31 @@ fn try_launch(run_root: &Path) -> Result<(), StepError> {
     let pid = clone_process(flags)?;
     if pid == 0 {
         drop((release, input));
-        std::process::exit(keep(walls, go, opened));
+        std::process::exit(keep(sandbox, go, opened));
     }
     drop((go, opened));
     // Before the keeper can say anything: these are the first words, and whoever
     // has to collect it hears them in every case.
     say(&Ready::Launched { pid });
-    ahead.belongs_to(pid, &groups)?;
+    prewarmed.belongs_to(pid, &groups)?;
     let Some(mut spec) = read_line::<LaunchSpec>(&mut input)? else { return Ok(()) };
-    if walls.namespaces {
+    if sandbox.namespaces {
         write_id_maps(pid, spec.id_base, uid, gid)?;
     }
-    ahead.is_still_in_its_group()?;
-    let (group, again) = ahead.becomes(&spec)?;
-    if walls.bwrap {
+    prewarmed.is_still_in_its_group()?;
+    let (group, again) = prewarmed.becomes(&spec)?;
+    if sandbox.bwrap {
         spec.program = own_name(&spec)?;
     }
-    let (egress, run_dir, cell, budget) = (spec.egress.clone(), spec.run_dir.clone(), spec.cell.clone(), spec.budget);
-    let mut line = serde_json::to_vec(&Go { spec, again }).unwrap_or_default();
+    let (egress, run_dir, cell, resources) =
+        (spec.egress.clone(), spec.run_dir.clone(), spec.cell.clone(), spec.resources);
+    let mut line = serde_json::to_vec(&Release { spec, again }).unwrap_or_default();
     line.push(b'\n');
     let sent = release.write_all(&line).map_err(step("releasing the keeper"));
     zeroize::Zeroize::zeroize(&mut line);
     sent?;
     // While the keeper settles in.
-    let group = groups.limit(group, &cell, pid, budget);
+    let group = groups.limit(group, &cell, pid, resources);
     let group = serde_json::to_vec(&group).unwrap_or_default();
     std::fs::write(run_dir.join(GROUP), &group).map_err(step(GROUP_WRITTEN))?;
     if let Some(egress) = egress {
@@ -156,7 +157,7 @@ fn try_launch(run_root: &Path) -> Result<(), StepError> {
 
 /// A run directory before it is known for which cell: to make files can take
 /// as long as all the walls do. Without a cell it goes, and its group with it.
-struct RunDirAhead {
+struct PrewarmedRunDir {
     path: PathBuf,
     group: Option<Group>,
     /// The keeper, and which control groups it was in when it was put into its own.
@@ -167,16 +168,16 @@ fn groups_of(pid: i32) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default()
 }
 
-impl RunDirAhead {
+impl PrewarmedRunDir {
     /// Makes one, as the directory that this process, and its keeper, are in.
     fn make(run_root: &Path) -> Result<Self, StepError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let path = run_root.join(format!("{AHEAD}{}-{}", std::process::id(), now.as_nanos()));
+        let path = run_root.join(format!("{PREWARMED}{}-{}", std::process::id(), now.as_nanos()));
         make_directory(&path)?;
-        let ahead = Self { path, group: None, keeper: None };
-        make_directory(&ahead.path.join("keeper"))?;
-        std::env::set_current_dir(&ahead.path).map_err(step("entering the run directory"))?;
-        Ok(ahead)
+        let prewarmed = Self { path, group: None, keeper: None };
+        make_directory(&prewarmed.path.join("keeper"))?;
+        std::env::set_current_dir(&prewarmed.path).map_err(step("entering the run directory"))?;
+        Ok(prewarmed)
     }
 
     /// Writes down whose it is, and puts the keeper into a group of its own.
@@ -187,7 +188,7 @@ impl RunDirAhead {
         };
         write(KEEPER_PID, keeper.to_string().as_bytes()).map_err(step("writing keeper.pid"))?;
         let name = format!("lazarus-{}", self.path.file_name().unwrap_or_default().display());
-        let group = groups.enter(&name.replace(AHEAD, ""), keeper)?;
+        let group = groups.enter(&name.replace(PREWARMED, ""), keeper)?;
         let text = serde_json::to_vec(&group).unwrap_or_default();
         self.group = Some(group);
         self.keeper = Some((keeper, groups_of(keeper)));
@@ -234,7 +235,7 @@ impl RunDirAhead {
     }
 }
 
-impl Drop for RunDirAhead {
+impl Drop for PrewarmedRunDir {
     fn drop(&mut self) {
         if let Some(group) = &self.group {
             group.remove();
@@ -264,8 +265,8 @@ fn make_directory(path: &Path) -> Result<(), StepError> {
 /// Takes away what launchers left that were killed while they waited: one, or all.
 /// A keeper that such a launcher had made already ends by itself; until then its
 /// directory is in use, so a thread waits for that end and then takes it away.
-pub fn clear_ahead(run_root: &Path, launcher: Option<u32>) {
-    let prefix = launcher.map_or_else(|| AHEAD.to_owned(), |pid| format!("{AHEAD}{pid}-"));
+pub fn clear_prewarmed(run_root: &Path, launcher: Option<u32>) {
+    let prefix = launcher.map_or_else(|| PREWARMED.to_owned(), |pid| format!("{PREWARMED}{pid}-"));
     for entry in std::fs::read_dir(run_root).into_iter().flatten().flatten() {
         let path = entry.path();
         if !entry.file_name().to_string_lossy().starts_with(&prefix) {
@@ -275,17 +276,17 @@ pub fn clear_ahead(run_root: &Path, launcher: Option<u32>) {
             std::thread::spawn(move || {
                 // Without a lock file nobody holds one.
                 let _ = File::open(path.join(LOCK)).map(|lock| flock(&lock, FlockOperation::LockShared));
-                take_away_ahead(path);
+                take_away_prewarmed(path);
             });
         } else {
-            take_away_ahead(path);
+            take_away_prewarmed(path);
         }
     }
 }
 
-fn take_away_ahead(path: PathBuf) {
+fn take_away_prewarmed(path: PathBuf) {
     let group = std::fs::read(path.join(GROUP)).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    drop(RunDirAhead { path, group, keeper: None });
+    drop(PrewarmedRunDir { path, group, keeper: None });
 }
 
 /// Whether a keeper lives in a run directory: it holds a lock as long as it
@@ -346,12 +347,12 @@ fn receive_descriptor(from: &UnixStream) -> io::Result<OwnedFd> {
 }
 
 /// The keeper's whole life, as the launcher's child. Returns the exit status.
-fn keep(walls: Walls, go: UnixStream, mut opened: Opened) -> i32 {
+fn keep(sandbox: SandboxKind, go: UnixStream, mut opened: Opened) -> i32 {
     let settle = || -> Result<Option<Keeper>, StepError> {
-        let prepared = Prepared::new(walls)?;
+        let prepared = Prepared::new(sandbox)?;
         // Without a whole line the launcher died, or nobody needs us.
         let mut heard = BufReader::new(&go);
-        let Some(Go { spec, again }) = read_line(&mut heard)? else { return Ok(None) };
+        let Some(Release { spec, again }) = read_line(&mut heard)? else { return Ok(None) };
         if again {
             std::env::set_current_dir(&spec.run_dir).map_err(step(&format!("entering {}", spec.run_dir.display())))?;
             opened = open()?;

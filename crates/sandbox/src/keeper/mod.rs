@@ -30,9 +30,10 @@ mod protocol;
 mod watch;
 
 pub use agent::{AGENT_ID, NOT_IN_CELL, enter};
-pub use launch::{EGRESS_PID, GROUP, KEEPER_PID, LOCK, clear_ahead, keeper_lives, launch};
+pub use launch::{EGRESS_PID, GROUP, KEEPER_PID, LOCK, clear_prewarmed, keeper_lives, launch};
 pub use log::log_tail;
 pub use protocol::{
-    AgentState, Ahead, Event, ExitRecord, LaunchSpec, OBJECTS_IN_CELL, Order, Ready, Room, StartAgent, View, Walls,
+    AgentState, DiskSpace, Event, ExitRecord, LaunchSpec, OBJECTS_IN_CELL, Order, Prewarmed, Ready, SandboxKind,
+    StartAgent, View,
 };
-pub use watch::{HARVESTER, LIMITS_MET, LimitsMet};
+pub use watch::{HARVESTER, LIMITS_HIT, LimitsHit};

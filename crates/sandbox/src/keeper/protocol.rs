@@ -1,7 +1,7 @@
 //! What daemon and keeper say to each other: JSON, one object a line.
 
 use crate::egress;
-use crate::sandbox::{Budget, Groups, LandlockPaths, Limits};
+use crate::sandbox::{Groups, LandlockPaths, ProcessLimits, ResourceLimits};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ pub const OBJECTS_IN_CELL: &str = "/run/lazarus/objects";
 /// Which walls a launcher is to make, before it is known for which cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Walls {
+pub struct SandboxKind {
     /// Whether to make namespaces (`level_2`) or not (`level_1`, or bwrap's).
     pub namespaces: bool,
     /// Whether each agent gets walls by `bwrap` instead.
@@ -30,9 +30,9 @@ pub struct Walls {
 /// launcher's standard input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Ahead {
+pub struct Prewarmed {
     /// The walls.
-    pub walls: Walls,
+    pub sandbox: SandboxKind,
     /// Where the cell gets a control group.
     pub groups: Groups,
 }
@@ -63,13 +63,13 @@ pub struct LaunchSpec {
     /// The file of `bwrap`, where that makes the walls.
     pub bwrap: Option<PathBuf>,
     /// Limits on each process.
-    pub limits: Limits,
+    pub limits: ProcessLimits,
     /// What all its processes may use together.
-    pub budget: Budget,
+    pub resources: ResourceLimits,
     /// What its files may use together.
-    pub room: Room,
+    pub room: DiskSpace,
     /// What reading the work may use of its own.
-    pub harvest_room: Room,
+    pub harvest_room: DiskSpace,
     /// Whether the file system sees to that.
     pub quota: bool,
     /// Whether project and homes are in memory, in a file system of that size.
@@ -90,7 +90,7 @@ fn usual_tmp() -> u64 {
 /// What the files of a cell may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Room {
+pub struct DiskSpace {
     /// Bytes.
     pub bytes: u64,
     /// Files and directories.
@@ -133,7 +133,7 @@ pub struct Enter {
     /// What it may touch.
     pub paths: LandlockPaths,
     /// The walls that it is in.
-    pub walls: Walls,
+    pub sandbox: SandboxKind,
     /// Whether it may trace processes of its own.
     pub ptrace: bool,
 }
@@ -239,7 +239,9 @@ pub enum Event {
         /// The cell.
         cell: String,
         /// Whether its agents are in namespaces of their own.
-        walled: bool,
+        // Keepers of earlier versions live on across an upgrade.
+        #[serde(rename = "walled")]
+        sandboxed: bool,
         /// Steps of isolation that were taken, in words.
         applied: Vec<String>,
         /// Every run so far, the last of each agent.

@@ -5,7 +5,7 @@
 //! matter: when the file system has lost half of what the cell had left, and
 //! seldom besides; and in a process of its own, so that orders do not wait.
 
-use super::{LaunchSpec, Room};
+use super::{DiskSpace, LaunchSpec};
 use crate::sandbox::{Group, clone_process};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstatvfs, openat, statat};
@@ -29,18 +29,18 @@ const SELDOM: Duration = Duration::from_secs(30);
 /// Deepest directory. Deeper ones could not be counted; programs do not make them.
 const DEPTH_MAX: usize = 200;
 
-/// The file in the keeper's directory with [`LimitsMet`].
-pub const LIMITS_MET: &str = "limits.json";
+/// The file in the keeper's directory with [`LimitsHit`].
+pub const LIMITS_HIT: &str = "limits.json";
 /// What reads the work has this name, and a home with it; no agent can.
 pub const HARVESTER: &str = "_harvest";
 
 /// Limits of a cell that were met: which, and what came of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct LimitsMet(pub BTreeMap<String, String>);
+pub struct LimitsHit(pub BTreeMap<String, String>);
 
 /// What was found to be too much.
-pub struct Excess {
+pub struct LimitHit {
     /// The limit's name in the configuration.
     pub limit: &'static str,
     /// How much it is, in words.
@@ -63,11 +63,11 @@ pub enum End {
 /// Watches the agents of a cell, or what reads their work.
 pub struct Watch {
     roots: Vec<PathBuf>,
-    room: Room,
+    room: DiskSpace,
     memory: Option<u64>,
     processes: Option<(u64, End)>,
-    used: Room,
-    free: Room,
+    used: DiskSpace,
+    free: DiskSpace,
     walked: Option<Instant>,
     took: Duration,
     walk: Option<Walk>,
@@ -82,21 +82,21 @@ pub struct Watch {
 struct Walk {
     result: File,
     began: Instant,
-    free: Room,
+    free: DiskSpace,
 }
 
 impl Watch {
     /// Watches the files below those directories, and what no control group limits.
     /// With `own_count` the kernel counts the cell's processes as a user's.
-    pub fn new(spec: &LaunchSpec, roots: Vec<PathBuf>, room: Room, group: &Group, own_count: bool) -> Self {
+    pub fn new(spec: &LaunchSpec, roots: Vec<PathBuf>, room: DiskSpace, group: &Group, own_count: bool) -> Self {
         let end = if own_count { End::Nothing } else { End::All };
         Self {
             roots,
             room,
-            memory: (!group.memory).then_some(spec.budget.memory),
-            processes: (!group.processes).then_some((spec.budget.processes, end)),
-            used: Room { bytes: 0, files: 0 },
-            free: Room { bytes: 0, files: 0 },
+            memory: (!group.memory).then_some(spec.resources.memory),
+            processes: (!group.processes).then_some((spec.resources.processes, end)),
+            used: DiskSpace { bytes: 0, files: 0 },
+            free: DiskSpace { bytes: 0, files: 0 },
             walked: None,
             took: Duration::ZERO,
             walk: None,
@@ -117,7 +117,7 @@ impl Watch {
     }
 
     /// Looks. `processes` lists every process of the cell but the keeper.
-    pub fn look(&mut self, processes: impl Fn() -> Vec<i32>) -> Option<Excess> {
+    pub fn look(&mut self, processes: impl Fn() -> Vec<i32>) -> Option<LimitHit> {
         if self.memory.is_some() || self.processes.is_some() {
             let excess = self.look_at_processes(&processes());
             if excess.is_some() {
@@ -127,20 +127,20 @@ impl Watch {
         self.look_at_files(processes)
     }
 
-    fn look_at_processes(&mut self, processes: &[i32]) -> Option<Excess> {
+    fn look_at_processes(&mut self, processes: &[i32]) -> Option<LimitHit> {
         let states: Vec<(State, i32)> = processes.iter().map(|pid| (State::of(*pid), *pid)).collect();
         // The keeper counts as one; each agent has an init.
         let threads: u64 = states.iter().map(|(state, _)| state.threads).sum::<u64>() + 1;
         if let Some((most, end)) = self.processes.filter(|(most, _)| threads >= *most) {
             let words = format!("{threads} processes and threads, of {most} that it may have");
-            return Some(Excess { limit: "processes", words, end });
+            return Some(LimitHit { limit: "processes", words, end });
         }
         let most = self.memory?;
         let (_, nameless) = nameless_files(processes);
         let all: u64 = states.iter().map(|(state, _)| state.memory).sum::<u64>() + nameless;
         self.near_memory = all > most / 2;
         let largest = states.iter().max_by_key(|(state, _)| state.memory)?;
-        (all > most).then(|| Excess {
+        (all > most).then(|| LimitHit {
             limit: "memory",
             words: format!("{} MiB in use, of {} MiB", all >> 20, most >> 20),
             // Files in memory belong to nobody in particular.
@@ -148,7 +148,7 @@ impl Watch {
         })
     }
 
-    fn look_at_files(&mut self, processes: impl Fn() -> Vec<i32>) -> Option<Excess> {
+    fn look_at_files(&mut self, processes: impl Fn() -> Vec<i32>) -> Option<LimitHit> {
         let free = self.free_now()?;
         self.writing = self.seen.saturating_sub(free.bytes) > self.room.bytes / 16;
         self.seen = free.bytes;
@@ -163,11 +163,11 @@ impl Watch {
             self.walk = None;
             return serde_json::from_slice(&text).ok().filter(|_| ended).and_then(|found| self.judge(&found));
         }
-        let lost = Room {
+        let lost = DiskSpace {
             bytes: self.free.bytes.saturating_sub(free.bytes),
             files: self.free.files.saturating_sub(free.files),
         };
-        let left = Room {
+        let left = DiskSpace {
             bytes: self.room.bytes.saturating_sub(self.used.bytes),
             files: self.room.files.saturating_sub(self.used.files),
         };
@@ -185,7 +185,7 @@ impl Watch {
     }
 
     /// Starts a count. Where there can be no process for it, later.
-    fn begin(&self, free: Room, processes: &[i32]) -> Option<Walk> {
+    fn begin(&self, free: DiskSpace, processes: &[i32]) -> Option<Walk> {
         let (result, mut end) = io::pipe().ok()?;
         rustix::io::ioctl_fionbio(&result, true).ok()?;
         let began = Instant::now();
@@ -211,10 +211,10 @@ impl Watch {
         count
     }
 
-    fn judge(&mut self, found: &Count) -> Option<Excess> {
+    fn judge(&mut self, found: &Count) -> Option<LimitHit> {
         let lost = self.free.bytes;
-        self.used = Room { bytes: found.bytes, files: found.files };
-        let excess = |limit, words| Some(Excess { limit, words, end: End::All });
+        self.used = DiskSpace { bytes: found.bytes, files: found.files };
+        let excess = |limit, words| Some(LimitHit { limit, words, end: End::All });
         if self.used.bytes > self.room.bytes {
             excess("disk", format!("{} MiB or more, of {} MiB", self.used.bytes >> 20, self.room.bytes >> 20))
         } else if self.used.files > self.room.files {
@@ -228,12 +228,12 @@ impl Watch {
         }
     }
 
-    fn free_now(&self) -> Option<Room> {
+    fn free_now(&self) -> Option<DiskSpace> {
         let stat = self.roots.iter().find_map(|root| {
             let directory = openat(rustix::fs::CWD, root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
             fstatvfs(directory).ok()
         })?;
-        Some(Room { bytes: stat.f_bfree.saturating_mul(stat.f_frsize), files: stat.f_ffree })
+        Some(DiskSpace { bytes: stat.f_bfree.saturating_mul(stat.f_frsize), files: stat.f_ffree })
     }
 }
 
@@ -284,7 +284,7 @@ struct Count {
     closed: bool,
     /// Beyond it there is no need to go on.
     #[serde(skip)]
-    room: Option<Room>,
+    room: Option<DiskSpace>,
     /// Files with several names, counted once.
     #[serde(skip)]
     linked: HashSet<(u64, u64)>,
@@ -329,9 +329,9 @@ impl Count {
 }
 
 /// Writes down which limits were met, in place of what stood there.
-pub fn write_met(run_dir: &File, met: &LimitsMet) -> io::Result<()> {
+pub fn write_hits(run_dir: &File, met: &LimitsHit) -> io::Result<()> {
     let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let fd = openat(run_dir, LIMITS_MET, flags, Mode::from_raw_mode(0o600))?;
+    let fd = openat(run_dir, LIMITS_HIT, flags, Mode::from_raw_mode(0o600))?;
     File::from(fd).write_all(&serde_json::to_vec(met)?)
 }
 

@@ -62,7 +62,7 @@ impl Default for Groups {
 
 /// What all processes of a cell may use together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Budget {
+pub struct ResourceLimits {
     /// Memory, in bytes.
     pub memory: u64,
     /// Processes and threads.
@@ -277,7 +277,7 @@ impl Groups {
     /// Gives a group that a process [entered](Self::enter) its budget, and makes
     /// one where systemd does that. What cannot be enforced is not an error: the
     /// group says what it enforces.
-    pub fn limit(&self, mut group: Group, cell: &str, pid: i32, budget: Budget) -> Group {
+    pub fn limit(&self, mut group: Group, cell: &str, pid: i32, budget: ResourceLimits) -> Group {
         match self {
             Self::V2 { .. } => {
                 group.way = "control groups (version 2)".to_owned();
@@ -368,12 +368,12 @@ fn scope(cell: &str) -> String {
 /// `StartTransientUnit` of systemd's manager: a scope with that process in it. One
 /// process that is ended for want of memory does not end the others: where
 /// systemd is too old to be told so, it does not do that either.
-fn ask_systemd(user: bool, cell: &str, pid: i32, budget: Budget) -> Result<(), StepError> {
+fn ask_systemd(user: bool, cell: &str, pid: i32, budget: ResourceLimits) -> Result<(), StepError> {
     let go_on = ["OOMPolicy", "s", "continue"];
     start_scope(user, cell, pid, budget, &[&go_on]).or_else(|_| start_scope(user, cell, pid, budget, &[]))
 }
 
-fn start_scope(user: bool, cell: &str, pid: i32, budget: Budget, more: &[&[&str]]) -> Result<(), StepError> {
+fn start_scope(user: bool, cell: &str, pid: i32, budget: ResourceLimits, more: &[&[&str]]) -> Result<(), StepError> {
     let wrong =
         |why: String| StepError { step: "asking systemd for a scope".to_owned(), source: io::Error::other(why) };
     let program = busctl().ok_or_else(|| wrong("`busctl` is not there any more".to_owned()))?;

@@ -20,7 +20,7 @@ mod sight;
 mod steps;
 
 pub use bwrap::{arguments as bwrap_arguments, in_memory};
-pub use cgroup::{Budget, Group, Groups, settle as settle_groups};
+pub use cgroup::{Group, Groups, ResourceLimits, settle as settle_groups};
 pub use confine::{Confined, Confinement, NOT_CONFINED, TIMED_OUT, confined};
 pub use filter::{Filter, Sockets, apply as apply_filter, compile as compile_filter};
 pub use mounts::{
@@ -31,7 +31,8 @@ pub use peer::{Doorkeeper, Stranger};
 pub use probe::{FIRST_ID, HostReport, Missing, probe};
 pub use sight::{Hidden, InSight, Own, Shown, Sight, What, without};
 pub use steps::{
-    LandlockPaths, Limits, StepError, become_user, clone_process, close_from, default_broken_pipe, drop_capabilities,
-    drop_capability_bounds, few_heaps, is_passing, keep_to_processors, loopback_up, new_cgroup_namespace,
-    no_new_privileges, not_dumpable, restrict_landlock, set_hostname, set_limits, subreaper, write_id_maps,
+    LandlockPaths, ProcessLimits, StepError, become_user, clone_process, close_from, default_broken_pipe,
+    drop_capabilities, drop_capability_bounds, few_heaps, is_passing, keep_to_processors, loopback_up,
+    new_cgroup_namespace, no_new_privileges, not_dumpable, restrict_landlock, set_hostname, set_limits, subreaper,
+    write_id_maps,
 };

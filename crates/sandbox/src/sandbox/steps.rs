@@ -213,7 +213,7 @@ pub fn loopback_up() -> Result<(), StepError> {
 
 /// Limits on one agent's processes; the kernel clamps to its hard limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
+pub struct ProcessLimits {
     /// Open files a process.
     pub open_files: u64,
     /// Largest file, in bytes.
@@ -226,7 +226,7 @@ pub struct Limits {
 }
 
 /// Sets resource limits, never above the hard limits there are.
-pub fn set_limits(limits: Limits) -> Result<(), StepError> {
+pub fn set_limits(limits: ProcessLimits) -> Result<(), StepError> {
     let mut wanted = vec![
         // With 1, and with nothing less, the kernel does not run the host's program
         // for core files either (core(5)).
