@@ -144,7 +144,7 @@ pub(crate) async fn warn(engine: Arc<Engine>) {
     let config = &engine.context.config;
     let (forge, Ok(secret)) = (engine.forge(), config.webhook.secret.read()) else { return };
     let master = MasterSecret::new(secret);
-    for known in engine.context.known().repos.into_values() {
+    for known in engine.context.forge_identity().repos.into_values() {
         let api = forge.repo_ref(&known.reference);
         let of = HookOwner::Repository(known.reference.id);
         // Who may not list webhooks is told so by the doctor.

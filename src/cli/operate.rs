@@ -81,7 +81,7 @@ async fn alone(config: Config, request: Request) -> anyhow::Result<Answer> {
     let answer = perform(&engine, &Caller::Operator { account: operator() }, request, WAIT).await;
     // What the command leads to (a close log, say) is done before we go, as
     // far as the forge answers; the rest waits in the queue.
-    engine.settle(WAIT.min(Duration::from_secs(30))).await;
+    engine.drain(WAIT.min(Duration::from_secs(30))).await;
     engine.stop();
     let _ = running.await;
     Ok(answer)

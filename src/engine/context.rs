@@ -18,7 +18,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// What the forge told of itself and of us. Empty until it did once; from then
 /// on kept in the registry.
 #[derive(Debug, Clone, Default)]
-pub struct Known {
+pub struct ForgeIdentity {
     /// The bot's own account.
     pub bot: Option<Person>,
     /// Repositories by number.
@@ -28,7 +28,7 @@ pub struct Known {
     pub troubles: BTreeMap<String, Vec<Trouble>>,
 }
 
-impl Known {
+impl ForgeIdentity {
     /// The configured repositories that are not served, each with why.
     pub fn unserved(&self) -> impl Iterator<Item = (&str, &str)> {
         self.troubles.iter().filter_map(|(name, troubles)| {
@@ -93,7 +93,7 @@ pub struct Context {
     templates: Templates,
     built_in: Templates,
     secrets: Arc<Secrets>,
-    known: RwLock<Known>,
+    identity: RwLock<ForgeIdentity>,
 }
 
 impl Context {
@@ -108,34 +108,34 @@ impl Context {
             config,
             profiles,
             secrets: Arc::new(Secrets::new(secrets)),
-            known: RwLock::default(),
+            identity: RwLock::default(),
         })
     }
 
     /// What the forge told.
-    pub fn known(&self) -> Known {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn forge_identity(&self) -> ForgeIdentity {
+        self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A repository that is served, by number.
     pub fn repo(&self, id: i64) -> Option<KnownRepo> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).repos.get(&id).cloned()
+        self.identity.read().unwrap_or_else(PoisonError::into_inner).repos.get(&id).cloned()
     }
 
     /// The bot's account.
     pub fn bot(&self) -> Option<Person> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).bot.clone()
+        self.identity.read().unwrap_or_else(PoisonError::into_inner).bot.clone()
     }
 
     /// Whether a trouble was there at the last look already.
     pub fn knows_trouble(&self, repository: &str, trouble: &Trouble) -> bool {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.identity.read().unwrap_or_else(PoisonError::into_inner);
         known.troubles.get(repository).is_some_and(|troubles| troubles.contains(trouble))
     }
 
     /// Takes over what the forge told.
-    pub fn learn(&self, change: impl FnOnce(&mut Known)) {
-        change(&mut self.known.write().unwrap_or_else(PoisonError::into_inner));
+    pub fn change_identity(&self, change: impl FnOnce(&mut ForgeIdentity)) {
+        change(&mut self.identity.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// The secrets that never leave.

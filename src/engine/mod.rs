@@ -7,20 +7,20 @@ mod context;
 mod decide;
 mod effect;
 mod facts;
+mod forge_identity;
 mod input;
 mod keys;
 mod lane;
-mod learn;
 mod perform;
 mod reconcile;
 mod request;
 mod scheduler;
 
 pub use clock::{Clock, Mark};
-pub use context::{Context, Known, KnownRepo, Trouble, defaults};
+pub use context::{Context, ForgeIdentity, KnownRepo, Trouble, defaults};
 pub use facts::Facts;
+pub use forge_identity::{APPROVED, renamed_repository};
 pub use input::Outcome;
-pub use learn::{APPROVED, renamed_repository};
 
 use crate::agents::Profiles;
 use crate::backend::{Adopted, BackendError, Backends, CellEvent, Seen};
@@ -51,10 +51,10 @@ const LOG_READ: u64 = 1 << 20;
 /// How long to wait before an answer that a thing is not there is asked for once
 /// more.
 const LOOK_TWICE: Duration = Duration::from_millis(250);
-/// Longest time until what we know of the forge is learnt anew.
-const LEARN_AGAIN_USUAL: Duration = Duration::from_hours(1);
-/// Longest time between two attempts to learn what could not be learnt yet.
-const LEARN_AGAIN_MAX: Duration = Duration::from_mins(1);
+/// Longest time until the forge is asked anew who we are and what we serve.
+const REFRESH_USUAL: Duration = Duration::from_hours(1);
+/// Longest time between two attempts to find out what could not be found out yet.
+const REFRESH_MAX: Duration = Duration::from_mins(1);
 /// Least time from one look at the forge to one that [`Engine::look_soon`]
 /// asked for.
 const GLANCES_APART: Duration = Duration::from_secs(10);
@@ -76,10 +76,10 @@ pub struct Engine {
     look: Notify,
     /// A reconcile round is wanted soon, by somebody who proved nothing.
     glance: Notify,
-    /// What we know of the forge is to be learnt anew.
-    relearn: Notify,
+    /// The forge is to be asked anew who we are and what we serve.
+    refresh_wanted: Notify,
     absent: absent::Absent,
-    learned: AtomicBool,
+    identified: AtomicBool,
     /// Comments that polling found and whose deliveries may still come: by number,
     /// since when.
     undelivered: std::sync::Mutex<HashMap<i64, std::time::Instant>>,
@@ -185,20 +185,20 @@ impl Engine {
             scheduler,
             look: Notify::new(),
             glance: Notify::new(),
-            relearn: Notify::new(),
+            refresh_wanted: Notify::new(),
             absent: absent::Absent::default(),
-            learned: AtomicBool::new(false),
+            identified: AtomicBool::new(false),
             undelivered: std::sync::Mutex::default(),
             stop: watch::channel(false).0,
             _lock: lock,
         };
-        engine.remember()?;
+        engine.restore_identity()?;
         Ok(Arc::new(engine))
     }
 
     /// What the forge told a former daemon: enough to go on while the forge is
     /// away.
-    fn remember(&self) -> Result<(), StoreError> {
+    fn restore_identity(&self) -> Result<(), StoreError> {
         let config = &self.context.config;
         let (bot, repos, looked_at) = self.store.read_blocking(|tx| {
             let bot: Option<Person> = tx
@@ -208,14 +208,14 @@ impl Engine {
                 .map_err(StoreError::json("record of the bot's account"))?;
             let (mut repos, mut looked_at) = (vec![], true);
             for repo in &config.repositories {
-                let (known, all) = learn::remember(tx, repo)?;
+                let (known, all) = forge_identity::restore(tx, repo)?;
                 repos.extend(known);
                 looked_at &= all;
             }
             Ok((bot, repos, looked_at))
         })?;
-        self.learned.store(bot.is_some() && looked_at, Ordering::SeqCst);
-        self.context.learn(|known| {
+        self.identified.store(bot.is_some() && looked_at, Ordering::SeqCst);
+        self.context.change_identity(|known| {
             known.bot = bot;
             known.repos = repos.into_iter().map(|r| (r.reference.id, r)).collect();
         });
@@ -230,7 +230,7 @@ impl Engine {
     /// Whether it is known who we are, and each repository was looked at: what is
     /// wrong with one does not keep the others waiting.
     pub fn is_ready(&self) -> bool {
-        self.learned.load(Ordering::SeqCst)
+        self.identified.load(Ordering::SeqCst)
     }
 
     /// The forge's client.
@@ -267,7 +267,7 @@ impl Engine {
     }
 
     /// Asks for a look at the forge now: something was not heard.
-    pub fn look_now(&self) {
+    pub fn poll_now(&self) {
         self.look.notify_one();
     }
 
@@ -300,7 +300,7 @@ impl Engine {
     /// Whether each of the configured repositories is known by its number: then
     /// one that is not among them is not served.
     pub fn knows_all(&self) -> bool {
-        self.is_ready() && self.context.known().repos.len() >= self.context.config.repositories.len()
+        self.is_ready() && self.context.forge_identity().repos.len() >= self.context.config.repositories.len()
     }
 
     /// Waits until it is known whether this repository is served, at most for
@@ -328,7 +328,7 @@ impl Engine {
         let engine = Arc::clone(self);
         tasks.spawn(async move { engine.listen().await });
         let engine = Arc::clone(self);
-        tasks.spawn(async move { engine.keep_learning().await });
+        tasks.spawn(async move { engine.keep_identity_fresh().await });
         if poll {
             let engine = Arc::clone(self);
             tasks.spawn(async move { engine.poll().await });
@@ -354,7 +354,7 @@ impl Engine {
         self.scheduler.wake();
     }
 
-    /// Takes up every cell that ought to live, and settles the others.
+    /// Takes up every cell that ought to live, and reports what ended in the others.
     async fn adopt(&self) {
         let cells = match self.store.read(|tx| tx.live_cells(100_000)).await {
             Ok(cells) => cells,
@@ -471,16 +471,16 @@ impl Engine {
         }
     }
 
-    /// Learns who we are and what we serve; then, now and then, again: soon where
+    /// Asks the forge who we are and what we serve; then, now and then, again: soon where
     /// something could not be found out, or an operator changed what names mean.
-    async fn keep_learning(self: Arc<Self>) {
+    async fn keep_identity_fresh(self: Arc<Self>) {
         let forge = self.forge.clone();
-        let usual = self.context.config.reconcile.interval.saturating_mul(10).min(LEARN_AGAIN_USUAL);
+        let usual = self.context.config.reconcile.interval.saturating_mul(10).min(REFRESH_USUAL);
         let mut soon = Duration::from_millis(500);
         loop {
-            let complete = match learn::learn(&self, &forge).await {
+            let complete = match forge_identity::refresh(&self, &forge).await {
                 Ok(complete) => {
-                    if !self.learned.swap(true, Ordering::SeqCst) {
+                    if !self.identified.swap(true, Ordering::SeqCst) {
                         self.scheduler.wake();
                     }
                     complete
@@ -491,10 +491,10 @@ impl Engine {
                 }
             };
             let wait = if complete { usual } else { soon };
-            soon = if complete { Duration::from_millis(500) } else { (soon * 2).min(LEARN_AGAIN_MAX) };
+            soon = if complete { Duration::from_millis(500) } else { (soon * 2).min(REFRESH_MAX) };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = self.relearn.notified() => {}
+                () = self.refresh_wanted.notified() => {}
             }
         }
     }
@@ -514,7 +514,7 @@ impl Engine {
                 tracing::warn!(%error, "a look at the forge was not finished; the next one starts at the same place");
                 // A repository that has moved is found again by its number.
                 if matches!(error, reconcile::ReconcileError::Forge(ForgeError::Moved { .. })) {
-                    self.relearn.notify_one();
+                    self.refresh_wanted.notify_one();
                 }
             }
             rounds += 1;
@@ -525,7 +525,7 @@ impl Engine {
             )]
             let now = self.store.read(|tx| tx.pins()).await.ok();
             if pins.is_some() && now.is_some() && pins != now {
-                self.relearn.notify_one();
+                self.refresh_wanted.notify_one();
             }
             pins = now.or(pins);
             let jitter = interval / 10;
@@ -582,7 +582,7 @@ impl Engine {
         let issue = match issue {
             None => None,
             Some((owner, name, number)) => {
-                let known = self.context.known();
+                let known = self.context.forge_identity();
                 let repo = known
                     .repos
                     .values()
@@ -628,7 +628,7 @@ impl Engine {
 
     /// Waits until nothing waits any more, or the time is over: for an engine
     /// that runs for one command alone.
-    pub async fn settle(&self, wait: Duration) {
+    pub async fn drain(&self, wait: Duration) {
         let deadline = tokio::time::Instant::now() + wait;
         let mut commits = self.scheduler.commits();
         loop {

@@ -3,8 +3,8 @@
 
 use super::Engine;
 use super::context::KnownRepo;
+use super::forge_identity::{APPROVED, serving_since};
 use super::keys::{InboxKey, Pace, label_told_key};
-use super::learn::{APPROVED, serving_since};
 use crate::cell::Actor;
 use crate::gitea::event::{CommentAction, ForgeEvent, IssueAction, IssueSnapshot};
 use crate::gitea::{Forge, ForgeError, IssueQuery, IssueState};
@@ -36,7 +36,7 @@ pub async fn round(engine: &Engine, forge: &Forge) -> Result<(), ReconcileError>
     let now = engine.clock.now().0;
     engine.store.transact(move |tx| tx.forget_old_texts(now)).await?;
     let mut first_error = None;
-    for repo in engine.context.known().repos.into_values() {
+    for repo in engine.context.forge_identity().repos.into_values() {
         // One that cannot be read does not hide the others.
         if let Err(error) = look_at(engine, forge, &repo).await {
             tracing::warn!(%error, repository = repo.config.name, "a repository could not be looked at to the end");

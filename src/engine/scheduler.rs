@@ -188,7 +188,7 @@ impl Engine {
             kind: row.kind.clone(),
             mission: row.mission.clone(),
             cell: row.cell.as_deref().and_then(|c| CellId::parse(c).ok()),
-            why: self.context.redact(&why),
+            why: why.clone(),
             effect: serde_json::from_str(&row.data).ok().map(Box::new),
         };
         self.end(row, EffectState::Failed, Some(failed), Some(why)).await;

@@ -141,7 +141,7 @@ async fn ready(State(state): State<WebhookState>) -> (StatusCode, String) {
     if state.engine.store.transact(|_| Ok(())).await.is_err() {
         return (StatusCode::SERVICE_UNAVAILABLE, "the registry takes no writes; see the log\n".to_owned());
     }
-    let known = state.engine.context.known();
+    let known = state.engine.context.forge_identity();
     let mut missing = String::new();
     for (name, _) in known.unserved() {
         let _ = writeln!(missing, "not served: {name}; see `lazarus doctor`");

@@ -241,7 +241,7 @@ pub async fn receive(State(state): State<WebhookState>, delivery: Delivery) -> R
         Ok(_) => Ok(StatusCode::NO_CONTENT),
         Err(error) => {
             tracing::error!(%error, "a delivery could not be stored; it is not acknowledged");
-            engine.look_now();
+            engine.poll_now();
             Err(Refused(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "it could not be stored; it is fetched by polling later".to_owned(),

@@ -4,10 +4,10 @@ use super::commands::Asked;
 use super::mission_tx::MissionTx;
 use crate::cell::{Actor, At};
 use crate::engine::effect::Effect;
+use crate::engine::forge_identity::{APPROVED, label_was_renamed};
 use crate::engine::input::{LabelEvent, Look};
 use crate::engine::keys::label_told_key;
 use crate::engine::lane::Lane;
-use crate::engine::learn::{APPROVED, label_was_renamed};
 use crate::gitea::event::IssueSnapshot;
 use crate::mission::{Level, Moment};
 use crate::publication::sentences::requests as say;
@@ -54,7 +54,7 @@ impl MissionTx<'_> {
         let fault = label_was_renamed(label.id, &label.name);
         self.tx().amend_pin(PinKind::Label, &label_name(self.repo().id, APPROVED), None, Some(&fault))?;
         self.record(&Actor::System, None, "label_not_counted", &json!({"label": label.id, "why": fault}))?;
-        self.context().learn(|known| {
+        self.context().change_identity(|known| {
             if let Some(repo) = known.repos.get_mut(&self.repo().id) {
                 repo.approved_label = None;
                 repo.label_off = Some(fault);

@@ -428,7 +428,7 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
             close_if_nobody_is_left(cell, &mut events);
             let after = replay_onto(cell, &events);
             match cell.state {
-                State::Active => settle(cell, &mut events, &mut effects),
+                State::Active => after_runs_ended(cell, &mut events, &mut effects),
                 // Nobody would ever be started.
                 State::Preparing if after.workers().next().is_none() => {
                     events.push(Event::Closing {
@@ -441,7 +441,7 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
                 State::Downed if !after.workers().any(is_dead) => {
                     events.push(Event::Resumed);
                     effects.push(Effect::Thaw);
-                    settle(cell, &mut events, &mut effects);
+                    after_runs_ended(cell, &mut events, &mut effects);
                 }
                 _ => {}
             }
@@ -488,7 +488,7 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
             let mut events = vec![Event::Started { runs: current, expires_at }];
             let mut effects = vec![];
             // Somebody may have ended before all ran.
-            settle(cell, &mut events, &mut effects);
+            after_runs_ended(cell, &mut events, &mut effects);
             Ok((events, effects))
         }
         Input::StartFailed { reason } => {
@@ -504,7 +504,7 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
             let mut events = vec![Event::AgentEnded { run: run.clone(), exit: exit.clone() }];
             let mut effects = vec![];
             if cell.state == State::Active {
-                settle(cell, &mut events, &mut effects);
+                after_runs_ended(cell, &mut events, &mut effects);
             }
             Ok((events, effects))
         }
@@ -517,7 +517,7 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
             let exit = Exit { code: None, signal: None, success: false, note: Some("silent for too long".into()) };
             let mut events = vec![Event::AgentEnded { run: run.clone(), exit }];
             let mut effects = vec![Effect::StopAgent { agent: run.agent.clone() }];
-            settle(cell, &mut events, &mut effects);
+            after_runs_ended(cell, &mut events, &mut effects);
             Ok((events, effects))
         }
         Input::Work { agent, text } => {
@@ -533,7 +533,7 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
             let mut events = vec![Event::Resumed];
             let mut effects = vec![Effect::Thaw];
             // Somebody may have ended while the cell was frozen.
-            settle(cell, &mut events, &mut effects);
+            after_runs_ended(cell, &mut events, &mut effects);
             Ok((events, effects))
         }
         Input::Checkpoint { note } => {
@@ -547,14 +547,14 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
             allow(Trigger::CheckpointTaken)?;
             let mut events = vec![Event::CheckpointTaken { hash: hash.clone() }];
             let mut effects = vec![];
-            settle(cell, &mut events, &mut effects);
+            after_runs_ended(cell, &mut events, &mut effects);
             Ok((events, effects))
         }
         Input::CheckpointFailed { reason } => {
             allow(Trigger::CheckpointFailed)?;
             let mut events = vec![Event::CheckpointFailed { reason: reason.clone() }];
             let mut effects = vec![];
-            settle(cell, &mut events, &mut effects);
+            after_runs_ended(cell, &mut events, &mut effects);
             Ok((events, effects))
         }
         Input::Revive { agent } => {
@@ -818,7 +818,7 @@ fn close_if_nobody_is_left(cell: &Cell, events: &mut Vec<Event>) {
 }
 
 /// After somebody ended: idle when all ended well, downed when one died.
-fn settle(cell: &Cell, events: &mut Vec<Event>, effects: &mut Vec<Effect>) {
+fn after_runs_ended(cell: &Cell, events: &mut Vec<Event>, effects: &mut Vec<Effect>) {
     let after = replay_onto(cell, events);
     if after.state != State::Active {
         return;

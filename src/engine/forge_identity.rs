@@ -35,16 +35,16 @@ enum Found {
     Unknown(String, ForgeError),
 }
 
-/// Learns everything anew. Returns whether nothing is left to be found out.
+/// Looks everything up anew. Returns whether nothing is left to be found out.
 ///
 /// # Errors
 /// Where not even our own name can be found out: then nothing was learnt.
-pub async fn learn(engine: &Engine, forge: &Forge) -> Result<bool, ReconcileError> {
+pub async fn refresh(engine: &Engine, forge: &Forge) -> Result<bool, ReconcileError> {
     let me = forge.current_user().await?;
     let bot = Person { id: me.id, login: me.login };
-    let text = serde_json::to_string(&bot).unwrap_or_default();
+    let text = serde_json::to_string(&bot).map_err(StoreError::json("the bot's account"))?;
     engine.store.transact(move |tx| tx.put_meta("bot", &text)).await?;
-    engine.context.learn(|known| known.bot = Some(bot));
+    engine.context.change_identity(|known| known.bot = Some(bot));
     let mut complete = true;
     for config in engine.context.config.repositories.clone() {
         let name = config.name.clone();
@@ -52,14 +52,14 @@ pub async fn learn(engine: &Engine, forge: &Forge) -> Result<bool, ReconcileErro
         // What is said there from now on is caught up once it can be read.
         engine.store.transact(move |tx| serving_since(tx, &name, since).map(drop)).await?;
         let mut troubles = vec![];
-        let found = Learner { engine, forge, config: &config, troubles: &mut troubles }.learn().await?;
+        let found = Refresh { engine, forge, config: &config, troubles: &mut troubles }.refresh().await?;
         complete &= troubles.iter().all(|trouble| !trouble.may_pass);
         for trouble in &troubles {
             if !engine.context.knows_trouble(&config.name, trouble) {
                 tracing::warn!(repository = config.name, "{}", trouble.words);
             }
         }
-        engine.context.learn(|known| {
+        engine.context.change_identity(|known| {
             known.troubles.insert(config.name.clone(), troubles);
             if let Some(found) = found {
                 known.repos.insert(found.reference.id, found);
@@ -85,7 +85,7 @@ pub fn serving_since(tx: &crate::store::Tx<'_>, name: &str, now: i64) -> Result<
 /// What a former daemon learnt of a repository: enough to go on with while the
 /// forge is away. `None` where nothing is known yet. The second value says whether
 /// every name that the configuration gives for it was looked at.
-pub fn remember(tx: &crate::store::Tx<'_>, config: &Configured) -> Result<(Option<KnownRepo>, bool), StoreError> {
+pub fn restore(tx: &crate::store::Tx<'_>, config: &Configured) -> Result<(Option<KnownRepo>, bool), StoreError> {
     let Some(pin) = tx.pin(PinKind::Repository, &config.name)? else { return Ok((None, false)) };
     if pin.id == 0 {
         return Ok((None, true));
@@ -135,15 +135,15 @@ fn owner_key(id: i64) -> String {
     format!("owner:{id}")
 }
 
-/// Learns one repository.
-struct Learner<'a> {
+/// Looks one repository up.
+struct Refresh<'a> {
     engine: &'a Engine,
     forge: &'a Forge,
     config: &'a Configured,
     troubles: &'a mut Vec<Trouble>,
 }
 
-impl Learner<'_> {
+impl Refresh<'_> {
     fn trouble(&mut self, words: String, may_pass: bool) {
         self.troubles.push(Trouble { words, may_pass, unserved: false });
     }
@@ -153,7 +153,7 @@ impl Learner<'_> {
         self.troubles.push(Trouble { words, may_pass, unserved: true });
     }
 
-    async fn learn(&mut self) -> Result<Option<KnownRepo>, ReconcileError> {
+    async fn refresh(&mut self) -> Result<Option<KnownRepo>, ReconcileError> {
         let Some(found) = self.repository().await? else { return Ok(None) };
         let reference = found.reference();
         let labels = match self.approval_label(&reference).await {
@@ -177,7 +177,7 @@ impl Learner<'_> {
             self.trouble(format!("approval by label is off: {off}"), false);
         }
         let (id, owner) = (reference.id, found.owner.id);
-        let text = serde_json::to_string(&reference).unwrap_or_default();
+        let text = serde_json::to_string(&reference).map_err(StoreError::json("name of a repository"))?;
         let made_at = found.created_at.map_or(0, jiff::Timestamp::as_second);
         self.engine
             .store
