@@ -517,8 +517,12 @@ fn what_is_given_apart_is_the_same_command_as_on_a_line() {
         ("/publish artifact a.md laz-aaaaaaaaaaaaaaaa", &[("cell", cell), ("what", "artifact"), ("name", "a.md")], &[]),
     ] {
         let mut given = Given::default();
-        words.iter().for_each(|(name, text)| given.put(name, *text));
-        free.iter().for_each(|(name, text)| given.put_free(name, *text));
+        for (name, text) in words {
+            given.put(name, *text);
+        }
+        for (name, text) in free {
+            given.put_free(name, *text);
+        }
         let name = line[1..].split(' ').next().unwrap();
         assert_eq!(spec(name).with(&given).map(|command| vec![command]), Ok(commands(line)), "{line}");
     }

@@ -4,6 +4,8 @@
 //! A comment's line is split into [`Given`] by the shape that the command's row has; the
 //! command line fills it from its own arguments. From there on both are the same.
 
+#![allow(clippy::unnecessary_wraps, reason = "the functions of all rows of the table have one form")]
+
 use super::parse::LINE_MAX;
 use super::table::{Shape, Slot};
 use super::{Command, CommandSpec, Publishable, SummonOptions, grammar, outcome, suspicious};

@@ -1,5 +1,7 @@
 //! The table of commands: one row for each, and everything that is known of it.
 
+#![allow(clippy::unnecessary_wraps, reason = "a row has a verb or none")]
+
 use super::Command;
 use super::arguments::{self as read, Given};
 use super::guard::{Scope, Who};
