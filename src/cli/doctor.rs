@@ -784,7 +784,7 @@ fn what_waits(config: &Config, report: &mut DoctorReport) {
     if !registry.exists() {
         return;
     }
-    match crate::store::look(registry, super::waiting::waiting) {
+    match crate::store::look(registry, crate::operations::waiting) {
         Ok(waiting) => {
             for waits in waiting {
                 report.add(

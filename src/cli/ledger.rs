@@ -1,15 +1,13 @@
 //! `lazarus ledger show` and `lazarus ledger verify`.
 
 use super::Said;
-use crate::cell::{Actor, At, CellId};
+use crate::cell::{Actor, CellId};
 use crate::config::Config;
-use crate::operations::{self, MissionName, Missions, Time};
+use crate::operations::{Answer, EntryView, Form, HeadsSeen, Reader, Request, Target};
 use crate::publication::parse_marker;
-use crate::store::{self, Entry, Head};
+use crate::store::{self, Head};
 use clap::Subcommand;
 use futures::StreamExt as _;
-use serde_json::{Value, json};
-use std::path::Path;
 
 /// The ledger's verbs.
 #[derive(Debug, Subcommand)]
@@ -42,13 +40,13 @@ pub enum LedgerVerb {
 
 /// Runs one of them.
 pub fn run(config: &Config, verb: LedgerVerb, json: bool) -> anyhow::Result<Said> {
-    let registry = &config.paths.registry;
-    if !registry.exists() {
-        anyhow::bail!("there is no registry at {} yet; `lazarus serve` makes it", registry.display());
-    }
+    let reader = Reader::of(config)?;
     match verb {
         LedgerVerb::Show { about, mission, from, limit } => {
-            show(registry, about.or(mission).as_deref(), from, limit, json)
+            let about = about.or(mission).as_deref().map(target).transpose()?;
+            let answer = reader.answer(&Request::ReadLedger { about, from, limit })?;
+            let text = if json { answer.to_json(Form::Plain).to_string() } else { lines(&answer) };
+            Ok(Said { success: answer.success(), text })
         }
         LedgerVerb::Verify { offline, heads } => {
             let mut wanted = vec![];
@@ -59,80 +57,40 @@ pub fn run(config: &Config, verb: LedgerVerb, json: bool) -> anyhow::Result<Said
                 }
                 wanted.extend(found);
             }
-            let mut asked =
-                "the forge was not asked, so a tail that was cut, or an old copy put back, is not seen".to_owned();
-            let mut unasked = false;
+            let mut seen = HeadsSeen::NotAsked;
             if !offline && heads.is_empty() {
-                match super::runtime()?.block_on(heads_on_forge(config)) {
+                seen = match super::runtime()?.block_on(heads_on_forge(config)) {
                     Ok(found) => {
-                        asked = format!("{} heads on the forge are in it", found.len());
+                        let count = found.len();
                         wanted.extend(found);
+                        HeadsSeen::OnForge(count)
                     }
-                    Err(error) => {
-                        unasked = true;
-                        asked = format!(
-                            "but the heads on the forge could not be looked for, so that a tail that was cut would not be \
-                             seen: {error}; try again, give a head with --head, or say --offline"
-                        );
-                    }
-                }
+                    Err(error) => HeadsSeen::Unknown(error.to_string()),
+                };
             }
-            let result = store::look(registry, |tx| store::verify(tx, &wanted))?;
-            let (good, message) = match &result {
-                Ok(head) => (!unasked, format!("the ledger is whole: {} entries, head {head}; {asked}", head.seq)),
-                Err(fault) => (false, fault.to_string()),
-            };
-            let text = if json {
-                let head = result.as_ref().ok().map(ToString::to_string);
-                json!({"success": good, "message": message, "head": head, "fault": result.as_ref().err()}).to_string()
-            } else {
-                message
-            };
-            Ok(Said { success: good, text })
+            let answer = reader.verify(&wanted, seen)?;
+            let text = if json { answer.to_json(Form::Plain).to_string() } else { answer.message() };
+            Ok(Said { success: answer.success(), text })
         }
     }
 }
 
-/// The entries, each mission by the name that people have for it. Hashes are
-/// over the registry's own name, which JSON has as `mission_id`.
-fn show(registry: &Path, about: Option<&str>, from: i64, limit: i64, json: bool) -> anyhow::Result<Said> {
-    let wanted = match about {
-        None => None,
-        Some(text) if text.contains('#') => Some(Err(text.parse::<MissionName>()?)),
-        Some(text) => Some(Ok(CellId::parse(text).map_err(|_| {
-            anyhow::anyhow!("ABOUT {text:?}: a cell, as in laz-abcdefghijklmnop, or OWNER/REPO#N, as in acme/widget#7")
-        })?)),
-    };
-    let found = store::look(registry, |tx| {
-        let id = match &wanted {
-            None => None,
-            Some(Ok(cell)) => Some(cell.to_string()),
-            Some(Err(name)) => match operations::mission_of(tx, name)? {
-                Some(id) => Some(id),
-                None => return Ok(Err(format!("nothing is known of {name}"))),
-            },
-        };
-        let mut names = Missions::default();
-        // One more, to know whether there are more.
-        let entries = tx.entries(from, limit + 1, id.as_deref())?;
-        let named = entries.into_iter().map(|entry| {
-            let name = if entry.mission.is_empty() { "-".to_owned() } else { names.name(tx, &entry.mission)? };
-            Ok((entry, name))
-        });
-        Ok(Ok(named.collect::<store::Result<Vec<_>>>()?))
-    })?;
-    let mut entries = found.map_err(|why| anyhow::anyhow!(why))?;
-    let more = entries.get(limit as usize).map(|(entry, _)| format!("more from {} (--from)", entry.seq));
-    entries.truncate(limit as usize);
-    if json {
-        let more = more.map_or_else(String::new, |more| format!("; {more}"));
-        let message = format!("{} entries{more}", entries.len());
-        let entries: Vec<Value> = entries.iter().map(|(entry, name)| entry_json(entry, name)).collect();
-        let text = json!({"success": true, "message": message, "entries": entries}).to_string();
-        return Ok(Said { success: true, text });
+/// What entries are asked for.
+fn target(text: &str) -> anyhow::Result<Target> {
+    if text.contains('#') {
+        return Ok(Target::Mission(text.parse()?));
     }
-    let width = entries.iter().map(|(_, name)| name.chars().count()).max().unwrap_or(0);
-    let lines = entries.iter().map(|(entry, name)| {
+    CellId::parse(text).map(Target::Cell).map_err(|_| {
+        anyhow::anyhow!("ABOUT {text:?}: a cell, as in laz-abcdefghijklmnop, or OWNER/REPO#N, as in acme/widget#7")
+    })
+}
+
+/// The entries, each mission by the name that people have for it.
+fn lines(answer: &Answer) -> String {
+    let Answer::Ledger { entries, next } = answer else { return answer.message() };
+    let more = next.map(|next| format!("more from {next} (--from)"));
+    let width = entries.iter().map(|view| view.name.chars().count()).max().unwrap_or(0);
+    let lines = entries.iter().map(|EntryView { entry, name }| {
         let at = jiff::Timestamp::from_millisecond(entry.at)
             .map_or_else(|_| "no time".to_owned(), |t| t.strftime("%F %T").to_string());
         let who =
@@ -143,15 +101,7 @@ fn show(registry: &Path, about: Option<&str>, from: i64, limit: i64, json: bool)
         // Whoever changed an entry must not steer the operator's terminal.
         line.replace(char::is_control, "\u{fffd}")
     });
-    Ok(Said::done(lines.chain(more).collect::<Vec<_>>().join("\n")))
-}
-
-fn entry_json(entry: &Entry, name: &str) -> Value {
-    json!({
-        "seq": entry.seq, "at": Time(At(entry.at)), "at_ms": entry.at, "mission": name, "mission_id": entry.mission,
-        "cell": entry.cell, "actor": entry.actor, "action": entry.action, "data": entry.data,
-        "previous": entry.previous, "hash": entry.hash,
-    })
+    lines.chain(more).collect::<Vec<_>>().join("\n")
 }
 
 /// The heads that our own logs on the forge carry.

@@ -4,6 +4,7 @@
 use super::Said;
 use crate::cell::Actor;
 use crate::config::Config;
+use crate::operations::{Answer, Form, Reader, Request};
 use crate::store::{self, PinKind};
 use clap::Subcommand;
 use serde_json::json;
@@ -44,22 +45,16 @@ pub enum PinsVerb {
 /// Where there is no registry, or it cannot be changed.
 pub(super) fn run(config: &Config, verb: Option<PinsVerb>, as_json: bool) -> anyhow::Result<Said> {
     let registry = &config.paths.registry;
-    if !registry.exists() {
-        anyhow::bail!("there is no registry at {} yet; `lazarus serve` makes it", registry.display());
-    }
+    let reader = Reader::of(config)?;
     match verb.unwrap_or(PinsVerb::List) {
         PinsVerb::List => {
-            #[allow(
-                clippy::redundant_closure_for_method_calls,
-                reason = "the path is not general enough over lifetimes"
-            )]
-            let pins = store::look(registry, |tx| tx.pins())?;
-            if as_json {
-                let message = format!("{} pins", pins.len());
-                return Ok(Said::done(json!({"success": true, "message": message, "pins": pins}).to_string()));
-            }
+            let answer = reader.answer(&Request::ListPins)?;
+            let pins = match &answer {
+                Answer::Pins { pins } if !as_json => pins,
+                answer => return Ok(Said::done(answer.to_json(Form::Plain).to_string())),
+            };
             let mut out = String::new();
-            for pin in &pins {
+            for pin in pins {
                 let means = match (pin.id, pin.within) {
                     (0, Some(within)) if pin.fault.is_none() => format!("nothing yet, waited for below id {within}"),
                     (0, _) => "nothing".to_owned(),

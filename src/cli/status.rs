@@ -1,79 +1,58 @@
 //! `lazarus status` and `lazarus logs`: straight from the registry and the
 //! log files, with the daemon running or not.
 
-use super::waiting::waiting;
 use super::{Said, operate};
-use crate::backend::{self, Seen};
-use crate::cell::{At, Cell, Identity, State};
+use crate::cell::{At, Identity, State};
 use crate::config::Config;
-use crate::keeper::log_tail;
-use crate::operations::{self, Answer, CellView, Form, Listing, MemberView, Time, Which};
-use crate::store::{self, DataLock};
+use crate::operations::{Answer, CellView, CellsAnswer, Form, MemberView, Reader, Request, Time, Which, printable};
 use comfy_table::{ContentArrangement, Table, presets};
-use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 
 /// How much of the end of a log is looked through for its last line, in bytes.
 const LAST_LINE: u64 = 4096;
 /// Cells up to which each agent's last line is shown.
 const WITH_LINES_MAX: usize = 50;
 
-/// Everything that this page reads.
-struct Place<'a> {
-    registry: &'a Path,
-    run: PathBuf,
-    now: At,
-}
-
-impl<'a> Place<'a> {
-    fn of(config: &'a Config) -> anyhow::Result<Self> {
-        let registry = &config.paths.registry;
-        if !registry.exists() {
-            anyhow::bail!("there is no registry at {} yet; `lazarus serve` makes it", registry.display());
-        }
-        let now = At(jiff::Timestamp::now().as_millisecond());
-        Ok(Self { registry, run: config.paths.data.join("run"), now })
-    }
-
-    /// The last `bytes` of what an agent printed. Nothing where it printed nothing, or
-    /// is gone.
-    fn log(&self, cell: &crate::cell::CellId, agent: &str, bytes: u64) -> std::io::Result<String> {
-        let text = log_tail(&self.run.join(cell.as_str()).join("keeper"), agent, bytes)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
-    }
-
-    /// What is to be seen of a cell now.
-    fn look(&self, cell: &Cell) -> Seen {
-        if cell.state.has_processes() { backend::look(&self.run, &cell.id) } else { Seen::default() }
-    }
-}
-
-/// Says how cells stand.
-pub fn run(config: &Config, target: Option<&str>, all: bool, json: bool) -> anyhow::Result<Said> {
-    match target {
-        None => list(config, if all { &Which::All } else { &Which::Live }, json),
-        Some(text) if text.contains('#') => list(config, &Which::Of(text.parse()?), json),
-        Some(text) if text.starts_with("laz-") => one(config, text, json),
+/// What is asked for: all cells, one, or a mission's.
+///
+/// # Errors
+/// Where the target is neither.
+pub fn request(target: Option<&str>, all: bool) -> anyhow::Result<Request> {
+    let which = match target {
+        None if all => Which::All,
+        None => Which::Live,
+        Some(text) if text.contains('#') => Which::Of(text.parse()?),
+        Some(text) if text.starts_with("laz-") => return Ok(Request::ShowCell { cell: operate::cell(text)? }),
         Some(text) => {
             let shown: String = text.chars().filter(|c| !c.is_control()).take(80).collect();
             anyhow::bail!(
                 "TARGET {shown}: a cell, as in laz-abcdefghijklmnop, or a mission, OWNER/REPO#N, as in acme/widget#7"
             )
         }
-    }
+    };
+    Ok(Request::ListCells { which })
 }
 
-fn one(config: &Config, text: &str, json: bool) -> anyhow::Result<Said> {
-    let id = operate::cell(text)?;
-    let place = Place::of(config)?;
-    let found = store::look(place.registry, |tx| operations::one(tx, &id, |cell| place.look(cell), place.now))?;
-    let cell = found.ok_or_else(|| anyhow::anyhow!("{}", unknown_cell(&id)))?;
-    let message = format!("cell {id} is {}", cell.state);
+/// Says how cells stand.
+pub fn run(config: &Config, target: Option<&str>, all: bool, json: bool) -> anyhow::Result<Said> {
+    let request = request(target, all)?;
+    let reader = Reader::of(config)?;
+    let answer = reader.answer(&request)?;
+    let form = if matches!(request, Request::ShowCell { .. }) { Form::OneCell } else { Form::Cells };
     if json {
-        return operate::said(&Answer::of_cell(message, cell), Form::OneCell, true);
+        return Ok(Said { success: answer.success(), text: answer.to_json(form).to_string() });
     }
-    let mut out = table(&place, std::slice::from_ref(&cell));
+    let success = answer.success();
+    let text = match answer {
+        Answer::Cell { cell, .. } => one(&reader, &cell),
+        Answer::Cells(cells) => list(&reader, &cells),
+        answer => answer.message(),
+    };
+    Ok(Said { success, text })
+}
+
+fn one(reader: &Reader, cell: &CellView) -> String {
+    let mut out = table(reader, std::slice::from_ref(cell));
     let _ = write!(out, "\n{}", cell.probe);
     for (name, value) in [
         ("commit", &cell.commit),
@@ -85,62 +64,30 @@ fn one(config: &Config, text: &str, json: bool) -> anyhow::Result<Said> {
             let _ = write!(out, "\n{name}: {}", printable(value));
         }
     }
-    Ok(Said::done(out))
+    out
 }
 
-fn unknown_cell(id: &crate::cell::CellId) -> String {
-    format!("there is no cell {id}; `lazarus status --all` lists them")
-}
-
-fn list(config: &Config, which: &Which, json: bool) -> anyhow::Result<Said> {
-    let place = Place::of(config)?;
-    let (listing, (live, over), inputs, effects, head, waiting) = store::look(place.registry, |tx| {
-        let counted = tx.count_cells()?;
-        let listing = Listing::read(tx, which, |cell| place.look(cell), place.now)?;
-        Ok((listing, counted, tx.count_waiting_inputs()?, tx.count_open_effects()?, tx.head()?, waiting(tx)?))
-    })?;
-    let listing = match (listing, which) {
-        (Some(listing), _) => listing,
-        (None, Which::Of(mission)) => {
-            anyhow::bail!("nothing is known of {mission}; `lazarus status --all` lists what is")
-        }
-        (None, _) => Listing::default(),
-    };
-    let daemon = DataLock::is_held(&config.paths.data);
-    let damaged = &listing.damaged;
-    let success = damaged.is_empty();
-    let mut message = format!("{live} live, {over} over");
-    if !success {
-        let _ = write!(message, "; {} cannot be read: {}", damaged.len(), damaged[0].error);
-    }
-    if json {
-        let active: Vec<&CellView> = listing.cells.iter().filter(|cell| cell.state.is_active()).collect();
-        let object = json!({
-            "success": success, "message": message, "active_cells": active, "cells": listing.cells,
-            "damaged": damaged, "pending_inputs": inputs, "pending_effects": effects, "waiting": waiting, "daemon": daemon,
-            "ledger": head.to_string(),
-        });
-        return Ok(Said { success, text: object.to_string() });
-    }
-    let mut out = table(&place, &listing.cells);
-    for cell in damaged {
+fn list(reader: &Reader, answer: &CellsAnswer) -> String {
+    let mut out = table(reader, &answer.listing.cells);
+    for cell in &answer.listing.damaged {
         let _ = write!(out, "\n{}  {}  {}", printable(&cell.cell_id), cell.project, printable(&cell.error));
     }
+    let CellsAnswer { live, over, inputs, effects, daemon, head, .. } = answer;
     let _ = write!(
         out,
         "\n{live} live, {over} over; {inputs} inputs and {effects} effects wait; the daemon {}; ledger at {}",
-        if daemon { "runs" } else { "does not run" },
+        if *daemon { "runs" } else { "does not run" },
         head.seq
     );
-    for waits in &waiting {
+    for waits in &answer.waiting {
         let _ = write!(out, "\ntried again: {waits}");
     }
-    Ok(Said { success, text: out })
+    out
 }
 
 /// A header, and a row for each cell; below each that works, the last line that
 /// its agents printed.
-fn table(place: &Place<'_>, cells: &[CellView]) -> String {
+fn table(reader: &Reader, cells: &[CellView]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["CELL", "MISSION", "STATE", "SINCE", "ISOLATION", "TIME LEFT", "AGENTS"]);
@@ -150,14 +97,14 @@ fn table(place: &Place<'_>, cells: &[CellView]) -> String {
             _ => cell.state.to_string(),
         };
         let members: Vec<String> =
-            cell.members.iter().filter(|m| m.state != "gone").map(|m| doing(m, cell.state, place.now)).collect();
+            cell.members.iter().filter(|m| m.state != "gone").map(|m| doing(m, cell.state, reader.now)).collect();
         table.add_row([
             cell.cell_id.to_string(),
             cell.project.clone(),
             state,
-            cell.since.map_or_else(|| "unknown".to_owned(), |at| moment(at, place.now)),
+            cell.since.map_or_else(|| "unknown".to_owned(), |at| moment(at, reader.now)),
             cell.isolation.map_or("not started", |isolation| isolation.word()).to_owned(),
-            time_left(cell, place.now),
+            time_left(cell, reader.now),
             if members.is_empty() { "nobody yet".to_owned() } else { members.join("; ") },
         ]);
     }
@@ -168,7 +115,7 @@ fn table(place: &Place<'_>, cells: &[CellView]) -> String {
     if cells.len() <= WITH_LINES_MAX {
         // The rows follow the header, one each.
         for (index, cell) in cells.iter().enumerate().rev() {
-            let last = last_lines(place, cell);
+            let last = last_lines(reader, cell);
             let at = (index + 2).min(lines.len());
             lines.splice(at..at, last);
         }
@@ -177,7 +124,7 @@ fn table(place: &Place<'_>, cells: &[CellView]) -> String {
 }
 
 /// The last thing that each agent of a cell that works printed.
-fn last_lines(place: &Place<'_>, cell: &CellView) -> Vec<String> {
+fn last_lines(reader: &Reader, cell: &CellView) -> Vec<String> {
     if !cell.state.has_processes() {
         return vec![];
     }
@@ -187,7 +134,7 @@ fn last_lines(place: &Place<'_>, cell: &CellView) -> Vec<String> {
     });
     agents
         .filter_map(|agent| {
-            let log = place.log(&cell.cell_id, agent, LAST_LINE).ok()?;
+            let log = reader.log(&cell.cell_id, agent, LAST_LINE).ok()?;
             let line = log.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
             let line: String = printable(line).chars().take(100).collect();
             Some(format!("    {agent} last said: {line}"))
@@ -264,56 +211,22 @@ fn duration_words(milliseconds: i64) -> String {
     if words.is_empty() { "0 s".to_owned() } else { words.join(" ") }
 }
 
-/// What somebody else wrote, so that it does not steer the operator's terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() || crate::mission::suspicious(c) { '\u{fffd}' } else { c }).collect()
-}
-
 /// The logs of a cell's agents.
 pub fn logs(config: &Config, cell: &str, agent: Option<&str>, tail: u64, json: bool) -> anyhow::Result<Said> {
-    let id = operate::cell(cell)?;
-    let place = Place::of(config)?;
-    let found = store::look(place.registry, |tx| operations::one(tx, &id, |cell| place.look(cell), place.now))?;
-    let cell = found.ok_or_else(|| anyhow::anyhow!("{}", unknown_cell(&id)))?;
-    let names: Vec<&str> = cell
-        .members
-        .iter()
-        .filter_map(|member| match &member.identity {
-            Identity::Agent(name) => Some(name.as_str()),
-            _ => None,
-        })
-        .collect();
-    if let Some(agent) = agent
-        && !names.contains(&agent)
-    {
-        let there =
-            if names.is_empty() { "there is none yet".to_owned() } else { format!("there are {}", names.join(", ")) };
-        anyhow::bail!("AGENT {}: not in this cell; {there}", printable(agent));
+    let request = Request::ReadLogs { cell: operate::cell(cell)?, agent: agent.map(str::to_owned), tail };
+    let answer = Reader::of(config)?.answer(&request)?;
+    if json {
+        return Ok(Said::done(answer.to_json(Form::OneCell).to_string()));
     }
-    let mut found = serde_json::Map::new();
+    let Answer::Logs { logs, .. } = answer else { return Ok(Said::done(answer.message())) };
     let mut out = String::new();
-    for name in names.iter().filter(|n| agent.is_none_or(|a| a == **n)) {
-        let text = place
-            .log(&id, name, tail)
-            .map_err(|error| anyhow::anyhow!("reading the log of agent {name} of {id}: {error}"))?;
-        // What an agent wrote must not steer the operator's terminal.
-        let clean: String =
-            text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect();
-        let _ = write!(out, "==> {name}\n{clean}");
-        if !clean.is_empty() && !clean.ends_with('\n') {
+    for (name, text) in logs {
+        let _ = write!(out, "==> {name}\n{text}");
+        if !text.is_empty() && !text.ends_with('\n') {
             out.push('\n');
         }
-        found.insert((*name).to_owned(), Value::String(clean));
     }
-    if !json {
-        return Ok(Said::done(out.trim_end_matches('\n').to_owned()));
-    }
-    let message = format!("the logs of {} agents, at most {tail} bytes of each", found.len());
-    let mut object = Answer::of_cell(message, cell).to_json(Form::OneCell);
-    if let Some(object) = object.as_object_mut() {
-        object.insert("logs".to_owned(), Value::Object(found));
-    }
-    Ok(Said::done(object.to_string()))
+    Ok(Said::done(out.trim_end_matches('\n').to_owned()))
 }
 
 #[cfg(test)]

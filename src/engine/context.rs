@@ -8,6 +8,7 @@ use crate::egress::{HostRule, Rules};
 use crate::gitea::ForgeError;
 use crate::gitea::event::{Person, RepoRef};
 use crate::mission::{Defaults, Parsed, grammar, parse_commands};
+use crate::publication::sentences::{issues, requests};
 use crate::publication::{Publication, Published, RenderError, SHOWN_LINES_MAX, Secrets, Templates};
 use crate::store::Pinned;
 use secrecy::SecretString;
@@ -157,14 +158,9 @@ impl Context {
     pub fn not_shown_whole(&self, text: &str, bytes: usize) -> Option<String> {
         if text.len() > bytes || text.lines().count() > SHOWN_LINES_MAX {
             let kib = bytes.div_ceil(1024);
-            return Some(format!(
-                "it is too long to be shown whole before it is approved: at most {kib} KiB and {SHOWN_LINES_MAX} lines"
-            ));
+            return Some(requests::too_long_to_show(kib, SHOWN_LINES_MAX));
         }
-        (self.redact(text) != text).then(|| {
-            "it holds what looks like a secret, which Lazarus shows nobody, so it could not be approved as it is; take that out"
-                .to_owned()
-        })
+        (self.redact(text) != text).then(requests::holds_a_secret)
     }
 
     /// A title for a pull request out of an issue's.
@@ -193,7 +189,8 @@ impl Context {
                 tracing::error!(%error, "a built-in template failed");
                 Published {
                     body: format!(
-                        "Something happened that could not be written down here; the ledger has it.\n\n{}",
+                        "{}\n\n{}",
+                        issues::cannot_be_written_down(),
                         crate::publication::marker(publication.kind(), effect, cell)
                     ),
                     removed: crate::publication::Removed::default(),
@@ -216,14 +213,13 @@ impl Context {
     pub fn network_refusal(&self, network: Network, hosts: &[String]) -> Option<String> {
         let most = self.config.policy.network_max;
         if network > most {
-            return Some(format!("`{network}` is more than policy allows (`{most}`)"));
+            return Some(requests::too_much_network(network, most));
         }
         hosts.iter().find_map(|host| match host.parse::<HostRule>() {
             Err(error) => Some(error.to_string()),
-            Ok(rule) if !rule.may_be_named(&self.config.egress.allow_addresses) => Some(format!(
-                "`{}` is not the name of a host but an address, and policy does not list it; name the host, or an operator adds the address to `[egress] allow_addresses`",
-                host.trim_start_matches("ip:")
-            )),
+            Ok(rule) if !rule.may_be_named(&self.config.egress.allow_addresses) => {
+                Some(requests::host_is_an_address(host.trim_start_matches("ip:")))
+            }
             Ok(_) => None,
         })
     }

@@ -30,6 +30,7 @@ use crate::gitea::event::{ForgeEvent, IssueAction, Person};
 use crate::gitea::{Forge, ForgeError};
 use crate::host::Host;
 use crate::mission::{Command, MissionId};
+use crate::publication::sentences::operators;
 use crate::repository::{GitAccess, Repositories};
 use crate::store::{DataLock, Store, StoreError};
 use futures::StreamExt as _;
@@ -593,15 +594,15 @@ impl Engine {
                     .map(|r| r.reference.clone())
                     .ok_or_else(|| {
                         let served: Vec<String> = known.repos.values().map(|r| r.reference.full_name()).collect();
-                        format!("{owner}/{name} is not among the configured repositories: {}", served.join(", "))
+                        operators::not_configured(&owner, &name, &served.join(", "))
                     })?;
-                let served = self.context.repo(repo.id).ok_or("the repository is not served any more")?;
+                let served = self.context.repo(repo.id).ok_or_else(operators::not_served)?;
                 let summons = matches!(command, Command::Summon { .. });
                 let mission = MissionId::new(repo.id, number);
                 let found = look::look_at(self, forge, &served, mission.as_str(), number, summons, false)
                     .await
                     .map_err(EffectError::words)?;
-                let found = found.ok_or_else(|| format!("there is no issue {owner}/{name}#{number}"))?;
+                let found = found.ok_or_else(|| operators::no_such_issue(&owner, &name, number))?;
                 if let (true, Some(why)) = (summons, &found.no_base) {
                     return Err(why.clone());
                 }
@@ -609,6 +610,7 @@ impl Engine {
             }
         };
         let operation = uuid::Uuid::now_v7().to_string();
+        let mut commits = self.scheduler.commits();
         let input = Input::Operated { operation: operation.clone(), by, command, issue, cell, accounts };
         self.put(InboxKey::operation(&operation), &input).await.map_err(|e| e.to_string())?;
         let deadline = tokio::time::Instant::now() + wait;
@@ -617,13 +619,10 @@ impl Engine {
             if let Some(text) = self.store.read(move |tx| tx.operation(&name)).await.map_err(|e| e.to_string())? {
                 return serde_json::from_str(&text).map_err(|e| e.to_string());
             }
-            if tokio::time::Instant::now() > deadline {
-                return Err(format!(
-                    "the command is on record and under way, but not done after {} s; see `lazarus status`",
-                    wait.as_secs()
-                ));
+            // A commit between the look and here is seen: it counts from before the input.
+            if tokio::time::timeout_at(deadline, commits.changed()).await.is_err() {
+                return Err(operators::under_way(wait.as_secs()));
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -631,7 +630,8 @@ impl Engine {
     /// that runs for one command alone.
     pub async fn drain(&self, wait: Duration) {
         let deadline = tokio::time::Instant::now() + wait;
-        while tokio::time::Instant::now() < deadline {
+        let mut commits = self.scheduler.commits();
+        loop {
             let now = self.clock.now().0;
             let idle = self
                 .store
@@ -644,7 +644,10 @@ impl Engine {
             if idle && self.scheduler.is_idle() {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            // An effect that ends, and one that becomes due, wake the loop, which commits.
+            if tokio::time::timeout_at(deadline, commits.changed()).await.is_err() {
+                return;
+            }
         }
     }
 }

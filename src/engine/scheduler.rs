@@ -15,7 +15,7 @@ use futures::FutureExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// Longest time between two attempts at an effect.
 const BACKOFF_MAX: Duration = Duration::from_mins(1);
@@ -29,17 +29,30 @@ pub struct Scheduler {
     places: usize,
     quick: AtomicUsize,
     slow: AtomicUsize,
+    /// Goes up after each commit that may have decided something: whoever waits for what
+    /// comes of an input looks again then.
+    commits: watch::Sender<u64>,
 }
 
 impl Scheduler {
     /// A scheduler with so many places of each sort.
     pub fn new(places: usize) -> Self {
-        Self { wake: Notify::new(), places, quick: AtomicUsize::new(0), slow: AtomicUsize::new(0) }
+        let (quick, slow) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { wake: Notify::new(), places, quick, slow, commits: watch::channel(0).0 }
     }
 
     /// Has it look for what is to be done now.
     pub fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// Changes after each commit that may have decided something, from now on.
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.subscribe()
+    }
+
+    fn committed(&self) {
+        self.commits.send_modify(|count| *count += 1);
     }
 
     /// Whether nothing is being run.
@@ -85,6 +98,7 @@ impl Engine {
         loop {
             match self.decide_and_claim().await {
                 Ok((decided, claimed)) => {
+                    self.scheduler.committed();
                     for row in claimed {
                         self.start_effect(row);
                     }
@@ -244,7 +258,7 @@ impl Engine {
                 })
                 .await;
             match stored {
-                Ok(()) | Err(StoreError::Closed) => return,
+                Ok(()) | Err(StoreError::Closed) => return self.scheduler.committed(),
                 Err(error) => {
                     tracing::error!(%error, "the end of an effect could not be stored yet");
                     tokio::time::sleep(Duration::from_secs(1)).await;

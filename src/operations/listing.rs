@@ -11,7 +11,8 @@ use std::collections::HashMap;
 const LISTED: i64 = 100_000;
 
 /// Which cells are wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Which {
     /// Those that are not over.
     Live,
@@ -33,7 +34,7 @@ pub struct DamagedView {
 }
 
 /// How cells stand.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
     /// Those that were wanted, oldest first.
     pub cells: Vec<CellView>,

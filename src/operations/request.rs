@@ -1,76 +1,78 @@
-//! What is asked, and where it is answered.
+//! What can be asked of Lazarus: one type, whoever asks and however it comes in.
 
-use super::cell_view::identity_of;
-use super::{Answer, CellView, MissionName, Missions};
-use crate::cell::{Actor, CellId};
-use crate::engine::Engine;
+use super::{MissionName, Which};
+use crate::cell::CellId;
 use crate::mission::Command;
-use crate::store::StoreError;
+use crate::store::Head;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
-/// One command of an operator.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Request {
-    /// The system account.
-    pub by: String,
-    /// What.
-    pub command: Command,
-    /// The mission, for commands on one.
-    pub mission: Option<MissionName>,
-    /// The cell, for commands on one.
-    pub cell: Option<CellId>,
+/// One thing that is asked of Lazarus.
+///
+/// It is data: it travels over the control socket as JSON, and whoever receives it does
+/// not have to know where it came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "snake_case")]
+pub enum Request {
+    /// Give a command, as a comment would.
+    Give {
+        /// What it is given for.
+        on: Target,
+        /// The command.
+        command: Command,
+    },
+    /// Say how cells stand.
+    ListCells {
+        /// Which of them.
+        which: Which,
+    },
+    /// Say how one cell stands.
+    ShowCell {
+        /// Which one.
+        cell: CellId,
+    },
+    /// Show what the agents of a cell printed.
+    ReadLogs {
+        /// The cell.
+        cell: CellId,
+        /// One agent by name; else all.
+        agent: Option<String>,
+        /// How much of the end of each log, in bytes.
+        tail: u64,
+    },
+    /// Show entries of the ledger.
+    ReadLedger {
+        /// About what; else all.
+        about: Option<Target>,
+        /// The first one, from 1.
+        from: i64,
+        /// How many at most.
+        limit: i64,
+    },
+    /// Check the ledger's chain, and that these heads are in it.
+    VerifyLedger {
+        /// Heads that were seen elsewhere.
+        heads: Vec<Head>,
+    },
+    /// Show what the configuration's names were found to mean.
+    ListPins,
 }
 
-impl Request {
-    /// Runs it in an engine and waits for what comes of it, at most so long.
-    pub async fn run(self, engine: &Engine, wait: Duration) -> Answer {
-        let mut answer = Answer::default();
-        match &self.command {
-            Command::Summon { agents, .. } => answer.agents.clone_from(agents),
-            Command::Invite { identity, role, .. } => {
-                answer.guest = Some(identity.clone());
-                answer.role = Some(role.to_string());
-                answer.invited_by = Some(identity_of(&Actor::Operator { name: self.by.clone() }));
-            }
-            _ => {}
+/// What a request is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// An issue, and all that belongs to it.
+    Mission(MissionName),
+    /// One cell.
+    Cell(CellId),
+}
+
+impl Target {
+    /// The cell, if it is one.
+    pub const fn cell(&self) -> Option<&CellId> {
+        match self {
+            Self::Cell(cell) => Some(cell),
+            Self::Mission(_) => None,
         }
-        let mission = self.mission.map(|name| (name.owner, name.repository, name.number));
-        answer.cell_id.clone_from(&self.cell);
-        match engine.operate(self.by, self.command, mission, self.cell, wait).await {
-            Ok(outcome) => {
-                answer.success = outcome.success;
-                answer.message = outcome.message;
-                answer.cell_id = outcome.cell_id.and_then(|id| CellId::parse(&id).ok()).or(answer.cell_id);
-            }
-            Err(why) => answer.message = why,
-        }
-        if let Some(id) = &answer.cell_id {
-            match view(engine, id).await {
-                Ok(cell) => answer.cell = cell.map(Box::new),
-                Err(error) => {
-                    // What was done is done; how it stands now cannot be said.
-                    answer.success = false;
-                    answer.message = format!("{} ({error})", answer.message);
-                }
-            }
-        }
-        answer
     }
-}
-
-/// The cell as it stands now.
-async fn view(engine: &Engine, id: &CellId) -> Result<Option<CellView>, StoreError> {
-    let name = id.to_string();
-    let found = engine
-        .store
-        .read(move |tx| {
-            let Some(row) = tx.cell(&name)? else { return Ok(None) };
-            let project = Missions::default().name(tx, &row.cell.mission)?;
-            Ok(Some((row, project)))
-        })
-        .await?;
-    let Some((row, project)) = found else { return Ok(None) };
-    let seen = engine.look_at_cell(&row.cell).await;
-    CellView::new(&row, project, &seen, engine.now()).map(Some)
 }

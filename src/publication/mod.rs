@@ -9,6 +9,7 @@ pub mod gate;
 mod kinds;
 pub mod redaction;
 pub mod search;
+pub mod sentences;
 
 pub use gate::{Allowed, Removed, marker, parse_marker};
 pub use kinds::{

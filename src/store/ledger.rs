@@ -124,7 +124,7 @@ impl Head {
 }
 
 /// What is wrong with a ledger.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "fault", rename_all = "snake_case")]
 pub enum LedgerFault {
     /// An entry's content does not give its hash.

@@ -4,11 +4,12 @@
 use super::{NewEntry, Result, Tx};
 use crate::cell::Actor;
 use rusqlite::{OptionalExtension as _, params};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What kind of thing a name was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PinKind {
     /// A repository, `owner/name`.
     Repository,
@@ -43,12 +44,6 @@ impl PinKind {
 impl fmt::Display for PinKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
-    }
-}
-
-impl Serialize for PinKind {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.word())
     }
 }
 
@@ -97,7 +92,7 @@ fn shown(kind: PinKind, name: &str) -> &str {
 }
 
 /// What became of a name when it was first looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pin {
     /// What kind of thing it was for.
     pub kind: PinKind,

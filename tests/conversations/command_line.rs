@@ -163,6 +163,48 @@ async fn bad_input_is_a_message_that_names_the_argument_and_what_is_allowed() {
     world.finish().await;
 }
 
+/// What an operator's program of this or another version says to a daemon, and what it hears.
+fn over_the_control_socket(world: &World, line: &str) -> serde_json::Value {
+    use std::io::{Read as _, Write as _};
+    use std::os::fd::AsRawFd as _;
+    let data = std::fs::File::open(world.data()).unwrap();
+    // Through the directory's descriptor, because a socket's path is short.
+    let path = format!("/proc/self/fd/{}/control.sock", data.as_raw_fd());
+    let mut socket = std::os::unix::net::UnixStream::connect(path).unwrap();
+    writeln!(socket, "{line}").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    serde_json::from_str(&answer).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_of_another_version_is_told_so_and_nothing_is_done() {
+    let world = World::new("other-version").await;
+    let issue = world.reader().open_issue("By an old program", "while a new daemon runs").await;
+    world.director().comment(issue, "/summon sleeper").await;
+    let cell = world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await.cell();
+    let pause = format!(r#"{{"verb":"pause","cell":"{cell}"}}"#);
+    // As version 1 asked, which had no number.
+    let old = format!(r#"{{"by":"root","command":{pause},"mission":null,"cell":"{cell}"}}"#);
+    let told = over_the_control_socket(&world, &old);
+    assert_eq!(told["success"], false, "{told}");
+    let words = told["message"].as_str().unwrap();
+    assert!(words.contains("another version of Lazarus") && words.contains("version 1"), "{words}");
+    let newer = format!(
+        r#"{{"protocol":99,"by":"root","request":{{"operation":"give","on":{{"cell":"{cell}"}},"command":{pause}}}}}"#
+    );
+    assert!(over_the_control_socket(&world, &newer)["message"].as_str().unwrap().contains("version 99"));
+    assert_eq!(world.cell_state(&cell).as_deref(), Some("active"), "it was paused");
+    // In the daemon's own version it is done, and what only reads is answered as well.
+    let own = newer.replace("99", "2");
+    let done = over_the_control_socket(&world, &own);
+    assert_eq!(done["answer"]["success"], true, "{done}");
+    world.wait_for_state(issue, &cell, &["paused"]).await;
+    let shown = format!(r#"{{"protocol":2,"by":"root","request":{{"operation":"show_cell","cell":"{cell}"}}}}"#);
+    assert_eq!(over_the_control_socket(&world, &shown)["answer"]["cell"]["state"], "paused");
+    world.finish().await;
+}
+
 /// Whoever reads the answer may have gone: that is no trace either.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_nobody_takes_is_no_panic() {

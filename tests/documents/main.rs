@@ -4,6 +4,8 @@
 //! anew what can be generated.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
+mod comments;
+
 use lazarus::config::{COMMENTED, Config, LoadOptions};
 use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,7 +73,8 @@ fn assert_generated(page: &str, mark: &str, wanted: &str) {
 fn the_table_of_commands_is_the_grammar() {
     let mut table = String::from("| command | who | does |\n| --- | --- | --- |\n");
     for command in lazarus::mission::grammar() {
-        let _ = writeln!(table, "| `{}` | {} | {} |", command.usage.replace('|', "\\|"), command.who, command.does);
+        let _ =
+            writeln!(table, "| `{}` | {} | {} |", command.usage.replace('|', "\\|"), command.who_words, command.does);
     }
     assert_generated("docs/commands.md", "commands", &table);
 }

@@ -2,15 +2,16 @@
 //! the forge was asked ([`requests`](super::requests)).
 
 use super::Decision;
-use super::commands::{Asked, logins_in, verb_of, verb_of_line};
+use super::commands::{Asked, logins_in, verb_of_line};
 use crate::cell::Actor;
 use crate::engine::effect::Effect;
 use crate::engine::keys::{InboxKey, Pace};
 use crate::engine::lane::Lane;
 use crate::engine::request::{AuthorityRequest, Heard};
 use crate::gitea::event::{CommentAction, CommentSnapshot, IssueAction, IssueSnapshot, Person, RepoRef};
-use crate::mission::{ApprovedText, Command, Level, Line, Mission, MissionId, Origin, Parsed, is_proposal, sha256};
+use crate::mission::{ApprovedText, Level, Line, Mission, MissionId, Origin, Parsed, is_proposal, sha256};
 use crate::publication::Answer;
+use crate::publication::sentences::commands as say;
 use crate::store::{Result, Sight};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -156,7 +157,9 @@ impl HeardComment {
         }
         if !is_mission {
             // Other bots have commands of their own.
-            parsed.lines.retain(|line| !line.is_slip() && !(program && (needs_mission(line) || everybody_may(line))));
+            parsed
+                .lines
+                .retain(|line| !line.is_slip() && !(program && (line.needs_mission() || line.is_for_everyone())));
         }
         if parsed.is_empty() {
             return tx.act_on(repo.id, comment.id, now.0).map(drop);
@@ -167,7 +170,7 @@ impl HeardComment {
         let silent = parsed.lines.is_empty()
             || (!is_mission
                 && known.as_ref().is_none_or(|mission| mission.told_no_mission)
-                && parsed.lines.iter().all(needs_mission));
+                && parsed.lines.iter().all(Line::needs_mission));
         if silent {
             if tx.pace_of(&pace, now.0, 1)? <= limit {
                 let effect = Effect::Authorize { request: Box::new(self.request(parsed)) };
@@ -190,7 +193,7 @@ impl HeardComment {
                 Effect::React { repo: repo.clone(), comment: comment.id, content: "eyes".to_owned(), alone: false };
             mission.queue(Lane::Reactions(comment.id), &react, None)?;
             let request = self.request(parsed);
-            let everybody_may = request.misplaced.is_empty() && request.lines.iter().all(everybody_may);
+            let everybody_may = request.misplaced.is_empty() && request.lines.iter().all(Line::is_for_everyone);
             // What was taken for deleted is looked for first: then everything is answered.
             let deleted = mission.known().deleted;
             if deleted {
@@ -220,11 +223,7 @@ impl HeardComment {
         // be the flood.
         let told = Pace::CommandsTold(mission.id(), comment.author.id).to_string();
         if mission.tx().pace_of(&told, mission.now().0, 1)? == 1 {
-            let text = format!(
-                "`{}` gave more than {limit} commands in a minute. Each comment with a 😕 is not carried out; give its commands again a minute later.",
-                comment.author.login
-            );
-            answer.items.push((false, text));
+            answer.items.push((false, say::too_many_commands(&comment.author.login, limit)));
         }
         mission.answer(comment.id, false, true, &answer)
     }
@@ -244,20 +243,6 @@ impl HeardComment {
             heard: if self.stated_write.is_some() { Heard::Delivered } else { Heard::Polled },
         }
     }
-}
-
-/// Whether a line is answered whoever wrote it.
-const fn everybody_may(line: &Line) -> bool {
-    matches!(line, Line::Refused { .. } | Line::Command { command: Command::Status { .. } | Command::Help { .. }, .. })
-}
-
-/// Whether a line means nothing where no mission is.
-pub fn needs_mission(line: &Line) -> bool {
-    let name = match line {
-        Line::Command { command, .. } => Some(verb_of(command)),
-        Line::Refused { of, .. } => of.clone(),
-    };
-    !matches!(name.as_deref(), None | Some("summon" | "team" | "status" | "help"))
 }
 
 /// Whether an account is a program's, by its name. The forge does not say it. Only what

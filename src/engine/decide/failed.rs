@@ -9,6 +9,7 @@ use crate::engine::effect::{Effect, EffectKind};
 use crate::engine::lane::Lane;
 use crate::mission::duration_words;
 use crate::mission::publishing::PublishedWork;
+use crate::publication::sentences::{cells, commands, issues};
 use crate::publication::{Answer, Publication, Warning};
 use crate::store::Result;
 use serde_json::json;
@@ -46,16 +47,10 @@ impl Failed {
         let cell = cell.as_ref();
         match (effect, cell) {
             (Some(Effect::Look { .. }), _) => {
-                mission.refuse(
-                format!("The forge could not be asked about this issue: {why}. An edit, or a new comment, makes Lazarus ask again."),
-                None,
-            )?;
+                mission.refuse(issues::issue_unknown(&why), None)?;
             }
             (Some(Effect::Confirm { request, .. }), _) => {
-                mission.refuse(
-                format!("It could not be found out whether `{}` confirmed a command: {why}. Give it again in a new comment.", request.person.login),
-                None,
-            )?;
+                mission.refuse(issues::confirmation_unknown(&request.person.login, &why), None)?;
             }
             (Some(Effect::Push { .. }), Some(id)) => {
                 if let Some(found) = mission.cell(id)? {
@@ -65,31 +60,25 @@ impl Failed {
             }
             (Some(Effect::PublishFile { what, by, .. }), Some(id)) => {
                 mission.record(&by, cell, "file_published", &json!({"what": what, "left": null, "refused": why}))?;
-                mission.refuse(format!("Nothing of `{id}` was published: {why}"), cell)?;
+                mission.refuse(cells::nothing_published(id, &why), cell)?;
             }
             (Some(Effect::Cell { order }), Some(id)) => cell_order_failed(mission, id, order, &why)?,
             // Where reactions are switched off, say: the answer is given in words.
             (Some(Effect::React { alone: true, content, .. }), _) => {
                 let done = content == "+1";
-                let text = if done { "Done." } else { "Not done." };
-                let answer = Answer { items: vec![(done, text.to_owned())], ..Answer::default() };
+                let text = if done { commands::done() } else { commands::not_done() };
+                let answer = Answer { items: vec![(done, text)], ..Answer::default() };
                 let publication = if done { Publication::Answer(answer) } else { Publication::Refusal(answer) };
                 mission.publish(&publication, None)?;
             }
             // The words themselves were refused, perhaps for their size: then at least
             // that there were some. A warning is not replaced by another.
             (Some(Effect::Comment { kind, .. }), _) if kind != "warning" => {
-                let text = format!(
-                    "A comment of Lazarus (of the kind {kind}) could not be posted here: {why}. `lazarus ledger show` has what it was about."
-                );
-                mission.warn(text, None)?;
+                mission.warn(issues::comment_not_posted(&kind, &why), None)?;
             }
             // Kinds that can no longer be read.
             (None, _) if EffectKind::of(&kind).owes_an_answer() => {
-                mission.refuse(
-                    format!("Something that was asked for here was not done: {why}. Ask for it again."),
-                    cell,
-                )?;
+                mission.refuse(issues::something_not_done(&why), cell)?;
             }
             _ => {}
         }
@@ -104,16 +93,16 @@ fn cell_order_failed(mission: &mut MissionTx<'_>, id: &CellId, order: CellEffect
             let failed = CellInput::CheckpointFailed { reason: why.to_owned() };
             let _ = mission.apply(id, &failed, &Actor::System)?;
             mission.show()?;
-            "No checkpoint was taken"
+            cells::no_checkpoint_taken()
         }
-        CellEffect::StartAgents { .. } => "Its agents could not be started",
-        CellEffect::Tell { .. } => "Its agents were not told",
-        CellEffect::StopAgent { .. } => "An agent of it was not ended",
-        CellEffect::Freeze => "It could not be frozen, so it goes on",
-        CellEffect::Thaw => "It could not be thawed",
+        CellEffect::StartAgents { .. } => cells::agents_not_started(),
+        CellEffect::Tell { .. } => cells::agents_not_told(),
+        CellEffect::StopAgent { .. } => cells::agent_not_ended(),
+        CellEffect::Freeze => cells::not_frozen(),
+        CellEffect::Thaw => cells::not_thawed(),
         _ => return Ok(()),
     };
-    mission.refuse(format!("Cell `{id}`: {what}: {why}. Give the command again, or `/close` the cell."), Some(id))
+    mission.refuse(cells::order_failed(id, &what, why), Some(id))
 }
 
 /// An effect that people wait for takes long: they are told, once.
@@ -129,9 +118,7 @@ pub fn waits(decision: &Decision<'_>, effect: &str, kind: &str, cell: &CellId, w
         if EffectKind::of(kind) == EffectKind::Push {
             return mission.work_waits(cell, why, &patience);
         }
-        let text = format!(
-            "Cell `{cell}` is waiting for the forge: {why}. Lazarus tries again for up to {patience}, then says so; `/close` ends the waiting."
-        );
+        let text = cells::waits_for_forge(cell, why, &patience);
         let notice = Publication::Warning(Warning { text, change: None });
         mission.publish_on(Lane::Waits(effect), &notice, Some(cell)).map(drop)
     });

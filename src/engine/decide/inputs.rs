@@ -9,6 +9,7 @@ use crate::engine::input::{Input, Look};
 use crate::gitea::event::{ForgeEvent, RepoRef};
 use crate::mission::publishing::Until;
 use crate::mission::{MissionId, is_proposal};
+use crate::publication::sentences::{cells, issues, operators as to_operators};
 use crate::publication::{Answer, Publication};
 use crate::repository::Harvest;
 use crate::store::Result;
@@ -33,7 +34,7 @@ pub fn decide(decision: &Decision<'_>, input: Input) -> Result<()> {
         Input::NotConfirmed { request, why } => requests::not_confirmed(decision, &request, &why),
         Input::ProjectSeen { mission, missing } => on_mission(decision, &mission, |mission| {
             let missing = missing.join("; it has ");
-            mission.warn(format!("Not all of this project comes into a cell. It has {missing}."), None)
+            mission.warn(issues::project_lacks(&missing), None)
         }),
         Input::Started { cell, runs, running, commit, branch, behind, planted } => {
             on_cell(decision, &cell, |mission| {
@@ -81,13 +82,13 @@ pub fn decide(decision: &Decision<'_>, input: Input) -> Result<()> {
             let data = json!({"what": what, "left": left, "refused": refused});
             mission.record(&by, Some(&cell), "file_published", &data)?;
             let words = match (&refused, &left) {
-                (Some(why), _) => format!("nothing of {cell} was published: {why}"),
-                (None, Some((name, _))) => format!("{name} of cell {cell} is published"),
-                (None, None) => format!("published from {cell}"),
+                (Some(why), _) => to_operators::nothing_published(&cell, why),
+                (None, Some((name, _))) => to_operators::file_published(name, &cell),
+                (None, None) => to_operators::published_from(&cell),
             };
             mission.answer_those_who_wait_for(&cell, Until::FileLeft, refused.is_none(), &words)?;
             if let Some(why) = refused {
-                mission.refuse(format!("Nothing of `{cell}` was published: {why}"), Some(&cell))?;
+                mission.refuse(cells::nothing_published(&cell, &why), Some(&cell))?;
             }
             Ok(())
         }),
@@ -169,12 +170,12 @@ fn stopped(mission: &mut MissionTx<'_>, cell: &CellId, harvest: Harvest, usage: 
     mission.record_held(cell, &harvest.held)?;
     let missing = match &harvest.unknown {
         _ if !facts.outcome_open => None,
-        Some(_) => Some("its work could not be read"),
+        Some(_) => Some(cells::work_unreadable()),
         None if harvest.has_work() => None,
-        None => Some("nothing was committed or changed"),
+        None => Some(cells::nothing_changed()),
     };
     let ended = match missing {
-        Some(why) => CellInput::EndedWithout { why: why.to_owned() },
+        Some(why) => CellInput::EndedWithout { why },
         None => CellInput::Ended,
     };
     let _ = mission.apply(cell, &ended, &Actor::System)?;
@@ -183,7 +184,7 @@ fn stopped(mission: &mut MissionTx<'_>, cell: &CellId, harvest: Harvest, usage: 
 
 /// A snapshot was taken of a cell, or failed.
 fn snapshot_taken(mission: &mut MissionTx<'_>, cell: &CellId, harvest: Harvest) -> Result<()> {
-    let missing = || harvest.unknown.clone().unwrap_or_else(|| "no snapshot was handed out".to_owned());
+    let missing = || harvest.unknown.clone().unwrap_or_else(to_operators::no_snapshot);
     let taken = harvest.snapshot.clone().filter(|_| harvest.unknown.is_none());
     let outcome = match &taken {
         Some(hash) => CellInput::CheckpointTaken { hash: hash.clone() },
@@ -192,14 +193,14 @@ fn snapshot_taken(mission: &mut MissionTx<'_>, cell: &CellId, harvest: Harvest) 
     let applied = mission.apply(cell, &outcome, &Actor::System)?;
     let (success, words) = match (&taken, &applied) {
         (_, Err(refusal)) => (false, refusal.to_string()),
-        (Some(hash), Ok(_)) => (true, format!("the checkpoint of {cell} is {hash}")),
-        (None, Ok(_)) => (false, format!("no checkpoint of {cell} was taken: {}", missing())),
+        (Some(hash), Ok(_)) => (true, to_operators::checkpoint_is(cell, hash)),
+        (None, Ok(_)) => (false, to_operators::no_checkpoint(cell, &missing())),
     };
     mission.answer_those_who_wait_for(cell, Until::Snapshot, success, &words)?;
     if applied.is_ok_and(|events| !events.is_empty()) {
         let item = match &taken {
-            Some(hash) => (true, format!("Checkpoint of `{cell}`: `{hash}`.")),
-            None => (false, format!("No checkpoint of `{cell}`: {}", harvest.unknown.clone().unwrap_or_default())),
+            Some(hash) => (true, cells::checkpoint(cell, hash)),
+            None => (false, cells::no_checkpoint(cell, harvest.unknown.as_deref().unwrap_or_default())),
         };
         let answer = Answer { items: vec![item], ..Answer::default() };
         mission.publish(&Publication::Answer(answer), Some(cell))?;

@@ -11,11 +11,10 @@ use crate::engine::lane::Lane;
 use crate::gitea::event::{IssueSnapshot, RepoRef};
 use crate::mission::{ApprovedText, what_changed};
 use crate::publication::Publication;
+use crate::publication::sentences::{issues as say, requests};
 use crate::store::Result;
 use serde_json::json;
 
-/// Why cells are ended whose issue is gone.
-const DELETED: &str = "the issue was deleted";
 /// Looks at one issue that are taken at once within a minute; more wait.
 const LOOKS_AT_ONCE: i64 = 10;
 /// How long a look waits beyond that, in milliseconds.
@@ -37,7 +36,7 @@ impl MissionTx<'_> {
         self.note_changed_shown(&look.changed_shown);
         for comment in &look.changed {
             for record in self.known_mut().void_by_comment(*comment) {
-                self.void(&record, "its comment was edited or deleted after it was recorded")?;
+                self.void(&record, &requests::comment_changed())?;
             }
         }
         let issue = &look.issue;
@@ -54,7 +53,7 @@ impl MissionTx<'_> {
         if issue.open != self.known().open {
             self.known_mut().open = issue.open;
             if !issue.open {
-                self.end_all("the issue was closed")?;
+                self.end_all(&say::issue_closed())?;
             }
         }
         // Reopening restarts nothing; a proposal is before the directors again.
@@ -94,7 +93,7 @@ impl MissionTx<'_> {
                 continue;
             }
             let _ = self.apply(&cell.id, &CellInput::Void, &Actor::System)?;
-            let reason = "the text was changed after it was approved".to_owned();
+            let reason = say::text_changed();
             match cell.state {
                 State::Invited => {
                     let _ =
@@ -111,25 +110,16 @@ impl MissionTx<'_> {
             }
         }
         if !voided.is_empty() {
-            self.warn(
-                format!(
-                    "The text was changed after it was approved, so the approval of {} is void. What already runs goes on with the text that was approved; nothing is started or revived until a director approves again.",
-                    voided.join(", ")
-                ),
-                Some(change),
-            )?;
+            self.warn(say::approval_void(&voided.join(", ")), Some(change))?;
         }
         let void = self.known_mut().void_by_edit();
         let voters: Vec<String> = void.iter().flat_map(|r| r.votes.iter().map(|v| v.login.clone())).collect();
         for record in void {
-            self.void(&record, "the issue's text was changed after the request was made")?;
+            self.void(&record, &requests::text_changed_after())?;
         }
         if !voters.is_empty() {
             let voters = voters.join(", ");
-            self.warn(
-                format!("The text was changed, so the approvals that were given ({voters}) are void; they have to be given again."),
-                None,
-            )?;
+            self.warn(say::votes_void(&voters), None)?;
         }
         Ok(())
     }
@@ -142,7 +132,7 @@ impl MissionTx<'_> {
         self.record(&Actor::System, None, "issue_deleted", &json!({}))?;
         self.known_mut().deleted = true;
         self.known_mut().open = false;
-        self.end_all(DELETED)
+        self.end_all(&say::issue_deleted())
     }
 
     /// The issue shows again, so it was not deleted: commands work again. What was
@@ -157,10 +147,10 @@ impl MissionTx<'_> {
         let mut ended = vec![];
         for row in self.cells()? {
             let cell = &row.cell;
-            if cell.reason.as_deref() != Some(DELETED) {
+            if cell.reason.as_deref() != Some(say::issue_deleted().as_str()) {
                 continue;
             }
-            ended.push(format!("`{}` is {}", cell.id, cell.state));
+            ended.push(say::cell_is(&cell.id, cell.state));
             // Its log had nowhere to go.
             let facts = Facts::of(&row)?;
             if cell.state == State::Closed
@@ -175,15 +165,9 @@ impl MissionTx<'_> {
         }
         let cells = match ended.as_slice() {
             [] => String::new(),
-            ended => format!(
-                " What was ended stays ended: {}. `/resurrect CELL` brings a closed one back within its grace period.",
-                ended.join(", ")
-            ),
+            ended => say::stays_ended(&ended.join(", ")),
         };
-        self.warn(
-            format!("The forge did not show this issue for some time, so it was taken for deleted. It is there, and commands work again.{cells}"),
-            None,
-        )?;
+        self.warn(say::shows_again(&cells), None)?;
         Ok(())
     }
 

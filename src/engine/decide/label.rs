@@ -10,6 +10,7 @@ use crate::engine::keys::label_told_key;
 use crate::engine::lane::Lane;
 use crate::gitea::event::IssueSnapshot;
 use crate::mission::{Level, Moment};
+use crate::publication::sentences::requests as say;
 use crate::publication::{Publication, Warning};
 use crate::store::{PinKind, Result, label_name};
 use serde_json::json;
@@ -32,15 +33,11 @@ impl MissionTx<'_> {
             self.tx().put_meta(&key, "")?;
             let why = match (&repo.label_off, counts) {
                 (Some(off), _) => off.clone(),
-                (None, Some(id)) => format!(
-                    "it is another label of that name (id {}) than the one that counts (id {id}). `/approve` works; where that one is gone, `lazarus init {}` pins another",
-                    label.id,
-                    self.repo().full_name()
-                ),
-                (None, None) => "approval by label is off here. `/approve` works".to_owned(),
+                (None, Some(id)) => say::label_is_another(label.id, id, &self.repo().full_name()),
+                (None, None) => say::label_is_off(),
             };
             self.record(&Actor::System, None, "label_not_counted", &json!({"label": label.id, "why": why}))?;
-            self.warn(format!("The label `{APPROVED}` on this issue approves nothing: {why}."), None)?;
+            self.warn(say::label_approves_nothing(APPROVED, &why), None)?;
         }
         Ok(())
     }
@@ -82,10 +79,7 @@ impl MissionTx<'_> {
             self.drop_label()?;
         }
         if added.is_empty() && look.label && handled.is_none() && !events.iter().any(|e| !e.added) {
-            return self.warn(
-                "The label `lazarus/approved` was on this issue when it was opened, or was left over. That approves nothing, so it was taken off; a director approves with `/approve`, or by adding the label now.",
-                None,
-            );
+            return self.warn(say::label_was_there(), None);
         }
         let mut strangers: Vec<String> = vec![];
         for event in added {
@@ -101,9 +95,9 @@ impl MissionTx<'_> {
             }
         }
         if !strangers.is_empty() {
-            let (names, is) =
-                (strangers.join(", "), if strangers.len() == 1 { "is not a director" } else { "are not directors" });
-            self.warn(format!("{names} {is} here, so the label approves nothing; it was taken off."), None)?;
+            let names = strangers.join(", ");
+            let one = strangers.len() == 1;
+            self.warn(if one { say::label_by_stranger(&names) } else { say::label_by_strangers(&names) }, None)?;
         }
         Ok(())
     }
@@ -132,7 +126,7 @@ impl MissionTx<'_> {
             self.record(&asked.actor, None, "refused", &json!({"command": "label", "why": done.says}))?;
         }
         if !done.says.is_empty() {
-            let text = format!("The label `lazarus/approved` was taken off. {}", done.says);
+            let text = say::label_taken_off(&done.says);
             let warning = Publication::Warning(Warning { text, change: done.change });
             self.publish_to_warned(&warning)?;
         }

@@ -8,6 +8,7 @@ use crate::egress;
 use crate::engine::facts::Facts;
 use crate::mission::duration_words;
 use crate::mission::publishing::PublishedWork;
+use crate::publication::sentences::cells;
 use crate::publication::{CloseLog, Publication, SpawnLog};
 use crate::store::Result;
 
@@ -64,7 +65,7 @@ impl MissionTx<'_> {
             outcome: cell.outcome.map(|o| o.to_string()).unwrap_or_default(),
             reason: cell.reason.clone(),
             closed_by: facts.closed_by.clone().unwrap_or_else(|| "lazarus".to_owned()),
-            duration: started.map_or_else(|| "no time at work".to_owned(), |at| duration_words(self.now().0 - at.0)),
+            duration: started.map_or_else(cells::no_time_at_work, |at| duration_words(self.now().0 - at.0)),
             commits: harvest.commits,
             commit_count: harvest.commit_count,
             files: harvest.files,

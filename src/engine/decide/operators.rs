@@ -2,7 +2,7 @@
 //! asked for has come to be.
 
 use super::Decision;
-use super::commands::{Asked, verb_of};
+use super::commands::Asked;
 use super::mission_tx::MissionTx;
 use crate::cell::{Actor, Cell, CellId, State};
 use crate::engine::facts::Facts;
@@ -10,6 +10,7 @@ use crate::engine::input::{Look, Outcome};
 use crate::gitea::event::RepoRef;
 use crate::mission::publishing::Until;
 use crate::mission::{Command, Level};
+use crate::publication::sentences::{operators as say, plain};
 use crate::store::{Result, StoreError};
 use std::collections::BTreeMap;
 
@@ -41,11 +42,11 @@ impl Operation {
         }
         let name = self.name.clone();
         let Some(cell) = self.cell.clone() else {
-            return refuse(&name, "neither a mission nor a cell was named".to_owned());
+            return refuse(&name, say::nothing_named());
         };
         match decision.on_cell(&cell, |mission| self.carry_out(mission))? {
             Some(()) => Ok(()),
-            None => refuse(&name, format!("there is no cell {cell}; `lazarus status` lists them")),
+            None => refuse(&name, say::no_cell(&cell)),
         }
     }
 
@@ -74,9 +75,9 @@ impl Operation {
         let mut outcome = row.as_ref().map_or_else(Outcome::default, |row| Outcome::on(&row.cell.id));
         outcome.success = done.ok;
         outcome.message = match (&target, done.says.as_str()) {
-            (Some(cell), "") => format!("{} is done on cell {cell}", verb_of(&self.command)),
-            (None, "") => format!("{} is done", verb_of(&self.command)),
-            (_, says) => says.replace('`', ""),
+            (Some(cell), "") => say::done_on(self.command.verb(), cell),
+            (None, "") => say::done(self.command.verb()),
+            (_, says) => plain(says),
         };
         mission.finish_operation(&self.name, &outcome)?;
         mission.show()
@@ -98,12 +99,12 @@ impl MissionTx<'_> {
         let over = matches!(cell.state, State::Closed | State::Archived | State::Destroyed);
         for (operation, until, success) in publishing.arrived(cell, work, scrubbed) {
             let message = match (until, &cell.reason) {
-                (Until::Published, _) => match facts.what_is_missing().join("; ").replace('`', "") {
-                    missing if missing.is_empty() => format!("the work of cell {} is published", cell.id),
+                (Until::Published, _) => match plain(&facts.what_is_missing().join("; ")) {
+                    missing if missing.is_empty() => say::work_published(&cell.id),
                     missing => missing,
                 },
-                (_, Some(reason)) if over => format!("cell {} is {}: {reason}", cell.id, cell.state),
-                _ => format!("cell {} is {}", cell.id, cell.state),
+                (_, Some(reason)) if over => say::cell_is_because(&cell.id, cell.state, reason),
+                _ => say::cell_is(&cell.id, cell.state),
             };
             self.finish_operation(&operation, &Outcome { success, message, ..Outcome::on(&cell.id) })?;
         }
@@ -118,7 +119,7 @@ impl MissionTx<'_> {
             return Ok(());
         }
         for operation in arrived {
-            let outcome = Outcome { success, message: message.replace('`', ""), ..Outcome::on(cell) };
+            let outcome = Outcome { success, message: plain(message), ..Outcome::on(cell) };
             self.finish_operation(&operation, &outcome)?;
         }
         self.put_facts(cell, &facts)

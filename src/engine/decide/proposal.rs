@@ -9,6 +9,7 @@ use crate::mission::{
     CouncilRule, DecisionRecord, FieldError, Level, Member, Moment, Origin, TEMPLATE_MARKER, duration_words,
     hidden_in_title, hidden_parts, is_proposal, parse_titled_proposal,
 };
+use crate::publication::sentences::requests as say;
 use crate::publication::{Answer, Publication, Request, SHOWN_BYTES_MAX};
 use crate::store::Result;
 use serde_json::json;
@@ -35,9 +36,7 @@ impl MissionTx<'_> {
             if let Some(why) = self.context().not_shown_whole(&whole, SHOWN_BYTES_MAX) {
                 errors.push(error("Text", why));
             }
-            errors.extend(
-                look.unknown.iter().map(|login| error("Council", format!("the forge knows no account `{login}`"))),
-            );
+            errors.extend(look.unknown.iter().map(|login| error("Council", say::council_unknown(login))));
             if let Some(council) = proposal.council.as_ref().filter(|_| errors.is_empty())
                 && let Some(why) = self.why_never(council, look)
             {
@@ -60,7 +59,7 @@ impl MissionTx<'_> {
                     [] => String::new(),
                     void => {
                         let numbers: Vec<String> = void.iter().map(u32::to_string).collect();
-                        format!("Request {} is void, because the text was changed. ", numbers.join(", "))
+                        say::void_by_change(&numbers.join(", "))
                     }
                 };
                 let made = self.put_before_directors(
@@ -73,10 +72,10 @@ impl MissionTx<'_> {
                 )?;
                 match made {
                     Ok(record) => self.show_open(&record, &before)?,
-                    Err(why) => return self.warn(format!("This proposal is not before the directors: {why}"), None),
+                    Err(why) => return self.warn(say::not_before_directors(&why), None),
                 }
                 if self.known_mut().complained_of.take().is_some() {
-                    let items = vec![(true, "This proposal can be read now.".to_owned())];
+                    let items = vec![(true, say::readable_now())];
                     let answer = Publication::Answer(Answer { items, ..Answer::default() });
                     self.publish_standing(Slot::Unreadable, &answer, true)?;
                 }
@@ -90,10 +89,7 @@ impl MissionTx<'_> {
                 self.known_mut().complained_of = Some(text.hash);
                 let fields: Vec<&str> = errors.iter().map(|e| e.field.as_str()).collect();
                 self.record(&Actor::System, None, "proposal_refused", &json!({"fields": fields}))?;
-                let mut items = vec![(
-                    false,
-                    "This proposal cannot be read as it is. Edit the issue; each of these needs a change:".to_owned(),
-                )];
+                let mut items = vec![(false, say::unreadable())];
                 items.extend(errors.into_iter().map(|e| (false, format!("{}: {}", e.field, e.why))));
                 let answer = Publication::Refusal(Answer { items, ..Answer::default() });
                 self.publish_standing(Slot::Unreadable, &answer, false)
@@ -115,12 +111,11 @@ impl MissionTx<'_> {
             return None;
         }
         let why_not = may_not.iter().map(|member| match proposer {
-            Some(id) if id == member.id => format!("`{}` is the proposer, who does not vote", member.login),
-            _ => format!("`{}` is not a director of this repository", member.login),
+            Some(id) if id == member.id => say::proposer_does_not_vote(&member.login),
+            _ => say::is_no_director(&member.login),
         });
-        let votes = if council.votes == 1 { "1 vote is".to_owned() } else { format!("{} votes are", council.votes) };
         let why_not = why_not.collect::<Vec<_>>().join("; ");
-        Some(format!("{votes} needed, and {} of the people named here can vote: {why_not}", may.len()))
+        Some(say::council_too_small(council.votes, may.len(), &why_not))
     }
 
     /// Puts a request before the directors: a record, the cell that it would start,
@@ -225,10 +220,7 @@ impl MissionTx<'_> {
 
     /// Shows a record that was just made.
     pub fn show_open(&mut self, record: &DecisionRecord, before: &str) -> Result<()> {
-        let number = record.number;
-        let standing = format!(
-            "{before}Nothing runs before it is approved: `/approve {number}`, or `/reject {number}` and a reason. An edit withdraws it."
-        );
+        let standing = say::open(before, record.number);
         self.show_record(record, standing.trim(), true)
     }
 
@@ -239,9 +231,9 @@ impl MissionTx<'_> {
         if record.origin == Origin::Issue {
             self.note_void(record.number);
         }
-        let drop = CellInput::Drop { outcome: End::Abandoned, reason: format!("the request is void: {why}") };
+        let drop = CellInput::Drop { outcome: End::Abandoned, reason: say::request_void(why) };
         let _ = self.apply(&record.cell, &drop, &Actor::System)?;
-        self.show_record(record, &format!("It is void: {why}. Undoing the edit does not bring it back."), false)
+        self.show_record(record, &say::void(why), false)
     }
 }
 

@@ -2,8 +2,8 @@
 //! may do.
 
 use super::Decision;
-use super::commands::{Asked, verb_of};
-use super::comments::{is_program, needs_mission};
+use super::commands::Asked;
+use super::comments::is_program;
 use super::mission_tx::MissionTx;
 use crate::cell::Actor;
 use crate::config::PolledCommands;
@@ -11,7 +11,8 @@ use crate::engine::effect::Effect;
 use crate::engine::input::{Disbelief, Look};
 use crate::engine::lane::Lane;
 use crate::engine::request::{AuthorityRequest, Heard};
-use crate::mission::{Command, Level, Line, Mission, MissionId, is_proposal, sha256};
+use crate::mission::{Level, Line, Mission, MissionId, is_proposal, sha256};
+use crate::publication::sentences::issues as say;
 use crate::publication::{Answer, Publication};
 use crate::store::Result;
 use serde_json::json;
@@ -34,7 +35,7 @@ impl AuthorityRequest {
     /// The words of the commands that could be read.
     fn verbs(&self) -> Vec<String> {
         let verbs = self.lines.iter().filter_map(|line| match line {
-            Line::Command { command, .. } => Some(verb_of(command)),
+            Line::Command { command, .. } => Some(command.verb().to_owned()),
             Line::Refused { .. } => None,
         });
         verbs.collect()
@@ -55,31 +56,20 @@ pub fn authorized(
     let known = decision.tx().mission(request.mission().as_str())?;
     let is_mission =
         known.as_ref().is_some_and(Mission::is_one) || is_proposal(&look.issue.title, &look.issue.body) || look.label;
-    if !is_mission && request.lines.iter().all(needs_mission) {
+    if !is_mission && request.lines.iter().all(Line::needs_mission) {
         return no_mission(decision, request, level, known.as_ref());
     }
     decision.on_issue(&request.repo, &look.issue, |mission, new| {
         mission.take_in(look, new)?;
         let policy = &mission.context().config.policy;
         let confirm = policy.polled_commands == PolledCommands::Confirm && request.heard == Heard::Polled;
-        if confirm && level == Level::Director && request.lines.iter().any(needs_director) {
+        if confirm && level == Level::Director && request.lines.iter().any(Line::is_confirmed) {
             return ask_to_confirm(mission, request);
         }
         mission.act_on(request.comment)?;
         let asked = Asked::of_comment(request, level, accounts, look.summons_base.clone());
         mission.run_commands(&asked, &request.lines, &request.misplaced)
     })
-}
-
-/// Whether a line asks for something that only a director can do, of a director.
-fn needs_director(line: &Line) -> bool {
-    match line {
-        Line::Refused { .. } => false,
-        Line::Command { command, .. } => !matches!(
-            command,
-            Command::Status { .. } | Command::Help { .. } | Command::Accept { .. } | Command::Tell { .. }
-        ),
-    }
 }
 
 /// Asks somebody to confirm commands that only polling found, and waits for it.
@@ -89,18 +79,11 @@ fn ask_to_confirm(mission: &mut MissionTx<'_>, request: &AuthorityRequest) -> Re
         Line::Refused { .. } => None,
     });
     if let Some(why) = hidden {
-        let text = format!(
-            "Only polling found your comment, so it has to be confirmed, and that cannot be asked: {why}. Give the command in another form."
-        );
+        let text = say::cannot_be_confirmed(&why);
         return refuse_comment(mission, request, &["confirm".to_owned()], &why, vec![(false, text)]);
     }
     let login = &request.person.login;
-    let mut items = vec![(
-        true,
-        format!(
-            "`{login}`: only polling found your comment, so nobody can say that it was not edited since. If you mean the following, give this comment a 👍 within a day; a 👎 takes it back."
-        ),
-    )];
+    let mut items = vec![(true, say::confirm(login))];
     for line in &request.lines {
         items.push(match line {
             Line::Command { command, .. } => (true, format!("`{}`", command.to_string().replace('`', "'"))),
@@ -146,7 +129,7 @@ pub fn not_confirmed(decision: &Decision<'_>, request: &AuthorityRequest, why: &
     if decision.tx().has_acted_on(request.repo.id, request.comment)? {
         return Ok(());
     }
-    let text = format!("What `{}` was asked to confirm is not done: {why}.", request.person.login);
+    let text = say::not_confirmed(&request.person.login, why);
     decision.on_issue(&request.repo, &request.issue, |mission, _| {
         refuse_comment(mission, request, &request.verbs(), why, vec![(false, text)])
     })
@@ -156,7 +139,7 @@ pub fn not_confirmed(decision: &Decision<'_>, request: &AuthorityRequest, why: &
 pub fn could_not_be_authorized(decision: &Decision<'_>, request: &AuthorityRequest, why: &str) -> Result<()> {
     // Nobody waits for an answer to what was no command.
     let known = decision.tx().mission(request.mission().as_str())?;
-    if request.lines.is_empty() || (known.is_none() && request.lines.iter().all(needs_mission)) {
+    if request.lines.is_empty() || (known.is_none() && request.lines.iter().all(Line::needs_mission)) {
         return Ok(());
     }
     // The other way in which the comment was heard of may have ended first.
@@ -167,10 +150,10 @@ pub fn could_not_be_authorized(decision: &Decision<'_>, request: &AuthorityReque
     for line in &request.lines {
         items.push(match line {
             Line::Refused { why, .. } => (false, why.clone()),
-            Line::Command { command, .. } => (false, format!("`/{}` was not carried out.", verb_of(command))),
+            Line::Command { command, .. } => (false, say::not_carried_out(command.verb())),
         });
     }
-    items.push((false, format!("Lazarus asked the forge who may do this, and could not find out: {why}. Give the command again in a new comment.")));
+    items.push((false, say::rights_unknown(why)));
     decision.on_issue(&request.repo, &request.issue, |mission, _| {
         refuse_comment(mission, request, &request.verbs(), why, items)
     })
@@ -189,7 +172,7 @@ fn no_mission(
         .lines
         .iter()
         .filter_map(|line| match line {
-            Line::Command { command, .. } => Some(verb_of(command)),
+            Line::Command { command, .. } => Some(command.verb().to_owned()),
             Line::Refused { of, .. } => of.clone(),
         })
         .collect();
@@ -202,8 +185,7 @@ fn no_mission(
     };
     decision.on_issue(&request.repo, &request.issue, |mission, _| {
         mission.known_mut().told_no_mission = true;
-        let text =
-            format!("`/{verb}` does nothing here, because this issue is no mission. `/summon AGENT` asks for a cell.");
+        let text = say::no_mission(verb);
         let answer = Answer { items: vec![(false, text)], ..Answer::default() };
         mission.answer(request.comment, false, true, &answer)
     })
@@ -221,21 +203,17 @@ pub fn disbelieved(decision: &Decision<'_>, request: &AuthorityRequest, why: Dis
     let data = json!({"comment": request.comment, "commands": request.verbs(), "why": why});
     decision.record(id.as_str(), &request.actor(), None, action, &data)?;
     let text = match why {
-        Disbelief::Edited => {
-            "This comment was edited before it was acted on, so nothing was done; give the command again in a new comment."
-        }
-        Disbelief::Differs => {
-            "The forge does not show this comment as it was delivered, so nothing was done; give the command again in a new comment."
-        }
-        Disbelief::Gone => "The comment was deleted before it was acted on, so nothing was done.",
-        Disbelief::NoAccount => "The account that wrote this is gone, so it has no rights here any more.",
+        Disbelief::Edited => say::comment_edited(),
+        Disbelief::Differs => say::comment_differs(),
+        Disbelief::Gone => say::comment_gone(),
+        Disbelief::NoAccount => say::account_gone(),
         Disbelief::Migrated => return Ok(()),
     };
     if request.lines.is_empty() || decision.tx().has_acted_on(request.repo.id, request.comment)? {
         return Ok(());
     }
     let told = decision.on_mission(&id, |mission| {
-        let answer = Answer { items: vec![(false, text.to_owned())], ..Answer::default() };
+        let answer = Answer { items: vec![(false, text.clone())], ..Answer::default() };
         mission.answer(request.comment, false, true, &answer)
     });
     told.map(drop)

@@ -7,6 +7,7 @@ use crate::engine::effect::{Effect, Slot};
 use crate::engine::facts::Facts;
 use crate::engine::lane::Lane;
 use crate::mission::publishing::Closed;
+use crate::publication::sentences::{cells, requests};
 use crate::publication::{Answer, Publication, StatusRow, StatusTable, Warning};
 use crate::store::Result;
 
@@ -77,14 +78,8 @@ impl MissionTx<'_> {
             .map(|record| {
                 let number = record.number;
                 match &record.council {
-                    Some(council) => format!(
-                        "Request {number} waits for the council: {} of {} approvals (`/approve {number}`).",
-                        record.votes.len(),
-                        council.votes
-                    ),
-                    None => {
-                        format!("Request {number} waits for a director: `/approve {number}` or `/reject {number}`.")
-                    }
+                    Some(council) => requests::waits_for_council(number, record.votes.len(), council.votes),
+                    None => requests::waits_for_director(number),
                 }
             })
             .collect();
@@ -126,16 +121,13 @@ impl MissionTx<'_> {
         let ended: Vec<String> = cell
             .workers()
             .filter_map(|p| match &p.run {
-                cell::RunState::Ended { exit, .. } => Some(format!("`{}` ({exit})", p.identity.name())),
+                cell::RunState::Ended { exit, .. } => Some(cells::agent_and_exit(p.identity.name(), exit)),
                 _ => None,
             })
             .collect();
         let agent = cell.workers().next().map_or("AGENT", |p| p.identity.name());
-        let until = cell.expires_at.map(|at| format!(" It waits until {}.", time_words(at))).unwrap_or_default();
-        let text = format!(
-            "The work in cell `{id}` has ended: {}. `/close` ends the cell and publishes what there is; `/tell {agent} TEXT` gives more to do.{until}",
-            ended.join(", ")
-        );
+        let until = cell.expires_at.map(|at| cells::waits_until(&time_words(at))).unwrap_or_default();
+        let text = cells::work_ended(id, &ended.join(", "), agent, &until);
         let answer = Answer { items: vec![(true, text)], mentions: whom_to_call(cell), ..Answer::default() };
         self.publish(&Publication::Answer(answer), Some(id))
     }
@@ -147,16 +139,13 @@ impl MissionTx<'_> {
             .workers()
             .filter_map(|p| match &p.run {
                 cell::RunState::Ended { exit, .. } if !exit.success => {
-                    Some(format!("`{}` ({exit})", p.identity.name()))
+                    Some(cells::agent_and_exit(p.identity.name(), exit))
                 }
                 _ => None,
             })
             .collect();
         let id = &cell.id;
-        let text = format!(
-            "Cell `{id}` is frozen, because an agent ended badly: {}. `/revive`, `/close` or `/destroy {id}` goes on from here.",
-            dead.join(", ")
-        );
+        let text = cells::frozen_by_death(id, &dead.join(", "));
         if cell.spec.auto_revive == cell::AutoRevive::Ask {
             let answer = Answer { items: vec![(true, text)], mentions: whom_to_call(cell), ..Answer::default() };
             return self.publish(&Publication::Question(answer), Some(id));

@@ -8,6 +8,7 @@ use crate::engine::keys::Pace;
 use crate::engine::lane::Lane;
 use crate::gitea::event::{CommentAction, ForgeEvent};
 use crate::mission::MissionId;
+use crate::publication::sentences::issues;
 use crate::publication::{Answer, Publication};
 use crate::store::{Result, StoreError};
 use serde_json::json;
@@ -60,9 +61,7 @@ pub fn not_decided(decision: &Decision<'_>, input: Option<&Input>, error: &Store
     let of = mission.as_ref().map_or("", MissionId::as_str);
     decision.record(of, &Actor::System, cell.as_ref(), "not_decided", &data)?;
     let Some((repo, mission, number, comment)) = answer else { return Ok(()) };
-    let text = "Nothing was done: what is stored of this mission cannot be read. Whoever operates this Lazarus finds \
-                in its log, and by `lazarus status`, what is damaged; after it is mended, give the command again.";
-    let answer = Answer { items: vec![(false, text.to_owned())], ..Answer::default() };
+    let answer = Answer { items: vec![(false, issues::registry_damaged())], ..Answer::default() };
     let id = hex::encode(&Sha256::digest(format!("not decided:{key}"))[..10]);
     let body = context.render(&Publication::Refusal(answer), &id, None).body;
     let react = Effect::React { repo: repo.clone(), comment, content: "confused".to_owned(), alone: false };

@@ -7,6 +7,7 @@ use crate::engine::facts::Facts;
 use crate::engine::lane::Lane;
 use crate::mission::held::Held;
 use crate::mission::publishing::{PublishedWork, Push, Said};
+use crate::publication::sentences::cells;
 use crate::publication::{Answer, Publication, PullRequest};
 use crate::store::{Result, StoreError};
 use serde_json::json;
@@ -98,14 +99,14 @@ impl MissionTx<'_> {
             let mut items = vec![];
             if let Some(branch) = published.branch.as_ref().or(published.others.first()) {
                 let pull = published.pull.as_ref();
-                let pull = pull.map_or_else(String::new, |(number, _)| format!(", pull request {number}"));
-                items.push((true, format!("The work of `{}` is on branch `{branch}`{pull}.", cell.id)));
+                let pull = pull.map_or_else(String::new, |(number, _)| cells::and_pull_request(*number));
+                items.push((true, cells::work_is_on_branch(&cell.id, branch, &pull)));
             }
             if let Some(why) = &published.refused {
-                items.push((false, format!("The work of `{}` is not published: {why}", cell.id)));
+                items.push((false, cells::work_not_published(&cell.id, why)));
             }
             for (branch, why) in &published.others_refused {
-                items.push((false, format!("The branch `{branch}` is not published: {why}")));
+                items.push((false, cells::branch_not_published(branch, why)));
             }
             let held: Vec<String> = facts.held().map(|held| held_words(&cell.id, held)).collect();
             items.extend(held.into_iter().map(|words| (false, words)));
@@ -127,14 +128,9 @@ impl MissionTx<'_> {
         let Some(cell) = self.cell(id)? else { return Ok(()) };
         let mut facts = self.facts(id)?;
         if facts.publishing.push_takes_long() == Said::ByItself {
-            return self.warn(
-                format!("The work of `{id}` is not published yet: {why}. Lazarus tries again for up to {patience}."),
-                None,
-            );
+            return self.warn(cells::work_not_published_yet(id, why, patience), None);
         }
-        let not_yet =
-            format!("not yet: {why}. Lazarus tries again for up to {patience}, and says here what became of it");
-        let so_far = PublishedWork { refused: Some(not_yet), ..PublishedWork::default() };
+        let so_far = PublishedWork { refused: Some(cells::not_yet(why, patience)), ..PublishedWork::default() };
         self.publish(&Publication::CloseLog(self.close_log(&cell, &facts, so_far)?), Some(id))?;
         self.answer_waiters(&cell, &mut facts, false)?;
         self.put_facts(id, &facts)
@@ -145,21 +141,15 @@ impl MissionTx<'_> {
 pub fn held_words(cell: &CellId, held: &Held) -> String {
     let words = held.words();
     let mut letters = words.chars();
-    let words = letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect());
+    let words: String = letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect());
     let what = if held.has_secret() {
-        format!(
-            "A known secret never leaves: an operator finds the work by `lazarus work {cell} DIR`, and it leaves once \
-             the cell was brought back (`/resurrect {cell}`) and has the secret nowhere in its history any more"
-        )
+        cells::held_secret(cell)
     } else if held.can_be_released() {
-        format!("A director lets exactly this commit go with `/publish work {cell}`")
+        cells::held_for_director(cell)
     } else {
-        format!(
-            "It can leave once an operator has raised the limit: `/publish work {cell}` tries again, and \
-             `lazarus work {cell} DIR` has it meanwhile"
-        )
+        cells::held_by_limit(cell)
     };
-    format!("{words}. {what}.")
+    cells::held(&words, &what)
 }
 
 /// A branch's name as a part of another: letters, digits and `-`.

@@ -16,8 +16,8 @@ mod text;
 
 pub use approval::{CouncilRule, Level, Mission, OldBallot, Vote};
 pub use command::{
-    COMMANDS_MAX, Command, CommandKind, Line, Misplaced, Parsed, Publishable, SummonOptions, grammar, parse_commands,
-    parse_comment, suspicious,
+    Argument, ArgumentForm, COMMANDS_MAX, Command, CommandSpec, Denied, Given, Line, Misplaced, On, Parsed,
+    Publishable, Scope, SummonOptions, Verb, Who, grammar, parse_commands, parse_comment, suspicious,
 };
 pub use hidden::{first_invisible, hidden_in_title, hidden_parts};
 pub use id::{InvalidMissionId, MissionId};

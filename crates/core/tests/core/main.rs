@@ -6,6 +6,7 @@
 //! `proptest-regressions/` and is tried first ever after.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
+mod commands;
 mod decisions;
 mod documents;
 mod history;

@@ -3,15 +3,16 @@
 use super::{Asked, Done};
 use crate::cell::{Actor, CellId, Identity, Input as CellInput, ParticipantState, Role};
 use crate::engine::decide::mission_tx::MissionTx;
+use crate::publication::sentences::commands as say;
 use crate::store::Result;
 
 /// Accepts an invitation to a cell; without a name, to the one that has it.
 pub fn run(mission: &mut MissionTx<'_>, asked: &Asked, cell: Option<&CellId>) -> Result<Done> {
     let Actor::Person { id, login } = &asked.actor else {
-        return Ok(Done::no("an invitation is accepted by the person who was invited, in a comment"));
+        return Ok(Done::no(say::accepted_in_a_comment()));
     };
     let Ok(identity) = Identity::parse(&format!("human:{login}")) else {
-        return Ok(Done::no("this login cannot take part in a cell"));
+        return Ok(Done::no(say::cannot_take_part()));
     };
     let mut named = cell.cloned();
     if named.is_none() {
@@ -29,6 +30,6 @@ pub fn run(mission: &mut MissionTx<'_>, asked: &Asked, cell: Option<&CellId>) ->
     mission.on_cell(named.as_ref(), &input, &asked.actor, |mission, id| {
         let role = mission.cell(id)?.and_then(|c| c.participant(&identity).map(|p| p.role));
         let role = role.map_or("participant", Role::word);
-        Ok(Done::ok(format!("`{identity}` takes part in `{id}` as {role}.")))
+        Ok(Done::ok(say::takes_part(&identity, id, role)))
     })
 }

@@ -4,6 +4,7 @@ use super::{Asked, Done};
 use crate::cell::{self, CellId, Input as CellInput, Outcome as End};
 use crate::engine::decide::mission_tx::MissionTx;
 use crate::mission::publishing::Until;
+use crate::publication::sentences::commands as say;
 use crate::store::Result;
 
 /// Closes a cell.
@@ -20,9 +21,7 @@ pub fn run(
     };
     // A request is not a live cell: it is decided, not closed.
     if let Some(record) = mission.known().records.iter().find(|r| r.cell == id) {
-        let number = record.number;
-        let why = format!("request {number} is not approved yet; use `/reject {number}`");
-        return Ok(Done::no(why).on(&id));
+        return Ok(Done::no(say::not_approved_yet(record.number)).on(&id));
     }
     let input = how_it_ended(mission, &id, outcome, reason.cloned())?;
     Ok(match mission.apply(&id, &input, &asked.actor)? {
@@ -43,7 +42,7 @@ fn how_it_ended(mission: &MissionTx<'_>, id: &CellId, said: Option<End>, reason:
     for worker in cell.workers() {
         match &worker.run {
             cell::RunState::Ended { exit, .. } if !exit.success => {
-                bad.push(format!("agent {} ended badly: {exit}", worker.identity.name()));
+                bad.push(say::agent_ended_badly(worker.identity.name(), exit));
             }
             cell::RunState::Ended { .. } => {}
             _ => all_ended = false,

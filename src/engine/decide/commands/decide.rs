@@ -4,6 +4,7 @@ use super::{Asked, Done};
 use crate::engine::decide::mission_tx::MissionTx;
 use crate::engine::effect::Effect;
 use crate::engine::lane::Lane;
+use crate::publication::sentences::commands as say;
 use crate::store::Result;
 use serde_json::json;
 
@@ -17,5 +18,5 @@ pub fn run(mission: &mut MissionTx<'_>, asked: &Asked, text: &str) -> Result<Don
     let line = json!({"id": head.seq, "at": mission.now().0, "by": asked.login(), "decision": text}).to_string();
     let effect = Effect::Record { file: "decisions.jsonl".to_owned(), line };
     mission.queue(Lane::Cell(&id), &effect, Some(&id))?;
-    Ok(Done::ok(format!("Decision {} is on record.", head.seq)).on(&id))
+    Ok(Done::ok(say::decision_on_record(head.seq)).on(&id))
 }

@@ -4,6 +4,7 @@ use super::{Asked, Done};
 use crate::cell::{CellId, Identity, Input as CellInput, Role};
 use crate::engine::decide::mission_tx::MissionTx;
 use crate::mission::duration_words;
+use crate::publication::sentences::commands as say;
 use crate::store::Result;
 
 /// Invites a person, or has an agent take part.
@@ -15,23 +16,17 @@ pub fn run(
     cell: Option<&CellId>,
 ) -> Result<Done> {
     let Ok(identity) = Identity::parse(identity) else {
-        return Ok(Done::no("an identity is `agent:NAME`, `bot:NAME` or `human:LOGIN`"));
+        return Ok(Done::no(say::not_an_identity()));
     };
     let mut forge_id = None;
     match &identity {
         Identity::Agent(name) if mission.context().profiles.get(name).is_none() => {
-            return Ok(Done::no(format!(
-                "there is no agent `{name}`; allowed are {}. A person is `human:LOGIN`",
-                mission.context().profiles.names().join(", ")
-            )));
+            let allowed = mission.context().profiles.names().join(", ");
+            return Ok(Done::no(say::no_agent_to_invite(name, &allowed)));
         }
         Identity::Human(login) => match asked.accounts.get(&login.to_lowercase()) {
             Some(id) => forge_id = Some(*id),
-            None => {
-                return Ok(Done::no(format!(
-                    "the forge knows no account `{login}`; one that was renamed goes by its new name"
-                )));
-            }
+            None => return Ok(Done::no(say::no_such_account(login))),
         },
         _ => {}
     }
@@ -39,10 +34,8 @@ pub fn run(
     let input = CellInput::Invite { identity: identity.clone(), forge_id, role };
     let mut done = mission.on_cell(cell, &input, &asked.actor, |_, id| {
         Ok(match &identity {
-            Identity::Human(_) => Done::ok(format!(
-                "`{identity}` is invited to `{id}` as {role}, and accepts with `/accept` within {ttl}."
-            )),
-            _ => Done::ok(format!("`{identity}` takes part in `{id}` as {role}.")),
+            Identity::Human(_) => Done::ok(say::invited(&identity, id, role, &ttl)),
+            _ => Done::ok(say::takes_part(&identity, id, role.word())),
         })
     })?;
     if done.ok

@@ -29,8 +29,10 @@ use crate::engine::lane::Lane;
 use crate::engine::request::AuthorityRequest;
 use crate::mission::publishing::Until;
 use crate::mission::{
-    ApprovedText, Command, DecisionRecord, Level, Line, Misplaced, Moment, Rules, duration_words, grammar, what_changed,
+    ApprovedText, Command, DecisionRecord, Level, Line, Misplaced, Moment, Rules, Who, duration_words, grammar,
+    what_changed,
 };
+use crate::publication::sentences::{commands as say, names, requests};
 use crate::publication::{Answer, TextChange};
 use crate::store::Result;
 use serde_json::json;
@@ -156,39 +158,9 @@ impl Done {
         match cells {
             [one] => Ok(one.clone()),
             [] => Err(Self::no(none)),
-            many => {
-                let names: Vec<String> = many.iter().map(|c| format!("`{c}`")).collect();
-                Err(Self::no(format!("name one: {}", names.join(", "))))
-            }
+            many => Err(Self::no(say::name_one(&names(many)))),
         }
     }
-}
-
-/// Why somebody may not give a command, if they may not (the table in contract §7).
-fn not_allowed(asked: &Asked, command: &Command) -> Option<Done> {
-    let who = asked.login();
-    let (may, why) = match command {
-        // These are for everybody, or it is the command itself that asks whose it is. And
-        // what cannot be done yet cannot be done by anybody.
-        Command::Help { .. }
-        | Command::Status { .. }
-        | Command::Accept { .. }
-        | Command::Substitute { .. }
-        | Command::Handoff { .. }
-        | Command::Vote { .. } => return None,
-        Command::Summon { .. } => (
-            asked.level >= Level::Write,
-            format!(
-                "`{who}` may read this repository, not write to it; people with write access may ask for a cell, and anybody may propose a mission by the issue template"
-            ),
-        ),
-        Command::Tell { .. } => (asked.level >= Level::Write, "`/tell` is for people with write access".to_owned()),
-        _ => (
-            asked.level == Level::Director,
-            format!("`/{}` is for directors of this repository, and `{who}` is not one", verb_of(command)),
-        ),
-    };
-    (!may).then(|| Done::no(why))
 }
 
 impl MissionTx<'_> {
@@ -218,9 +190,9 @@ impl MissionTx<'_> {
             none &= !done.ok;
             // Among several, each answer says which command it is for.
             if lines.len() > 1 {
-                let says = if done.says.is_empty() { "done." } else { done.says.as_str() };
-                let own = format!("`/{verb}`: ");
-                done.says = if verb.is_empty() || says.starts_with(&own) { says.to_owned() } else { own + says };
+                let says = if done.says.is_empty() { say::done_among_several() } else { done.says };
+                let own = say::for_command(&verb);
+                done.says = if verb.is_empty() || says.starts_with(&own) { says } else { own + &says };
             }
             if !done.says.is_empty() {
                 answer.items.push((done.ok, done.says));
@@ -234,7 +206,7 @@ impl MissionTx<'_> {
                     grammar()
                         .iter()
                         .filter(|c| only.only().is_none_or(|o| o == c.name))
-                        .map(|c| (c.usage.replace('|', "\\|"), c.who.to_owned(), c.does.to_owned())),
+                        .map(|c| (c.usage.replace('|', "\\|"), c.who_words.to_owned(), c.does.to_owned())),
                 );
             }
             answer.mentions.extend(done.mentions);
@@ -256,18 +228,17 @@ impl MissionTx<'_> {
         if let Some(id) = named.or(self.meant()) {
             return Ok(match self.cell(id)? {
                 Some(cell) => Ok(cell.id),
-                None => Err(format!("there is no cell `{id}` in this mission")),
+                None => Err(say::no_such_cell(id)),
             });
         }
         let live: Vec<_> = self.live_cells()?;
         Ok(match live.as_slice() {
-            [] => Err("this mission has no live cell".to_owned()),
+            [] => Err(say::no_live_cell()),
             [one] => Ok(one.id.clone()),
-            many => Err(format!(
-                "this mission has {} live cells; name one: {}",
-                many.len(),
-                many.iter().map(|c| format!("`{}` ({})", c.id, c.state)).collect::<Vec<_>>().join(", ")
-            )),
+            many => {
+                let cells: Vec<String> = many.iter().map(|c| say::cell_and_state(&c.id, c.state)).collect();
+                Err(say::several_live_cells(many.len(), &cells.join(", ")))
+            }
         })
     }
 
@@ -291,8 +262,8 @@ impl MissionTx<'_> {
 
     /// Carries out one command, if whoever gave it may.
     pub fn command(&mut self, asked: &Asked, command: &Command) -> Result<Done> {
-        if let Some(refused) = not_allowed(asked, command) {
-            return Ok(refused);
+        if let Err(denied) = command.spec().permits(asked.level) {
+            return Ok(Done::no(say::denied(denied, command.verb(), asked.login())));
         }
         match command {
             Command::Help { command } => Ok(help::run(command.as_ref())),
@@ -317,7 +288,7 @@ impl MissionTx<'_> {
             Command::Checkpoint { note } => checkpoint::run(self, asked, note.as_ref()),
             Command::Publish { what, cell } => publish::run(self, asked, what, cell.as_ref()),
             Command::Substitute { .. } | Command::Handoff { .. } | Command::Vote { .. } => {
-                Ok(Done::no(format!("`/{}` is known, but this version of Lazarus cannot do it yet", verb_of(command))))
+                Ok(Done::no(say::not_yet(command.verb())))
             }
         }
     }
@@ -327,28 +298,21 @@ impl MissionTx<'_> {
     fn misplaced_words(&self, asked: &Asked, misplaced: &[Misplaced]) -> Result<Option<String>> {
         let mut found = vec![];
         for command in misplaced {
-            if self.may_give(asked, &command.name)? {
-                found.push(format!("`/{}` ({})", command.name, command.place.words()));
+            let Some(spec) = grammar().iter().find(|spec| spec.name == command.name) else { continue };
+            let invited = spec.who == Who::Invited && self.is_invited(asked)?;
+            if spec.belongs_to(asked.level, invited) {
+                found.push(say::with_place(&command.name, command.place.words()));
             }
         }
-        Ok((!found.is_empty()).then(|| {
-            format!(
-                "Not carried out: {}. A command counts at the start of a line of its own, as ordinary text, with an empty line above it. Give it again so, in a new comment.",
-                found.join(", ")
-            )
-        }))
+        Ok((!found.is_empty()).then(|| say::misplaced(&found.join(", "))))
     }
 
-    /// Whether somebody has the right to a command, by its name.
-    fn may_give(&self, asked: &Asked, name: &str) -> Result<bool> {
-        Ok(match name {
-            "status" | "help" => true,
-            "summon" | "team" | "tell" => asked.level >= Level::Write,
-            "accept" => self.live_cells()?.iter().any(|cell| {
-                cell.participant_by_account(Some(asked.id())).is_some_and(|p| p.open_invitation().is_some())
-            }),
-            _ => asked.level == Level::Director,
-        })
+    /// Whether somebody has an open invitation to a cell here.
+    fn is_invited(&self, asked: &Asked) -> Result<bool> {
+        Ok(self
+            .live_cells()?
+            .iter()
+            .any(|cell| cell.participant_by_account(Some(asked.id())).is_some_and(|p| p.open_invitation().is_some())))
     }
 
     /// Has people told, once a mission, what of the project a cell would lack.
@@ -363,8 +327,7 @@ impl MissionTx<'_> {
 
     fn list_open(&self, numbers: &[u32]) -> String {
         let named = numbers.iter().filter_map(|n| self.known().records.iter().find(|r| r.number == *n)).map(|record| {
-            let by = record.asked_by.name();
-            format!("`{}` ({} for `{by}`)", record.number, record.spec.agents.join("+"))
+            requests::number_and_agents(record.number, &record.spec.agents.join("+"), &record.asked_by.name())
         });
         named.collect::<Vec<_>>().join(", ")
     }
@@ -401,27 +364,16 @@ impl MissionTx<'_> {
         };
         Ok(Done {
             change,
-            ..Done::no(format!(
-                "The text was changed less than {} before this {what}, so it may not be the text that was read. {then}",
-                duration_words(self.rules().settle)
-            ))
+            ..Done::no(requests::changed_shortly_before(what, &duration_words(self.rules().settle), then))
         })
     }
-}
-
-/// The word of a command, without its arguments.
-pub fn verb_of(command: &Command) -> String {
-    serde_json::to_value(command)
-        .ok()
-        .and_then(|v| v.get("verb").and_then(|v| v.as_str().map(str::to_owned)))
-        .unwrap_or_default()
 }
 
 /// The word of the command that a line is or was meant to be; empty where that is not
 /// known. It is always a word of the grammar, never what somebody wrote.
 pub fn verb_of_line(line: &Line) -> String {
     match line {
-        Line::Command { command, .. } => verb_of(command),
+        Line::Command { command, .. } => command.verb().to_owned(),
         Line::Refused { why, .. } => why
             .split('`')
             .skip(1)

@@ -3,9 +3,10 @@
 use super::{Asked, Done};
 use crate::cell::{CellId, Input as CellInput};
 use crate::engine::decide::mission_tx::MissionTx;
+use crate::publication::sentences::commands as say;
 use crate::store::Result;
 
 /// Freezes a cell.
 pub fn run(mission: &mut MissionTx<'_>, asked: &Asked, cell: Option<&CellId>) -> Result<Done> {
-    mission.on_cell(cell, &CellInput::Pause, &asked.actor, |_, id| Ok(Done::ok(format!("Cell `{id}` is frozen."))))
+    mission.on_cell(cell, &CellInput::Pause, &asked.actor, |_, id| Ok(Done::ok(say::frozen(id))))
 }

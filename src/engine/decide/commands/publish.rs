@@ -9,6 +9,7 @@ use crate::engine::lane::Lane;
 use crate::mission::Publishable;
 use crate::mission::held::Held;
 use crate::mission::publishing::{Again, Until};
+use crate::publication::sentences::commands as say;
 use crate::store::Result;
 use serde_json::json;
 
@@ -34,7 +35,7 @@ fn publish_file(
             cells.push(row.cell.id);
         }
     }
-    let id = match Done::the_one(&cells, "there is no such cell of this mission whose files are still there") {
+    let id = match Done::the_one(&cells, &say::no_files_left()) {
         Ok(id) => id,
         Err(done) => return Ok(done),
     };
@@ -62,8 +63,8 @@ fn publish_again(mission: &mut MissionTx<'_>, asked: &Asked, named: Option<&Cell
         }
     }
     let ids: Vec<CellId> = cells.iter().map(|(cell, _)| cell.id.clone()).collect();
-    let none = "there is no closed cell here whose work the forge refused, or that is held";
-    let id = match Done::the_one(&ids, none) {
+    let none = say::nothing_is_held();
+    let id = match Done::the_one(&ids, &none) {
         Ok(id) => id,
         Err(done) => return Ok(done),
     };
@@ -75,18 +76,11 @@ fn publish_again(mission: &mut MissionTx<'_>, asked: &Asked, named: Option<&Cell
     let push = match publishing.try_again(work, shown) {
         Again::Push(push) => push,
         Again::NotShown => {
-            return Ok(Done::no(format!(
-                "what is held of `{id}` is other than what was shown when this command was given; look at it and give the command again"
-            ))
-            .on(&id));
+            return Ok(Done::no(say::held_is_other_than_shown(&id)).on(&id));
         }
         Again::Nothing => {
             let words: Vec<String> = facts.held().map(Held::words).collect();
-            return Ok(Done::no(format!(
-                "nothing of `{id}` can be released: {}. A known secret never leaves; `lazarus work {id} DIR` gives the work to an operator",
-                words.join("; ")
-            ))
-            .on(&id));
+            return Ok(Done::no(say::nothing_can_be_released(&id, &words.join("; "))).on(&id));
         }
     };
     let released: Vec<&Held> = facts.held().filter(|held| push.released.contains(&held.commit)).collect();
@@ -94,7 +88,7 @@ fn publish_again(mission: &mut MissionTx<'_>, asked: &Asked, named: Option<&Cell
     if !released.is_empty() {
         mission.record(&asked.actor, Some(&id), "work_released", &json!({"released": released}))?;
         let words: Vec<String> = released.into_iter().map(Held::words).collect();
-        says = format!("Released by `{}`: {}.", asked.login(), words.join("; "));
+        says = say::released(asked.login(), &words.join("; "));
     }
     mission.push_work(&cell, &facts, push)?;
     mission.put_facts(&id, &facts)?;

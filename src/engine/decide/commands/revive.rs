@@ -3,13 +3,14 @@
 use super::{Asked, Done};
 use crate::cell::Input as CellInput;
 use crate::engine::decide::mission_tx::MissionTx;
+use crate::publication::sentences::commands as say;
 use crate::store::Result;
 
 /// Starts agents of the mission's cell again.
 pub fn run(mission: &mut MissionTx<'_>, asked: &Asked, agent: Option<&str>) -> Result<Done> {
     if !mission.known().open {
-        return Ok(Done::no("the issue is closed; nothing is revived on a closed mission"));
+        return Ok(Done::no(say::nothing_is_revived()));
     }
     let input = CellInput::Revive { agent: agent.map(str::to_owned) };
-    mission.on_cell(None, &input, &asked.actor, |_, id| Ok(Done::ok(format!("Cell `{id}` is revived."))))
+    mission.on_cell(None, &input, &asked.actor, |_, id| Ok(Done::ok(say::revived(id))))
 }

@@ -2,14 +2,14 @@
 //! it, for some of it is for people to mend.
 
 use crate::store::{self, Tx};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Most of it that is shown.
 const SHOWN: i64 = 50;
 
 /// One thing that waits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
     /// What, in one word: `authorize`, `comment`, `push`, …
     pub what: String,
@@ -55,7 +55,8 @@ pub fn waiting(tx: &Tx<'_>) -> store::Result<Vec<Waiting>> {
                 }),
                 cell: waits.row.cell,
                 since: at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
-                why: super::init::printable(&waits.error.unwrap_or_default()),
+                // The forge's words among others: they do not steer a terminal.
+                why: waits.error.unwrap_or_default().chars().filter(|c| *c == '\n' || !c.is_control()).collect(),
             })
         })
         .collect()
