@@ -30,6 +30,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+/// The kinds that are built: what a proposal may ask for.
+pub const BUILT: [BackendKind; 1] = [BackendKind::Process];
+
 /// Why a backend did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {

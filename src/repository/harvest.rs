@@ -1,6 +1,7 @@
 //! What came out of a cell, as it was found to be.
 
 use super::held::Held;
+use crate::mission::publishing::Work;
 use serde::{Deserialize, Serialize};
 
 /// What was harvested at the end.
@@ -59,5 +60,16 @@ impl Harvest {
     /// Whether something holds a commit.
     pub fn is_held(&self, commit: &str) -> bool {
         self.held.iter().any(|held| held.commit == commit)
+    }
+
+    /// The same for the core, which decides what leaves.
+    pub fn work(&self) -> Work<'_> {
+        Work {
+            tip: self.tip.as_deref(),
+            committed: self.committed.as_deref(),
+            rest: self.rest,
+            branches: &self.branches,
+            held: &self.held,
+        }
     }
 }

@@ -124,17 +124,20 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Claims the head of every lane that is free and due, at most `limit`, and
-    /// at most `cells` that are about cells.
-    pub fn claim(&self, now: i64, limit: i64, cells: i64) -> Result<Vec<EffectRow>> {
+    /// Claims the head of every lane that is free and due: at most `limit`, and beside
+    /// them of some kinds, given by their words, at most the other limit.
+    pub fn claim(&self, now: i64, limit: i64, (slow, slow_limit): (&[&'static str], i64)) -> Result<Vec<EffectRow>> {
+        // Words of ours, without quotes in them.
+        let slow: Vec<String> = slow.iter().map(|word| format!("'{word}'")).collect();
         let mut statement = self.conn.prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM effects e WHERE state = 'ready' AND not_before <= ?1 AND (kind IN ('cell', 'push')) = ?3 AND NOT EXISTS \
+            "SELECT {COLUMNS} FROM effects e WHERE state = 'ready' AND not_before <= ?1 AND (kind IN ({})) = ?3 AND NOT EXISTS \
              (SELECT 1 FROM effects o WHERE o.lane = e.lane AND o.seq < e.seq AND o.state IN ('ready', 'running')) \
-             ORDER BY seq LIMIT ?2"
+             ORDER BY seq LIMIT ?2",
+            slow.join(", ")
         ))?;
         let mut rows: Vec<EffectRow> = vec![];
-        for (of_cells, limit) in [(false, limit), (true, cells)] {
-            for row in statement.query_map(params![now, limit, of_cells], read)? {
+        for (is_slow, limit) in [(false, limit), (true, slow_limit)] {
+            for row in statement.query_map(params![now, limit, is_slow], read)? {
                 rows.push(row?);
             }
         }
