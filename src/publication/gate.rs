@@ -663,7 +663,7 @@ fn inert(text: &str, allowed: Allowed<'_>, removed: &mut Removed) -> String {
             && range.start <= at
         {
             out.push_str(&text[at..range.end]);
-            line = LineStart::after(&text[at..range.end]);
+            line = line.after(&text[at..range.end]);
             at = range.end;
             continue;
         }
@@ -787,8 +787,10 @@ impl Default for LineStart {
 }
 
 impl LineStart {
-    fn after(code: &str) -> Self {
-        Self { may_begin_command: code.ends_with('\n'), digit: false }
+    /// Goes on behind code. Code within a line is no text to some readers, so what
+    /// follows it may still begin that line for them.
+    fn after(&self, code: &str) -> Self {
+        Self { may_begin_command: self.may_begin_command || code.ends_with('\n'), digit: false }
     }
 
     fn saw(&mut self, c: char) {
