@@ -1,7 +1,7 @@
 # `make demo` shows the main job; `make test` is what CI runs.
 CARGO ?= cargo
 
-.PHONY: demo build test tools live twins toolchains bench fmt lint
+.PHONY: demo build test tools lint-if-there live twins toolchains bench fmt lint
 
 build:
 	$(CARGO) build --release
@@ -10,9 +10,18 @@ demo: build
 	./target/release/lazarus demo
 
 # All tests, from a clean checkout. No benches: the figures are `make bench`.
-test: tools
-	$(CARGO) test --locked --no-fail-fast --workspace --lib --bins --tests --examples
+# At the end it prints its ten slowest conversations, in seconds.
+test: tools lint-if-there
+	@rm -f target/test-times.txt
+	LAZARUS_TEST_TIMES=$(CURDIR)/target/test-times.txt \
+	  $(CARGO) test --locked --no-fail-fast --workspace --lib --bins --tests --examples
 	$(CARGO) test --locked --package lazarus-gitea --doc
+	@echo "the slowest:"; sort -rn target/test-times.txt | head -10
+
+# The lints, where this toolchain has them.
+lint-if-there:
+	@if $(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1; then $(MAKE) lint; \
+	  else echo "not linted: this toolchain has no rustfmt or no clippy"; fi
 
 # What the tests need beside Rust and a C compiler. As root it is installed.
 tools:

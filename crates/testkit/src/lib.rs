@@ -116,6 +116,7 @@ impl Default for WorldOptions {
 /// A forge, its people, a repository and an installation of Lazarus.
 pub struct World {
     name: String,
+    began: Instant,
     server: Server,
     http: Http,
     admin_token: String,
@@ -190,6 +191,7 @@ impl World {
         fs::create_dir(&installation.home).expect("the operator's home");
         let mut world = Self {
             name: name.to_owned(),
+            began: Instant::now(),
             http,
             admin_token,
             organisation,
@@ -879,10 +881,24 @@ impl World {
     }
 }
 
+impl World {
+    /// Adds the seconds of this test to the file that `LAZARUS_TEST_TIMES` names, so
+    /// that `make test` can print the slowest ones.
+    fn note_how_long_it_took(&self) {
+        let Some(file) = std::env::var_os("LAZARUS_TEST_TIMES") else { return };
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or(&self.name);
+        let line = format!("{:.1} {test}\n", self.began.elapsed().as_secs_f64());
+        let added = fs::OpenOptions::new().create(true).append(true).open(file);
+        let _ = added.and_then(|mut file| std::io::Write::write_all(&mut file, line.as_bytes()));
+    }
+}
+
 impl Drop for World {
     /// Also runs when a conversation failed: leaves no process, no account and
     /// no file, except that a failed world's files stay if `KEEP_WORLD` is set.
     fn drop(&mut self) {
+        self.note_how_long_it_took();
         if self.daemon.is_running() {
             self.daemon.kill_9();
         }
