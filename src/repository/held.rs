@@ -1,66 +1,66 @@
-//! What holds a push, and what it would take to let it go.
+//! What holds a part of the work back, and who could release it.
 
 use serde::{Deserialize, Serialize};
 
-/// Most characters of a name that agents chose, where it is shown.
+/// Most characters that are shown of a name that agents chose.
 const SHOWN_MAX: usize = 200;
-/// Most findings that are put into words one by one.
+/// Most findings that are described one by one.
 const WORDED: usize = 5;
 
 /// Something that may not leave as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "found", rename_all = "snake_case")]
 pub enum Finding {
-    /// A known secret. Nobody releases it.
+    /// A known secret. Nobody can release it.
     Secret {
-        /// Its name in the configuration, never its value.
+        /// The secret's name in the configuration, never its value.
         name: String,
-        /// Where it is.
+        /// Where it was found.
         place: Place,
-        /// The first commit that has it.
+        /// The first commit that contains it.
         commit: String,
     },
-    /// Something that the forge would run by itself. A director releases it.
+    /// A file that the forge would run by itself. A director can release it.
     RunsOnPush {
-        /// Which files.
+        /// The paths of these files.
         paths: Vec<String>,
-        /// The first commit that has them so.
+        /// The first commit that contains them in this form.
         commit: String,
     },
-    /// More than a limit allows, or more than could be searched. It leaves once
-    /// the limit is another or the work is.
+    /// Something that exceeds a limit, or that could not be searched completely. It can leave once the limit or the
+    /// work has changed.
     Limit {
-        /// Which, in our words.
+        /// Which limit, in words.
         words: String,
     },
 }
 
-/// Where in a commit something is.
+/// Where in a commit something was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
-    /// In this file.
+    /// In the content of this file.
     File(String),
     /// In the name of a file or directory, which is therefore not shown.
     Path,
-    /// In the message, or in a name of who made the commit.
+    /// In the message, or in the name of an author or committer.
     Commit,
     /// In the name of the branch, which is therefore not shown.
     Branch,
 }
 
-/// A part of a cell's work that does not leave.
+/// A part of a cell's work that is held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// The commit that would be pushed.
     pub commit: String,
-    /// The branch's name in the cell; `None` is the mission's own.
+    /// The branch's name in the cell; `None` for the mission's own branch.
     #[serde(default)]
     pub branch: Option<String>,
-    /// Whether it is only of what nobody committed.
+    /// Whether only the commit of uncommitted changes is held.
     #[serde(default)]
     pub rest: bool,
-    /// Why.
+    /// The reasons.
     pub findings: Vec<Finding>,
 }
 
@@ -70,13 +70,12 @@ impl Held {
         self.findings.iter().all(Finding::can_be_released)
     }
 
-    /// Whether nobody can, whatever becomes of limits.
+    /// Whether nobody can release it, whatever the limits are.
     pub fn has_secret(&self) -> bool {
         self.findings.iter().any(|finding| matches!(finding, Finding::Secret { .. }))
     }
 
-    /// What it is a part of, and why it is held: a sentence without its full stop,
-    /// with names in code spans.
+    /// Describes what is held and why, as a sentence without its full stop, with names in code spans.
     pub fn words(&self) -> String {
         let what = match (&self.branch, self.rest) {
             (Some(name), _) => format!("the branch `{}`", shown(name.as_bytes())),
@@ -92,12 +91,12 @@ impl Held {
 }
 
 impl Finding {
-    /// Whether a director can let it go.
+    /// Whether a director can release it.
     pub fn can_be_released(&self) -> bool {
         matches!(self, Self::RunsOnPush { .. })
     }
 
-    /// Names another commit as the first that has it.
+    /// Replaces the commit that is named as the first one that contains it.
     pub(super) fn came_with(&mut self, theirs: &str, own: &str) {
         if let Self::Secret { commit, .. } | Self::RunsOnPush { commit, .. } = self
             && commit == theirs
@@ -135,7 +134,7 @@ fn short(commit: &str) -> String {
     commit.chars().take(12).collect()
 }
 
-/// A name that agents chose, as it can stand in a code span.
+/// A name that agents chose, in a form that is safe in a code span.
 pub(super) fn shown(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(name);
     let clean = |c: char| if c == '`' || c.is_control() { '\u{fffd}' } else { c };
