@@ -10,7 +10,7 @@ use super::shapes::{Address, TeamView};
 use super::state::{Access, Account, EntryKind, HookOwner, Id, LabelOwner, State, Team, Token, next, now, rfc3339};
 use super::{Flavour, repositories};
 
-/// All that a team can have rights in.
+/// Everything that a team can have rights in.
 const UNITS: [&str; 10] = [
     "repo.actions",
     "repo.code",
@@ -97,7 +97,7 @@ pub(super) async fn answer(call: &Call<'_>, path: &[&str]) -> Answer {
     }
 }
 
-/// The number of an account; a former name is answered with a redirect.
+/// The id of the account with this login. A former name gets a redirect.
 fn by_login(call: &Call<'_>, login: &str) -> Result<Id, Reply> {
     let state = call.forge.state();
     if let Some(account) = state.account_by_login(login) {
@@ -118,7 +118,7 @@ fn orgs_of(call: &Call<'_>, who: Id) -> Reply {
     call.paginated(&all)
 }
 
-/// Somebody named at the end of a path.
+/// The id of an account that is named at the end of a path.
 fn named(call: &Call<'_>, state: &State, login: &str) -> Result<Id, Reply> {
     if let Some(account) = state.account_by_login(login) {
         return Ok(account.id);
@@ -252,7 +252,7 @@ fn known_scope(scope: &str) -> bool {
             .is_some_and(|(level, category)| matches!(level, "read" | "write") && CATEGORIES.contains(&category))
 }
 
-/// What the forge takes as a name of an account or a repository.
+/// Whether the forge accepts this as the name of an account or repository.
 pub(super) fn allowed_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 100
@@ -434,8 +434,7 @@ fn refuse_organization(call: &Call<'_>, state: &State, id: Id) -> Result<(), Rep
     }
 }
 
-/// Gives an account another name. The old one redirects until somebody takes
-/// it.
+/// Renames an account. The old name redirects until somebody takes it.
 fn rename(call: &Call<'_>, state: &mut State, id: Id, to: &str, field: &str) -> Answer {
     if to.is_empty() {
         return Err(call.refuse().say(422, format!("[{field}]: Required")));
@@ -520,7 +519,7 @@ fn org_permissions(call: &Call<'_>, login: &str, org: &str) -> Answer {
     ))
 }
 
-/// Reads `permission`, `units` and `units_map` of an order for a team.
+/// Reads `permission`, `units` and `units_map` from a request about a team.
 fn team_rights(order: &Value) -> (Access, BTreeMap<String, String>) {
     let stated = Access::parse(text(order, "permission")).unwrap_or(Access::None);
     let mut units: BTreeMap<String, String> = order
@@ -773,7 +772,7 @@ fn team(call: &Call<'_>, id: &str, path: &[&str]) -> Answer {
     }
 }
 
-/// Changes a team: what is not said stays. A name that is taken is a bare 500.
+/// Changes a team. Fields that are not given stay. If the name is taken, the answer is a bare 500.
 fn edit_team(call: &Call<'_>, state: &mut State, id: Id) -> Answer {
     let order = call.json()?;
     let name = text(&order, "name").to_owned();

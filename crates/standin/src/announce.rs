@@ -1,4 +1,4 @@
-//! Which deliveries a change brings, with whose rights, under which names.
+//! Which deliveries a change causes, with whose rights, and under which event names.
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,5 @@
-//! From a request to a handler: who asks, whether their token may, which
-//! repository is meant. Paths are cut at their raw slashes and decoded after,
-//! for branches come as `a%2Fb`.
+//! Leads from a request to a handler: authenticates the caller, checks the token's scopes, and finds the
+//! repository. Paths are split at their raw slashes and decoded afterwards, because branches arrive as `a%2Fb`.
 
 use axum::http::HeaderMap;
 use base64::Engine as _;
@@ -13,7 +12,7 @@ use super::reply::{Answer, Refusals, Reply};
 use super::state::{Access, Id, State};
 use super::{Forge, accounts, issues, pulls, repositories};
 
-/// Who asks, and what their token allows.
+/// The caller, and what their token allows.
 #[derive(Clone, Default)]
 pub(super) struct Caller {
     pub account: Option<Id>,
@@ -35,10 +34,10 @@ pub(super) struct Call<'a> {
     pub body: Bytes,
 }
 
-/// What Go's `url.QueryEscape` changes.
+/// The characters that Go's `url.QueryEscape` encodes.
 pub(super) const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// `a=b&c=d`, decoded.
+/// Decodes `a=b&c=d`.
 pub(super) fn parse_form(text: &str) -> Vec<(String, String)> {
     text.split('&')
         .filter(|pair| !pair.is_empty())
@@ -358,7 +357,7 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
     }
 }
 
-/// Refuses changes to what hangs on an archived repository.
+/// Refuses changes in an archived repository.
 fn not_archived(call: &Call<'_>, repo: Id) -> Result<(), Reply> {
     let state = call.forge.state();
     let Some(repo) = state.repos.get(&repo).filter(|r| r.archived_at.is_some()) else {
@@ -374,8 +373,8 @@ fn not_archived(call: &Call<'_>, repo: Id) -> Result<(), Reply> {
     ))
 }
 
-/// What an archived repository does not take any more. Issues can still be
-/// closed, edited and labelled, and people react.
+/// Whether an archived repository refuses this call. Issues can still be closed, edited and labelled, and people
+/// can react.
 fn needs_life(method: &str, path: &[&str]) -> bool {
     match path {
         ["issues" | "pulls"] | ["issues", _, "comments"] => method == "POST",

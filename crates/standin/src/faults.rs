@@ -1,6 +1,5 @@
-//! What goes wrong on purpose: deliveries that are lost, doubled, late or out
-//! of order; answers that never come, come too late or come as rubbish; and
-//! people who change something at the worst moment.
+//! Faults on purpose: deliveries that are lost, duplicated, late or out of order; answers that never come, come
+//! late or are garbage; and people who change something at the worst moment.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 
-/// What is done to webhook deliveries. All off by default; they combine.
+/// Faults of webhook deliveries. All are off by default, and they can be combined.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebhookFaults {
@@ -107,7 +106,7 @@ fn ok() -> u16 {
     200
 }
 
-/// A call that the stand-in makes to itself in somebody's name.
+/// A call that the stand-in makes to itself on behalf of an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Errand {
@@ -130,7 +129,7 @@ pub struct Errand {
     pub in_its_first_second: bool,
 }
 
-/// Which requests a fault applies to, besides method and path.
+/// Restricts the requests that a fault applies to, in addition to method and path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Surface {
@@ -140,7 +139,7 @@ pub enum Surface {
     Git,
 }
 
-/// A fault for requests to the API and for git's own, by method and path.
+/// A fault for requests to the API or from git, selected by method and path.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ApiFault {
     /// Only this method; none is any.
@@ -205,7 +204,7 @@ struct Inner {
     failed: Vec<String>,
 }
 
-/// The faults of one stand-in; all copies act on the same set.
+/// The faults of one stand-in. All clones share the same set.
 #[derive(Clone)]
 pub struct Faults {
     inner: Arc<Mutex<Inner>>,

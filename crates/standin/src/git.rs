@@ -1,6 +1,5 @@
-//! The repositories themselves: bare ones, each in a directory named by its
-//! number so that renames move nothing, worked on with the `git` program in a
-//! scrubbed environment.
+//! The repositories themselves. They are bare, each in a directory named by its number so that renames move
+//! nothing, and `git` works on them in a scrubbed environment.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,8 +12,8 @@ use tokio::process::Command;
 
 use super::state::{Comparison, Id};
 
-/// Refuses pushes to protected branches. The rules come in the environment,
-/// one shell pattern a line, from the code that starts `git http-backend`.
+/// Refuses pushes to protected branches. The code that starts `git http-backend` passes the rules in the
+/// environment, one shell pattern on each line.
 const PRE_RECEIVE: &str = r#"#!/bin/sh
 # Written by the stand-in forge.
 while read -r old new ref; do
@@ -32,7 +31,7 @@ EOF
 done
 "#;
 
-/// Where all bare repositories lie.
+/// The directory of all bare repositories.
 #[derive(Clone)]
 pub(super) struct Repositories {
     root: PathBuf,
@@ -49,7 +48,7 @@ pub(super) struct Commit {
     pub message: String,
 }
 
-/// A file to be written or taken away by one commit.
+/// A file that one commit writes or deletes.
 pub(super) struct Change<'a> {
     pub branch: &'a str,
     pub new_branch: Option<&'a str>,
@@ -60,7 +59,7 @@ pub(super) struct Change<'a> {
     pub author: (&'a str, &'a str),
 }
 
-/// What `git` is given of the environment: nothing of the host's.
+/// Removes everything of the host from the environment that `git` gets.
 pub(super) fn scrub(command: &mut Command, home: &Path) {
     command
         .env_clear()
@@ -423,7 +422,7 @@ impl Commit {
     }
 }
 
-/// What the forge says of commits without a signature.
+/// The forge's JSON about a commit without a signature.
 pub(super) fn unsigned() -> Value {
     json!({"verified": false, "reason": "gpg.error.not_signed_commit", "signature": "", "signer": null, "payload": ""})
 }

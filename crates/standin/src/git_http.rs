@@ -1,5 +1,5 @@
-//! Clone, fetch and push over HTTP, by the `git http-backend` program that
-//! comes with git. Bodies are streamed both ways.
+//! Clone, fetch and push over HTTP, through the `git http-backend` program that comes with git. Bodies are streamed
+//! in both directions.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::reply::Reply;
 use super::state::{Access, Id};
 use super::{Flavour, Forge, git, push};
 
-/// What of a program's head is read at most; git's is below 1 kB.
+/// Most bytes of the program's header that are read. Git's is below 1 kB.
 const HEAD_LIMIT: usize = 64 << 10;
 
 /// A request below `/{owner}/{repo}.git/`.
@@ -33,9 +33,8 @@ pub(super) struct GitRequest<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// Finds `/{owner}/{repo}.git/{rest}`, also without `.git`, where `rest` is
-/// one that git asks for. Gives owner, repository, the ending as it came, and
-/// the rest.
+/// Parses `/{owner}/{repo}.git/{rest}`, also without `.git`, if git uses this `rest`. Returns owner, repository,
+/// the suffix as it was sent, and the rest.
 pub(super) fn parse(path: &str) -> Option<(&str, &str, &str, &str)> {
     let (owner, rest) = path.strip_prefix('/')?.split_once('/')?;
     let (name, rest) = rest.split_once('/')?;
@@ -115,7 +114,7 @@ fn allowed(forge: &Forge, request: &GitRequest<'_>) -> Result<(Id, Caller), Repl
     Ok((repo.id, caller))
 }
 
-/// Answers git. The second value is who asked.
+/// Answers git. Also returns the caller's login.
 pub(super) async fn answer(forge: &Arc<Forge>, request: GitRequest<'_>, body: Body) -> (Response<Body>, String) {
     let (repo, caller) = match allowed(forge, &request) {
         Ok(found) => found,
@@ -224,7 +223,7 @@ async fn start(
     Ok(response.body(Body::from_stream(stream))?)
 }
 
-/// Reads up to the blank line; what came after it is given too.
+/// Reads up to the blank line, and also returns what followed it.
 async fn read_head(stdout: &mut ChildStdout) -> anyhow::Result<(String, Bytes)> {
     let mut buffer = BytesMut::new();
     loop {

@@ -8,7 +8,7 @@ use super::push;
 use super::reply::{Answer, Reply};
 use super::state::{Hook, HookOwner, Id, State, next, now};
 
-/// What a subscription word stands for, in the words that hooks list.
+/// Expands the word of a subscription to the words that a hook's event list shows.
 fn expand(flavour: Flavour, words: &[&str]) -> Vec<&'static str> {
     const ISSUES: [&str; 5] = ["issues", "issue_assign", "issue_label", "issue_milestone", "issue_comment"];
     const PULLS: [&str; 5] =
@@ -54,8 +54,7 @@ fn find(state: &State, owner: HookOwner, id: &str) -> Option<i64> {
     id.parse::<i64>().ok().filter(|id| state.hooks.get(id).is_some_and(|h| h.owner == owner))
 }
 
-/// `GET /admin/hooks`: system hooks, or on Gitea those that `type` names.
-/// Without a count.
+/// `GET /admin/hooks`: system hooks, or on Gitea those that `type` selects. The answer has no total count.
 pub(super) fn of_server(call: &Call<'_>) -> Reply {
     let state = call.forge.state();
     let wanted: &[HookOwner] = match (call.flavour(), call.argument("type")) {
@@ -66,7 +65,7 @@ pub(super) fn of_server(call: &Call<'_>) -> Reply {
     Reply::json(200, &state.hooks.values().filter(|h| wanted.contains(&h.owner)).map(|h| state.hook_json(h)).collect())
 }
 
-/// Gives a new repository its copies of the server's default hooks.
+/// Copies the server's default hooks to a new repository.
 pub(super) fn copy_defaults(state: &mut State, repo: Id) {
     let copies: Vec<Hook> = state.hooks.values().filter(|h| h.owner == HookOwner::Default).cloned().collect();
     for mut hook in copies {

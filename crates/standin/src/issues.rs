@@ -1,5 +1,5 @@
-//! Issues, comments, the timeline, reactions, attachments; and the web form
-//! by which a reader sets any label.
+//! Issues, comments, the timeline, reactions and attachments; and the web form with which a reader can set any
+//! label.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -14,10 +14,10 @@ use super::state::{
 };
 use super::{Flavour, Forge};
 
-/// The reactions that a forge allows unless it is told otherwise.
+/// The reactions that a forge allows by default.
 pub(super) const REACTIONS: [&str; 8] = ["+1", "-1", "laugh", "hooray", "confused", "heart", "rocket", "eyes"];
 
-/// The endings of attachments that a forge takes unless it is told otherwise.
+/// The extensions of attachments that a forge accepts by default.
 const ENDINGS: [&str; 37] = [
     ".avif",
     ".cpuprofile",
@@ -62,7 +62,7 @@ fn text<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
     value.get(key).and_then(Value::as_str)
 }
 
-/// Where a thing with reactions and attachments is.
+/// The target of a reaction or attachment.
 #[derive(Clone, Copy)]
 enum Thing {
     Issue(Id),
@@ -277,8 +277,8 @@ fn label_ids(call: &Call<'_>, state: &State, repo: Id, order: &Value) -> Result<
     Ok(ids)
 }
 
-/// A title as it is kept: of more than 255 bytes only the beginning, up to 252
-/// bytes (Forgejo) or places on a screen (Gitea's guess).
+/// A title as it is stored. If it has more than 255 bytes it is truncated: to 252 bytes (Forgejo), or to 252
+/// columns on a screen (Gitea's estimate).
 pub(super) fn kept_title(flavour: Flavour, title: &str) -> String {
     if title.len() <= 255 {
         return title.to_owned();
@@ -336,9 +336,8 @@ fn shown_issue(call: &Call<'_>, state: &State, id: Id, status: u16) -> Answer {
     }
 }
 
-/// `POST /{owner}/{repo}/issues/new`, as the web page sends it: here the
-/// labels of a reader are *not* dropped. That is the hole in the real servers
-/// which makes a label on a fresh issue prove nothing.
+/// `POST /{owner}/{repo}/issues/new`, as the web page sends it. Here the labels that a reader sets are *not*
+/// dropped. Because of this hole in the real servers, a label on a new issue proves nothing.
 pub(super) fn open_by_form(call: &Call<'_>, owner: &str, name: &str) -> Answer {
     let me = call.me()?;
     let mut state = call.forge.state();
@@ -414,7 +413,7 @@ fn set_milestone(state: &mut State, issue: Id, doer: Id, order: &Value) {
     state.announce(issue, what, doer, None, None);
 }
 
-/// Forgejo lets owners state when something was changed.
+/// Forgejo allows owners to state when something was changed.
 fn stated_time(call: &Call<'_>, access: Access, order: &Value) -> Option<i64> {
     if call.flavour() != Flavour::Forgejo || access < Access::Owner {
         return None;
@@ -820,7 +819,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     None
 }
 
-/// The file of a multipart form: the field `attachment`, its name and bytes.
+/// The file of a multipart form: name and content of the field `attachment`.
 fn attached(call: &Call<'_>) -> Option<(String, Bytes)> {
     let kind = call.headers.get("content-type")?.to_str().ok()?;
     let boundary = kind.split(';').find_map(|p| p.trim().strip_prefix("boundary="))?.trim_matches('"');
@@ -901,8 +900,7 @@ fn assets(call: &Call<'_>, state: &mut State, may_write: bool, thing: Thing, pat
     }
 }
 
-/// `GET /attachments/{uuid}`: who may see it is not asked, the address is
-/// what guards it.
+/// `GET /attachments/{uuid}`. There is no check of who asks: only the secret URL protects the file.
 pub(super) fn download(forge: &Forge, uuid: &str) -> Option<Bytes> {
     let state = forge.state();
     let all = state.issues.values().flat_map(|i| &i.assets).chain(state.entries.values().flat_map(|e| &e.assets));

@@ -1,5 +1,4 @@
-//! Labels of repositories and of organisations. Names are no keys: any number
-//! of labels can have one.
+//! Labels of repositories and organisations. Names are not unique: any number of labels can have the same one.
 
 use serde_json::Value;
 
@@ -16,7 +15,7 @@ fn flag(value: &Value, key: &str) -> Option<bool> {
     value.get(key).and_then(Value::as_bool)
 }
 
-/// `c5def5` of `#C5DEF5`; three digits are doubled.
+/// Normalises `#C5DEF5` to `c5def5`. Three digits are doubled.
 fn color(text: &str) -> Option<String> {
     let digits = text.strip_prefix('#').unwrap_or(text).to_ascii_lowercase();
     if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -55,7 +54,7 @@ impl State {
     }
 }
 
-/// Answers for `…/labels`; who may change them is the caller's to check.
+/// Answers `…/labels`. The caller must check who may change them.
 pub(super) fn answer(call: &Call<'_>, owner: LabelOwner, path: &[&str]) -> Answer {
     let mut state = call.forge.state();
     let bad_color = |text: &str| {

@@ -1,19 +1,17 @@
-//! A stand-in for a Gitea or Forgejo server, within the process that starts it:
-//! for `make demo`, and for every conversation in `make test`.
+//! A stand-in for a Gitea or Forgejo server, inside the process that starts it: for `make demo`, and for every
+//! conversation in `make test`.
 //!
-//! It keeps state, speaks real HTTP on loopback, holds real (bare) git
-//! repositories and delivers signed webhooks. Statuses, field names, headers
-//! and oddities are those of the recordings of real servers (`tests/standin.rs`
-//! holds it to them); where the two differ, the stand-in is wrong.
+//! It keeps state, speaks real HTTP on loopback, holds real (bare) git repositories and delivers signed webhooks.
+//! Statuses, field names, headers and oddities are those that were recorded from real servers (`tests/standin.rs`
+//! compares them). If the two differ, the stand-in is wrong.
 //!
-//! A request passes the rooms in this order: this file (connection, limits,
-//! ordered faults, the record of requests) → `api` (who asks, what their token
-//! allows, which repository) → the handlers `accounts`, `repositories`,
-//! `hooks`, `issues`, `pulls` or `git_http` → `state` (plain data) → `shapes`
-//! (JSON) and `announce`, `push` → `deliveries` (signed, sent by workers).
+//! A request passes these modules in order: this file (connection, limits, ordered faults, the record of requests)
+//! → `api` (caller, scopes, repository) → the handlers `accounts`, `repositories`, `hooks`, `issues`, `pulls` or
+//! `git_http` → `state` (plain data) → `shapes` (JSON) and `announce`, `push` → `deliveries` (signed, sent by
+//! workers).
 //!
-//! It is no forge to put to use: passwords lie in memory as they came, and
-//! whoever reaches its port may order faults.
+//! Do not use it as a forge: passwords are kept in memory in plain text, and everybody who can reach its port can
+//! order faults.
 
 #![forbid(unsafe_code)]
 
@@ -61,14 +59,14 @@ use api::{Call, parse_form};
 use reply::{Answer, Refusals, Reply};
 use state::{Sequences, State, Token, next, now};
 
-/// The largest request body, in bytes. Real servers take comments of 20 MB.
+/// Largest request body that is accepted, in bytes. Real servers accept comments of 20 MB.
 const BODY_LIMIT: usize = 64 << 20;
-/// Requests kept in the record.
+/// Number of requests that are kept in the record.
 const REQUESTS_KEPT: usize = 10_000;
-/// Of a request's body, so many bytes are kept in the record.
+/// Most bytes of a request's body that are kept in the record.
 const BODY_KEPT: usize = 64 << 10;
 
-/// Which server it stands in for.
+/// The server that it imitates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Flavour {
     /// Gitea 1.25.4.
@@ -87,7 +85,7 @@ impl Flavour {
     }
 }
 
-/// How to start one.
+/// How to start a stand-in.
 #[derive(Debug, Clone)]
 pub struct StandInOptions {
     /// Which server to stand in for.
@@ -98,8 +96,8 @@ pub struct StandInOptions {
     pub root: PathBuf,
 }
 
-/// One request as it came and how it ended. Never holds credentials: the
-/// authorization header is not kept, nor are bodies that carry secrets.
+/// One request as it came, and its outcome. Never contains credentials: neither the authorization header nor bodies
+/// that carry secrets are kept.
 #[derive(Debug, Clone)]
 pub struct RequestRecord {
     /// When the answer was ready.
@@ -117,7 +115,7 @@ pub struct RequestRecord {
     pub body: String,
 }
 
-/// Everything that requests share.
+/// State that all requests share.
 pub(crate) struct Forge {
     state: Mutex<State>,
     git: git::Repositories,
@@ -129,7 +127,7 @@ pub(crate) struct Forge {
     pages: Mutex<Pages>,
 }
 
-/// How many things a page of a list holds (`[api]` of the real servers).
+/// How many items a page of a list has (`[api]` of the real servers).
 #[derive(Clone, Copy)]
 struct Pages {
     /// `DEFAULT_PAGING_NUM`: where no limit is asked for.
@@ -158,8 +156,7 @@ impl Forge {
     }
 }
 
-/// A running stand-in. Dropping it ends its tasks; [`StandIn::shutdown`] also
-/// waits for them.
+/// A running stand-in. Dropping it aborts its tasks; [`StandIn::shutdown`] also waits for them.
 pub struct StandIn {
     forge: Arc<Forge>,
     url: String,
@@ -299,9 +296,8 @@ impl Drop for StandIn {
     }
 }
 
-/// Accepts connections until told to stop. Hyper is used below axum's own
-/// server because a fault must be able to close a connection with nothing
-/// said on it.
+/// Accepts connections until it is told to stop. This uses hyper instead of axum's own server, because a fault must
+/// be able to close a connection without sending anything.
 async fn serve(listener: TcpListener, forge: Arc<Forge>, mut stopped: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
@@ -332,7 +328,7 @@ async fn serve(listener: TcpListener, forge: Arc<Forge>, mut stopped: watch::Rec
     connections.shutdown().await;
 }
 
-/// The connection is closed without an answer.
+/// A fault closed the connection without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection was dropped on purpose")]
 struct Dropped;
@@ -512,7 +508,7 @@ async fn before_doing(forge: &Forge, fault: Option<&ApiFaultKind>, asked: &str) 
     }
 }
 
-/// Reads an answer to its end.
+/// Reads an answer completely.
 async fn whole(response: Response<Body>) -> Result<Reply, axum::Error> {
     let (parts, body) = response.into_parts();
     let body = body.collect().await?.to_bytes();

@@ -1,10 +1,8 @@
-//! `POST /repos/migrate`: a repository with its issues is fetched from another
-//! server that speaks this API. What that server says is believed: names,
-//! times, and (seen on Gitea 1.25.4 and Forgejo 12) even where it is.
+//! `POST /repos/migrate`: copies a repository with its issues from another server that has the same API. Whatever
+//! that server says is believed: names, times, and (seen on Gitea 1.25.4 and Forgejo 12) even its own address.
 //!
-//! Of the real servers' ways only this one is here: issues, comments and
-//! labels of a `gitea` service. Pull requests, milestones and releases are
-//! passed over, as if nobody had asked for them.
+//! Of the real servers' options only this one exists here: issues, comments and labels of a `gitea` service. Pull
+//! requests, milestones and releases are ignored, as if nobody had asked for them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +16,7 @@ use super::reply::{Answer, Reply};
 use super::repositories;
 use super::state::{EntryKind, GHOST, Id, Label, LabelOwner, Reaction, State, next, now};
 
-/// The limit for one call to the other server.
+/// Time limit for one call to the other server.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn text<'v>(value: &'v Value, key: &str) -> &'v str {
@@ -33,12 +31,12 @@ fn yes(value: &Value, key: &str) -> bool {
     value.get(key).and_then(Value::as_bool).unwrap_or(false)
 }
 
-/// Seconds since 1970; now where nothing readable is stated.
+/// Seconds since 1970; the present time if the value cannot be parsed.
 fn time(value: &Value, key: &str) -> i64 {
     text(value, key).parse::<jiff::Timestamp>().map_or_else(|_| now(), jiff::Timestamp::as_second)
 }
 
-/// The other server, as far as one repository goes.
+/// One repository on the other server.
 struct Source {
     client: reqwest::Client,
     api: String,
@@ -70,7 +68,7 @@ impl Source {
     }
 }
 
-/// What was fetched and is not yet put down.
+/// What was fetched and not stored yet.
 struct Fetched {
     repository: Value,
     labels: Vec<Value>,
@@ -107,7 +105,7 @@ async fn fetch(source: &Source, order: &Value) -> anyhow::Result<Fetched> {
     Ok(Fetched { repository, labels, issues })
 }
 
-/// `(base, owner, name)` of what is to be cloned.
+/// `(base, owner, name)` of the repository to clone.
 fn address(url: &str) -> Result<(String, String, String), String> {
     let parsed = reqwest::Url::parse(url).map_err(|error| error.to_string())?;
     let host = parsed.host_str().unwrap_or_default().to_owned();
@@ -189,7 +187,7 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
     Ok(Reply::json(201, &shown))
 }
 
-/// Who gets the repository: oneself, or an organisation that one owns.
+/// Who gets the repository: the caller, or an organisation that the caller owns.
 fn new_owner(call: &Call<'_>, me: Id, login: &str) -> Result<Id, Reply> {
     if login.is_empty() {
         return Ok(me);
@@ -210,7 +208,7 @@ fn new_owner(call: &Call<'_>, me: Id, login: &str) -> Result<Id, Reply> {
     Ok(owner.id)
 }
 
-/// Puts what was fetched into the new repository, without a word to any hook.
+/// Stores what was fetched in the new repository, without triggering any hook.
 fn put_down(call: &Call<'_>, state: &mut State, repo: Id, me: Id, branch: &str, fetched: Fetched) {
     // Who says of itself that it is this server has its people's numbers
     // believed.

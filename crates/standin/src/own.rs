@@ -1,13 +1,14 @@
-//! `/_standin/…`: routes that no forge has. They are for whoever holds the
-//! machine; the stand-in listens on loopback only.
+//! `/_standin/…`: routes that no forge has, for whoever controls the machine. The stand-in listens only on
+//! loopback.
 //!
 //! | call | does |
 //! | --- | --- |
-//! | `POST faults` ([`FaultOrder`]), `DELETE faults` | orders faults, ends them |
-//! | `POST errands` (a list of [`Errand`]) | makes calls in somebody's name, also unheard and back-dated; answers with a list of `{status, body}` |
-//! | `POST history` ([`History`]) | adds issues and comments with a past, as a migration leaves them |
+//! | `POST faults` ([`FaultOrder`]), `DELETE faults` | orders faults, removes them |
+//! | `POST errands` (a list of [`Errand`]) | makes calls on behalf of accounts, optionally without deliveries and
+//! back-dated; answers with a list of `{status, body}` |
+//! | `POST history` ([`History`]) | adds issues and comments with past dates, as a migration leaves them |
 //! | `POST settings` | `max_response_items`, `default_paging_num` as in the forge's `[api]`; `claimed_url`, `original_authors`, `next_account` (`Settings`) |
-//! | `POST replay`, `GET deliveries` | sends every delivery again; tells how they went |
+//! | `POST replay`, `GET deliveries` | sends every delivery again; lists their results |
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
@@ -91,12 +92,12 @@ tokio::task_local! {
     static UNHEARD: ();
 }
 
-/// Whether what happens now must bring no delivery.
+/// Whether the present call must not cause deliveries.
 pub(super) fn unheard() -> bool {
     UNHEARD.try_with(|()| ()).is_ok()
 }
 
-/// Makes one call in somebody's name.
+/// Makes one call on behalf of an account.
 pub(super) async fn run(forge: &Forge, errand: &Errand) -> Reply {
     let login = errand.by.as_deref().unwrap_or("forgeadmin");
     let (login, account) = match forge.state().account_by_login(login) {
@@ -125,7 +126,7 @@ pub(super) async fn run(forge: &Forge, errand: &Errand) -> Reply {
     reply
 }
 
-/// Makes an edit of a comment or an issue one of its first second.
+/// Sets the time of an edit to the second in which the comment or issue was created.
 fn back_date(forge: &Forge, path: &[&str]) {
     let mut state = forge.state();
     let ["", "api", "v1", "repos", owner, name, "issues", rest @ ..] = path else {
@@ -151,7 +152,7 @@ fn back_date(forge: &Forge, path: &[&str]) {
     }
 }
 
-/// Issues and comments with a past, for a repository that is there.
+/// Issues and comments with past dates, for an existing repository.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct History {
@@ -207,8 +208,8 @@ struct PastComment {
     updated_at: Option<jiff::Timestamp>,
 }
 
-/// Adds them without a word to any hook, as a migration does, and answers with
-/// their numbers: `{"issues": [{"number", "id", "comments": [id, …]}]}`.
+/// Adds them without triggering any hook, as a migration does. Answers with their numbers: `{"issues": [{"number",
+/// "id", "comments": [id, …]}]}`.
 fn history(state: &mut State, order: History) -> Answer {
     let bad = |what: String| Reply::text(422, format!("{what}\n"));
     let who = |state: &State, login: &Option<String>| -> Result<Id, Reply> {

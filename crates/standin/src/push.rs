@@ -1,5 +1,4 @@
-//! What a push brings with it: its delivery, and pull requests that now look
-//! different.
+//! What a push causes: its delivery, and updates of pull requests.
 
 use serde_json::{Value, json};
 
@@ -10,10 +9,10 @@ use super::git::{Commit, unsigned};
 use super::shapes::{Address, go_escapes};
 use super::state::{Access, Id, now};
 
-/// Commits named one by one in a delivery.
+/// Most commits that are listed in a delivery.
 const NAMED: usize = 30;
 
-/// Announces that a branch now points at `after`; `None` is "not there".
+/// Announces that a branch now points at `after`; `None` means that it was deleted.
 pub(super) async fn announce(
     forge: &Forge,
     repo: Id,
@@ -87,8 +86,8 @@ pub(super) async fn announce(
     }
 }
 
-/// "Test delivery": a push that changes nothing. A hook that does not listen
-/// to pushes gets nothing, though the call says all is well.
+/// "Test delivery": a push that changes nothing. A hook that is not subscribed to pushes gets nothing, although the
+/// call reports success.
 pub(super) async fn test(forge: &Forge, repo: Id, doer: Id, hook: Id) {
     let Some(default) = forge.state().repos.get(&repo).map(|r| r.default_branch.clone()) else {
         return;

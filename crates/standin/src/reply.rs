@@ -1,4 +1,4 @@
-//! Answers, and the forge's ways of saying no.
+//! Answers, including the forge's errors.
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -10,7 +10,7 @@ use super::shapes::go_escapes;
 
 const JSON: &str = "application/json;charset=utf-8";
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Clone)]
 pub(super) struct Reply {
     pub status: u16,
@@ -19,7 +19,7 @@ pub(super) struct Reply {
     pub body: Bytes,
 }
 
-/// What a handler gives; both sides are answers, `Err` leaves early.
+/// The result of a handler. Both variants are answers; `Err` only returns early.
 pub(super) type Answer = Result<Reply, Reply>;
 
 impl Reply {
@@ -101,7 +101,7 @@ impl Reply {
     }
 }
 
-/// The forge's errors, in the words of one flavour.
+/// The forge's errors, worded as by one flavour.
 #[derive(Clone)]
 pub(super) struct Refusals {
     pub flavour: Flavour,

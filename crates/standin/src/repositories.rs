@@ -1,4 +1,4 @@
-//! Repositories: themselves, who works on them, labels, files, branches.
+//! Repositories: their settings, collaborators, labels, files and branches.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -42,7 +42,7 @@ pub(super) fn list(call: &Call<'_>, wanted: impl Fn(&State, &Repository) -> bool
     call.paginated(&all)
 }
 
-/// Puts an empty repository there, unless the name is taken.
+/// Creates an empty repository, unless the name is taken.
 pub(super) fn add(
     call: &Call<'_>,
     state: &mut State,
@@ -270,8 +270,8 @@ async fn edit(call: &Call<'_>, repo: Id, access: Access) -> Answer {
     Ok(Reply::json(200, &shown))
 }
 
-/// Gives the repository to somebody else: at once where the giver may also make
-/// repositories there, else it is offered.
+/// Transfers the repository to another owner: at once if the caller may also create repositories there, otherwise
+/// as an offer.
 fn transfer(call: &Call<'_>, repo: Id) -> Answer {
     let me = call.me()?;
     let order = call.json()?;
@@ -425,7 +425,7 @@ fn milestones(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> Answe
     }
 }
 
-/// Whether a path can stand in a commit and stays inside it.
+/// Whether a path is valid in a commit and stays inside it.
 fn allowed_path(path: &str) -> bool {
     !path.is_empty()
         && !path.contains('\0')
@@ -658,8 +658,8 @@ async fn raw(call: &Call<'_>, repo: Id, path: &str) -> Answer {
     }
 }
 
-/// Whether a rule (`main`, `release/*`) covers a branch; `*` stands for
-/// anything, also over slashes, as `case` in a shell has it.
+/// Whether a rule (`main`, `release/*`) covers a branch. As in a shell's `case`, `*` matches anything, including
+/// slashes.
 fn covers(rule: &str, branch: &str) -> bool {
     let pattern: Vec<String> = rule.split('*').map(regex::escape).collect();
     regex::Regex::new(&format!("^{}$", pattern.join(".*"))).is_ok_and(|r| r.is_match(branch))
@@ -700,7 +700,7 @@ impl State {
     }
 }
 
-/// All references that begin so.
+/// All references with this prefix.
 async fn references(call: &Call<'_>, repo: Id, beginning: &str) -> Answer {
     let root = {
         let state = call.forge.state();
@@ -721,8 +721,7 @@ async fn references(call: &Call<'_>, repo: Id, beginning: &str) -> Answer {
     if found.is_empty() { Err(call.refuse().not_found()) } else { Ok(Reply::json(200, &json!(found))) }
 }
 
-/// Whether a time has a year that a server's JSON has no form for: then it
-/// answers 200 with nothing.
+/// Whether a time has a year that the server's JSON cannot express. The server then answers 200 with an empty body.
 fn is_beyond_years(commit: &Commit) -> bool {
     [&commit.author.2, &commit.committer.2].iter().any(|time| time.find('-').is_none_or(|digits| digits != 4))
 }

@@ -1,5 +1,5 @@
-//! What things look like in answers and deliveries. The field names and the
-//! odd values are those of the recordings, Gitea's and Forgejo's.
+//! The JSON of things in answers and deliveries. The field names and odd values are those that were recorded from
+//! Gitea and Forgejo.
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -13,16 +13,16 @@ use super::state::{
 const NEVER: &str = "0001-01-01T00:00:00Z";
 const EPOCH: &str = "1970-01-01T00:00:00Z";
 
-/// Which address of a person an answer names: issues and accounts name the
-/// real one, comments and senders the one that receives nothing.
+/// Which e-mail address of a person an answer contains: issues and accounts contain the real one, comments and
+/// senders the one that receives nothing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Address {
     Real,
     NoReply,
 }
 
-/// Whether an answer says whose a team is: where one is shown it does, where
-/// several are listed or one was changed it does not.
+/// Whether an answer names a team's organisation: it does if a single team is shown, but not if several are listed
+/// or one was changed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum TeamView {
     Alone,
@@ -451,7 +451,7 @@ impl State {
     }
 }
 
-/// Puts the fields of `more` into `object`.
+/// Copies the fields of `more` into `object`.
 pub(super) fn merge(object: &mut Value, more: Value) {
     if let (Value::Object(into), Value::Object(from)) = (object, more) {
         let from: Map<String, Value> = from;
@@ -459,9 +459,8 @@ pub(super) fn merge(object: &mut Value, more: Value) {
     }
 }
 
-/// JSON as Go's encoder writes it: `<`, `>`, `&` and the two line separators
-/// as escapes. They can stand only inside strings, so the text may be changed
-/// after encoding.
+/// Encodes JSON as Go does: `<`, `>`, `&` and the two Unicode line separators become escapes. They can only occur
+/// inside strings, so the encoded text can be changed.
 pub(super) fn go_escapes(json: String) -> String {
     const SPECIAL: [char; 5] = ['<', '>', '&', '\u{2028}', '\u{2029}'];
     if !json.contains(SPECIAL) {

@@ -1,21 +1,20 @@
-//! What the stand-in remembers: accounts, repositories, issues, one shared
-//! sequence of comments and timeline events, hooks. Plain data and questions
-//! about it; how it looks as JSON is in `shapes`, who may change it in the
-//! handlers.
+//! The stand-in's state: accounts, repositories, issues, one shared sequence of comments and timeline events,
+//! hooks. This module contains plain data and queries; `shapes` turns it into JSON, and the handlers check who may
+//! change it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Flavour;
 use super::deliveries::Queue;
 
-/// Numbers as the forge gives them, one sequence a kind of thing.
+/// Numbers as the forge assigns them, one sequence for each kind of thing.
 pub(super) type Id = i64;
 
-/// What lists name where an account was deleted, and whose a migrated text is on
-/// Forgejo if nobody here wrote it.
+/// The account that lists name in place of a deleted one. On Forgejo it also owns migrated texts whose author has
+/// no account here.
 pub(super) const GHOST: Id = -1;
 
-/// How much somebody may do in a repository.
+/// An account's access to a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Access {
     None,
@@ -111,7 +110,7 @@ pub(super) struct Repository {
     pub gone_branches: BTreeSet<String>,
 }
 
-/// What a label belongs to.
+/// The owner of a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LabelOwner {
     Repository(Id),
@@ -164,7 +163,7 @@ pub(super) struct Asset {
     pub data: bytes::Bytes,
 }
 
-/// What git said about a pull request when it was last asked.
+/// Git's answer about a pull request when it was last asked.
 #[derive(Clone, Default)]
 pub(super) struct Comparison {
     pub head_sha: String,
@@ -251,7 +250,7 @@ pub(super) enum EntryKind {
     },
 }
 
-/// What a hook belongs to.
+/// The owner of a hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HookOwner {
     Repository(Id),
@@ -290,7 +289,7 @@ pub(super) struct Hook {
     pub updated: i64,
 }
 
-/// The last number given out, one sequence a kind of thing.
+/// The last number that was assigned, for each kind of thing.
 #[derive(Default)]
 pub(super) struct Sequences {
     pub account: Id,
@@ -336,12 +335,12 @@ pub(super) struct State {
     pub claimed_url: Option<String>,
 }
 
-/// Seconds since 1970, the forge's resolution.
+/// Seconds since 1970, which is the forge's resolution.
 pub(super) fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-/// `2026-11-20T23:29:28Z`.
+/// Formats a time like `2026-11-20T23:29:28Z`.
 pub(super) fn rfc3339(second: i64) -> String {
     jiff::Timestamp::from_second(second).map_or_else(|_| String::new(), |t| t.to_string())
 }

@@ -1,8 +1,6 @@
-//! Issue templates as the forge lists them: read from the repository's
-//! `.gitea/ISSUE_TEMPLATE/` and its kin. Only as much YAML is understood as
-//! templates use: block maps and lists, flow lists, quoted and plain scalars,
-//! block texts. What is beyond that leaves the template out of the list, as a
-//! broken one is on a real server.
+//! Issue templates as the forge lists them, read from the repository's `.gitea/ISSUE_TEMPLATE/` and similar
+//! directories. It supports only as much YAML as templates use: block maps and lists, flow lists, quoted and plain
+//! scalars, block texts. A template with anything else is left out of the list, like a broken one on a real server.
 
 use serde_json::{Map, Value, json};
 
@@ -11,7 +9,7 @@ use super::api::Call;
 use super::reply::{Answer, Reply};
 use super::state::Id;
 
-/// Where forges look, in this order.
+/// The directories in which forges look, in this order.
 const PLACES: [&str; 8] = [
     "ISSUE_TEMPLATE",
     "issue_template",
@@ -117,7 +115,7 @@ struct Line<'a> {
     raw: &'a str,
 }
 
-/// Reads the subset of YAML named above; `None` for anything else.
+/// Parses the subset of YAML named above; `None` for anything else.
 fn read_yaml(text: &str) -> Option<Value> {
     let lines: Vec<Line<'_>> = text
         .lines()
@@ -136,7 +134,7 @@ fn skip_blank(lines: &[Line<'_>], at: &mut usize) {
     }
 }
 
-/// Cuts `key: value`; the value may be empty.
+/// Splits `key: value`. The value may be empty.
 fn key(text: &str) -> Option<(String, &str)> {
     let (name, rest) = match text.find(": ") {
         Some(at) => (&text[..at], text[at + 2..].trim()),
@@ -200,7 +198,7 @@ fn keys(lines: &[Line<'_>], at: &mut usize, indent: usize, depth: usize, map: &m
     }
 }
 
-/// The value of a key: on its line, below it, or a block text.
+/// The value of a key: on its line, below it, or as a block text.
 fn entry(value: &str, lines: &[Line<'_>], at: &mut usize, indent: usize, depth: usize) -> Option<Value> {
     if value.is_empty() || value.starts_with('#') {
         skip_blank(lines, at);
