@@ -49,7 +49,7 @@ pub struct DeliveryRecord {
     pub event: &'static str,
     /// `X-Gitea-Event-Type`.
     pub event_type: &'static str,
-    /// The receiver's HTTP status, if it gave one.
+    /// The receiver's HTTP status, if it answered.
     pub status: Option<u16>,
     /// Why there is no status.
     pub error: Option<String>,
@@ -93,7 +93,7 @@ impl Queue {
         self.pending.send_modify(|n| *n = n.saturating_sub(1));
     }
 
-    /// Sends everything so far once more, each with a new id.
+    /// Sends all deliveries so far once more, each with a new id.
     pub(super) fn replay(&self) -> usize {
         let jobs: Vec<Job> = self.history.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
         let count = jobs.len();
@@ -133,9 +133,9 @@ impl Queue {
         });
     }
 
-    /// Sends what arrives until the other side of the channel is gone.
+    /// Sends deliveries until the other side of the channel is closed.
     pub(super) async fn work(self, mut jobs: UnboundedReceiver<Job>, faults: Faults, flavour: Flavour) {
-        // Ignored: another part of the program may have chosen one already.
+        // Ignored, because another part of the program may have installed a provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .timeout(TIMEOUT)

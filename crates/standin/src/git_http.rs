@@ -48,7 +48,7 @@ pub(super) fn parse(path: &str) -> Option<(&str, &str, &str, &str)> {
 fn allowed(forge: &Forge, request: &GitRequest<'_>) -> Result<(Id, Caller), Reply> {
     let refusals = &forge.refusals;
     let state = forge.state();
-    // Forgejo has not changed this name.
+    // Forgejo did not change this name.
     let realm = "Gitea";
     let sign_in = || Reply::text(401, "Unauthorized\n").with("WWW-Authenticate", format!("Basic realm=\"{realm}\""));
     let caller = authenticate(&state, refusals, request.headers).map_err(|_| sign_in())?;
@@ -78,11 +78,11 @@ fn allowed(forge: &Forge, request: &GitRequest<'_>) -> Result<(Id, Caller), Repl
             .and_then(|id| state.repos.get(id))
             .filter(|repo| state.access(repo, caller.account) >= Access::Read);
         return Err(match former {
-            // To the name without its ending, whatever was asked for.
+            // Redirects to the name without `.git`, whatever was requested.
             Some(repo) => {
                 Reply::redirect(request.method, 301, format!("/{}/{}{query}", state.full_name(repo), request.rest))
             }
-            // Somebody who has not signed in is asked to before being told.
+            // An anonymous caller must sign in before learning anything.
             _ if caller.account.is_none() => sign_in(),
             _ => not_found(),
         });
@@ -168,7 +168,7 @@ async fn start(
         .stderr(Stdio::null())
         .kill_on_drop(true);
     if caller.account.is_some() {
-        // This is also what lets http-backend take pushes.
+        // Only with this variable does http-backend accept pushes.
         command.env("REMOTE_USER", &caller.login);
     }
     for (variable, header) in [
@@ -182,7 +182,7 @@ async fn start(
             command.env(variable, value);
         }
     }
-    // Without a length git reads to the end of its input.
+    // Without a length, git reads to the end of its input.
     let mut child = command.spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         tokio::spawn(async move {
@@ -212,8 +212,7 @@ async fn start(
     let (forge, doer) = (forge.clone(), caller.account);
     tokio::spawn(async move {
         relay(child, stdout, first, &sender).await;
-        // The answer ends only when the hooks know, so that who pushed can
-        // count on it.
+        // The answer ends only after the hooks were queued, so that the client can rely on it.
         if let (Some(before), Some(doer)) = (before, doer) {
             announce_changes(&forge, repo, doer, &before).await;
         }
@@ -244,7 +243,7 @@ async fn relay(mut child: Child, mut stdout: ChildStdout, first: Bytes, sender: 
         if read == 0 {
             break;
         }
-        // Goes on reading for a client that is gone: what it pushed counts.
+        // Continues reading if the client has gone, because its push is valid.
         if listening {
             listening = sender.send(buffer.split().freeze()).await.is_ok();
         } else {

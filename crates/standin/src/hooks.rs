@@ -46,7 +46,7 @@ fn events(call: &Call<'_>, order: &Value) -> Vec<&'static str> {
         .and_then(Value::as_array)
         .map(|all| all.iter().filter_map(Value::as_str).collect())
         .unwrap_or_default();
-    // Nothing said means pushes, when changed no less than when made.
+    // Without events, a hook is subscribed to pushes, both when it is created and when it is changed.
     if words.is_empty() { vec!["push"] } else { expand(call.flavour(), &words) }
 }
 
@@ -161,8 +161,8 @@ pub(super) async fn answer(call: &Call<'_>, owner: HookOwner, path: &[&str]) -> 
                     }
                     hook.form_encoded = content_type == "form";
                 }
-                // A secret in the order changes nothing, and events that are
-                // left out are lost: both as on the real server.
+                // As on the real server, a secret in this request is ignored, and events that are not listed are
+                // lost.
                 hook.events = events(call, &order);
                 order
                     .get("branch_filter")

@@ -76,7 +76,7 @@ pub enum Flavour {
 }
 
 impl Flavour {
-    /// What the server answers when asked for its version.
+    /// The version that the server reports.
     pub fn version(self) -> &'static str {
         match self {
             Self::Gitea => "1.25.4",
@@ -88,11 +88,11 @@ impl Flavour {
 /// How to start a stand-in.
 #[derive(Debug, Clone)]
 pub struct StandInOptions {
-    /// Which server to stand in for.
+    /// The server to imitate.
     pub flavour: Flavour,
-    /// Where to listen; a loopback address, port 0 for any.
+    /// The address to listen on: a loopback address, with port 0 for any free port.
     pub listen: SocketAddr,
-    /// A directory for the bare repositories; made if it is not there.
+    /// A directory for the bare repositories; it is created if it does not exist.
     pub root: PathBuf,
 }
 
@@ -104,14 +104,14 @@ pub struct RequestRecord {
     pub at: jiff::Timestamp,
     /// `GET`, `POST`, …
     pub method: String,
-    /// Path and query, as they came.
+    /// Path and query, as they were sent.
     pub path: String,
-    /// The account, by login; empty for nobody.
+    /// The login of the caller; empty if anonymous.
     pub who: String,
-    /// The status of the answer, 0 where a fault dropped the connection.
+    /// The status of the answer; 0 if a fault dropped the connection.
     pub status: u16,
-    /// The first 64 KiB of the body as text; `(withheld)` for bodies with
-    /// secrets (accounts, tokens, hooks); empty for git.
+    /// The first 64 KiB of the body as text; `(withheld)` for bodies with secrets (accounts, tokens, hooks); empty
+    /// for git.
     pub body: String,
 }
 
@@ -130,9 +130,9 @@ pub(crate) struct Forge {
 /// How many items a page of a list has (`[api]` of the real servers).
 #[derive(Clone, Copy)]
 struct Pages {
-    /// `DEFAULT_PAGING_NUM`: where no limit is asked for.
+    /// `DEFAULT_PAGING_NUM`: applies if no limit is requested.
     default: usize,
-    /// `MAX_RESPONSE_ITEMS`: whatever limit is asked for.
+    /// `MAX_RESPONSE_ITEMS`: the maximum of any requested limit.
     most: usize,
 }
 
@@ -141,8 +141,7 @@ impl Forge {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How much a page of a list holds. Not part of the state: handlers ask
-    /// while they hold that.
+    /// Page sizes of lists. They are not part of the state, because handlers read them while they hold its lock.
     fn pages(&self) -> MutexGuard<'_, Pages> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -173,11 +172,10 @@ impl std::fmt::Debug for StandIn {
 }
 
 impl StandIn {
-    /// Starts one with a single account, `forgeadmin`, that administers it.
+    /// Starts a stand-in with a single account, `forgeadmin`, which administers it.
     ///
     /// # Errors
-    /// If the address is not a loopback address or is taken, or if the
-    /// directory cannot be made.
+    /// If the address is not a loopback address or is in use, or if the directory cannot be created.
     pub async fn start(options: StandInOptions) -> anyhow::Result<Self> {
         anyhow::ensure!(
             options.listen.ip().is_loopback(),
@@ -236,7 +234,7 @@ impl StandIn {
         Ok(Self { forge, url, admin_token, stop, server: Some(server), deliverer })
     }
 
-    /// `http://127.0.0.1:PORT`, without a slash at the end.
+    /// The URL `http://127.0.0.1:PORT`, without a trailing slash.
     pub fn url(&self) -> String {
         self.url.clone()
     }
@@ -246,41 +244,39 @@ impl StandIn {
         &self.admin_token
     }
 
-    /// What goes wrong on purpose.
+    /// The faults that are ordered.
     pub fn faults(&self) -> &Faults {
         &self.forge.faults
     }
 
-    /// The last 10,000 requests, oldest first; those of `/_standin` are not in it.
+    /// The last 10,000 requests, oldest first, except those to `/_standin`.
     pub fn requests(&self) -> Vec<RequestRecord> {
         self.forge.requests.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    /// The last 10,000 deliveries and how they went, in the order in which
-    /// they ended.
+    /// The last 10,000 deliveries and their results, in the order in which they ended.
     pub fn deliveries(&self) -> Vec<DeliveryRecord> {
         self.forge.queue.records()
     }
 
-    /// Sends every delivery so far once more, with new ids and the same
-    /// bodies, as a person's "Replay" does. Returns how many.
+    /// Sends all deliveries so far once more, with new ids and the same bodies, as "Replay" on a hook's page does.
+    /// Returns their number.
     pub fn replay_deliveries(&self) -> usize {
         self.forge.queue.replay()
     }
 
-    /// Waits until no delivery is on its way or waiting. Those that a fault
-    /// holds back do not count.
+    /// Waits until no delivery is queued or being sent. Those that a fault holds back do not count.
     pub async fn wait_for_deliveries_idle(&self) {
         self.forge.queue.idle().await;
     }
 
-    /// Stops it and waits until its tasks have ended.
+    /// Stops the stand-in and waits until its tasks have ended.
     pub async fn shutdown(mut self) {
         self.stop.send_replace(true);
         if let Some(server) = self.server.take() {
             let _ = server.await;
         }
-        // Deliveries under way are cut off, as when a forge is stopped.
+        // Aborts deliveries that are being sent, as when a forge is stopped.
         self.deliverer.abort();
         let _ = (&mut self.deliverer).await;
     }
@@ -307,7 +303,7 @@ async fn serve(listener: TcpListener, forge: Arc<Forge>, mut stopped: watch::Rec
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    // Out of descriptors, most likely: others must close first.
+                    // Usually out of descriptors; other connections must close first.
                     tracing::warn!(%error, "the stand-in forge cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
@@ -321,7 +317,7 @@ async fn serve(listener: TcpListener, forge: Arc<Forge>, mut stopped: watch::Rec
                 let forge = forge.clone();
                 async move { handle(&forge, request).await }
             });
-            // Ends with an error for each dropped connection: that is the point.
+            // Fails for each connection that a fault dropped, which is intended.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
@@ -356,8 +352,7 @@ async fn handle(forge: &Arc<Forge>, request: Request<hyper::body::Incoming>) -> 
     };
 
     if let Some((owner, name, suffix, rest)) = git_http::parse(&path) {
-        // A wrong password is the handler's to refuse; a fault is only asked
-        // whose request it is.
+        // The handler refuses wrong passwords; a fault only needs to know whose request it is.
         let who = {
             let state = forge.state();
             api::authenticate(&state, &forge.refusals, &parts.headers).map(|c| c.login).unwrap_or_default()
@@ -379,7 +374,7 @@ async fn handle(forge: &Arc<Forge>, request: Request<hyper::body::Incoming>) -> 
         let (response, who) = git_http::answer(forge, request, Body::new(body)).await;
         let response = match fault.filter(ApiFaultKind::comes_after) {
             None => Ok(response),
-            // What git did counts once its answer has been read to the end.
+            // Git's work only takes effect once its answer has been read completely.
             Some(fault) => match whole(response).await {
                 Ok(reply) => after_doing(Some(&fault), forge, reply).await,
                 Err(_) => Err(Dropped),
@@ -461,7 +456,7 @@ async fn route(call: &Call<'_>) -> Answer {
             Some(body) => Ok(Reply { status: 200, content_type: "application/octet-stream", headers: vec![], body }),
             None => Ok(Reply::text(404, "Not found.\n")),
         },
-        // A page for people, if only to say where it has gone.
+        // A web page, which only exists here to redirect former names.
         (_, [owner, name, ..]) => {
             let found = call.repo(&call.forge.state(), owner, name);
             Err(match found {
@@ -538,8 +533,8 @@ async fn after_doing(fault: Option<&ApiFaultKind>, forge: &Forge, mut reply: Rep
             let mut response = reply.into_response();
             let stream = async_stream::stream! {
                 yield Ok(half);
-                // Time for head and half to leave: an error at once would
-                // close the connection with nothing said.
+                // Gives head and half of the body time to leave: an immediate error would close the connection
+                // before anything is sent.
                 tokio::time::sleep(Duration::from_millis(30)).await;
                 yield Err(std::io::Error::new(
                     std::io::ErrorKind::ConnectionAborted,

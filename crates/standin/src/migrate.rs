@@ -78,7 +78,7 @@ struct Fetched {
 struct FetchedIssue {
     issue: Value,
     comments: Vec<Value>,
-    /// By the comment's number; 0 is the issue itself.
+    /// Reactions by the comment's number; 0 is the issue itself.
     reactions: BTreeMap<i64, Vec<Value>>,
 }
 
@@ -114,7 +114,7 @@ fn address(url: &str) -> Result<(String, String, String), String> {
             "migration/cloning from '{host}' is not allowed: the provided url protocol is not allowed"
         ));
     }
-    // A stand-in speaks to this machine only, whatever an order says.
+    // A stand-in only talks to this machine, whatever the request says.
     if !matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]") {
         return Err(format!("migration/cloning from '{host}' is not allowed."));
     }
@@ -155,7 +155,7 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
     let made = async {
         call.forge.git.create(id, "main").await?;
         let source = source?;
-        // A plain `git` service has no issues to give.
+        // A plain `git` service has no issues.
         let service = text(&order, "service");
         let fetched = match service {
             "gitea" | "forgejo" => fetch(&source, &order).await.context("ask the other server")?,
@@ -173,7 +173,7 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
         put_down(call, &mut call.forge.state(), id, me, &branch, fetched);
         anyhow::Ok(())
     };
-    // What could not be had leaves an empty repository behind.
+    // If fetching fails, an empty repository is left behind.
     if let Err(error) = made.await {
         return Err(call.refuse().internal(&error));
     }
@@ -182,7 +182,7 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
         return Err(call.refuse().not_found());
     };
     let mut shown = state.repo_json(repo, state.access(repo, Some(me)));
-    // The issues are there, but not yet counted.
+    // The issues exist, but are not counted yet.
     super::shapes::merge(&mut shown, json!({"open_issues_count": 0}));
     Ok(Reply::json(201, &shown))
 }
@@ -210,8 +210,7 @@ fn new_owner(call: &Call<'_>, me: Id, login: &str) -> Result<Id, Reply> {
 
 /// Stores what was fetched in the new repository, without triggering any hook.
 fn put_down(call: &Call<'_>, state: &mut State, repo: Id, me: Id, branch: &str, fetched: Fetched) {
-    // Who says of itself that it is this server has its people's numbers
-    // believed.
+    // If the other server claims to be this one, its account numbers are believed.
     let here = text(&fetched.repository, "html_url").starts_with(&format!("{}/", call.refuse().root_url));
     if let Some(found) = state.repos.get_mut(&repo) {
         branch.clone_into(&mut found.default_branch);
@@ -232,8 +231,7 @@ fn put_down(call: &Call<'_>, state: &mut State, repo: Id, me: Id, branch: &str, 
         };
         state.labels.insert(id, label);
     }
-    // Whose it becomes, and who wrote it elsewhere if that is nobody here: on
-    // Gitea it is then the migrating person's own.
+    // The account that gets texts whose author has no account here. On Gitea that is the person who migrates.
     let nobody = match call.flavour() {
         Flavour::Gitea => me,
         Flavour::Forgejo => GHOST,
@@ -253,7 +251,7 @@ fn put_down(call: &Call<'_>, state: &mut State, repo: Id, me: Id, branch: &str, 
             all.iter()
                 .map(|r| {
                     let (user, original) = whose(state, &r["user"]);
-                    // Alone among what is migrated, a reaction becomes nobody's.
+                    // A migrated reaction without an account here belongs to nobody, unlike everything else.
                     let user = if original.is_empty() { user } else { 0 };
                     Reaction { user, original, content: text(r, "content").to_owned(), created: now() }
                 })

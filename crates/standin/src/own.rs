@@ -78,17 +78,17 @@ pub(super) async fn answer(forge: &Forge, method: &str, path: &str, body: &Bytes
 struct Settings {
     max_response_items: Option<usize>,
     default_paging_num: Option<usize>,
-    /// Whether `original_author` is filled in. Neither Gitea 1.25.4 nor
-    /// Forgejo 12 does, though both document the field.
+    /// Whether `original_author` is filled in. Neither Gitea 1.25.4 nor Forgejo 12 does that, although both
+    /// document the field.
     original_authors: Option<bool>,
-    /// The number that the next account gets; one that is free.
+    /// The number that the next account gets. It must be unused.
     next_account: Option<Id>,
-    /// Where it says its repositories' pages are: a server can lie.
+    /// The URL at which the server claims its repositories' pages are: a server can lie.
     claimed_url: Option<String>,
 }
 
 tokio::task_local! {
-    /// Set while an errand runs of which no hook may hear.
+    /// Set while an errand runs that must not cause deliveries.
     static UNHEARD: ();
 }
 
@@ -117,7 +117,7 @@ pub(super) async fn run(forge: &Forge, errand: &Errand) -> Reply {
         headers: &headers,
         body: if errand.body.is_null() { Bytes::new() } else { Bytes::from(errand.body.to_string()) },
     };
-    // Boxed: an errand goes through the same handlers as what it runs within.
+    // Boxed, because an errand runs through the same handlers as the request around it.
     let doing = Box::pin(async { api::answer(&call).await.unwrap_or_else(|refusal| refusal) });
     let reply = if errand.quietly { UNHEARD.scope((), doing).await } else { doing.await };
     if errand.in_its_first_second && reply.status < 400 {
@@ -158,10 +158,10 @@ fn back_date(forge: &Forge, path: &[&str]) {
 struct History {
     /// `owner/name`.
     repository: String,
-    /// Where it is said to come from.
+    /// The original URL that it claims.
     #[serde(default)]
     original_url: Option<String>,
-    /// When the repository came to this forge.
+    /// When the repository was created on this forge.
     #[serde(default)]
     created_at: Option<jiff::Timestamp>,
     #[serde(default)]
@@ -171,17 +171,17 @@ struct History {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PastIssue {
-    /// A number that is there already: then only its comments are added.
+    /// The number of an existing issue: then only its comments are added.
     #[serde(default)]
     number: Option<i64>,
     #[serde(default)]
     title: String,
     #[serde(default)]
     body: String,
-    /// Whose, by login on this forge.
+    /// The author's login on this forge.
     #[serde(default)]
     author: Option<String>,
-    /// Who wrote it elsewhere.
+    /// The author's name on the other forge.
     #[serde(default)]
     original_author: String,
     #[serde(default)]

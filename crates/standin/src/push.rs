@@ -30,7 +30,7 @@ pub(super) async fn announce(
         found.empty = false;
         found.default_branch.clone()
     };
-    // A branch that is gone brings no push delivery.
+    // A deleted branch causes no push delivery.
     if let Some(after) = after {
         let default_sha = forge.git.branch(repo, &default).await.map(|c| c.id);
         let zeros = "0".repeat(40);
@@ -57,7 +57,7 @@ pub(super) async fn announce(
             "ref": format!("refs/heads/{branch}"), "before": before, "after": after,
             "compare_url": format!("{html}/compare/{from}...{after}"),
             "head_commit": commits.first(), "commits": commits, "total_commits": total,
-            // Whoever pushed: the delivery states an owner's rights.
+            // The delivery always states an owner's rights, whoever pushed.
             "repository": state.repo_json(found, Access::Owner),
             "pusher": state.user_json(doer, Address::NoReply, None),
             "sender": state.user_json(doer, Address::NoReply, None),

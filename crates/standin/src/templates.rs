@@ -48,7 +48,7 @@ pub(super) async fn list(call: &Call<'_>, repo: Id) -> Answer {
             };
             all.extend(found);
         }
-        // The first place that has any is the one.
+        // Only the first directory that contains any templates counts.
         if !all.is_empty() {
             break;
         }
@@ -111,7 +111,7 @@ fn markdown(text: &str, path: &str, flavour: Flavour) -> Option<Value> {
 struct Line<'a> {
     indent: usize,
     text: &'a str,
-    /// The line as it stands, for block texts.
+    /// The unmodified line, for block texts.
     raw: &'a str,
 }
 
@@ -147,7 +147,7 @@ fn key(text: &str) -> Option<(String, &str)> {
 }
 
 fn block(lines: &[Line<'_>], at: &mut usize, least: usize, depth: usize) -> Option<Value> {
-    // Templates are flat; what is deeper is an attack on the stack.
+    // Templates are flat. Deeper nesting is an attack on the stack.
     if depth > 16 {
         return None;
     }
@@ -202,7 +202,7 @@ fn keys(lines: &[Line<'_>], at: &mut usize, indent: usize, depth: usize, map: &m
 fn entry(value: &str, lines: &[Line<'_>], at: &mut usize, indent: usize, depth: usize) -> Option<Value> {
     if value.is_empty() || value.starts_with('#') {
         skip_blank(lines, at);
-        // A list may stand at the key's own indent.
+        // A list may have the same indent as its key.
         let list = lines.get(*at).is_some_and(|l| l.indent == indent && l.text.starts_with("- "));
         return block(lines, at, if list { indent } else { indent + 1 }, depth + 1);
     }
