@@ -33,7 +33,7 @@ live:
 # With TWINS_RECORD=1 what the server says is written down anew.
 twins:
 	@test -n "$(FORGE_URL)" && test -n "$(FORGE_ADMIN_TOKEN)" || { echo "make twins needs FORGE_URL and FORGE_ADMIN_TOKEN"; exit 2; }
-	@FORGE_URL="$(FORGE_URL)" FORGE_ADMIN_TOKEN="$(FORGE_ADMIN_TOKEN)" $(CARGO) test --test twins
+	@FORGE_URL="$(FORGE_URL)" FORGE_ADMIN_TOKEN="$(FORGE_ADMIN_TOKEN)" $(CARGO) test --test standin twins
 
 # Small real projects of every kind, built and tested in cells as root and as an
 # ordinary user: target/toolchains/table.json. As root, Debian's packages are

@@ -191,7 +191,9 @@ impl Bench {
         // What the command comes to, in the ledger and the registry.
         let (cell, claimed) = self
             .store
-            .transact(move |tx| Ok((approve(tx, &cell_id, &text, spec()), tx.claim(now().0, 16, 16)?)))
+            .transact(move |tx| {
+                Ok((approve(tx, &cell_id, &text, spec()), tx.claim(now().0, 16, (&["cell", "push"], 16))?))
+            })
             .await?;
         let name = id.to_string();
         self.store.read(move |tx| tx.cell(&name)).await?.context("the cell is not in the registry")?;
@@ -226,7 +228,7 @@ impl Bench {
                 for effect in &effects {
                     tx.settle(&effect.id, EffectState::Done, None)?;
                 }
-                tx.receive(&receive, "1#1", &input, now().0)?;
+                tx.receive(&receive, &input, now().0)?;
                 for row in tx.waiting_inputs(32)? {
                     tx.put_facts(cell_id.as_str(), &facts)?;
                     apply(tx, Some(cell.clone()), &cell_id, &Input::Started { runs: runs.clone() }, &Actor::System);

@@ -30,6 +30,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+/// The kinds of backends that are built, which a proposal may ask for.
+pub const BUILT: [BackendKind; 1] = [BackendKind::Process];
+
 /// Why a backend could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
@@ -290,7 +293,7 @@ pub struct Seen {
 pub enum CellEvent {
     /// An agent's run ended.
     AgentEnded {
-        /// The cell.
+        /// The cell in which it happened.
         cell: CellId,
         /// The agent.
         agent: String,

@@ -25,7 +25,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-pub use serve::{install_log, serve_until};
+pub use serve::{install_log, serve_engine, serve_until};
 
 /// Turns issues on a Gitea or Forgejo server into isolated cells in which
 /// agents work.

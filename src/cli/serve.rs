@@ -60,8 +60,20 @@ pub async fn serve_until(
             )
         })?,
     };
-    let data = config.paths.data.clone();
-    let engine = Engine::open(config)?;
+    serve_engine(Engine::open(config)?, keys, listener, stop).await
+}
+
+/// The same for an engine that is open.
+///
+/// # Errors
+/// Where the listener cannot be asked for its address.
+pub async fn serve_engine(
+    engine: Arc<Engine>,
+    keys: server::Keys,
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
+    let data = engine.context.config.paths.data.clone();
     let address = listener.local_addr()?;
     tracing::info!(%address, data = %data.display(), "lazarus serves");
     let (send, receive) = tokio::sync::watch::channel(false);

@@ -3,11 +3,14 @@
 //! the repository itself is shown. And it is undone when the issue shows again.
 
 use super::Engine;
-use super::attempt::{LOOKS, milliseconds};
+use super::clock::milliseconds;
 use super::input::Input;
+use super::keys::InboxKey;
+use super::perform::failure::LOOKS;
 use super::reconcile::ReconcileError;
 use crate::gitea::Forge;
 use crate::gitea::event::{IssueSnapshot, RepoRef};
+use crate::mission::MissionId;
 use crate::store::StoreError;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -39,23 +42,23 @@ impl Engine {
         &self,
         forge: &Forge,
         repo: &RepoRef,
-        mission: &str,
+        mission: &MissionId,
     ) -> Result<(), ReconcileError> {
         let now = self.clock.now().0;
         let long_enough = milliseconds(self.context.config.forge.gone_after);
-        if !self.absent.not_shown(mission, now, long_enough) {
-            tracing::info!(mission, "the forge does not show this issue; it is asked again before that counts");
+        if !self.absent.not_shown(mission.as_str(), now, long_enough) {
+            tracing::info!(%mission, "the forge does not show this issue; it is asked again before that counts");
             return Ok(());
         }
         // Where it shows nothing of the whole repository, the bot may have lost its
         // right to see it: then nothing is said about the issue.
         if forge.repository_by_id(repo.id).await?.is_none() {
-            tracing::warn!(mission, "the forge shows neither this issue nor its repository; its cells go on");
+            tracing::warn!(%mission, "the forge shows neither this issue nor its repository; its cells go on");
             return Ok(());
         }
-        self.absent.shown(mission);
-        let input = Input::IssueGone { mission: mission.to_owned() };
-        self.put(format!("gone:{mission}:{now}"), repo.id.to_string(), &input).await?;
+        self.absent.shown(mission.as_str());
+        let input = Input::IssueDeleted { mission: mission.to_string() };
+        self.put(InboxKey::issue_deleted(mission, now), &input).await?;
         Ok(())
     }
 
@@ -64,11 +67,11 @@ impl Engine {
         &self,
         repo: &RepoRef,
         issue: IssueSnapshot,
-        mission: &str,
+        mission: &MissionId,
     ) -> Result<(), StoreError> {
-        let key = format!("shown:{mission}:{}", self.clock.now().0);
+        let key = InboxKey::issue_shown(mission, self.clock.now().0);
         let input = Input::IssueShown { repo: repo.clone(), issue: Box::new(issue) };
-        self.put(key, repo.id.to_string(), &input).await.map(drop)
+        self.put(key, &input).await.map(drop)
     }
 }
 

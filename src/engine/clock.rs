@@ -8,7 +8,9 @@
 //! last ledger entry.
 
 use crate::cell::At;
+use crate::host::since_boot;
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// Where the clock stood, kept in the registry.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -25,17 +27,17 @@ pub struct Mark {
 /// milliseconds.
 const STEP_MAX: i64 = 60_000;
 
+/// A length of time as the core and the registry have it.
+pub fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// The clock.
 #[derive(Debug)]
 pub struct Clock {
     boot: String,
     /// Our time minus the time since boot.
     offset: Mutex<i64>,
-}
-
-fn since_boot() -> i64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    now.tv_sec.saturating_mul(1000).saturating_add(now.tv_nsec / 1_000_000)
 }
 
 fn wall() -> i64 {

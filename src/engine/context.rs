@@ -1,8 +1,8 @@
 //! What decisions are made with: policy, people, profiles, templates.
 
 use crate::agents::Profiles;
-use crate::backend::Egress;
-use crate::cell::{BackendKind, Cell, Limits, Network, Policy};
+use crate::backend::{BUILT, Egress};
+use crate::cell::{Cell, Limits, Network, Policy};
 use crate::config::{Config, Repository};
 use crate::egress::{HostRule, Rules};
 use crate::gitea::ForgeError;
@@ -290,10 +290,10 @@ fn with_prefix(body: &str, prefix: &str) -> String {
 /// these profiles: the parser checks against it, and `lazarus init` offers it.
 pub fn defaults(config: &Config, profiles: &Profiles) -> Defaults {
     let policy = &config.policy;
-    let ms = super::attempt::milliseconds;
+    let ms = super::clock::milliseconds;
     Defaults {
         agents: profiles.names().iter().map(|n| (*n).to_owned()).collect(),
-        backends: vec![BackendKind::Process],
+        backends: BUILT.to_vec(),
         isolation_min: policy.isolation_min,
         network_max: policy.network_max,
         limits_max: config.limits_max,

@@ -1,13 +1,14 @@
-//! What comes in, and what is to be done: the rows of inbox and effects queue.
+//! What comes in: the rows of the inbox, and what an operator's command came to.
 
+use super::effect::Effect;
+use super::request::AuthorityRequest;
 use crate::backend::{Running, Usage};
-use crate::cell::{Actor, AgentRun, Base, CellId, DeadlineKind, Effect as CellEffect, Exit};
+use crate::cell::{Actor, AgentRun, Base, CellId, DeadlineKind, Exit};
 use crate::gitea::event::{ForgeEvent, IssueSnapshot, Person, RepoRef};
-use crate::mission::{Command, Level, Line, Member, Misplaced, Publishable};
-use crate::repository::{Harvest, Held};
-use crate::store::{CellRow, StoreError};
+use crate::mission::publishing::PublishedWork;
+use crate::mission::{Command, Level, Member, Publishable};
+use crate::repository::Harvest;
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// One thing that happened, as the inbox holds it.
@@ -162,7 +163,8 @@ pub enum Input {
         accounts: BTreeMap<String, i64>,
     },
     /// The forge said often enough that a mission's issue is not there.
-    IssueGone {
+    #[serde(rename = "issue_gone")]
+    IssueDeleted {
         /// The mission.
         mission: String,
     },
@@ -201,50 +203,6 @@ pub enum Input {
     },
     /// An effect is done and has nothing to say.
     Nothing,
-}
-
-/// Commands that wait for authority.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuthorityRequest {
-    /// Where.
-    pub repo: RepoRef,
-    /// The issue as it was in the event.
-    pub issue: IssueSnapshot,
-    /// The comment's number.
-    pub comment: i64,
-    /// Who wrote it.
-    pub person: Person,
-    /// When it was written, by the forge's clock, in milliseconds.
-    pub written_at: i64,
-    /// SHA-256 of the comment's whole text, hex; empty in requests of a Lazarus
-    /// that did not compare it.
-    #[serde(default)]
-    pub sha256: String,
-    /// What it says.
-    pub lines: Vec<Line>,
-    /// Commands in it that stand where none counts.
-    #[serde(default)]
-    pub misplaced: Vec<Misplaced>,
-    /// What a signed delivery stated of the right to write.
-    pub stated_write: Option<bool>,
-    /// Logins that the commands name.
-    pub logins: Vec<String>,
-    /// How it was heard of.
-    #[serde(default)]
-    pub heard: Heard,
-}
-
-/// How a comment was heard of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Heard {
-    /// By a signed delivery of its creation.
-    #[default]
-    Delivered,
-    /// By polling alone: a text that was edited in its first second looks the same.
-    Polled,
-    /// By polling, and its author confirmed it since.
-    Confirmed,
 }
 
 /// Why something that was heard of a comment is not acted on.
@@ -318,291 +276,6 @@ pub struct LabelEvent {
     pub at: i64,
     /// What they may do, looked up where it was put on.
     pub level: Option<Level>,
-}
-
-/// What is to be done outside, as the queue holds it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "effect", rename_all = "snake_case")]
-pub enum Effect {
-    /// A reaction.
-    React {
-        /// Where.
-        repo: RepoRef,
-        /// On which comment.
-        comment: i64,
-        /// Which.
-        content: String,
-        /// Whether it is the whole answer: no words go with it.
-        #[serde(default)]
-        alone: bool,
-    },
-    /// A comment.
-    Comment {
-        /// Where.
-        repo: RepoRef,
-        /// On which issue.
-        number: i64,
-        /// Its kind.
-        kind: String,
-        /// The text, with the marker.
-        body: String,
-    },
-    /// A comment that is edited in place: each slot of a mission has one.
-    #[serde(alias = "status")]
-    Standing {
-        /// Where.
-        repo: RepoRef,
-        /// On which issue.
-        number: i64,
-        /// Which one: `status`, `proposal`, `request-3`, …
-        #[serde(default = "status_slot")]
-        slot: String,
-        /// The text, with the marker.
-        body: String,
-        /// Whether it is written only where it stands already.
-        #[serde(default)]
-        only_edit: bool,
-    },
-    /// The label that shows the state.
-    StateLabel {
-        /// Where.
-        repo: RepoRef,
-        /// On which issue.
-        number: i64,
-        /// The state's word.
-        state: String,
-    },
-    /// Take the approval label off.
-    RemoveApproval {
-        /// Where.
-        repo: RepoRef,
-        /// From which issue.
-        number: i64,
-    },
-    /// Find out what a commenter may do.
-    Authorize {
-        /// Who, and what they ask.
-        request: Box<AuthorityRequest>,
-    },
-    /// See whether somebody confirmed what only polling had found.
-    Confirm {
-        /// What is to be confirmed.
-        request: Box<AuthorityRequest>,
-        /// The effect that asked for it: its comment is where the answer is given.
-        question: String,
-        /// SHA-256 of that comment's text, hex: somebody may have edited it.
-        sha256: String,
-        /// When it was asked, by our clock, in milliseconds since the epoch.
-        asked_at: i64,
-    },
-    /// Look for what of a project a cell would not have.
-    LookAtProject {
-        /// Which.
-        repo: RepoRef,
-    },
-    /// Ask the forge about an issue: what was heard of it is only a hint.
-    #[serde(alias = "read_timeline")]
-    Look {
-        /// Where.
-        repo: RepoRef,
-        /// Which issue.
-        number: i64,
-    },
-    /// Something on a cell.
-    Cell {
-        /// What.
-        order: CellEffect,
-    },
-    /// Push a cell's work and ask for it to be pulled.
-    Push {
-        /// Where.
-        repo: RepoRef,
-        /// The name of the branch.
-        branch: String,
-        /// What goes on it.
-        tip: Option<String>,
-        /// What goes on it where `tip` may not leave.
-        #[serde(default)]
-        instead: Option<String>,
-        /// Other branches: name, commit.
-        others: Vec<(String, String)>,
-        /// Commits that a director released although the forge runs something of
-        /// them by itself.
-        #[serde(default)]
-        released: Vec<String>,
-        /// The branch that it is for.
-        base: String,
-        /// The pull request's title.
-        title: String,
-        /// Its text.
-        body: String,
-    },
-    /// Let something optional out, as a file on a comment.
-    PublishFile {
-        /// Where.
-        repo: RepoRef,
-        /// On which issue.
-        number: i64,
-        /// What.
-        what: Publishable,
-        /// Who asked.
-        by: Actor,
-    },
-    /// Append to a record in the cell that agents can read.
-    Record {
-        /// The file's name below `.lazarus`.
-        file: String,
-        /// The line.
-        line: String,
-    },
-    /// Look for a comment that was posted twice because an answer was lost.
-    Deduplicate {
-        /// Where.
-        repo: RepoRef,
-        /// On which issue.
-        number: i64,
-        /// The effect whose marker it carries.
-        of: String,
-    },
-}
-
-fn status_slot() -> String {
-    "status".to_owned()
-}
-
-impl Effect {
-    /// The repository that it speaks to the forge about, by the name that it had when this was queued.
-    pub(super) fn reference_mut(&mut self) -> Option<&mut RepoRef> {
-        match self {
-            Self::React { repo, .. }
-            | Self::Comment { repo, .. }
-            | Self::Standing { repo, .. }
-            | Self::StateLabel { repo, .. }
-            | Self::RemoveApproval { repo, .. }
-            | Self::LookAtProject { repo }
-            | Self::Look { repo, .. }
-            | Self::Push { repo, .. }
-            | Self::PublishFile { repo, .. }
-            | Self::Deduplicate { repo, .. } => Some(repo),
-            Self::Authorize { request } | Self::Confirm { request, .. } => Some(&mut request.repo),
-            Self::Cell { .. } | Self::Record { .. } => None,
-        }
-    }
-
-    /// Its kind, one word. A comment that is edited in place has its slot for it, so
-    /// that a newer text of the same slot can take an older one's place.
-    pub fn kind(&self) -> Cow<'static, str> {
-        Cow::Borrowed(match self {
-            Self::Standing { slot, .. } => return Cow::Owned(slot.clone()),
-            Self::React { .. } => "react",
-            Self::Comment { .. } => "comment",
-            Self::StateLabel { .. } => "state_label",
-            Self::RemoveApproval { .. } => "remove_approval",
-            Self::Authorize { .. } => "authorize",
-            Self::Confirm { .. } => "confirm",
-            Self::LookAtProject { .. } => "look_at_project",
-            Self::Look { .. } => "look",
-            Self::Cell { .. } => "cell",
-            Self::Push { .. } => "push",
-            Self::PublishFile { .. } => "publish_file",
-            Self::Record { .. } => "record",
-            Self::Deduplicate { .. } => "deduplicate",
-        })
-    }
-}
-
-/// What the engine keeps beside a cell.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Facts {
-    /// What was found when it started.
-    pub running: Option<Running>,
-    /// The commit that was cloned.
-    pub commit: Option<String>,
-    /// Its branch.
-    pub branch: Option<String>,
-    /// Commits that the branch had beyond that one at the start.
-    pub behind: u64,
-    /// What was done, once it was read.
-    pub harvest: Option<Harvest>,
-    /// What it used, once it ended.
-    pub usage: Usage,
-    /// Its last checkpoint.
-    pub checkpoint: Option<String>,
-    /// Where its work went, once it was tried.
-    pub published: Option<PublishedWork>,
-    /// Whether the close log waits for that.
-    pub publishing: bool,
-    /// The comment in which people were told what is held, by its effect.
-    pub held_shown: Option<String>,
-    /// Who closed it.
-    pub closed_by: Option<String>,
-    /// Whether nobody said how it ended, after all its agents had ended: then its
-    /// work says it.
-    pub outcome_open: bool,
-    /// The newest run whose end people were told of.
-    pub end_told: u32,
-    /// Operators' commands that wait for the cell to come so far.
-    pub waiting: Vec<(String, Until)>,
-}
-
-impl Facts {
-    /// Reads what is kept beside a cell.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`], which names the cell. Facts that cannot be read
-    /// are never taken for none: with them work would be lost.
-    pub fn of(row: &CellRow) -> Result<Self, StoreError> {
-        serde_json::from_str(&row.facts)
-            .map_err(|error| StoreError::Corrupt { what: "facts", why: format!("{}: {error}", row.cell.id) })
-    }
-}
-
-/// Where a cell's work went.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct PublishedWork {
-    /// The branch, where one was pushed.
-    pub branch: Option<String>,
-    /// Whether the first choice of a name was somebody else's.
-    pub renamed: bool,
-    /// Other branches.
-    pub others: Vec<String>,
-    /// The pull request: number, address.
-    pub pull: Option<(i64, String)>,
-    /// Why something of it is missing, in the forge's words.
-    pub refused: Option<String>,
-    /// The same of other branches: name, words.
-    pub others_refused: Vec<(String, String)>,
-    /// Commits that are on the forge now.
-    pub commits: Vec<String>,
-    /// What was found to be held when it was about to leave.
-    pub held: Vec<Held>,
-}
-
-impl PublishedWork {
-    /// Whether the forge refused something of it.
-    pub fn lacks_something(&self) -> bool {
-        self.refused.is_some() || !self.others_refused.is_empty()
-    }
-}
-
-/// What an operator's command waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Until {
-    /// The cell runs, or will not.
-    Active,
-    /// The cell is closed and its work has left, or was refused.
-    Closed,
-    /// Its work has left.
-    Published,
-    /// Nothing of the cell is on disk any more.
-    Scrubbed,
-    /// A snapshot was taken, or failed.
-    Snapshot,
-    /// Something optional has left, or may not.
-    FileLeft,
 }
 
 /// What an operator's command came to (contract §7).

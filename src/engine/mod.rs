@@ -2,52 +2,51 @@
 //! core decide, commits, runs effects, keeps time and reconciles.
 
 mod absent;
-mod attempt;
-mod authority;
 mod clock;
-mod commands;
 mod context;
-mod desk;
-mod failed;
-mod handle;
+mod decide;
+mod effect;
+mod facts;
 mod input;
-mod issue;
+mod keys;
+mod lane;
 mod learn;
-mod look;
 mod perform;
 mod reconcile;
+mod request;
+mod scheduler;
 
 pub use clock::{Clock, Mark};
 pub use context::{Context, Known, KnownRepo, Trouble, defaults};
-pub use input::{Facts, Outcome};
+pub use facts::Facts;
+pub use input::Outcome;
 pub use learn::{APPROVED, renamed_repository};
 
 use crate::agents::Profiles;
 use crate::backend::{Adopted, BackendError, Backends, CellEvent, Seen};
 use crate::cell::{AgentRun, At, BackendKind, CellId, Exit, State};
 use crate::config::{Config, PolledCommands};
-use crate::gitea::event::{ForgeEvent, IssueAction, Person, RepoRef};
+use crate::gitea::event::{ForgeEvent, IssueAction, Person};
 use crate::gitea::{Forge, ForgeError};
 use crate::host::Host;
-use crate::mission::Command;
+use crate::mission::{Command, MissionId};
 use crate::repository::{GitAccess, Repositories};
-use crate::store::{DataLock, Due, EffectRow, EffectState, Listed, Store, StoreError, Tx};
-use attempt::{Attempt, is_waited_for, owes_an_answer};
-use futures::{FutureExt as _, StreamExt as _};
-use input::{Effect, Input};
+use crate::store::{DataLock, Store, StoreError};
+use futures::StreamExt as _;
+use input::Input;
+use keys::InboxKey;
+use perform::failure::EffectError;
+use perform::{authority, look};
+use scheduler::Scheduler;
 use secrecy::SecretString;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-/// Inputs that one transaction takes at most.
-const BATCH: i64 = 32;
 /// What of the end of an agent's log is read for what its profile requires, in bytes.
 const LOG_READ: u64 = 1 << 20;
-/// Longest time between two attempts at an effect.
-const BACKOFF_MAX: Duration = Duration::from_mins(1);
 /// How long to wait before an answer that a thing is not there is asked for once
 /// more.
 const LOOK_TWICE: Duration = Duration::from_millis(250);
@@ -58,11 +57,6 @@ const LEARN_AGAIN_MAX: Duration = Duration::from_mins(1);
 /// Least time from one look at the forge to one that [`Engine::look_soon`]
 /// asked for.
 const GLANCES_APART: Duration = Duration::from_secs(10);
-/// When to look again for a comment that may have been posted twice.
-const DEDUPLICATE_AFTER: i64 = 90_000;
-/// When a deadline is looked at again whose cell cannot be read, in
-/// milliseconds: somebody may have mended the registry by then.
-const LOOK_AGAIN_AT_DAMAGED: i64 = 3_600_000;
 
 /// The engine. One lives for each data directory.
 pub struct Engine {
@@ -76,8 +70,7 @@ pub struct Engine {
     clock: Clock,
     host_env: BTreeMap<String, String>,
     credentials: HashMap<String, SecretString>,
-    /// Something is in the inbox, or an effect is due.
-    work: Notify,
+    scheduler: Scheduler,
     /// A reconcile round is wanted now.
     look: Notify,
     /// A reconcile round is wanted soon, by somebody who proved nothing.
@@ -85,9 +78,6 @@ pub struct Engine {
     /// What we know of the forge is to be learnt anew.
     relearn: Notify,
     absent: absent::Absent,
-    running: AtomicUsize,
-    /// Of these, effects on cells: they can take minutes.
-    cells_running: AtomicUsize,
     learned: AtomicBool,
     /// Comments that polling found and whose deliveries may still come: by number,
     /// since when.
@@ -178,6 +168,7 @@ impl Engine {
         let repositories = Repositories::new(&config.paths.data, access, host);
         repositories.prepare().map_err(|e| other(&e))?;
         backends.prepare()?;
+        let scheduler = Scheduler::new(config.engine.effect_workers as usize);
         let context = Context::new(config, profiles, secrets).map_err(|e| other(&e))?;
         let engine = Self {
             store,
@@ -190,13 +181,11 @@ impl Engine {
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
                 .collect(),
             credentials,
-            work: Notify::new(),
+            scheduler,
             look: Notify::new(),
             glance: Notify::new(),
             relearn: Notify::new(),
             absent: absent::Absent::default(),
-            running: AtomicUsize::new(0),
-            cells_running: AtomicUsize::new(0),
             learned: AtomicBool::new(false),
             undelivered: std::sync::Mutex::default(),
             stop: watch::channel(false).0,
@@ -261,20 +250,17 @@ impl Engine {
         // each time. What a delivery says of an issue is only a reason to ask the forge,
         // so none of them is a repetition.
         let hint = matches!(&event, ForgeEvent::Issue { action, .. } if *action != IssueAction::Seen);
-        let (mut key, lane, input) = reconcile::as_input(event);
-        if hint {
-            key.push_str(&format!(":{}", uuid::Uuid::now_v7()));
-        }
-        self.put(key, lane, &input).await
+        let key = InboxKey::of_event(&event);
+        let key = if hint { key.never_repeated() } else { key };
+        self.put(key, &Input::Forge { happened: event }).await
     }
 
-    async fn put(&self, key: String, lane: String, input: &Input) -> Result<bool, StoreError> {
-        let text =
-            serde_json::to_string(input).map_err(|e| StoreError::Corrupt { what: "input", why: e.to_string() })?;
+    async fn put(&self, key: InboxKey, input: &Input) -> Result<bool, StoreError> {
+        let text = serde_json::to_string(input).map_err(StoreError::json("input"))?;
         let now = self.clock.now().0;
-        let new = self.store.transact(move |tx| tx.receive(&key, &lane, &text, now)).await?;
+        let new = self.store.transact(move |tx| tx.receive(key.as_str(), &text, now)).await?;
         if new {
-            self.work.notify_one();
+            self.scheduler.wake();
         }
         Ok(new)
     }
@@ -364,7 +350,7 @@ impl Engine {
     /// Ends [`run`](Self::run). Cells go on.
     pub fn stop(&self) {
         self.stop.send_replace(true);
-        self.work.notify_one();
+        self.scheduler.wake();
     }
 
     /// Takes up every cell that ought to live, and settles the others.
@@ -441,9 +427,9 @@ impl Engine {
                 }
             }
         }
-        let key = format!("ended:{cell}:{}:{}", run.agent, run.number);
+        let key = InboxKey::agent_ended(cell, &run);
         let input = Input::AgentEnded { cell: cell.clone(), run, exit };
-        self.put(key, cell.to_string(), &input).await?;
+        self.put(key, &input).await?;
         Ok(())
     }
 
@@ -494,7 +480,7 @@ impl Engine {
             let complete = match learn::learn(&self, &forge).await {
                 Ok(complete) => {
                     if !self.learned.swap(true, Ordering::SeqCst) {
-                        self.work.notify_one();
+                        self.scheduler.wake();
                     }
                     complete
                 }
@@ -559,219 +545,6 @@ impl Engine {
         }
     }
 
-    /// Decides, commits, runs what is due, sleeps until the next thing is.
-    async fn work(self: Arc<Self>) {
-        let mut marked = std::time::Instant::now();
-        loop {
-            match self.decide_and_claim().await {
-                Ok((decided, claimed)) => {
-                    for row in claimed {
-                        self.start_effect(row);
-                    }
-                    if decided > 0 {
-                        continue;
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%error, "nothing could be decided; trying again");
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                }
-            }
-            if marked.elapsed() > Duration::from_secs(60) {
-                marked = std::time::Instant::now();
-                self.mark_time().await;
-            }
-            let next = self
-                .store
-                .read(|tx| {
-                    let due = [tx.next_effect_at()?, tx.next_cell_deadline()?];
-                    Ok(due.into_iter().flatten().min())
-                })
-                .await
-                .unwrap_or(None);
-            let wait = next.map_or(60_000, |at| (at - self.clock.now().0).clamp(0, 60_000));
-            // A lane whose head runs is woken by its end; nothing is due then.
-            // And what is due but cannot be done yet (the forge did not say who
-            // we are) must not keep a processor busy.
-            let wait = wait.max(20);
-            tokio::select! {
-                () = self.work.notified() => {}
-                () = tokio::time::sleep(Duration::from_millis(wait as u64)) => {}
-            }
-        }
-    }
-
-    /// One transaction: what waits is decided, and what is due then is claimed.
-    /// Where there is nothing of either, nothing is written.
-    async fn decide_and_claim(self: &Arc<Self>) -> Result<(usize, Vec<EffectRow>), StoreError> {
-        let now = self.clock.now();
-        let context = Arc::clone(&self.context);
-        let ready = self.is_ready();
-        let workers = self.context.config.engine.effect_workers as usize;
-        // Cells have places of their own: a reaction never waits behind a clone.
-        let cells = self.cells_running.load(Ordering::SeqCst);
-        let free = workers.saturating_sub(self.running.load(Ordering::SeqCst) - cells) as i64;
-        let free_cells = workers.saturating_sub(cells) as i64;
-        self.store
-            .transact(move |tx| {
-                for due in tx.due_cells(now.0)? {
-                    note_deadline(tx, now, due)?;
-                }
-                // Until it is known who we are, our own words could be taken
-                // for somebody's: inputs wait.
-                let decided = if ready { decide_waiting(tx, &context, now)? } else { 0 };
-                Ok((decided, tx.claim(now.0, free, free_cells)?))
-            })
-            .await
-    }
-
-    fn start_effect(self: &Arc<Self>, row: EffectRow) {
-        let of_cell = usize::from(row.kind == "cell" || row.kind == "push");
-        self.cells_running.fetch_add(of_cell, Ordering::SeqCst);
-        self.running.fetch_add(1, Ordering::SeqCst);
-        let engine = Arc::clone(self);
-        tokio::spawn(async move {
-            let attempt = std::panic::AssertUnwindSafe(perform::run(&engine, &row))
-                .catch_unwind()
-                .await
-                .unwrap_or_else(|_| Attempt::Again { why: "it failed inside; see the log".to_owned(), after: None });
-            engine.finish(&row, attempt).await;
-            engine.running.fetch_sub(1, Ordering::SeqCst);
-            engine.cells_running.fetch_sub(of_cell, Ordering::SeqCst);
-            engine.work.notify_one();
-        });
-    }
-
-    async fn finish(&self, row: &EffectRow, attempt: Attempt) {
-        let id = row.id.clone();
-        let now = self.clock.now().0;
-        let failed = |why: &str| Input::Failed {
-            kind: row.kind.clone(),
-            mission: row.mission.clone(),
-            cell: row.cell.as_deref().and_then(|c| CellId::parse(c).ok()),
-            why: self.context.redact(why),
-            effect: serde_json::from_str(&row.data).ok().map(Box::new),
-        };
-        // No command ends without an answer: where somebody waits for one, an end
-        // that says nothing is a failure, and every failure is answered.
-        let attempt = match attempt {
-            Attempt::Done(Input::Nothing) if owes_an_answer(&row.kind) => {
-                Attempt::Never { why: "it ended without a result".to_owned(), input: None }
-            }
-            attempt => attempt,
-        };
-        let is_missing = matches!(attempt, Attempt::Doubtful { .. });
-        let after = if let Attempt::Again { after, .. } = &attempt { *after } else { None };
-        let (state, inputs, error) = match attempt {
-            Attempt::Done(Input::Nothing) => (EffectState::Done, vec![], None),
-            Attempt::Done(input) => (EffectState::Done, vec![input], None),
-            Attempt::Never { why, input } => {
-                let why = self.context.redact(&why);
-                tracing::warn!(effect = id, kind = row.kind, why, "an effect cannot be done");
-                let inputs = std::iter::once(failed(&why)).chain(input).collect();
-                (EffectState::Failed, inputs, Some(why))
-            }
-            Attempt::Again { why, .. } | Attempt::Mend { why } | Attempt::Doubtful { why, .. } => {
-                let doubled = Duration::from_millis(500).saturating_mul(1 << row.attempts.clamp(0, 10));
-                // Somebody who confirms is heard within as long as they took.
-                let most = if row.kind == "confirm" { self.context.config.reconcile.interval } else { BACKOFF_MAX };
-                let wait = after.unwrap_or_default().max(doubled.min(most));
-                tracing::info!(
-                    effect = id,
-                    kind = row.kind,
-                    why,
-                    seconds = wait.as_secs_f32(),
-                    "an effect is tried again"
-                );
-                let (not_before, why) = (now + wait.as_millis() as i64, self.context.redact(&why));
-                // People are told once that something they wait for takes long.
-                let cell = row.cell.as_deref().and_then(|c| CellId::parse(c).ok()).filter(|_| is_waited_for(row));
-                let waits = cell.and_then(|cell| {
-                    let (effect, kind, why) = (id.clone(), row.kind.clone(), why.clone());
-                    serde_json::to_string(&Input::Waits { effect, kind, cell, why }).ok()
-                });
-                let notice = attempt::milliseconds(self.context.config.forge.notice_after);
-                loop {
-                    let (id, why, waits, lane) = (id.clone(), why.clone(), waits.clone(), row.mission.clone());
-                    let put_back = self.store.transact(move |tx| {
-                        tx.retry(&id, not_before, &why, now, is_missing)?;
-                        let since = tx.trouble(&id)?.failing_since;
-                        if let Some(waits) = waits.filter(|_| since.is_some_and(|since| now - since >= notice)) {
-                            tx.receive(&format!("effect:{id}:waits"), &lane, &waits, now)?;
-                        }
-                        Ok(())
-                    });
-                    match put_back.await {
-                        Ok(()) | Err(StoreError::Closed) => return,
-                        Err(error) => {
-                            tracing::error!(%error, "an effect could not be put back yet");
-                            tokio::time::sleep(Duration::from_secs(1)).await;
-                        }
-                    }
-                }
-            }
-        };
-        let lane = row.mission.clone();
-        let texts: Vec<String> = inputs.iter().filter_map(|i| serde_json::to_string(i).ok()).collect();
-        let ready = self.is_ready();
-        loop {
-            let (id, lane, texts, error) = (id.clone(), lane.clone(), texts.clone(), error.clone());
-            let (context, at) = (Arc::clone(&self.context), self.clock.now());
-            let stored = self
-                .store
-                .transact(move |tx| {
-                    tx.settle(&id, state, error.as_deref())?;
-                    tx.withdraw(&failed::notice_lane(&id))?;
-                    for (index, text) in texts.iter().enumerate() {
-                        tx.receive(&format!("effect:{id}:{index}"), &lane, text, now)?;
-                    }
-                    if ready && !texts.is_empty() {
-                        // Decided at once, in its turn. What cannot be decided
-                        // now is tried again by the loop; the end stands.
-                        let _ = tx.within(|tx| decide_waiting(tx, &context, at));
-                    }
-                    Ok(())
-                })
-                .await;
-            match stored {
-                Ok(()) | Err(StoreError::Closed) => return,
-                Err(error) => {
-                    tracing::error!(%error, "the end of an effect could not be stored yet");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            }
-        }
-    }
-
-    async fn note_comment(&self, row: &EffectRow, kind: &str, comment: i64) -> Result<(), StoreError> {
-        let (id, mission, cell, kind) = (row.id.clone(), row.mission.clone(), row.cell.clone(), kind.to_owned());
-        self.store.transact(move |tx| tx.put_comment(&id, &mission, cell.as_deref(), &kind, comment)).await
-    }
-
-    /// Notes what a comment that is edited in place says now.
-    async fn note_text(&self, comment: i64, body: &str) -> Result<(), StoreError> {
-        let sha256 = look::sha256(body.trim_end());
-        self.store.transact(move |tx| tx.put_comment_text(comment, &sha256)).await
-    }
-
-    async fn deduplicate_later(&self, row: &EffectRow, repo: &RepoRef, number: i64) -> Result<(), StoreError> {
-        let effect = Effect::Deduplicate { repo: repo.clone(), number, of: row.id.clone() };
-        let data = serde_json::to_string(&effect).map_err(StoreError::json("effect"))?;
-        let now = self.clock.now().0;
-        let later = EffectRow {
-            seq: 0,
-            id: format!("{}-twice", row.id),
-            lane: format!("twice:{}", row.id),
-            mission: row.mission.clone(),
-            cell: row.cell.clone(),
-            kind: effect.kind().into_owned(),
-            data,
-            attempts: 0,
-            not_before: now + DEDUPLICATE_AFTER,
-        };
-        self.store.transact(move |tx| tx.queue(&later, now)).await
-    }
-
     /// The time by which things are decided.
     pub fn now(&self) -> At {
         self.clock.now()
@@ -824,10 +597,10 @@ impl Engine {
                     })?;
                 let served = self.context.repo(repo.id).ok_or("the repository is not served any more")?;
                 let summons = matches!(command, Command::Summon { .. });
-                let mission = desk::mission_id(repo.id, number);
-                let found = look::look_at(self, forge, &served, &mission, number, summons, false)
+                let mission = MissionId::new(repo.id, number);
+                let found = look::look_at(self, forge, &served, mission.as_str(), number, summons, false)
                     .await
-                    .map_err(Attempt::words)?;
+                    .map_err(EffectError::words)?;
                 let found = found.ok_or_else(|| format!("there is no issue {owner}/{name}#{number}"))?;
                 if let (true, Some(why)) = (summons, &found.no_base) {
                     return Err(why.clone());
@@ -837,7 +610,7 @@ impl Engine {
         };
         let operation = uuid::Uuid::now_v7().to_string();
         let input = Input::Operated { operation: operation.clone(), by, command, issue, cell, accounts };
-        self.put(format!("operation:{operation}"), "operator".to_owned(), &input).await.map_err(|e| e.to_string())?;
+        self.put(InboxKey::operation(&operation), &input).await.map_err(|e| e.to_string())?;
         let deadline = tokio::time::Instant::now() + wait;
         loop {
             let name = operation.clone();
@@ -868,57 +641,10 @@ impl Engine {
                 })
                 .await
                 .unwrap_or(false);
-            if idle && self.running.load(Ordering::SeqCst) == 0 {
+            if idle && self.scheduler.is_idle() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-    }
-}
-
-/// Puts a deadline that has passed into the inbox, once.
-fn note_deadline(tx: &Tx<'_>, now: At, due: Listed<Due>) -> Result<(), StoreError> {
-    let noted = due.map_err(|damaged| (damaged.cell, damaged.error)).and_then(|due| match CellId::parse(&due.cell) {
-        Ok(cell) => Ok((Input::Deadline { cell, kind: due.kind }, due)),
-        Err(error) => Err((due.cell, StoreError::Corrupt { what: "cell", why: error.to_string() })),
-    });
-    match noted {
-        Ok((input, due)) => {
-            let text = serde_json::to_string(&input).map_err(StoreError::json("input"))?;
-            tx.receive(&format!("deadline:{}:{:?}:{}", due.cell, due.kind, due.at), &due.mission, &text, now.0)?;
-        }
-        Err((cell, error)) => {
-            tracing::error!(cell, %error, "a deadline cannot be read; it is looked at again in an hour");
-            tx.put_off(&cell, now.plus(LOOK_AGAIN_AT_DAMAGED).0)?;
-        }
-    }
-    Ok(())
-}
-
-/// Decides what waits, in the order in which it came: at most a batch.
-fn decide_waiting(tx: &Tx<'_>, context: &Context, now: At) -> Result<usize, StoreError> {
-    let rows = tx.waiting_inputs(BATCH)?;
-    for row in &rows {
-        decide_one(tx, context, now, row)?;
-    }
-    Ok(rows.len())
-}
-
-/// Decides one input. What fails inside is noted and does not stop the rest;
-/// what fails outside (the disk) stops everything, and nothing is lost.
-fn decide_one(tx: &Tx<'_>, context: &Context, now: At, row: &crate::store::InboxRow) -> Result<(), StoreError> {
-    let read = || serde_json::from_str::<Input>(&row.input).map_err(StoreError::json("input"));
-    let failed = match read() {
-        Ok(input) => tx.within(|tx| handle::handle(tx, context, now, &row.key, input)),
-        Err(error) => Err(error),
-    };
-    match failed {
-        Ok(()) => tx.handled(row.seq, None),
-        Err(error @ (StoreError::Corrupt { .. } | StoreError::Panicked(_))) => {
-            tracing::error!(key = row.key, %error, "an input could not be handled");
-            handle::not_decided(tx, context, now, &row.key, read().ok().as_ref(), &error)?;
-            tx.handled(row.seq, Some(&error.to_string()))
-        }
-        Err(error) => Err(error),
     }
 }

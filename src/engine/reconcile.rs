@@ -3,15 +3,12 @@
 
 use super::Engine;
 use super::context::KnownRepo;
-use super::desk::mission_id;
-use super::handle::pace_name;
-use super::input::Input;
-use super::issue::label_told_key;
+use super::keys::{InboxKey, Pace, label_told_key};
 use super::learn::{APPROVED, serving_since};
 use crate::cell::Actor;
-use crate::gitea::event::{CommentAction, ForgeEvent, IssueAction, IssueSnapshot, created_key};
+use crate::gitea::event::{CommentAction, ForgeEvent, IssueAction, IssueSnapshot};
 use crate::gitea::{Forge, ForgeError, IssueQuery, IssueState};
-use crate::mission::Mission;
+use crate::mission::{Mission, MissionId};
 use crate::store::{NewEntry, StoreError};
 use futures::StreamExt as _;
 use jiff::Timestamp;
@@ -102,18 +99,20 @@ async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<()
             continue;
         }
         let written = comment.id;
-        let any = format!("comment:{id}:{written}:created");
-        let same = created_key(id, number, &comment);
+        let any = InboxKey::comment_created(id, written);
+        let same = InboxKey::comment_created_as(id, number, &comment);
         let (acted, delivered, as_it_is) = engine
             .store
-            .read(move |tx| Ok((tx.has_acted_on(id, written)?, tx.was_delivered(&any)?, tx.was_delivered(&same)?)))
+            .read(move |tx| {
+                Ok((tx.has_acted_on(id, written)?, tx.was_delivered(any.as_str())?, tx.was_delivered(same.as_str())?))
+            })
             .await?;
         if acted || as_it_is {
             continue;
         }
         if delivered {
             // Its delivery came, with other words: somebody edited it within its first second.
-            edited_at_once(engine, mission_id(id, number), id, written).await?;
+            edited_at_once(engine, MissionId::new(id, number), id, written).await?;
             continue;
         }
         // Its delivery may be on its way: who is asked to confirm what was delivered a
@@ -170,11 +169,11 @@ async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<()
             Some(issue) => Some(issue.clone()),
             None => api.issue(mission.number).get().await?,
         };
-        let name = mission_id(id, mission.number);
+        let name = mission.id();
         match shown {
             Some(issue) if mission.deleted => engine.issue_shown(repo, issue, &name).await?,
             Some(issue) => {
-                engine.absent.shown(&name);
+                engine.absent.shown(name.as_str());
                 let waits = waits_for_a_word(engine, known, &mission, &issue).await?;
                 if waits || !issues.contains_key(&mission.number) {
                     engine
@@ -204,12 +203,12 @@ async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<()
 /// commands are counted. One that was taken in before is not counted again, and one
 /// that no minute has room for is taken in, to be refused.
 async fn has_room(engine: &Engine, event: &ForgeEvent, author: i64, commands: i64) -> Result<bool, StoreError> {
-    let (key, _, _) = as_input(event.clone());
+    let key = InboxKey::of_event(event);
     let limit = i64::from(engine.context.config.policy.commands_per_minute);
     let now = engine.clock.now().0;
-    let pace = pace_name(author);
+    let pace = Pace::Commands(author).to_string();
     let counted = move |tx: &crate::store::Tx<'_>| {
-        if commands > limit || tx.knows(&key)? {
+        if commands > limit || tx.knows(key.as_str())? {
             return Ok(true);
         }
         let room = tx.pace_of(&pace, now, commands)? <= limit;
@@ -221,16 +220,6 @@ async fn has_room(engine: &Engine, event: &ForgeEvent, author: i64, commands: i6
     engine.store.transact(counted).await
 }
 
-/// What a poll or a delivery becomes in the inbox.
-pub fn as_input(event: ForgeEvent) -> (String, String, Input) {
-    let mut key = event.semantic_key();
-    if let ForgeEvent::Comment { sender_can_push: None, .. } = &event {
-        // Its delivery may still come, and proves more.
-        key.push_str(":polled");
-    }
-    let lane = format!("{}", event.repo().id);
-    (key, lane, Input::Forge { happened: event })
-}
 /// Whether somebody put a label on an issue that is named like the approval label,
 /// and was not told that it does not count: that approval by label is off may be
 /// learned after the issue was looked at.
@@ -243,7 +232,7 @@ async fn waits_for_a_word(
     if known.label_off.is_none() || mission.records.is_empty() {
         return Ok(false);
     }
-    let name = mission_id(mission.repo_id, mission.number);
+    let name = mission.id();
     for label in issue.labels.iter().filter(|label| label.name == APPROVED) {
         let key = label_told_key(&name, label.id);
         if engine.store.read(move |tx| tx.meta(&key)).await?.is_none() {
@@ -255,7 +244,7 @@ async fn waits_for_a_word(
 
 /// A comment does not say what its delivery said, and the forge shows no edit:
 /// nothing of it counts, and that is on record, once.
-async fn edited_at_once(engine: &Engine, mission: String, repo: i64, comment: i64) -> Result<(), StoreError> {
+async fn edited_at_once(engine: &Engine, mission: MissionId, repo: i64, comment: i64) -> Result<(), StoreError> {
     let now = engine.clock.now().0;
     engine
         .store
@@ -266,9 +255,9 @@ async fn edited_at_once(engine: &Engine, mission: String, repo: i64, comment: i6
             let data = serde_json::json!({"comment": comment, "why": "edited within its first second"});
             tx.append(&NewEntry {
                 at: now,
-                mission,
+                mission: mission.to_string(),
                 cell: String::new(),
-                actor: serde_json::to_string(&Actor::System).unwrap_or_default(),
+                actor: serde_json::to_string(&Actor::System).map_err(StoreError::json("actor"))?,
                 action: "security_not_what_was_delivered".to_owned(),
                 data: data.to_string(),
             })

@@ -163,7 +163,7 @@ impl CellView {
         let facts = Facts::of(row)?;
         let cell = &row.cell;
         let running = facts.running.unwrap_or_default();
-        let published = facts.published.unwrap_or_default();
+        let published = facts.publishing.published().cloned().unwrap_or_default();
         let time = |at: Option<At>| at.map(Time);
         let approval = cell.approval.as_ref();
         Ok(Self {

@@ -1,6 +1,7 @@
 //! The result of a harvest, as the host's side verified it.
 
 use super::held::Held;
+use crate::mission::publishing::Work;
 use serde::{Deserialize, Serialize};
 
 /// What was harvested.
@@ -58,5 +59,16 @@ impl Harvest {
     /// Whether this commit is held.
     pub fn is_held(&self, commit: &str) -> bool {
         self.held.iter().any(|held| held.commit == commit)
+    }
+
+    /// The same for the core, which decides what leaves.
+    pub fn work(&self) -> Work<'_> {
+        Work {
+            tip: self.tip.as_deref(),
+            committed: self.committed.as_deref(),
+            rest: self.rest,
+            branches: &self.branches,
+            held: &self.held,
+        }
     }
 }

@@ -379,7 +379,6 @@ impl WorkRepository {
     ///
     /// # Errors
     /// If git cannot be run.
-    /// Where git cannot be run.
     pub fn judge(
         &self,
         parts: &[(Option<String>, String)],

@@ -122,17 +122,20 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Claims the first effect of each lane that is free and due: at most `limit`, of which at most `cells` are
-    /// about cells.
-    pub fn claim(&self, now: i64, limit: i64, cells: i64) -> Result<Vec<EffectRow>> {
+    /// Claims the first effect of each lane that is free and due: at most `limit`, not counting effects of the kinds
+    /// in `slow`, of which at most `slow_limit` are claimed in addition.
+    pub fn claim(&self, now: i64, limit: i64, (slow, slow_limit): (&[&'static str], i64)) -> Result<Vec<EffectRow>> {
+        // These are our own words, without quotes in them.
+        let slow: Vec<String> = slow.iter().map(|word| format!("'{word}'")).collect();
         let mut statement = self.conn.prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM effects e WHERE state = 'ready' AND not_before <= ?1 AND (kind IN ('cell', 'push')) = ?3 AND NOT EXISTS \
+            "SELECT {COLUMNS} FROM effects e WHERE state = 'ready' AND not_before <= ?1 AND (kind IN ({})) = ?3 AND NOT EXISTS \
              (SELECT 1 FROM effects o WHERE o.lane = e.lane AND o.seq < e.seq AND o.state IN ('ready', 'running')) \
-             ORDER BY seq LIMIT ?2"
+             ORDER BY seq LIMIT ?2",
+            slow.join(", ")
         ))?;
         let mut rows: Vec<EffectRow> = vec![];
-        for (of_cells, limit) in [(false, limit), (true, cells)] {
-            for row in statement.query_map(params![now, limit, of_cells], read)? {
+        for (is_slow, limit) in [(false, limit), (true, slow_limit)] {
+            for row in statement.query_map(params![now, limit, is_slow], read)? {
                 rows.push(row?);
             }
         }

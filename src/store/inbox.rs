@@ -18,13 +18,14 @@ pub struct InboxRow {
 
 impl Tx<'_> {
     /// Stores an input unless its key is known. Returns whether it is new.
-    pub fn receive(&self, key: &str, lane: &str, input: &str, now: i64) -> Result<bool> {
+    pub fn receive(&self, key: &str, input: &str, now: i64) -> Result<bool> {
         let rows = self
             .conn
             .prepare_cached(
-                "INSERT INTO inbox (key, lane, input, received_at) VALUES (?,?,?,?) ON CONFLICT (key) DO NOTHING",
+                // The lane was never read; older databases have it in their table.
+                "INSERT INTO inbox (key, lane, input, received_at) VALUES (?,'',?,?) ON CONFLICT (key) DO NOTHING",
             )?
-            .execute(params![key, lane, input, now])?;
+            .execute(params![key, input, now])?;
         Ok(rows == 1)
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub struct CellRow {
     /// The cell's slot: a number that is never reused, from which its user ids are derived.
     pub slot: i64,
-    /// The cell.
+    /// The cell's name.
     pub cell: Cell,
     /// What the backend reported and the engine keeps with it, as JSON.
     pub facts: String,
@@ -71,7 +71,7 @@ fn cut(text: &str) -> &str {
 /// A row of a cell that cannot be read. Only its mission is affected: lists of cells continue with the others.
 #[derive(Debug)]
 pub struct Damaged {
-    /// The cell.
+    /// The cell's name.
     pub cell: String,
     /// Its mission's id in the registry.
     pub mission: String,
@@ -85,7 +85,7 @@ pub type Listed<T> = std::result::Result<T, Damaged>;
 /// A deadline that has passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {
-    /// The cell.
+    /// The cell's name.
     pub cell: String,
     /// Its mission's id in the registry.
     pub mission: String,

@@ -2,9 +2,9 @@
 //! socket of its own, without a bridge and without packet filter rules, and an
 //! image that holds busybox alone. Nothing is installed or fetched.
 
-use crate::column::{Column, HOME, Verdicts, run};
-use crate::ground::{Ground, Words, directory};
-use crate::stage::{self, is_root};
+use crate::host_fixture::{HostFixture, Words, directory};
+use crate::isolated_run::{self, is_root};
+use crate::sandbox_under_test::{HOME, SandboxUnderTest, Verdicts, run};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ impl Engine {
         let key_was_there = Path::new(KEY).exists();
         let settings_were_there = Path::new(KEY).parent().is_some_and(Path::exists);
         // With mounts and a `/run` of its own, so that nothing of it is left.
-        let daemon = Command::new(stage::program())
+        let daemon = Command::new(isolated_run::program())
             .args(["stage", "mounts", "--", program, "--cgroup-parent", &group(&place), "--data-root"])
             .arg(place.join("data"))
             .arg("--exec-root")
@@ -150,13 +150,13 @@ fn remove_groups(path: &Path) {
 }
 
 /// The attempts in a container as `docker run` makes it.
-pub fn docker(ground: &Ground, words: &Words) -> Result<Verdicts, String> {
+pub fn docker(fixture: &HostFixture, words: &Words) -> Result<Verdicts, String> {
     if !is_root() {
         return Err("only root can start an engine".to_owned());
     }
     // A socket's path has to be short.
-    let engine = Engine::start(std::env::temp_dir().join(format!("{}-engine", ground.name())))?;
-    let path = ground.place.join("docker");
+    let engine = Engine::start(std::env::temp_dir().join(format!("{}-engine", fixture.name())))?;
+    let path = fixture.place.join("docker");
     directory(&path, 0o755);
     let mut words = words.clone();
     let own = || Err("a container has a copy of the system that is its own".to_owned());
@@ -168,14 +168,14 @@ pub fn docker(ground: &Ground, words: &Words) -> Result<Verdicts, String> {
     ] {
         words.insert(word, value);
     }
-    let column = Column::plan(ground, &path, HOME, words);
+    let column = SandboxUnderTest::plan(fixture, &path, HOME, words);
     let volume = |from: &Path, to: &str, mode: &str| format!("{}:{to}:{mode}", from.display());
-    let tools = ground.tools.display().to_string();
+    let tools = fixture.tools.display().to_string();
     let mut command = engine.client();
     command
         .args(["run", "--rm", "--network", "none"])
-        .args(["-v", &volume(&ground.tools, &tools, "ro"), "-v", &volume(&path, HOME, "rw"), "-w", HOME, IMAGE])
-        .arg(ground.tools.join("attempts"))
+        .args(["-v", &volume(&fixture.tools, &tools, "ro"), "-v", &volume(&path, HOME, "rw"), "-w", HOME, IMAGE])
+        .arg(fixture.tools.join("attempts"))
         .args(["serve", HOME]);
     let verdicts = run(command, column);
     drop(engine);

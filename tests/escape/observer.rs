@@ -31,7 +31,7 @@ pub const NAME: &str = "watcher";
 pub fn start(run: &Path, cell_home: &Path, program: &Path) -> std::path::PathBuf {
     let home = cell_home.join("home").join(NAME);
     let like = cell_home.join("home/attacker").metadata().unwrap();
-    crate::ground::directory(&home, 0o700);
+    crate::host_fixture::directory(&home, 0o700);
     chown(&home, Some(like.uid()), Some(like.gid())).unwrap();
     let inside = format!("/cell/home/{NAME}");
     let write: Vec<&str> =

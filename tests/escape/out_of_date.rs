@@ -1,7 +1,7 @@
 //! Threat line 44: what this machine replaces while the daemon runs, as root and as an ordinary user.
 
-use crate::ground::{Ground, directory};
-use crate::stage;
+use crate::host_fixture::{HostFixture, directory};
+use crate::isolated_run;
 use crate::table::summon;
 use crate::world::{Kind, World, WorldOptions};
 use std::fs;
@@ -30,9 +30,9 @@ fn replace(path: &Path, text: &[u8]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "threat_44 runs it on its stage"]
+#[ignore = "threat_44 runs it in a run of its own"]
 async fn files_of_the_system_are_replaced() {
-    let etc = stage::etc().expect("the stage has an /etc of its own");
+    let etc = isolated_run::etc().expect("the stage has an /etc of its own");
     let config = "[agents.reader]\ndescription = \"Reads what it is shown\"\nprompt = \"stdin\"\n\
                   argv = [\"sh\", \"-c\", \"cat /etc/mime.types > $HOME/new; mv $HOME/new $HOME/read; exec sleep 3600\"]\n";
     let world = World::with("out-of-date", WorldOptions { config: config.to_owned(), ..WorldOptions::default() }).await;
@@ -73,10 +73,10 @@ async fn files_of_the_system_are_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "threat_44 runs it on its stage"]
+#[ignore = "threat_44 runs it in a run of its own"]
 async fn a_full_disk_delays_a_start() {
-    let ground = Ground::new();
-    let disk = ground.place.join("disk");
+    let fixture = HostFixture::new();
+    let disk = fixture.place.join("disk");
     directory(&disk, 0o700);
     let mount = |words: &[&str]| {
         let status = Command::new("mount").args(words).arg(&disk).status();
@@ -108,7 +108,7 @@ async fn a_full_disk_delays_a_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "threat_44 runs it on its stage"]
+#[ignore = "threat_44 runs it in a run of its own"]
 async fn the_program_is_replaced_where_cells_have_no_root_of_their_own() {
     // The built-in agent is this program, too.
     let mut world = World::with("replaced", WorldOptions { own_program: true, ..WorldOptions::default() }).await;

@@ -1,9 +1,9 @@
 //! Threat line 43: our own files below a tree that cells see, and who gives orders.
 
 use crate::attempt::Attempt;
-use crate::column::{self, Column, HOME, every};
-use crate::ground::{Ground, Words, directory};
-use crate::stage;
+use crate::host_fixture::{HostFixture, Words, directory};
+use crate::isolated_run;
+use crate::sandbox_under_test::{self, HOME, SandboxUnderTest, every};
 use crate::table::{Cells, agent_of, options, words_inside};
 use crate::world::{CliOutput, World, WorldOptions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -28,11 +28,11 @@ fn is_of_ours(attempt: &Attempt) -> bool {
 }
 
 /// Options of a world whose agent sees this tree.
-fn showing(ground: &Ground, tree: &Path) -> WorldOptions {
+fn showing(fixture: &HostFixture, tree: &Path) -> WorldOptions {
     directory(tree, 0o755);
-    let mut options = options(ground);
-    let tools = format!("read_paths = [\"{}\"]", ground.tools.display());
-    let both = format!("read_paths = [\"{}\", \"{}\"]", ground.tools.display(), tree.display());
+    let mut options = options(fixture);
+    let tools = format!("read_paths = [\"{}\"]", fixture.tools.display());
+    let both = format!("read_paths = [\"{}\", \"{}\"]", fixture.tools.display(), tree.display());
     options.config = options.config.replace(&tools, &both);
     assert!(options.config.contains(&both), "the attacker's profile is another one by now");
     WorldOptions { start: false, ..options }
@@ -54,11 +54,11 @@ fn refused(world: &World, run: impl Fn(&str) -> CliOutput, words: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "threat_43 runs it on its stage"]
+#[ignore = "threat_43 runs it in a run of its own"]
 async fn nothing_is_started() {
-    let ground = Ground::new();
-    let tree = ground.place.join("opt");
-    let mut world = World::with("in-sight", showing(&ground, &tree)).await;
+    let fixture = HostFixture::new();
+    let tree = fixture.place.join("opt");
+    let mut world = World::with("in-sight", showing(&fixture, &tree)).await;
     let init = world.init();
     assert!(init.status.success(), "{}", init.all());
     let at = |name: &str| tree.join(name).display().to_string();
@@ -78,7 +78,7 @@ async fn nothing_is_started() {
     )
     .unwrap();
     symlink(tree.join("elsewhere"), world.place().join("link")).unwrap();
-    let opt = PathBuf::from("/opt").join(ground.name());
+    let opt = PathBuf::from("/opt").join(fixture.name());
     let shows = "`agents.attacker.read_paths` shows to cells";
     for (variable, value, words) in [
         ("LAZARUS__PATHS__DATA", at("data"), vec!["paths.data is", shows, "set paths.data"]),
@@ -87,7 +87,7 @@ async fn nothing_is_started() {
         ("LAZARUS__PATHS__DATA", beside("link"), vec!["paths.data is", shows, "elsewhere"]),
         (
             "LAZARUS__PATHS__DATA",
-            ground.place.display().to_string(),
+            fixture.place.display().to_string(),
             vec!["paths.data", "lies in", "change agents.attacker.read_paths"],
         ),
         ("LAZARUS__PATHS__CELLS", at("cells"), vec!["paths.cells is", shows]),
@@ -128,7 +128,7 @@ async fn nothing_is_started() {
     directory(&tree.join("mounted"), 0o755);
     let mounted = |verb: &str| {
         let script = format!("mount --bind {} {} && exec {} {verb}", world.data().display(), at("mounted"), lazarus());
-        let arguments = if stage::is_root() { vec!["-m"] } else { vec!["-m", "-r"] };
+        let arguments = if isolated_run::is_root() { vec!["-m"] } else { vec!["-m", "-r"] };
         told(command(&world, "unshare").args(arguments).args(["sh", "-c", &script]))
     };
     refused(&world, mounted, &["paths.data is", "mounted", shows]);
@@ -161,11 +161,11 @@ fn told(command: &mut Command) -> CliOutput {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "threat_43 runs it on its stage"]
+#[ignore = "threat_43 runs it in a run of its own"]
 async fn what_is_moved_there_while_the_daemon_runs_is_covered() {
-    let ground = Ground::new();
-    let (tree, operator) = (ground.place.join("opt"), ground.place.join("operator"));
-    let mut world = World::with("moved", showing(&ground, &tree)).await;
+    let fixture = HostFixture::new();
+    let (tree, operator) = (fixture.place.join("opt"), fixture.place.join("operator"));
+    let mut world = World::with("moved", showing(&fixture, &tree)).await;
     // What is ours lies in one directory, to which links lead from where the configuration has it.
     directory(&operator.join("data"), 0o700);
     symlink(operator.join("data"), world.data()).unwrap();
@@ -184,7 +184,7 @@ async fn what_is_moved_there_while_the_daemon_runs_is_covered() {
     directory(&moved, 0o755);
 
     let cells = Cells::summon(&world, "").await;
-    let mut words = cells.words(&mut world, ground.words());
+    let mut words = cells.words(&mut world, fixture.words());
     let data = moved.join("data");
     let run = data.join("run").join(&cells.cell);
     for (word, path) in [
@@ -197,12 +197,12 @@ async fn what_is_moved_there_while_the_daemon_runs_is_covered() {
         assert!(path.exists(), "{} is not where cells look", path.display());
         words.insert(word, Ok(path.display().to_string()));
     }
-    let bare = column::bare(&ground, &words);
+    let bare = sandbox_under_test::bare(&fixture, &words);
     let home = cells.home.join("home/attacker");
     let walled = env::var("LAZARUS_TEST_ISOLATION").as_deref() == Ok("level_2");
     let called = if walled { HOME.to_owned() } else { home.display().to_string() };
     let inside: Words = if walled { words_inside(words) } else { words };
-    let column = Column::plan(&ground, &home, &called, inside);
+    let column = SandboxUnderTest::plan(&fixture, &home, &called, inside);
     let waited = tokio::task::block_in_place(|| column.wait(&mut || Ok(())));
     if let Err(why) = waited {
         panic!("{why}\n{}\n{}", world.cli(&["logs", &cells.cell]).all(), world.evidence(cells.issue).await);
@@ -224,13 +224,13 @@ async fn what_is_moved_there_while_the_daemon_runs_is_covered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "threat_43 runs it on its stage"]
+#[ignore = "threat_43 runs it in a run of its own"]
 async fn no_process_of_a_cell_gives_orders() {
-    let ground = Ground::new();
-    let world = World::with("orders", options(&ground)).await;
+    let fixture = HostFixture::new();
+    let world = World::with("orders", options(&fixture)).await;
     let cells = Cells::summon(&world, "").await;
     let other = cells.other.file_name().unwrap().to_string_lossy().into_owned();
-    let tool = ground.tools.join("attempts").display().to_string();
+    let tool = fixture.tools.join("attempts").display().to_string();
     let keeper = world.data().join("run").join(&cells.cell).join("control.sock").display().to_string();
     // As the host's own processes see the sockets, in the namespaces that say who they are.
     let in_namespaces_of = |pid: &str| {

@@ -1,14 +1,14 @@
 //! What an agent leaves in its own home, for its next run to be started with.
 
-use crate::ground::Ground;
+use crate::host_fixture::HostFixture;
 use crate::world::{World, WorldOptions};
 use std::fs;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "threat_18 runs it on its stage"]
+#[ignore = "threat_18 runs it in a run of its own"]
 async fn a_link_that_was_left_leads_nowhere() {
-    let ground = Ground::new();
-    let host = ground.place.join("somebodys-home").display().to_string();
+    let fixture = HostFixture::new();
+    let host = fixture.place.join("somebodys-home").display().to_string();
     // Whatever a host's side could take for a directory of its own making.
     let names = [".tmp", ".shm", "tmp", "shm"];
     let leave = names.map(|name| format!("rm -rf $HOME/{name}; ln -s {host} $HOME/{name};")).join(" ");

@@ -32,13 +32,14 @@ async fn world(name: &str, config: String) -> World {
 
 /// A place that cells can be shown and that is not of this project.
 fn place() -> std::path::PathBuf {
-    let place = crate::stage::place().join(format!("programs-{}", hex::encode(crate::stage::rand::<4>())));
+    let place =
+        crate::isolated_run::place().join(format!("programs-{}", hex::encode(crate::isolated_run::rand::<4>())));
     fs::create_dir_all(&place).unwrap();
     place
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "another test runs it on its stage"]
+#[ignore = "another test runs it in a run of its own"]
 async fn limits_are_of_what_is_used_and_runtimes_see_them() {
     let reserve = "import mmap; m = mmap.mmap(-1, 1 << 42, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000); \
                    m[0] = 1; print('reserved 4 TiB')";
@@ -81,7 +82,7 @@ async fn limits_are_of_what_is_used_and_runtimes_see_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "another test runs it on its stage"]
+#[ignore = "another test runs it in a run of its own"]
 async fn a_cell_has_the_files_and_places_that_programs_expect() {
     let script = "for f in /etc/os-release /etc/fonts /etc/java-* /etc/maven /etc/ssl/certs /etc/python3*; do \
                   test -e $f && echo \"sees $f\"; done; ls -a /etc /etc/maven 2>&1; \
@@ -122,7 +123,7 @@ async fn a_cell_has_the_files_and_places_that_programs_expect() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "another test runs it on its stage"]
+#[ignore = "another test runs it in a run of its own"]
 async fn shown_programs_come_first_and_what_is_missing_is_named() {
     use std::os::unix::fs::PermissionsExt as _;
     let place = place();
@@ -166,7 +167,7 @@ async fn shown_programs_come_first_and_what_is_missing_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "another test runs it on its stage"]
+#[ignore = "another test runs it in a run of its own"]
 async fn tracing_is_of_ones_own_children_and_by_profile_alone() {
     let trace = "import ctypes, os, signal, time\n\
         libc = ctypes.CDLL(None, use_errno=True)\n\

@@ -1,7 +1,7 @@
 //! Threat line 21, and I5: a cell that leaves behind all that can be left.
 
-use crate::ground::Ground;
-use crate::stage;
+use crate::host_fixture::HostFixture;
+use crate::isolated_run;
 use crate::table::summon;
 use crate::world::{Kind, World, WorldOptions, processes};
 use std::path::{Path, PathBuf};
@@ -33,19 +33,19 @@ fn control_groups(name: &str) -> Vec<PathBuf> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "threat_21 runs it on its stage"]
+#[ignore = "threat_21 runs it in a run of its own"]
 async fn what_does_not_want_to_end_ends_with_the_cell() {
-    let ground = Ground::new();
-    let mark = format!("lzres-{}", hex::encode(stage::rand::<4>()));
-    let key = (1 + u32::from_ne_bytes(stage::rand()) / 4).to_string();
-    let kept = ground.place.join("kept");
-    crate::ground::directory(&kept, 0o777);
+    let fixture = HostFixture::new();
+    let mark = format!("lzres-{}", hex::encode(isolated_run::rand::<4>()));
+    let key = (1 + u32::from_ne_bytes(isolated_run::rand()) / 4).to_string();
+    let kept = fixture.place.join("kept");
+    crate::host_fixture::directory(&kept, 0o777);
     fs::write(kept.join("file"), "of the host\n").unwrap();
     let config = format!(
         "[agents.leaver]\ndescription = \"Leaves things behind\"\nprompt = \"stdin\"\nread_paths = [{tools:?}]\n\
          argv = [\"{}/attempts\", \"residue\", \"{mark}\", {kept:?}, \"{key}\"]\n",
-        ground.tools.display(),
-        tools = ground.tools,
+        fixture.tools.display(),
+        tools = fixture.tools,
     );
     let world = World::with("residue", WorldOptions { config, ..WorldOptions::default() }).await;
     for ending in ["/close abandoned enough", "/destroy"] {
@@ -83,12 +83,12 @@ async fn what_does_not_want_to_end_ends_with_the_cell() {
             assert!(!place.join(&mark).exists(), "{command}: {} holds a file of the cell", place.display());
         }
         for what in ["shm", "msg", "sem"] {
-            let output = Command::new(stage::program()).args([what, &key]).output().unwrap();
+            let output = Command::new(isolated_run::program()).args([what, &key]).output().unwrap();
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
             assert!(said.contains("ENOENT"), "{command}: {what} of the cell is on the host: {said}");
         }
         for (what, name) in [("mq", mark.clone()), ("abstract", mark.clone())] {
-            let output = Command::new(stage::program()).args([what, &name]).output().unwrap();
+            let output = Command::new(isolated_run::program()).args([what, &name]).output().unwrap();
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
             assert!(said.starts_with("stopped"), "{command}: {what} of the cell is on the host: {said}");
         }

@@ -1,8 +1,8 @@
 //! Threat line 17: canaries wherever a host keeps secrets, and an agent that
 //! looks wherever a process can look.
 
-use crate::ground::{Ground, lines};
-use crate::stage::{self, rand};
+use crate::host_fixture::{HostFixture, lines};
+use crate::isolated_run::{self, rand};
 use crate::table::summon;
 use crate::world::{World, WorldOptions};
 use std::collections::BTreeMap;
@@ -44,10 +44,10 @@ fn found(file: &Path, canaries: &[Canary]) -> BTreeMap<&'static str, Vec<String>
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "threat_17 runs it on its stage"]
+#[ignore = "threat_17 runs it in a run of its own"]
 async fn an_agent_that_looks_everywhere_finds_its_own_alone() {
-    let ground = Ground::new();
-    let tools = ground.tools.display().to_string();
+    let fixture = HostFixture::new();
+    let tools = fixture.tools.display().to_string();
     let (own, others) = (canary("its own credential"), canary("another agent's credential"));
     let config = format!(
         "[agents.seeker]\ndescription = \"Looks everywhere\"\nprompt = \"stdin\"\nread_paths = [\"{tools}\"]\n\
@@ -80,7 +80,7 @@ async fn an_agent_that_looks_everywhere_finds_its_own_alone() {
     canaries.push(known(DAEMON, world.canary()));
     canaries.push(known("the bot's token", world.bot().token()));
     canaries.push(known("the webhook's secret", world.webhook_secret()));
-    let in_keyring = stage::key_value();
+    let in_keyring = isolated_run::key_value();
     canaries.extend(in_keyring.as_ref().map(|value| known("the keyring of the daemon's session", value)));
 
     let mut world = world;
@@ -111,14 +111,14 @@ async fn an_agent_that_looks_everywhere_finds_its_own_alone() {
         .await;
 
     // On the host, whoever may look there finds every one of them.
-    let outside = ground.place.join("found");
+    let outside = fixture.place.join("found");
     let pid = world.daemon().pid().unwrap();
     let places = [world.place().to_owned(), cells.clone()];
-    let whole = search(&Command::new(ground.tools.join("attempts")), &outside, &places, &pid.to_string(), &needles);
+    let whole = search(&Command::new(fixture.tools.join("attempts")), &outside, &places, &pid.to_string(), &needles);
     assert!(whole, "the search itself failed on the host");
     let there = found(&outside, &canaries);
     // Nor can its own user look into the daemon's environment: only root can.
-    for canary in canaries.iter().filter(|c| stage::is_root() || c.place != DAEMON) {
+    for canary in canaries.iter().filter(|c| isolated_run::is_root() || c.place != DAEMON) {
         assert!(there.contains_key(canary.place), "a search that may look there does not find {}", canary.place);
     }
     // In the cell: everywhere, at every process, in their memory too.

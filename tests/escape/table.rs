@@ -1,9 +1,9 @@
 //! The table: every attempt in every column.
 
 use crate::attempt::Verdict;
-use crate::column::{self, BROKEN, Column, HOME, Verdicts, every};
-use crate::ground::{Ground, Words};
-use crate::stage::{self, Performance, is_root};
+use crate::host_fixture::{HostFixture, Words};
+use crate::isolated_run::{self, Performance, is_root};
+use crate::sandbox_under_test::{self, BROKEN, HOME, SandboxUnderTest, Verdicts, every};
 use crate::world::{Kind, World, WorldOptions};
 use crate::{container, observer};
 use lazarus::keeper::OBJECTS_IN_CELL;
@@ -25,27 +25,27 @@ struct Row {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "threat_18 runs it on its stage"]
+#[ignore = "threat_18 runs it in a run of its own"]
 async fn every_attempt_in_every_column() {
-    let ground = Ground::new();
-    let mut world = World::with("escape", options(&ground)).await;
+    let fixture = HostFixture::new();
+    let mut world = World::with("escape", options(&fixture)).await;
     let cells = Cells::summon(&world, "").await;
-    let words = cells.words(&mut world, ground.words());
+    let words = cells.words(&mut world, fixture.words());
 
     // In the cell they wait for their plan, which goes where they have their home.
     let inside = words_inside(words.clone());
     let mut watching = inside.clone();
     watching.insert("view", Ok("/cell".to_owned()));
-    let bare = column::bare(&ground, &words);
+    let bare = sandbox_under_test::bare(&fixture, &words);
     let ours = tokio::task::block_in_place(|| {
         let make = |home: &Path, called: &str, words: Words| {
-            let column = Column::plan(&ground, home, called, words);
+            let column = SandboxUnderTest::plan(&fixture, home, called, words);
             let waited = column.wait(&mut || Ok(()));
             waited.map(|()| column.verdicts())
         };
         let working = make(&cells.home.join("home/attacker"), HOME, inside)?;
         let run = world.data().join("run").join(&cells.cell);
-        let home = observer::start(&run, &cells.home, &ground.tools.join("attempts"));
+        let home = observer::start(&run, &cells.home, &fixture.tools.join("attempts"));
         let watching = make(&home, &format!("/cell/home/{}", observer::NAME), watching)?;
         Ok::<_, String>(working.into_iter().zip(watching).map(|(w, o)| w.worse(o)).collect::<Verdicts>())
     });
@@ -55,8 +55,8 @@ async fn every_attempt_in_every_column() {
     };
     let mut beside = words.clone();
     beside.insert("view", Err("it has no observers".to_owned()));
-    let bwrap = column::bwrap(&ground, &beside);
-    let docker = container::docker(&ground, &beside);
+    let bwrap = sandbox_under_test::bwrap(&fixture, &beside);
+    let docker = container::docker(&fixture, &beside);
 
     let rows = rows(&bare, &ours, &bwrap, &docker);
     print(&rows, &bare, &ours);
@@ -83,8 +83,8 @@ async fn every_attempt_in_every_column() {
     assert!(stopped >= AT_LEAST, "only {stopped} attempts were shown to succeed outside and made inside");
 }
 
-pub fn options(ground: &Ground) -> WorldOptions {
-    let tools = ground.tools.display();
+pub fn options(fixture: &HostFixture) -> WorldOptions {
+    let tools = fixture.tools.display();
     let config = format!(
         "[agents.attacker]\ndescription = \"Tries to get out\"\nargv = [\"{tools}/attempts\", \"serve\", \"{{home}}\"]\n\
          prompt = \"stdin\"\nread_paths = [\"{tools}\"]\n\
@@ -291,7 +291,7 @@ fn print(rows: &[Row], bare: &Verdicts, ours: &Verdicts) {
             writeln!(text, "{name}: {stopped} stopped, {escaped} escaped, {} not run", rows.len() - stopped - escaped);
     }
     println!("{text}");
-    fs::write(stage::result(), Value::Array(list).to_string()).unwrap();
+    fs::write(isolated_run::result(), Value::Array(list).to_string()).unwrap();
 }
 
 /// Writes the tables of the runs into the target directory and, where it is

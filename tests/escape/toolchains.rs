@@ -2,7 +2,7 @@
 //! toolchains`). What they depend on comes from the registries beforehand and lies in a directory that the cell sees:
 //! the cell has no network. Writes `target/toolchains/table.json`.
 
-use crate::stage::{self, Performance};
+use crate::isolated_run::{self, Performance};
 use crate::world::{Kind, World, WorldOptions};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -240,8 +240,9 @@ const PLACE: &str = "LAZARUS_TOOLCHAINS_PLACE";
 
 /// Prepares every project once, has them built as root and as an ordinary user, and writes the table.
 pub fn prove() {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("toolchains-{}", hex::encode(stage::rand::<4>())));
-    crate::ground::directory(&place, 0o755);
+    let place =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("toolchains-{}", hex::encode(isolated_run::rand::<4>())));
+    crate::host_fixture::directory(&place, 0o755);
     let mut lost = serde_json::Map::new();
     for (number, project) in PROJECTS.iter().enumerate() {
         if env::var(ONLY).is_ok_and(|only| !project.name.contains(&only)) {
@@ -258,7 +259,8 @@ pub fn prove() {
     unsafe {
         env::set_var(PLACE, &place);
     }
-    let performances: Vec<Performance> = stage::perform_for_result("toolchains::projects_are_built_in_a_cell", &[]);
+    let performances: Vec<Performance> =
+        isolated_run::perform_for_result("toolchains::projects_are_built_in_a_cell", &[]);
     let mut table: Vec<Value> = vec![];
     for performance in &performances {
         let rows: Vec<Value> = serde_json::from_str(&performance.result).unwrap_or_default();
@@ -280,7 +282,7 @@ pub fn prove() {
         );
     }
     let _ = fs::remove_dir_all(&place);
-    stage::passed(&performances);
+    isolated_run::passed(&performances);
     // What cannot be had here is said; what can has to work.
     let broken: Vec<&Value> = table.iter().filter(|row| row["ok"] == false && row["tried"] == true).collect();
     assert!(broken.is_empty(), "{broken:#?}");
@@ -292,7 +294,7 @@ pub fn prove() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "`make toolchains` runs it on its stage"]
+#[ignore = "`make toolchains` runs it in a run of its own"]
 async fn projects_are_built_in_a_cell() {
     let place = PathBuf::from(env::var_os(PLACE).expect("`make toolchains` says where"));
     let lost: Value = serde_json::from_str(&fs::read_to_string(place.join("lost.json")).unwrap()).unwrap();
@@ -343,6 +345,6 @@ async fn projects_are_built_in_a_cell() {
         world.director().comment(issue, "/close").await;
         world.wait_for_comment(issue, Kind::CloseLog, |_| true).await;
     }
-    fs::write(stage::result(), Value::Array(rows).to_string()).unwrap();
+    fs::write(isolated_run::result(), Value::Array(rows).to_string()).unwrap();
     world.finish().await;
 }

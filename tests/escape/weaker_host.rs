@@ -39,28 +39,28 @@ fn at_level_2() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "threat_34 runs it on its stage"]
+#[ignore = "threat_34 runs it in a run of its own"]
 async fn without_user_namespaces() {
     at_level_2();
     refuses("no-userns", &["namespaces", "user.max_user_namespaces"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "threat_34 runs it on its stage"]
+#[ignore = "threat_34 runs it in a run of its own"]
 async fn without_landlock() {
     at_level_2();
     refuses("no-landlock", &["Landlock", "lsm="]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "threat_34 runs it on its stage"]
+#[ignore = "threat_34 runs it in a run of its own"]
 async fn without_seccomp() {
     at_level_2();
     refuses("no-seccomp", &["seccomp", "CONFIG_SECCOMP_FILTER"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "threat_34 runs it on its stage"]
+#[ignore = "threat_34 runs it in a run of its own"]
 async fn without_git() {
     let mut world = World::with("no-git", WorldOptions { start: false, ..WorldOptions::default() }).await;
     let init = world.init();

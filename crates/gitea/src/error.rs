@@ -197,7 +197,7 @@ pub enum ForgeError {
     Connect {
         /// The call.
         call: Call,
-        /// Why.
+        /// The cause, in one line.
         why: String,
     },
     /// The connection broke after the request was sent, or may have been.
@@ -205,7 +205,7 @@ pub enum ForgeError {
     Interrupted {
         /// The call.
         call: Call,
-        /// Why.
+        /// The cause, in one line.
         why: String,
     },
 }

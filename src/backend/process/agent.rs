@@ -54,7 +54,7 @@ impl ProcessBackend {
         let (prompt, own_home, project) =
             (inside.at(".lazarus").join(prompt?), inside.home_of(&agent), inside.at("project"));
         let profile = self.profiles.get(&agent);
-        let search_path = profile.map_or_else(|| crate::agents::PATH.to_owned(), |profile| profile.search_path());
+        let search_path = profile.map_or_else(|| crate::agents::PATH.to_owned(), crate::agents::Profile::search_path);
         let places = Places { prompt_file: &prompt, home: &own_home, project: &project, programs: &search_path };
         let invocation = command.at(&places).map_err(|e| BackendError::Start(e.to_string()))?;
         let mut env: Vec<(String, String)> =

@@ -1,11 +1,12 @@
 //! Effects on cells, by the backend that each cell runs in.
 
+use super::failure::{EffectError, Performed};
 use super::{agent, approved_text, mission_words};
 use crate::backend::{Backend, BackendError, Brief, CellSpec, Created, HarvestRequest, Record, Running};
 use crate::cell::{AgentRun, Cell, CellId, Effect as CellEffect, State};
 use crate::config::CommitChoice;
-use crate::engine::attempt::{Attempt, Ran};
-use crate::engine::input::{Facts, Input};
+use crate::engine::facts::Facts;
+use crate::engine::input::Input;
 use crate::engine::{Engine, repository_of};
 use crate::failure::Failure;
 use crate::gitea::Repository;
@@ -20,8 +21,8 @@ use std::sync::Arc;
 const STARTS_MAX: i64 = 8;
 
 /// Runs an effect on a cell.
-pub(super) async fn run(engine: &Engine, row: &EffectRow, order: CellEffect) -> Ran {
-    let never = |why: String| Attempt::Never { why, input: None };
+pub(super) async fn run(engine: &Engine, row: &EffectRow, order: CellEffect) -> Performed {
+    let never = |why: String| EffectError::Permanent { why };
     let id =
         row.cell.as_deref().and_then(|c| CellId::parse(c).ok()).ok_or_else(|| never("it names no cell".to_owned()))?;
     let name = id.to_string();
@@ -44,13 +45,10 @@ pub(super) async fn run(engine: &Engine, row: &EffectRow, order: CellEffect) -> 
             }
             let result = match start(engine, row, &stored.cell, &spec, &runs).await {
                 // What cannot be done for good must not leave the cell waiting.
-                Err(attempt) => match engine.judge_by_patience(row, attempt).await {
-                    Attempt::Never { why, .. } => {
-                        Ok(Input::StartFailed { cell: id.clone(), reason: engine.context.redact(&why), changed: false })
-                    }
-                    Attempt::Done(input) => Ok(input),
-                    attempt => Err(attempt),
-                },
+                Err(error) => {
+                    let why = engine.is_given_up(row, error).await?.why;
+                    Ok(Input::StartFailed { cell: id.clone(), reason: engine.context.redact(&why), changed: false })
+                }
                 input => input,
             };
             if matches!(result, Ok(Input::StartFailed { .. })) {
@@ -146,15 +144,15 @@ pub(super) async fn run(engine: &Engine, row: &EffectRow, order: CellEffect) -> 
         CellEffect::Scrub => {
             backend.destroy(&spec).await.map_err(until_it_is_done)?;
             let forgotten = engine.repositories.forget(&id, spec.project).await;
-            forgotten.map_err(|e| Attempt::Again { why: e.to_string(), after: None })?;
+            forgotten.map_err(EffectError::passing)?;
             Ok(Input::Scrubbed { cell: id })
         }
     }
 }
 
 /// What is never given up: until nothing runs, a cell is not closed.
-fn until_it_is_done(error: BackendError) -> Attempt {
-    Attempt::Again { why: error.to_string(), after: None }
+fn until_it_is_done(error: BackendError) -> EffectError {
+    EffectError::passing(error)
 }
 
 /// The commit that a cell was made from; nothing where it was not made.
@@ -186,7 +184,7 @@ fn spec(engine: &Engine, cell: &Cell, slot: i64) -> CellSpec {
 /// Everything between approval and a running cell. The last look at the issue
 /// and at the cell comes after everything that takes long: what runs is what
 /// was approved, or nothing.
-async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, spec: &CellSpec, runs: &[AgentRun]) -> Ran {
+async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, spec: &CellSpec, runs: &[AgentRun]) -> Performed {
     let failed = |reason: String, changed| Ok(Input::StartFailed { cell: cell.id.clone(), reason, changed });
     let changed = "the text was changed after it was approved".to_owned();
     if cell.state != State::Preparing {
@@ -199,12 +197,12 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, spec: &CellSpec, r
     let text = approved_text(engine, cell).await?;
     let mission_name = row.mission.clone();
     let Some(mission) = engine.store.read(move |tx| tx.mission(&mission_name)).await? else {
-        return Err(Attempt::Never { why: "the mission is not in the registry".to_owned(), input: None });
+        return Err(EffectError::permanent("the mission is not in the registry"));
     };
     let repo = RepoRef { id: mission.repo_id, owner: mission.owner.clone(), name: mission.repo.clone() };
     let (forge, backend) = (&engine.forge, engine.backends.get(cell.spec.backend)?);
     let Some(repository) = forge.repository_by_id(repo.id).await? else {
-        return Err(Attempt::not_shown("the repository"));
+        return Err(EffectError::not_shown("the repository"));
     };
     if repository.empty {
         return failed("the repository is empty; it needs a first commit".to_owned(), false);
@@ -227,7 +225,7 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, spec: &CellSpec, r
     }
 
     let Some(issue) = forge.repo_ref(&repo).issue(mission.number).get().await? else {
-        return Err(Attempt::not_shown("the issue"));
+        return Err(EffectError::not_shown("the issue"));
     };
     if ApprovedText::new(&issue.title, &issue.body).hash != text.hash {
         return failed(changed, true);
@@ -247,7 +245,7 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, spec: &CellSpec, r
         // What should pass and does not.
         Err(error @ BackendError::Passing(_)) if row.attempts >= STARTS_MAX => return failed(error.to_string(), false),
         Err(error) if error.failure() == Failure::Lasting => return failed(error.to_string(), false),
-        Err(error) => return Err(Attempt::Again { why: error.to_string(), after: None }),
+        Err(error) => return Err(EffectError::passing(error)),
     };
     let words = format!("{}#{}", repository.reference().full_name(), mission.number);
     let record = Record::SpawnLog(spawn_record(cell, &words, &commit, &running));
@@ -292,7 +290,7 @@ async fn make(
     repository: &Repository,
     branch: &str,
     text: &ApprovedText,
-) -> Result<Result<Created, String>, Attempt> {
+) -> Result<Result<Created, String>, EffectError> {
     let reference = repository.reference();
     // What was approved is that commit, unless policy wants the newest.
     let pinned = match engine.context.config.policy.commit {
@@ -312,10 +310,10 @@ async fn make(
             let why = engine.context.redact(&error.to_string());
             match error.failure() {
                 Failure::Lasting => Ok(Err(why)),
-                failure => Err(Attempt::failed(failure, why)),
+                failure => Err(EffectError::failed(failure, why)),
             }
         }
-        Err(error) => Err(Attempt::Again { why: error.to_string(), after: None }),
+        Err(error) => Err(EffectError::passing(error)),
     }
 }
 

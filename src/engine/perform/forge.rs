@@ -1,21 +1,21 @@
 //! Effects on the forge: reactions, comments, labels.
 
+use super::authority::comment_now;
+use super::comments::{bot_id, own_comments, post};
+use super::failure::{EffectError, Performed};
+use super::look;
 use super::publish::publish_file;
 use super::work::{Order, push};
 use crate::cell::CellId;
 use crate::engine::Engine;
-use crate::engine::attempt::{Attempt, Ran};
-use crate::engine::authority::comment_now;
-use crate::engine::context::Context;
-use crate::engine::input::{Effect, Input};
-use crate::engine::look;
+use crate::engine::effect::Effect;
+use crate::engine::input::Input;
 use crate::gitea::Forge;
 use crate::gitea::event::RepoRef;
-use crate::publication::parse_marker;
 use crate::store::EffectRow;
 
 /// Runs an effect on the forge.
-pub(super) async fn run(engine: &Engine, row: &EffectRow, mut effect: Effect) -> Ran {
+pub(super) async fn run(engine: &Engine, row: &EffectRow, mut effect: Effect) -> Performed {
     let (forge, context) = (&engine.forge, &engine.context);
     // Names move, the number stays: what did not work at a name may work at today's.
     if row.attempts > 0
@@ -27,7 +27,7 @@ pub(super) async fn run(engine: &Engine, row: &EffectRow, mut effect: Effect) ->
     match effect {
         Effect::Push { repo, branch, tip, instead, others, released, base, title, body } => {
             let cell = row.cell.as_deref().and_then(|c| CellId::parse(c).ok());
-            let cell = cell.ok_or_else(|| Attempt::Never { why: "it names no cell".to_owned(), input: None })?;
+            let cell = cell.ok_or_else(|| EffectError::permanent("it names no cell"))?;
             push(engine, row, cell, Order { repo, branch, tip, instead, others, released, base, title, body }).await
         }
         Effect::PublishFile { repo, number, what, by } => publish_file(engine, row, &repo, number, what, by).await,
@@ -81,7 +81,7 @@ pub(super) async fn run(engine: &Engine, row: &EffectRow, mut effect: Effect) ->
                 return Ok(Input::Nothing);
             };
             let issue = api.issue(number);
-            let Some(now) = issue.get().await? else { return Err(Attempt::not_shown("the issue")) };
+            let Some(now) = issue.get().await? else { return Err(EffectError::not_shown("the issue")) };
             for label in now.labels.iter().filter(|l| l.name.starts_with("lazarus/state/") && l.id != wanted) {
                 issue.remove_label(label.id).await?;
             }
@@ -122,61 +122,8 @@ pub(super) async fn run(engine: &Engine, row: &EffectRow, mut effect: Effect) ->
     }
 }
 
-fn bot_id(context: &Context) -> Result<i64, Attempt> {
-    context
-        .bot()
-        .map(|b| b.id)
-        .ok_or_else(|| Attempt::Again { why: "the forge did not say yet who we are".to_owned(), after: None })
-}
-
-/// The bot's comments on an issue that carry an effect's marker.
-async fn own_comments(forge: &Forge, repo: &RepoRef, number: i64, bot: i64, effect: &str) -> Result<Vec<i64>, Attempt> {
-    let comments = forge.repo_ref(repo).issue(number).comments().await?;
-    Ok(comments
-        .into_iter()
-        // The marker is a way to find it again; the account is the proof.
-        .filter(|c| c.author.id == bot && parse_marker(&c.body).is_some_and(|m| m.effect == effect))
-        .map(|c| c.id)
-        .collect())
-}
-
-/// Posts a comment, unless an earlier attempt did.
-pub(super) async fn post(
-    engine: &Engine,
-    forge: &Forge,
-    row: &EffectRow,
-    repo: &RepoRef,
-    number: i64,
-    body: &str,
-) -> Result<i64, Attempt> {
-    // By its number, each time: somebody else may have taken its name, and a
-    // comment would be there for others to read.
-    let Some(repository) = forge.repository_by_id(repo.id).await? else {
-        return Err(Attempt::not_shown("the repository"));
-    };
-    let repo = &repository.reference();
-    // A claim counts as an attempt before it is made, so a first attempt has none.
-    if row.attempts > 0 {
-        let bot = bot_id(&engine.context)?;
-        if let Some(found) = own_comments(forge, repo, number, bot, &row.id).await?.first() {
-            return Ok(*found);
-        }
-    }
-    match forge.repo_ref(repo).issue(number).create_comment(body).await {
-        Ok(comment) => Ok(comment.id),
-        Err(error) => {
-            if error.may_have_happened() {
-                // It may still be on its way and arrive after we look: look
-                // again later.
-                engine.deduplicate_later(row, repo, number).await?;
-            }
-            Err(error.into())
-        }
-    }
-}
-
 /// What of a project does not come into a cell, by the files that say so.
-async fn missing_in_cell(forge: &Forge, repo: &RepoRef, attempts: i64) -> Result<Vec<String>, Attempt> {
+async fn missing_in_cell(forge: &Forge, repo: &RepoRef, attempts: i64) -> Result<Vec<String>, EffectError> {
     let api = forge.repo_ref(repo);
     let mut missing = vec![];
     for (file, sign, words) in [

@@ -2,24 +2,29 @@
 //! inbox. Each may run twice: once before a crash and once after.
 
 mod agent;
+pub mod authority;
 mod cell;
+mod comments;
+pub mod failure;
 mod forge;
+pub mod look;
 mod publish;
 mod work;
 
 use super::Engine;
-use super::attempt::{Attempt, Ran};
-use super::input::{Effect, Input};
+use super::effect::Effect;
+use super::input::Input;
 use crate::backend::Record;
 use crate::cell::CellId;
 use crate::mission::ApprovedText;
 use crate::store::EffectRow;
+use failure::{EffectError, Performed};
 
 /// Runs one effect.
-pub async fn run(engine: &Engine, row: &EffectRow) -> Attempt {
+pub async fn run(engine: &Engine, row: &EffectRow) -> Performed {
     let effect: Effect = match serde_json::from_str(&row.data) {
         Ok(effect) => effect,
-        Err(error) => return Attempt::Never { why: format!("it cannot be read: {error}"), input: None },
+        Err(error) => return Err(EffectError::permanent(format!("it cannot be read: {error}"))),
     };
     let result = match effect {
         Effect::Cell { order } => cell::run(engine, row, order).await,
@@ -27,14 +32,14 @@ pub async fn run(engine: &Engine, row: &EffectRow) -> Attempt {
         effect => forge::run(engine, row, effect).await,
     };
     match result {
-        Ok(input) => Attempt::Done(input),
-        Err(attempt) => engine.judge(row, attempt).await,
+        Ok(input) => Ok(input),
+        Err(error) => engine.judge(row, error).await,
     }
 }
 
 /// Adds a line to a cell's own records.
-async fn record(engine: &Engine, row: &EffectRow, file: &str, line: String) -> Ran {
-    let never = |why: String| Attempt::Never { why, input: None };
+async fn record(engine: &Engine, row: &EffectRow, file: &str, line: String) -> Performed {
+    let never = |why: String| EffectError::Permanent { why };
     if file != "decisions.jsonl" {
         return Err(never(format!("a cell has no record `{file}`")));
     }
@@ -47,17 +52,17 @@ async fn record(engine: &Engine, row: &EffectRow, file: &str, line: String) -> R
 }
 
 /// A mission as people and trailers name it: `owner/repo#12`.
-async fn mission_words(engine: &Engine, id: &str) -> Result<String, Attempt> {
+async fn mission_words(engine: &Engine, id: &str) -> Result<String, EffectError> {
     let id = id.to_owned();
     let mission = engine.store.read(move |tx| tx.mission(&id)).await?;
     Ok(mission.map_or_else(String::new, |m| format!("{}/{}#{}", m.owner, m.repo, m.number)))
 }
 
-async fn approved_text(engine: &Engine, cell: &crate::cell::Cell) -> Result<ApprovedText, Attempt> {
+async fn approved_text(engine: &Engine, cell: &crate::cell::Cell) -> Result<ApprovedText, EffectError> {
     let hash = cell.approval.as_ref().map(|a| a.text.clone()).unwrap_or_default();
     engine
         .store
         .read(move |tx| tx.text(&hash))
         .await?
-        .ok_or_else(|| Attempt::Never { why: "the approved text is not in the registry".to_owned(), input: None })
+        .ok_or_else(|| EffectError::permanent("the approved text is not in the registry"))
 }

@@ -1,11 +1,11 @@
 //! Something optional leaves a cell: a file, on a comment of its own.
 
-use super::forge::post;
+use super::comments::post;
+use super::failure::{EffectError, Performed};
 use crate::backend::{Backend, CellPath};
 use crate::cell::{Actor, CellId};
-use crate::engine::attempt::{Attempt, Ran};
-use crate::engine::desk::name_of;
-use crate::engine::input::{Facts, Input};
+use crate::engine::facts::Facts;
+use crate::engine::input::Input;
 use crate::engine::{Engine, repository_of};
 use crate::gitea::event::RepoRef;
 use crate::mission::Publishable;
@@ -27,9 +27,9 @@ pub(super) async fn publish_file(
     number: i64,
     what: Publishable,
     by: Actor,
-) -> Ran {
+) -> Performed {
     let cell = row.cell.as_deref().and_then(|c| CellId::parse(c).ok());
-    let cell = cell.ok_or_else(|| Attempt::Never { why: "it names no cell".to_owned(), input: None })?;
+    let cell = cell.ok_or_else(|| EffectError::permanent("it names no cell"))?;
     let name = cell.to_string();
     let stored = engine.store.read(move |tx| tx.cell(&name)).await?;
     let facts = stored.as_ref().map(Facts::of).transpose()?.unwrap_or_default();
@@ -56,7 +56,7 @@ pub(super) async fn publish_file(
             return Ok(Input::FilePublished { cell, what, by, left: None, refused });
         }
     };
-    let text = format!("Published by `{}`: `{name}` of cell `{cell}`, attached.{words}", name_of(&by));
+    let text = format!("Published by `{}`: `{name}` of cell `{cell}`, attached.{words}", by.name());
     let answer = Answer { items: vec![(true, text)], ..Answer::default() };
     let body = engine.context.render(&Publication::Answer(answer), &row.id, Some(cell.as_str())).body;
     let posted = post(engine, &engine.forge, row, repo, number, &body).await?;
@@ -67,10 +67,7 @@ pub(super) async fn publish_file(
         match comment.attach(&name, bytes).await {
             Ok(_) => {}
             Err(error) => {
-                let why = match engine.judge_by_patience(row, error.into()).await {
-                    Attempt::Never { why, .. } => why,
-                    attempt => return Err(attempt),
-                };
+                let why = engine.is_given_up(row, error.into()).await?.why;
                 // It says that something is attached, and nothing is.
                 if let Err(error) = comment.delete().await {
                     tracing::warn!(%error, comment = posted, "a comment without its attachment could not be deleted");

@@ -1,12 +1,14 @@
 //! The work leaves the cell: taken in at the end, then pushed and proposed.
 
+use super::failure::{EffectError, Performed};
 use crate::backend::{HandedWork, HarvestRequest};
 use crate::cell::{Cell, CellId, State};
-use crate::engine::attempt::{Attempt, Ran};
-use crate::engine::input::{Facts, Input, PublishedWork};
+use crate::engine::facts::Facts;
+use crate::engine::input::Input;
 use crate::engine::{Engine, repository_of};
 use crate::gitea::event::RepoRef;
 use crate::gitea::{ForgeError, NewPull};
+use crate::mission::publishing::PublishedWork;
 use crate::repository::{GitError, Harvest, Held, Origin, PushOutcome, WorkLimits};
 use crate::store::EffectRow;
 
@@ -31,12 +33,12 @@ impl Engine {
         mission: String,
         base: String,
         handed: Option<HandedWork>,
-    ) -> Result<Harvest, Attempt> {
+    ) -> Result<Harvest, EffectError> {
         let Some(handed) = handed else { return Ok(Harvest::default()) };
         let origin = Origin { mission, cell: cell.id.to_string(), base };
         let (project, limits) = (repository_of(&cell.mission), self.work_limits());
         let taken = self.repositories.take_in(&cell.id, project, handed, limits, origin, self.context.shared_secrets());
-        let again = |e: GitError| Attempt::Again { why: self.context.redact(&e.to_string()), after: None };
+        let again = |e: GitError| EffectError::passing(self.context.redact(&e.to_string()));
         let mut harvest = taken.await.map_err(again)?;
         harvest.unknown = harvest.unknown.map(|why| self.context.redact(&why));
         Ok(harvest)
@@ -50,10 +52,10 @@ impl Engine {
         base: String,
         parts: Vec<(Option<String>, String)>,
         released: &[String],
-    ) -> Result<Vec<Held>, Attempt> {
+    ) -> Result<Vec<Held>, EffectError> {
         let (project, limits) = (repository_of(mission), self.work_limits());
         let judged = self.repositories.judge(cell, project, base, parts, limits, self.context.shared_secrets()).await;
-        let held = judged.map_err(|e| Attempt::Again { why: self.context.redact(&e.to_string()), after: None })?;
+        let held = judged.map_err(|e| EffectError::passing(self.context.redact(&e.to_string())))?;
         let let_go = |held: &Held| held.can_be_released() && released.contains(&held.commit);
         Ok(held.into_iter().filter(|held| !let_go(held)).collect())
     }
@@ -100,7 +102,7 @@ pub(super) struct Order {
 
 /// Pushes a cell's work and asks for it to be pulled. What the forge refuses is
 /// said, and what is held stays; nothing is lost by either.
-pub(super) async fn push(engine: &Engine, row: &EffectRow, cell: CellId, order: Order) -> Ran {
+pub(super) async fn push(engine: &Engine, row: &EffectRow, cell: CellId, order: Order) -> Performed {
     let forge = &engine.forge;
     let mut published = PublishedWork::default();
     let said = |published: PublishedWork| Ok(Input::Pushed { cell: cell.clone(), published });
@@ -111,14 +113,13 @@ pub(super) async fn push(engine: &Engine, row: &EffectRow, cell: CellId, order: 
         return said(published);
     };
     // What is given up leaves the work where it is, and says what came of it so far.
-    let judge = async |attempt: Attempt| match engine.judge_by_patience(row, attempt).await {
-        Attempt::Never { why, .. } => Ok(engine.context.redact(&why)),
-        attempt => Err(attempt),
+    let judge = async |error: EffectError| {
+        engine.is_given_up(row, error).await.map(|given_up| engine.context.redact(&given_up.why))
     };
     // Names move; the number stays.
     let repository = match forge.repository_by_id(order.repo.id).await {
         Ok(Some(repository)) => Ok(repository),
-        Ok(None) => Err(Attempt::not_shown("the repository")),
+        Ok(None) => Err(EffectError::not_shown("the repository")),
         Err(error) => Err(error.into()),
     };
     let repository = match repository {
@@ -149,7 +150,7 @@ pub(super) async fn push(engine: &Engine, row: &EffectRow, cell: CellId, order: 
         Ok(outcomes) => outcomes,
         Err(error) => {
             let why = engine.context.redact(&error.to_string());
-            published.refused = Some(judge(Attempt::failed(error.failure(), why)).await?);
+            published.refused = Some(judge(EffectError::failed(error.failure(), why)).await?);
             return said(published);
         }
     };

@@ -171,6 +171,7 @@ pub enum Event {
     WorkGiven { agents: Vec<AgentRun>, text: String },
     Paused,
     Resumed,
+    // `last` is false in every ledger so far.
     CheckpointStarted { note: Option<String>, last: bool },
     CheckpointTaken { hash: String },
     CheckpointFailed { reason: String },
@@ -546,15 +547,7 @@ pub fn decide(cell: Option<&Cell>, input: &Input, actor: &Actor, now: At) -> Dec
             allow(Trigger::CheckpointTaken)?;
             let mut events = vec![Event::CheckpointTaken { hash: hash.clone() }];
             let mut effects = vec![];
-            if cell.final_checkpoint {
-                events.push(Event::Closing {
-                    outcome: cell.outcome.unwrap_or(Outcome::Completed),
-                    reason: cell.reason.clone(),
-                });
-                effects.push(Effect::Stop);
-            } else {
-                settle(cell, &mut events, &mut effects);
-            }
+            settle(cell, &mut events, &mut effects);
             Ok((events, effects))
         }
         Input::CheckpointFailed { reason } => {
@@ -930,7 +923,6 @@ fn applied(cell: Option<Cell>, event: &Event, at: At) -> Option<Cell> {
             reason: None,
             last_run: 0,
             revivals: 0,
-            final_checkpoint: false,
         }));
     }
     let mut cell = cell?;
@@ -1028,10 +1020,7 @@ fn applied(cell: Option<Cell>, event: &Event, at: At) -> Option<Cell> {
         Event::Resumed | Event::CheckpointFailed { .. } | Event::CheckpointTaken { .. } => {
             cell.state = State::Active;
         }
-        Event::CheckpointStarted { last, .. } => {
-            cell.state = State::Checkpointing;
-            cell.final_checkpoint = *last;
-        }
+        Event::CheckpointStarted { .. } => cell.state = State::Checkpointing,
         Event::Revived { runs } => {
             for run in runs {
                 set_run(&mut cell, &run.agent, RunState::Running { number: run.number }, at);

@@ -187,6 +187,16 @@ pub enum Actor {
     System,
 }
 
+impl Actor {
+    /// Who, for people: without numbers.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Person { login, .. } => login.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -532,8 +542,6 @@ pub struct Cell {
     pub last_run: u32,
     /// Revivals so far.
     pub revivals: u32,
-    /// Whether a running snapshot is the last before the end.
-    pub final_checkpoint: bool,
 }
 
 impl Cell {

@@ -1,6 +1,7 @@
 //! The mission's own state: what text is known, when it last changed, what is
 //! open before the directors, and who may decide.
 
+use super::MissionId;
 use super::record::{COUNCIL_MAX, DecisionRecord, Warned};
 use crate::cell::{At, CellId};
 use serde::{Deserialize, Serialize};
@@ -32,7 +33,7 @@ impl Mission {
     /// What was said before the mission's text was first seen, by polling, was
     /// said of a text that may have been another: from here on it counts as
     /// edited then.
-    pub fn doubt_text_before(&mut self, said_at: i64) {
+    pub fn mark_text_uncertain(&mut self, said_at: i64) {
         if let Some(seen) = self.first_polled
             && seen > said_at + 1
             && self.edited_at.is_none_or(|at| at.0 < seen * 1000)
@@ -169,6 +170,11 @@ pub struct Mission {
 }
 
 impl Mission {
+    /// What the registry calls it.
+    pub fn id(&self) -> MissionId {
+        MissionId::new(self.repo_id, self.number)
+    }
+
     /// Whether anything was ever asked for here. Issues on which somebody only gave a
     /// command are known as well, and are none.
     pub fn is_one(&self) -> bool {

@@ -1,12 +1,15 @@
 //! What humans write, and what it means: proposals, slash commands, authority,
-//! approval, council. As pure as [`crate::cell`]: text and facts in, decisions
+//! approval, council, and how work leaves a cell. As pure as [`crate::cell`]: text and facts in, decisions
 //! out; no clock, file, socket, database or runtime.
 
 mod approval;
 mod command;
+pub mod held;
 mod hidden;
+mod id;
 mod misplaced;
 mod proposal;
+pub mod publishing;
 mod quotes;
 mod record;
 mod text;
@@ -17,6 +20,7 @@ pub use command::{
     parse_comment, suspicious,
 };
 pub use hidden::{first_invisible, hidden_in_title, hidden_parts};
+pub use id::{InvalidMissionId, MissionId};
 pub use misplaced::Place;
 pub use proposal::{
     BODY_MAX, Defaults, FieldError, Proposal, TEMPLATE_MARKER, field_labels, is_proposal, parse_proposal,
@@ -25,4 +29,4 @@ pub use proposal::{
 pub use record::{
     Approving, COUNCIL_MAX, Concern, DecisionRecord, Member, Moment, OPEN_MAX, Origin, Rules, Verdict, Warned,
 };
-pub use text::{ApprovedText, duration, duration_words, normalise, what_changed};
+pub use text::{ApprovedText, duration, duration_words, normalise, sha256, what_changed};

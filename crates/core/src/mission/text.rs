@@ -37,6 +37,11 @@ impl ApprovedText {
     }
 }
 
+/// SHA-256 of a text as it is, hex.
+pub fn sha256(text: &str) -> String {
+    hex::encode(Sha256::digest(text))
+}
+
 /// Line ends to `\n` and no white space at the end of the whole: what a
 /// browser, the API and a form make of the same text differs in nothing else.
 pub fn normalise(text: &str) -> String {

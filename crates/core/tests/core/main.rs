@@ -10,5 +10,7 @@ mod decisions;
 mod documents;
 mod history;
 mod lifecycle;
+mod publishing;
 mod purity;
+mod seam;
 mod smallest;

@@ -34,8 +34,9 @@ pub const EGRESS_PID: &str = "egress.pid";
 pub const KEEPER_PID: &str = "keeper.pid";
 /// The file in the run directory that the keeper keeps locked while it lives.
 pub const LOCK: &str = "lock";
-/// Prefix of the names of run directories that do not belong to a cell yet.
-const PREWARMED: &str = ".prewarmed-";
+/// Prefix of the names of run directories that do not belong to a cell yet. It is the prefix that versions up to
+/// 0.1 used, so that what one of theirs left is removed, too.
+const PREWARMED: &str = ".ahead-";
 const GROUP_WRITTEN: &str = "writing down which control group the cell has";
 
 /// Longest line that is read, in bytes.

@@ -233,7 +233,7 @@ pub struct AgentState {
 pub enum Event {
     /// The first message on every connection: everything that the keeper knows.
     Hello {
-        /// The cell.
+        /// The cell's name.
         cell: String,
         /// Whether its agents are in namespaces of their own.
         // The name in JSON is the old one, because keepers of earlier versions live on across an upgrade.
@@ -258,7 +258,7 @@ pub enum Event {
 /// `exit.json`: the final state, written with fsync before the keeper ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitRecord {
-    /// The cell.
+    /// The cell's name.
     pub cell: String,
     /// The last run of each agent.
     pub agents: Vec<AgentState>,
