@@ -1,28 +1,28 @@
-//! What this host can give, asked once of a process of its own.
+//! What this host supports, found out once by a process of its own.
 //!
-//! Backends and whatever runs git on the work of cells need the same answer, and it takes a process to find it out:
-//! the probe makes namespaces, which a program with threads may not.
+//! Backends, and everything that runs git on the work of cells, need the same answer. It takes a separate process,
+//! because the probe makes namespaces, which a program with threads may not do.
 
 use crate::sandbox::{HostReport, program};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-/// Why this host could not be looked at.
+/// Why this host could not be probed.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     /// The probe could not be run.
     #[error("probing this host: {0}")]
     NotRun(std::io::Error),
-    /// It ended and said nothing that can be read.
+    /// The probe ended without a readable answer.
     #[error("the probe gave no answer: {0}")]
     NoAnswer(serde_json::Error),
-    /// It did not end by itself.
+    /// The probe did not end by itself.
     #[error("the probe of this host was stopped")]
     Stopped,
 }
 
-/// This host, as it was found to be.
+/// The host and the result of its probe.
 #[derive(Debug, Default)]
 pub struct Host {
     program: Option<PathBuf>,
@@ -30,20 +30,20 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host on which this program's file is `program`, for processes that run another: tests.
+    /// A host on which this program's file is `program`. Only tests, which run another program, use it.
     pub fn with_program(program: PathBuf) -> Self {
         Self { program: Some(program), ..Self::default() }
     }
 
-    /// This program's file, where it is not the one that runs now.
+    /// This program's file; `None` if it is the one that runs now.
     pub fn program(&self) -> Option<PathBuf> {
         self.program.clone()
     }
 
-    /// What it gives. It is probed the first time, and after each [`forget`](Self::forget).
+    /// The result of the probe. It runs at the first call, and again after each [`forget`](Self::forget).
     ///
     /// # Errors
-    /// Where the probe could not be run, or gave no answer.
+    /// If the probe could not be run, or gave no answer.
     pub async fn report(&self) -> Result<Arc<HostReport>, HostError> {
         let mut report = self.report.lock().await;
         if let Some(known) = &*report {
@@ -56,7 +56,7 @@ impl Host {
         Ok(probed)
     }
 
-    /// Has the host looked at anew the next time: hosts change.
+    /// Makes the next call of [`report`](Self::report) probe again, because hosts change.
     pub async fn forget(&self) {
         *self.report.lock().await = None;
     }
@@ -65,7 +65,7 @@ impl Host {
 /// Probes this host once. Blocks for some milliseconds.
 ///
 /// # Errors
-/// As [`Host::report`].
+/// As for [`Host::report`].
 pub fn probe() -> Result<HostReport, HostError> {
     probe_by(None)
 }
@@ -78,7 +78,7 @@ fn probe_by(program: Option<PathBuf>) -> Result<HostReport, HostError> {
     serde_json::from_slice(&output.stdout).map_err(HostError::NoAnswer)
 }
 
-/// What the kernel calls this run of the machine; nothing where it does not say.
+/// The kernel's id of this boot; empty if the kernel does not provide one.
 pub fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }

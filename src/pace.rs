@@ -1,11 +1,9 @@
-//! How often somebody may cause work: one notion for people, issues and
-//! sources of connections.
+//! How often somebody may cause work: one rate limiter for people, issues and sources of connections.
 //!
-//! A [`Pace`] is asked *before* the work is done. It allows a number of
-//! actions at once and then one more each time a share of its period has
-//! gone by (a token bucket, kept as one number for each key: the time at
-//! which the bucket would be full again). It has no clock: callers give the
-//! time. It never grows beyond its number of keys, whoever thinks up new ones.
+//! A [`Pace`] is asked *before* the work is done. It allows a burst of actions, and then one more after each
+//! fraction of its period (a token bucket, stored as one number for each key: the time at which the bucket would be
+//! full again). It has no clock: callers pass the time. It never stores more than its number of keys, however many
+//! new ones are invented.
 //!
 //! ```
 //! use lazarus::pace::{Asked, Key, Pace, Rate};
@@ -25,7 +23,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-/// Whose pace it is.
+/// Whose rate is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {
     /// A person, by number.
@@ -39,12 +37,11 @@ pub enum Key {
     },
     /// A repository, by number.
     Repository(i64),
-    /// Where a connection comes from.
+    /// The source of a connection.
     Source(Source),
 }
 
-/// Where a connection comes from: an IPv4 address, or the /64 of an IPv6
-/// address, since one host can have all of that.
+/// The source of a connection: an IPv4 address, or the /64 of an IPv6 address, because one host can use all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Source(IpAddr);
 
@@ -69,26 +66,26 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// How much is allowed.
+/// A rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Actions at once, when nothing was done for a while. At least one.
+    /// Most actions at once after a quiet time. At least one.
     pub burst: u32,
-    /// Time in which that many come back.
+    /// Time in which that many actions become available again.
     pub per: Duration,
 }
 
-/// The answer.
+/// Whether an action is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
     /// Allowed, and counted.
     Go,
-    /// Not now, and not counted.
+    /// Not allowed now, and not counted.
     Wait {
-        /// After this time it would be allowed, if nothing else is done.
+        /// After this time it would be allowed, if nothing else happens.
         wait: Duration,
-        /// Whether this is the first refusal since something was allowed: the
-        /// one to answer, where each refusal would be an answer of its own.
+        /// Whether this is the first refusal since something was allowed. Answer only that one if each refusal
+        /// would cause an answer.
         first: bool,
     },
 }
@@ -102,43 +99,40 @@ impl Asked {
 
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
-    /// When it is full again, in microseconds of the callers' clock.
+    /// When the bucket is full again, in microseconds of the callers' clock.
     full_at: i128,
     /// Whether something was refused since it last allowed something.
     refused: bool,
 }
 
-/// The pace of many, each with a key.
+/// Rate limits for many keys.
 #[derive(Debug)]
 pub struct Pace {
     rate: Rate,
     keys_max: usize,
     buckets: HashMap<Key, Bucket>,
-    /// For keys for which there is no place.
+    /// The bucket for all keys that found no place.
     others: Bucket,
-    /// The latest time that was ever given: a clock that steps back must not
-    /// stretch anybody's wait.
+    /// The latest time that was ever passed: a clock that steps back must not prolong anybody's wait.
     now: i128,
 }
 
 impl Pace {
-    /// Nobody did anything yet. Keeps at most `keys_max` keys; if that many
-    /// are busy at once, all others share one bucket.
+    /// Creates an empty one. It stores at most `keys_max` keys; if that many are busy, all others share one bucket.
     pub fn new(rate: Rate, keys_max: usize) -> Self {
         let rate = Rate { burst: rate.burst.max(1), ..rate };
         let others = Bucket { full_at: i128::MIN, refused: false };
         Self { rate, keys_max: keys_max.max(1), buckets: HashMap::new(), others, now: i128::MIN }
     }
 
-    /// Whether `key` may do something that costs `cost` actions now, at `now`
-    /// milliseconds of any clock. What costs more than the burst is allowed
-    /// when the bucket is full.
+    /// Whether `key` may do something that costs `cost` actions now, at `now` milliseconds of any clock. An action
+    /// that costs more than the burst is allowed when the bucket is full.
     pub fn ask(&mut self, key: Key, cost: u32, now: i64) -> Asked {
         let per = i128::try_from(self.rate.per.as_micros()).unwrap_or(i128::MAX / 4);
         self.now = self.now.max(i128::from(now) * 1000);
         let now = self.now;
         if !self.buckets.contains_key(&key) && self.buckets.len() >= self.keys_max {
-            // Whose bucket is full again is as good as unknown.
+            // A full bucket behaves like an unknown key, so it can be dropped.
             self.buckets.retain(|_, bucket| bucket.full_at > now);
         }
         let new = Bucket { full_at: i128::MIN, refused: false };
@@ -160,12 +154,12 @@ impl Pace {
         Asked::Wait { wait: Duration::from_micros(u64::try_from(over).unwrap_or(u64::MAX)), first }
     }
 
-    /// How many keys it remembers.
+    /// Number of keys that are stored.
     pub fn len(&self) -> usize {
         self.buckets.len()
     }
 
-    /// Whether it remembers none.
+    /// Whether no key is stored.
     pub fn is_empty(&self) -> bool {
         self.buckets.is_empty()
     }

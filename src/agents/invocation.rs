@@ -1,4 +1,4 @@
-//! From a profile to what is executed in one cell.
+//! Turns a profile into the command that is executed in one cell.
 
 use super::profile::{Part, Placeholder, Profile, ProfileError, Prompt, is_word, parts};
 use super::programs;
@@ -7,29 +7,29 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Where programs are looked for in a cell. `/run/lazarus` holds Lazarus itself.
+/// Directories in which programs are looked for in a cell. `/run/lazarus` contains Lazarus itself.
 pub const PATH: &str = "/run/lazarus:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The user's name in a cell, whoever runs it.
+/// The user's name inside a cell, whoever runs it on the host.
 const USER: &str = "agent";
 
-/// Something in a cell that an agent is told the place of. Which path that is, the cell's backend knows.
+/// A path in a cell that an agent is told. The cell's backend knows which path it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// The agent's own home: `{home}`.
     Home,
     /// The clone, the working directory: `{project}`.
     Project,
-    /// The mission as a file: `{prompt_file}`.
+    /// The file with the task: `{prompt_file}`.
     PromptFile,
-    /// The directories in which programs are looked for, as `PATH` has them.
+    /// The directories in which programs are looked for, in the form of `PATH`.
     Programs,
 }
 
-/// The paths of all places, as one agent sees them.
+/// The actual paths of all places, as one agent sees them.
 #[derive(Debug, Clone, Copy)]
 pub struct Places<'a> {
-    /// The mission as a file.
+    /// The file with the task.
     pub prompt_file: &'a Path,
     /// The agent's own home.
     pub home: &'a Path,
@@ -39,19 +39,19 @@ pub struct Places<'a> {
     pub programs: &'a str,
 }
 
-/// What differs from run to run.
+/// What differs between runs.
 pub struct CommandContext<'a> {
-    /// The model that was asked for, from outside.
+    /// The model that was asked for in a request, and not in the profile.
     pub model: Option<&'a str>,
-    /// The session to go on with.
+    /// The id of the session to continue.
     pub resume: Option<&'a str>,
-    /// The daemon's environment, of which only what is allowed is taken.
+    /// The daemon's environment. Only allowed variables are taken from it.
     pub host_env: &'a BTreeMap<String, String>,
-    /// The pool: a credential by name.
+    /// Looks up a credential by its name.
     pub credentials: &'a dyn Fn(&str) -> Option<SecretString>,
 }
 
-/// A part of one word: a place stays what it is until a backend puts a path for it, so no text is ever taken
+/// A part of one word. A place stays symbolic until the backend replaces it by a path, so no text can be mistaken
 /// for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
@@ -63,7 +63,7 @@ enum Piece {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Word(Vec<Piece>);
 
-/// How an agent is started, wherever its cell is: no path of a host is in it.
+/// How an agent is started, independently of a host: it contains no host path.
 #[derive(Debug, Clone)]
 pub struct AgentCommand {
     agent: String,
@@ -72,19 +72,19 @@ pub struct AgentCommand {
     prompt: Prompt,
 }
 
-/// The value of a variable.
+/// The value of an environment variable.
 #[derive(Clone)]
 pub enum EnvValue {
-    /// Anybody may see it.
+    /// A value that anybody may see.
     Plain(String),
-    /// Overwritten in memory when it is dropped; not shown by `Debug`.
+    /// A secret. It is overwritten in memory when dropped, and not shown by `Debug`.
     Secret(SecretString),
     /// A path in the cell.
     Place(Place),
 }
 
 impl EnvValue {
-    /// The value, to hand it to the process. A place without a path is nothing.
+    /// The value, to pass it to the process. A place without a path gives an empty text.
     pub fn expose(&self) -> &str {
         match self {
             Self::Plain(value) => value,
@@ -109,25 +109,24 @@ impl fmt::Debug for EnvValue {
     }
 }
 
-/// What is executed: nothing is expanded any more, and there is no other
-/// environment than this.
+/// A command that is ready to execute: everything is expanded, and the environment is complete.
 #[derive(Debug, Clone)]
 pub struct Invocation {
-    /// Program and arguments, each one word.
+    /// Program and arguments, one word each.
     pub argv: Vec<String>,
-    /// The whole environment, sorted, each name once.
+    /// The complete environment, sorted, without duplicates.
     pub env: Vec<(String, EnvValue)>,
-    /// The file to open as standard input; else `/dev/null`.
+    /// The file to open as standard input; `None` means `/dev/null`.
     pub stdin: Option<PathBuf>,
     /// The working directory.
     pub cwd: PathBuf,
 }
 
 impl Profile {
-    /// How to start this agent.
+    /// Builds the command that starts this agent.
     ///
     /// # Errors
-    /// Where a credential is missing, or the model or session is not a name.
+    /// If a credential is missing, or the model or session is not a valid name.
     pub fn command(&self, context: &CommandContext<'_>) -> Result<AgentCommand, ProfileError> {
         let agent = || self.name.clone();
         let model = context.model.or(self.model_default.as_deref());
@@ -164,7 +163,7 @@ impl Profile {
             argv.push(word);
         }
 
-        // From nothing, and in this order: later ones outweigh earlier ones.
+        // Starts empty; later values replace earlier ones.
         let mut env: BTreeMap<String, EnvValue> = BTreeMap::new();
         let mut set = |name: &str, value: EnvValue| {
             env.insert(name.to_owned(), value);
@@ -200,7 +199,7 @@ impl Profile {
         Ok(AgentCommand { agent: agent(), argv, env, prompt: self.prompt })
     }
 
-    /// The value of `PATH` for this agent, on a host that shows it the profile's directories of programs.
+    /// The value of `PATH` for this agent, on a host that shows it the program directories of its profile.
     pub fn search_path(&self) -> String {
         let mut path: Vec<String> = self.programs.iter().map(|of| programs::bin(of).display().to_string()).collect();
         path.push(PATH.to_owned());
@@ -209,20 +208,20 @@ impl Profile {
 }
 
 impl AgentCommand {
-    /// Sets a variable, unless the profile did.
+    /// Sets a variable, unless the profile sets it.
     pub fn or_env(&mut self, name: &str, value: impl Into<String>) {
         self.env.entry(name.to_owned()).or_insert_with(|| EnvValue::Plain(value.into()));
     }
 
-    /// Whether it is the mission that the agent reads on its standard input.
+    /// Whether the agent reads its task on standard input.
     pub fn reads_prompt(&self) -> bool {
         self.prompt == Prompt::Stdin
     }
 
-    /// What to execute where the agent sees its places under these paths.
+    /// Fills in the paths under which the agent sees its places.
     ///
     /// # Errors
-    /// Where a path is not absolute, or no text.
+    /// If a path is not absolute or not UTF-8.
     pub fn at(&self, places: &Places<'_>) -> Result<Invocation, ProfileError> {
         let path = |path: &Path, what| {
             path.to_str()

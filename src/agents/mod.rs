@@ -1,12 +1,10 @@
 //! Agent profiles as data, and the built-in `scribe`.
 //!
-//! A [`Profile`] says how an agent is started: an argv template, how it is
-//! handed its prompt, which variables and credentials it gets. It becomes an
-//! [`Invocation`] for one cell, which is what the keeper executes. Nothing
-//! that a person wrote on the forge reaches an argument list or a variable:
-//! the prompt goes through a file or standard input, and the few values that
-//! do stand in an argv (paths, a model's name, a session's id) are checked
-//! and never split into words.
+//! A [`Profile`] says how an agent is started: an argv template, how it gets its prompt, and which variables and
+//! credentials it gets. For one cell it becomes an [`Invocation`], which the keeper executes. Nothing that a person
+//! wrote on the forge reaches an argument list or a variable: the prompt is passed in a file or on standard input,
+//! and the few values that do appear in an argv (paths, a model's name, a session's id) are checked and never split
+//! into words.
 
 mod invocation;
 mod profile;
@@ -19,7 +17,7 @@ pub use profile::{Profile, ProfileError, Prompt, Success};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The profiles that come with Lazarus: name and TOML.
+/// The profiles that ship with Lazarus: name and TOML.
 pub const BUILT_IN: &[(&str, &str)] = &[
     ("aider", include_str!("../../config/agents/aider.toml")),
     ("claude", include_str!("../../config/agents/claude.toml")),
@@ -31,12 +29,11 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("scribe", include_str!("../../config/agents/scribe.toml")),
 ];
 
-/// What [`is_name`] takes, for messages.
+/// What [`is_name`] accepts, for messages.
 pub const NAME_FORM: &str = "not a name; it must be 1 to 32 of a–z, 0–9, `-` and `_`, and begin with a letter";
 
-/// Whether this can be the name of an agent or of a credential:
-/// `[a-z][a-z0-9_-]{0,31}`, so that it is safe in a path, a branch, a label
-/// and a key of the environment.
+/// Whether this can be the name of an agent or of a credential: `[a-z][a-z0-9_-]{0,31}`. Such a name is safe in a
+/// path, a branch, a label and the name of an environment variable.
 pub fn is_name(text: &str) -> bool {
     (1..=32).contains(&text.len())
         && text.starts_with(|first: char| first.is_ascii_lowercase())
@@ -47,8 +44,8 @@ pub fn is_name(text: &str) -> bool {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profiles(Arc<BTreeMap<String, Profile>>);
 
-/// The agents of a configuration: [`Config::agents`](crate::config::Config) has the built-in profiles already, merged
-/// key by key.
+/// Takes the agents of a configuration: [`Config::agents`](crate::config::Config) already contains the built-in
+/// profiles, merged key by key.
 impl From<BTreeMap<String, Profile>> for Profiles {
     fn from(agents: BTreeMap<String, Profile>) -> Self {
         Self(Arc::new(agents))
@@ -56,7 +53,7 @@ impl From<BTreeMap<String, Profile>> for Profiles {
 }
 
 impl Profiles {
-    /// The profile of this name.
+    /// The profile with this name.
     pub fn get(&self, name: &str) -> Option<&Profile> {
         self.0.get(name)
     }
@@ -66,7 +63,7 @@ impl Profiles {
         self.0.keys().map(String::as_str).collect()
     }
 
-    /// The name nearest to one that is not there, if it is one slip away.
+    /// The name that was probably meant by one that does not exist, if it differs by a single typing error.
     pub fn nearest(&self, name: &str) -> Option<&str> {
         self.names()
             .into_iter()

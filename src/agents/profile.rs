@@ -9,80 +9,79 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How an agent is handed its prompt. Never through argv: every process on
-/// the host can read that, and a prompt that begins with a dash is an option.
+/// How an agent gets its prompt. Never in argv: every process on the host can read that, and a prompt that begins
+/// with a dash would be an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Prompt {
-    /// As a file whose path stands in argv (`{prompt_file}`).
+    /// In a file whose path appears in argv (`{prompt_file}`).
     File,
     /// On standard input.
     Stdin,
 }
 
-/// When a run counts as done well.
+/// When a run counts as successful.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Success {
     /// Exit codes, 0 by default.
     pub exit_codes: Vec<u8>,
-    /// Text that its standard output must hold somewhere, too.
+    /// Text that its standard output must also contain; `None` if any will do.
     pub require_output: Option<String>,
 }
 
-/// How an agent is started. Made only by reading and checking a
-/// configuration (`[agents.NAME]`).
+/// How an agent is started. Only created by reading and checking a configuration (`[agents.NAME]`).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Profile {
     /// Name, `[a-z][a-z0-9_-]{0,31}`.
     pub name: String,
-    /// One line for people.
+    /// Its description, in one line.
     pub description: String,
     /// Program and arguments, with placeholders.
     pub argv: Vec<String>,
-    /// Arguments that are appended where a model was chosen (`{model}`).
+    /// Arguments that are appended if a model was chosen (`{model}`).
     pub model_argv: Vec<String>,
-    /// What replaces `argv` to go on with an earlier session (`{resume_id}`).
+    /// Replaces `argv` to continue an earlier session (`{resume_id}`); `None` if the agent cannot do that.
     pub resume: Option<Vec<String>>,
     /// How it gets its prompt.
     pub prompt: Prompt,
-    /// Variables of the daemon's environment that are let through. Never one
-    /// that looks like a secret.
+    /// Variables that are passed on from the daemon's environment. A variable whose name suggests a secret is never
+    /// passed on.
     pub env_allow: Vec<String>,
-    /// Variables with the value that stands here.
+    /// Variables with fixed values.
     pub env: BTreeMap<String, String>,
-    /// Variables with a credential of the pool: variable to credential.
+    /// Variables that hold credentials: variable name to credential name.
     pub credentials: BTreeMap<String, String>,
-    /// Another variable that is set to the agent's home, beside `HOME`.
+    /// Another variable that is set to the agent's home, in addition to `HOME`.
     pub home_variable: Option<String>,
-    /// When a run counts as done well.
+    /// When a run counts as successful.
     pub success: Success,
     /// Whether it promises heartbeats on the cell's API.
     pub heartbeats: bool,
-    /// After how long without a line in its log it counts as silent.
+    /// How long its log may stay silent before the agent counts as stalled.
     pub stall: Option<Duration>,
-    /// Whether it can go on from a checkpoint.
+    /// Whether it can continue from a checkpoint.
     pub checkpoint: bool,
-    /// The model where none is chosen.
+    /// The model that is used if none is chosen.
     pub model_default: Option<String>,
-    /// Paths of the host that are shown read-only, besides the system's.
+    /// Host paths that are shown read-only, in addition to the system's.
     pub read_paths: Vec<PathBuf>,
-    /// Directories of the host with programs, absolute: shown read-only, and their `bin` (or they themselves) first
-    /// on `PATH`.
+    /// Absolute host directories that contain programs. They are shown read-only, and come first on `PATH` (their
+    /// `bin` if they have one).
     pub programs: Vec<PathBuf>,
-    /// Whether it may trace processes of its own, where it has a PID namespace of its own.
+    /// Whether it may trace its own processes, if it has a PID namespace of its own.
     pub ptrace: bool,
-    /// Limits of a cell that it works in, other than the usual.
+    /// Limits that differ from the usual ones, for cells in which it works.
     pub limits: LimitsWanted,
-    /// Hosts that it needs; a mission must still be allowed to reach them.
+    /// Hosts that it needs. A mission must still be allowed to reach them.
     pub network_hosts: Vec<String>,
 }
 
-/// Why an agent cannot be started so.
+/// Why an agent cannot be started this way.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProfileError {
-    /// A credential is not in the pool.
+    /// A credential is not configured.
     #[error(
         "agent `{agent}` needs the credential `{credential}` (as {variable}), which is not there; \
          set {credential}_file or {credential}_env under [credentials]"
@@ -90,12 +89,12 @@ pub enum ProfileError {
     NoCredential {
         /// The profile.
         agent: String,
-        /// The credential's name in the pool.
+        /// The name of the credential.
         credential: String,
-        /// The variable it was for.
+        /// The variable that should hold it.
         variable: String,
     },
-    /// The model's name could be taken for something else.
+    /// The model's name could be mistaken for something else, such as an option.
     #[error(
         "the model given for agent `{agent}` is not a model's name; \
          it must be at most 128 letters, digits and `. _ : / @ + -`, not beginning with a dash, dot or slash"
@@ -104,7 +103,7 @@ pub enum ProfileError {
         /// The profile.
         agent: String,
     },
-    /// The session's id could be taken for something else.
+    /// The session's id could be mistaken for something else, such as an option.
     #[error(
         "the session id for agent `{agent}` is not one; \
          it must be at most 128 letters, digits and `. _ : / @ + -`, not beginning with a dash, dot or slash"
@@ -113,19 +112,19 @@ pub enum ProfileError {
         /// The profile.
         agent: String,
     },
-    /// `argv` has `{model}`, and there is none.
+    /// `argv` contains `{model}`, but no model was chosen.
     #[error("agent `{agent}` needs a model; say model=NAME, or set agents.{agent}.model_default")]
     NoModel {
         /// The profile.
         agent: String,
     },
-    /// It cannot go on with an earlier session.
+    /// The agent cannot continue an earlier session.
     #[error("agent `{agent}` has no resume form; start it anew, or set agents.{agent}.resume")]
     CannotResume {
         /// The profile.
         agent: String,
     },
-    /// A path of the cell is not absolute text.
+    /// A path in the cell is not an absolute path in UTF-8.
     #[error("the {what} for agent `{agent}` is not an absolute path in UTF-8")]
     BadPath {
         /// The profile.
@@ -133,7 +132,7 @@ pub enum ProfileError {
         /// Which path.
         what: &'static str,
     },
-    /// A template that was not checked.
+    /// A template is not valid. Profiles from a configuration are always checked.
     #[error("agent `{agent}` has an unusable argument template: {why}")]
     BadTemplate {
         /// The profile.
@@ -143,7 +142,7 @@ pub enum ProfileError {
     },
 }
 
-/// The values that an argument can have in it.
+/// The values that an argument can contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Placeholder {
     PromptFile,
@@ -153,14 +152,14 @@ pub(crate) enum Placeholder {
     ResumeId,
 }
 
-/// A part of an argument.
+/// A part of an argument: text or a placeholder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Part {
     Text(String),
     Value(Placeholder),
 }
 
-/// Splits one argument into text and placeholders. `{{` and `}}` are braces.
+/// Splits one argument into text and placeholders. `{{` and `}}` stand for braces.
 pub(crate) fn parts(argument: &str) -> Result<Vec<Part>, String> {
     let mut parts = Vec::new();
     let mut text = String::new();
@@ -211,11 +210,11 @@ pub(crate) fn parts(argument: &str) -> Result<Vec<Part>, String> {
     Ok(parts)
 }
 
-/// Variables that [`Profile::invocation`](super::Profile::invocation) sets.
+/// Variables that Lazarus itself sets; see [`Profile::command`](super::Profile::command).
 const OURS: [&str; 3] = ["PATH", "HOME", "USER"];
 
-/// Whether a variable's name says that it holds a secret. By its words, so that
-/// `GIT_AUTHOR_NAME` and `MAX_OUTPUT_TOKENS` are what they are.
+/// Whether a variable's name suggests that it holds a secret. Compares whole words, so that `GIT_AUTHOR_NAME` and
+/// `MAX_OUTPUT_TOKENS` do not count.
 fn names_a_secret(variable: &str) -> bool {
     const ENDINGS: [&str; 7] = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "CREDENTIALS", "APIKEY"];
     const WORDS: [&str; 6] = ["AUTH", "KEY", "KEYS", "PASS", "PAT", "SECRETS"];
@@ -224,7 +223,7 @@ fn names_a_secret(variable: &str) -> bool {
 }
 
 impl Profile {
-    /// Reads `[agents.NAME]`. Problems go to the section's report. `home` is what `~` means.
+    /// Reads `[agents.NAME]`. Problems go to the section's report. `home` is what `~` stands for.
     pub(crate) fn read(mut section: Section<'_>, name: &str, home: Option<&Path>) -> Self {
         let argument = "text";
         let argv: Vec<String> = section.list("argv", Vec::new(), argument, |_| true);
@@ -288,7 +287,7 @@ impl Profile {
                 table.refuse(&variable, "not the name of a variable (capitals, digits and _)");
                 continue;
             }
-            // Empty takes a built-in profile's credential away.
+            // An empty value removes a built-in profile's credential.
             let wanted = "the name of a credential under [credentials] (not the secret itself)";
             let good = |name: &String| name.is_empty() || super::is_name(name);
             if let Some(credential) = table.optional_if(&variable, wanted, good)
@@ -373,7 +372,7 @@ impl Profile {
             credentials,
             success,
         };
-        // Accepted in silence, these would be taken for a promise.
+        // If these were accepted silently, users would rely on them.
         for (key, given, what) in [
             ("stall", profile.stall.is_some(), "watch for silent agents"),
             ("heartbeats", profile.heartbeats, "hear heartbeats"),
@@ -457,8 +456,8 @@ fn check_command(section: &Section<'_>, key: &str, argv: &[String], prompt: Prom
     }
 }
 
-/// What may stand for a model or a session: no leading dash, nothing that a
-/// program could take for an option, a path upwards or several words.
+/// Whether this may be the name of a model or the id of a session: no leading dash, and nothing that a program
+/// could take for an option, a path to a parent directory, or several words.
 pub(crate) fn is_word(text: &str) -> bool {
     (1..=128).contains(&text.len())
         && text.starts_with(|first: char| first.is_ascii_alphanumeric() || matches!(first, '@' | '_'))
@@ -470,7 +469,7 @@ pub(crate) fn is_word(text: &str) -> bool {
 
 fn is_read_path(text: &str) -> bool {
     is_absolute(text)
-        // Of these a cell has its own, which would cover it.
+        // A cell has its own version of these, which would cover the path.
         && !["/tmp", "/var/tmp", "/var/run", "/run", "/proc", "/dev", "/cell"]
             .iter()
             .any(|own| std::path::Path::new(text).starts_with(own))

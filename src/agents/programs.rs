@@ -1,15 +1,15 @@
 //! Directories with programs that a profile shows to its agent (`programs`).
 //!
-//! They lie where people install things for themselves: below a home, mostly. So
-//! this looks that what is shown is programs, and not what lies beside them.
+//! They usually lie where people install things for themselves, below a home. So we check that only programs are
+//! shown, and not private files beside them.
 
 use std::path::{Component, Path, PathBuf};
 
-/// The form of one entry, for messages.
+/// The form of an entry, for messages.
 pub(crate) const FORM: &str = "a directory such as \"~/.nvm/versions/node/v22\": absolute or from ~, without `..`, and not in /tmp, /run, /proc, \
      /dev or /cell, of which a cell has its own";
 
-/// Names of files and directories that hold credentials or a person's keys, where programs keep them by default.
+/// Default names of files and directories in which programs keep credentials or a person's keys.
 const SECRETS: [&str; 29] = [
     ".aws",
     ".azure",
@@ -42,7 +42,7 @@ const SECRETS: [&str; 29] = [
     "token",
 ];
 
-/// The directory that an entry names. `~` is the home of the user that Lazarus runs as.
+/// Resolves the directory that an entry names. `~` is the home of the user that Lazarus runs as.
 ///
 /// # Errors
 /// Why it cannot be shown, and what to write instead.
@@ -67,7 +67,7 @@ pub(crate) fn read(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
     }
     let secret = |name: &str| SECRETS.contains(&name);
     let on_the_way = real.components().find_map(|part| match part {
-        // `~/.config/…/bin` may be all right, what lies in `~/.ssh` is not.
+        // `~/.config/…/bin` may be fine, but nothing in `~/.ssh` is.
         Component::Normal(name) if name != ".config" && name.to_str().is_some_and(secret) => Some(name),
         _ => None,
     });
@@ -75,7 +75,7 @@ pub(crate) fn read(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
         let name = name.display();
         return Err(format!("{shown} lies in `{name}`, where credentials are kept; no agent may see that"));
     }
-    // Directly in it: deeper down, packages have files of such names that are no secrets.
+    // Only its direct entries: deeper down, packages have harmless files with such names.
     let entries = std::fs::read_dir(&real).into_iter().flatten().flatten();
     let held = entries.map(|entry| entry.file_name()).find(|name| name.to_str().is_some_and(secret));
     if let Some(name) = held {
@@ -86,13 +86,14 @@ pub(crate) fn read(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-/// Where the programs of such a directory are: its `bin`, or itself where it has none.
+/// The directory that contains the programs: its `bin`, or the directory itself if it has none.
 pub(crate) fn bin(directory: &Path) -> PathBuf {
     let bin = directory.join("bin");
     if bin.is_dir() { bin } else { directory.to_owned() }
 }
 
-/// Where people have programs beside what is on `PATH`, below their home. A `*` stands for one directory.
+/// Directories below their home in which people have programs that are not on `PATH`. A `*` stands for one
+/// directory name.
 const PLACES: [&str; 14] = [
     ".bun/bin",
     ".cargo/bin",
@@ -110,8 +111,8 @@ const PLACES: [&str; 14] = [
     "node_modules/.bin",
 ];
 
-/// Where on this machine a program is that a cell does not see: `missing` itself, or `name` along the daemon's
-/// `PATH`, or below its home.
+/// Finds a program on this machine that a cell does not see: `missing` itself, or `name` along the daemon's `PATH`
+/// or below its home.
 pub(crate) fn on_the_host(
     name: &str,
     missing: &str,
@@ -140,8 +141,8 @@ pub(crate) fn on_the_host(
     places.into_iter().map(|place| place.join(name)).find(is_there)
 }
 
-/// What a cell has to be shown so that these directories are there under their names: where a name is a link, what
-/// it leads to as well.
+/// The paths that a cell must be shown to have these directories under their names. If a name is a link, that
+/// includes its target.
 pub(crate) fn shown(directories: &[PathBuf]) -> Vec<PathBuf> {
     let mut shown = vec![];
     for directory in directories {

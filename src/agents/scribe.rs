@@ -1,11 +1,9 @@
-//! The built-in agent: reads its mission, writes one small file, commits it,
-//! and reports in one line of JSON. Needs no network and no credential, so
-//! that every part around an agent can be seen at work without one.
+//! The built-in agent: reads its mission, writes one small file, commits it, and reports in one line of JSON. It
+//! needs neither network nor credentials, so everything around an agent can be tried without a model.
 //!
-//! It runs inside the cell (`lazarus agent scribe --mission FILE`, in the
-//! project), but trusts the project no more for that: no link is followed on
-//! the way to the file, a file is replaced and never written through, and git
-//! runs without hooks and without anybody's configuration but the clone's.
+//! It runs inside the cell (`lazarus agent scribe --mission FILE`, in the project), but trusts the project no more
+//! for that: it follows no link on the way to the file, replaces files instead of writing through them, and runs
+//! git without hooks and with no configuration except the clone's.
 
 use anyhow::{Context, bail};
 use rustix::fd::OwnedFd;
@@ -19,19 +17,19 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-/// Where the summary goes if the objective names no file.
+/// The file that it writes if the objective names none.
 const DEFAULT_FILE: &str = "notes/lazarus-mission.md";
-/// The largest mission, and the largest file that is added to, in bytes.
+/// Largest mission that is read, and largest file that is added to, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024;
 /// Most characters of the objective in the summary.
 const MAX_OBJECTIVE: usize = 16 * 1024;
 /// Most criteria in the summary.
 const MAX_CRITERIA: usize = 100;
-/// Who the commits are by. A domain that can never exist (RFC 2606).
+/// Author of the commits. The domain can never exist (RFC 2606).
 const AUTHOR: &str = "agent:scribe";
 const EMAIL: &str = "scribe@agents.lazarus.invalid";
 
-/// What a mission file says.
+/// The content of a mission file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Mission {
     title: String,
@@ -40,11 +38,10 @@ struct Mission {
     criteria: Vec<(bool, String)>,
 }
 
-/// Does the mission of this file in this project, and prints the report.
+/// Carries out the mission of this file in this project, and prints the report.
 ///
 /// # Errors
-/// Where the mission cannot be read, the file cannot be written without
-/// following a link, or git refuses.
+/// If the mission cannot be read, the file cannot be written without following a link, or git fails.
 pub fn run(mission: &Path, project: &Path) -> anyhow::Result<ExitCode> {
     let report = perform(mission, project)?;
     let mut out = std::io::stdout().lock();
@@ -52,11 +49,11 @@ pub fn run(mission: &Path, project: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// [`run`] without the printing: the report as JSON, `agent`, `status`
-/// (`committed` or `unchanged`), `file`, `commit`, `criteria`.
+/// Does the same without printing. The report is JSON with `agent`, `status` (`committed` or `unchanged`), `file`,
+/// `commit` and `criteria`.
 ///
 /// # Errors
-/// As there.
+/// As for [`run`].
 pub fn perform(mission: &Path, project: &Path) -> anyhow::Result<serde_json::Value> {
     let text = read_mission(mission)?;
     let mission = Mission::parse(&text);
@@ -79,7 +76,7 @@ pub fn perform(mission: &Path, project: &Path) -> anyhow::Result<serde_json::Val
             format!("Note the mission: {}\n\nWritten by scribe, Lazarus' built-in agent.\n", inert(&mission.title));
         let commit = ["commit", "--quiet", "--no-verify", "--cleanup=whitespace", "--file=-", "--only", "--", &file];
         match git(&project, &commit, Some(&message)) {
-            // Another agent may have committed the same text in between.
+            // Another agent may have committed the same text meanwhile.
             Err(error) if changed()? => return Err(error),
             Err(_) => "unchanged",
             Ok(_) => "committed",
@@ -105,14 +102,13 @@ fn read_mission(path: &Path) -> anyhow::Result<String> {
     if bytes.len() as u64 > MAX_BYTES {
         bail!("the mission {} is larger than 1 MiB; scribe does not take it", path.display());
     }
-    // People write anything into an issue; what is not text is marked as such.
+    // People write anything into an issue; bytes that are not text are replaced.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 impl Mission {
-    /// Reads a mission: the first heading is its title, `Objective` (or
-    /// `Task`) its objective, the list below `Success criteria` its criteria.
-    /// A text without such headings is all objective.
+    /// Parses a mission: the first heading is its title, the section `Objective` (or `Task`) is its objective, and
+    /// the list below `Success criteria` is its criteria. A text without such headings is all objective.
     fn parse(text: &str) -> Self {
         let mut mission = Self::default();
         let mut body = String::new();
@@ -178,7 +174,7 @@ impl Mission {
         }
     }
 
-    /// The file's text.
+    /// The text of the file.
     fn summary(&self) -> String {
         let mut text = format!("# {}\n\n## Objective\n\n", self.title);
         text.push_str(if self.objective.is_empty() { "(none given)" } else { &self.objective });
@@ -199,22 +195,21 @@ fn heading(line: &str) -> Option<&str> {
     ((1..=6).contains(&depth) && text.starts_with(' ')).then(|| text.trim().trim_end_matches('#').trim_end())
 }
 
-/// One line of at most so many characters, without control characters.
+/// Shortens text to one line of at most so many characters, without control characters.
 fn one_line(text: &str, most: usize) -> String {
     let words: Vec<&str> =
         text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|w| !w.is_empty()).collect();
     words.join(" ").chars().take(most).collect::<String>().trim_end().to_owned()
 }
 
-/// A title without what the forge takes for a mention or a reference: it reads
-/// commit messages too, and would note "closes #1" on that issue.
+/// Removes from a title whatever the forge would take for a mention or a reference: it also reads commit messages,
+/// and would act on "closes #1".
 fn inert(title: &str) -> String {
     one_line(&title.replace(['#', '@', '!'], " ").replace("://", ": "), 72)
 }
 
-/// The file that the objective names in backquotes, if it is one that scribe
-/// may write: it is not there yet, or it is prose that can be added to. Code
-/// that a mission merely mentions is not overwritten.
+/// Chooses the file that the objective names in backquotes, if scribe may write it: it must not exist yet, or be
+/// prose that can be added to. Code that a mission merely mentions is not overwritten.
 fn choose_file(objective: &str, root: &OwnedFd) -> anyhow::Result<String> {
     for named in objective.split('`').skip(1).step_by(2).take(64) {
         if !is_plain_path(named) {
@@ -233,8 +228,8 @@ fn choose_file(objective: &str, root: &OwnedFd) -> anyhow::Result<String> {
     Ok(DEFAULT_FILE.to_owned())
 }
 
-/// Whether this is a relative path of plain names with a dot or a slash in it,
-/// none of them hidden (so never `.git`).
+/// Whether this is a relative path of plain names that contains a dot or a slash. Hidden names are not allowed, so
+/// it is never `.git`.
 fn is_plain_path(text: &str) -> bool {
     (1..=200).contains(&text.len())
         && text.contains(['.', '/'])
@@ -247,7 +242,7 @@ fn is_plain_path(text: &str) -> bool {
         && !text.split('/').any(|name| name.eq_ignore_ascii_case("git~1"))
 }
 
-/// What is at a path; a link on the way counts as a link. `None`: nothing yet.
+/// The type of what lies at a path; a link on the way counts as a link. `None` if nothing is there yet.
 fn kind(root: &OwnedFd, path: &str) -> anyhow::Result<Option<FileType>> {
     let mut at = root.try_clone().context("out of file descriptors")?;
     let mut names = path.split('/').peekable();
@@ -272,9 +267,8 @@ fn open_directory(at: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(at, name, flags, Mode::empty())
 }
 
-/// Writes the summary, or adds it to a file that has other text. The file is
-/// replaced by a new one of its name, so that nothing is ever written through
-/// a link, symbolic or hard.
+/// Writes the summary, or adds it to a file that has other text. The file is replaced by a new one with its name,
+/// so that nothing is ever written through a link, symbolic or hard.
 fn write_summary(root: &OwnedFd, path: &str, summary: &str) -> anyhow::Result<()> {
     let refuse = || format!("cannot write {path}: a symbolic link or a file is in its way, and scribe follows none");
     let (directories, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -326,8 +320,8 @@ fn read_existing(at: &OwnedFd, name: &str) -> anyhow::Result<Option<String>> {
     Ok(Some(String::from_utf8(bytes).context("what is there is not text")?))
 }
 
-/// Runs git in the project and gives its output. While another agent of the
-/// cell holds the index, waits for it up to ten seconds.
+/// Runs git in the project and returns its output. If another agent of the cell holds the index, it waits for up to
+/// ten seconds.
 fn git(project: &Path, arguments: &[&str], input: Option<&str>) -> anyhow::Result<String> {
     const TRIES: u32 = 40;
     for attempt in 1.. {
@@ -359,7 +353,7 @@ fn git_once(project: &Path, arguments: &[&str], input: Option<&str>) -> anyhow::
         .arg(project)
         .args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "commit.gpgSign=false"])
         .args(["-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "core.attributesFile=/dev/null"])
-        // The clone may belong to another number inside the cell's user namespace.
+        // The clone may belong to another user id inside the cell's user namespace.
         .arg("-c")
         .arg(format!("safe.directory={}", project.display()))
         .args(arguments)
@@ -368,7 +362,7 @@ fn git_once(project: &Path, arguments: &[&str], input: Option<&str>) -> anyhow::
         .stderr(Stdio::piped());
     let mut child = command.spawn().context("cannot start git; is it installed in the cell's system?")?;
     if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
-        // git that ends early says why on its standard error.
+        // If git ends early, it says why on its standard error.
         let _ = stdin.write_all(text.as_bytes());
     }
     child.wait_with_output().context("git did not end")

@@ -1,6 +1,5 @@
-//! Defaults, file, environment and flags, laid over each other into one tree
-//! in which each value still knows its layer. No key has a meaning here yet:
-//! that is for [`section`](super::section).
+//! Merges defaults, file, environment and flags into one tree in which each value still knows its layer. Keys have
+//! no meaning here yet; [`section`](super::section) gives them one.
 
 use super::Problem;
 use super::source::Source;
@@ -11,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 /// The entries of one table, by key.
 pub(crate) type Entries = BTreeMap<String, Entry>;
 
-/// One value, and where it stands.
+/// One value, and where it was written.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) source: Source,
@@ -27,13 +26,13 @@ pub(crate) enum Raw {
     Boolean(bool),
     List(Vec<Entry>),
     Table(Entries),
-    /// A date or a number that does not fit: nothing here takes one.
+    /// A date, or a number out of range: no key accepts these.
     Unusable(&'static str),
 }
 
 impl Raw {
-    /// The kind, for messages. The value itself is never shown: it may be a
-    /// secret that slipped into the wrong line.
+    /// The kind of value, for messages. The value itself is never shown, because it may be a secret that was
+    /// written on the wrong line.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "text",
@@ -47,11 +46,11 @@ impl Raw {
     }
 }
 
-/// Parses a TOML document. `at` makes the source of a line.
+/// Parses a TOML document. `at` turns a line number into a source.
 pub(crate) fn parse(text: &str, at: &dyn Fn(usize) -> Source) -> Result<Entries, Problem> {
     let lines = Lines::of(text);
     let document = DeTable::parse(text).map_err(|error| {
-        // Only what the parser says, not the line that it would quote.
+        // Shows only the parser's message, and not the line that it would quote.
         let line = error.span().map_or(1, |span| lines.number(span.start));
         Problem { at: at(line), text: format!("not valid TOML: {}", error.message()) }
     })?;
@@ -92,7 +91,7 @@ fn raw(value: &DeValue<'_>, at: &dyn Fn(usize) -> Source) -> Raw {
     }
 }
 
-/// Lays `over` on `base`: tables are merged key by key, all else is replaced.
+/// Merges `over` into `base`: tables are merged key by key, and anything else is replaced.
 pub(crate) fn merge(base: &mut Entries, over: Entries) {
     for (key, entry) in over {
         match base.get_mut(&key) {
@@ -112,7 +111,7 @@ pub(crate) fn merge(base: &mut Entries, over: Entries) {
     }
 }
 
-/// Puts one value at a path of keys, making tables on the way.
+/// Sets the value at a path of keys, creating tables on the way.
 pub(crate) fn insert(base: &mut Entries, path: &[String], entry: Entry) {
     let Some((first, rest)) = path.split_first() else {
         return;
@@ -132,11 +131,11 @@ pub(crate) fn insert(base: &mut Entries, path: &[String], entry: Entry) {
     }
 }
 
-/// The prefix of the environment variables that are keys.
+/// The prefix of environment variables that set keys.
 pub(crate) const ENV_PREFIX: &str = "LAZARUS__";
 
-/// The layer of the environment: `LAZARUS__SECTION__KEY`, in any case but for
-/// names of environment variables below `agents.NAME`, which are kept.
+/// The layer of the environment: `LAZARUS__SECTION__KEY`, in upper or lower case. Only names of environment
+/// variables below `agents.NAME` keep their case.
 pub(crate) fn environment(env: &BTreeMap<String, String>, problems: &mut Vec<Problem>) -> Entries {
     let mut layer = Entries::new();
     for (name, value) in env {
@@ -156,7 +155,7 @@ pub(crate) fn environment(env: &BTreeMap<String, String>, problems: &mut Vec<Pro
     layer
 }
 
-/// The layer of the flags: dotted keys and their values.
+/// The layer of command line flags: dotted keys and their values.
 pub(crate) fn flags(flags: &[(String, String)], problems: &mut Vec<Problem>) -> Entries {
     let mut layer = Entries::new();
     for (key, value) in flags {
@@ -176,7 +175,7 @@ fn put(layer: &mut Entries, path: &[String], source: Source, value: &str, proble
     }
 }
 
-/// Byte offsets to line numbers.
+/// Converts byte offsets to line numbers.
 struct Lines(Vec<usize>);
 
 impl Lines {
@@ -184,13 +183,13 @@ impl Lines {
         Self(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect())
     }
 
-    /// The line of an offset, counted from 1.
+    /// The line of a byte offset, counted from 1.
     fn number(&self, offset: usize) -> usize {
         self.0.partition_point(|newline| *newline < offset) + 1
     }
 }
 
-/// Where a line of this file is.
+/// Makes the source of a line in this file.
 pub(crate) fn file_source(path: &Path) -> impl Fn(usize) -> Source + '_ {
     move |line| Source::File(path.to_owned(), line)
 }

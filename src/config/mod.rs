@@ -1,15 +1,12 @@
-//! One TOML file, the environment, flags; every value knows where it came
-//! from (contract §13).
+//! The configuration: one TOML file, the environment, and flags. Every value knows where it came from (contract
+//! §13).
 //!
-//! Four layers are laid over each other, each outweighing the one before:
-//! defaults (with the agent profiles that come with Lazarus), the file,
-//! `LAZARUS__SECTION__KEY`, flags. [`layers`] does that without knowing any
-//! key; [`section`] reads typed values out of the result and collects every
-//! problem, each with its file and line; [`Config`] is what the rest of the
-//! program sees: plain fields that have been checked.
+//! Four layers are merged, each overriding the one before: defaults (with the agent profiles that ship with
+//! Lazarus), the file, `LAZARUS__SECTION__KEY`, flags. [`layers`] does that without knowing any key. [`section`]
+//! reads typed values from the result and collects all problems, each with its file and line. [`Config`] is what
+//! the rest of the program sees: plain fields that were checked.
 //!
-//! No message repeats what stands at the wrong place, because what stands
-//! there may be a secret that slipped.
+//! No message repeats a wrong value, because it may be a secret that was written in the wrong place.
 
 mod layers;
 mod places;
@@ -38,10 +35,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The commented default configuration, as it is installed.
+/// The default configuration with comments, as it is installed.
 pub const COMMENTED: &str = include_str!("../../config/lazarus.toml");
 
-/// The largest configuration file that is read, in bytes.
+/// Largest configuration file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -55,14 +52,13 @@ const TIB: u64 = 1 << 40;
 /// Where to look for a configuration.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-    /// `--config FILE`: must be there.
+    /// `--config FILE`: this file must exist.
     pub file: Option<PathBuf>,
-    /// The environment: `LAZARUS__…`, `LAZARUS_CONFIG`, `HOME`,
-    /// `XDG_CONFIG_HOME` and `XDG_STATE_HOME` are looked at.
+    /// The environment. `LAZARUS__…`, `LAZARUS_CONFIG`, `HOME`, `XDG_CONFIG_HOME` and `XDG_STATE_HOME` are read.
     pub env: BTreeMap<String, String>,
     /// Dotted keys and values, such as `("policy.ttl_max", "8h")`.
     pub flags: Vec<(String, String)>,
-    /// The system's file; another one only in tests.
+    /// The system's configuration file; only tests use another one.
     pub system_file: PathBuf,
 }
 
@@ -79,8 +75,7 @@ impl Default for LoadOptions {
 }
 
 impl LoadOptions {
-    /// With the environment of this process. Variables that are not UTF-8 are
-    /// left out.
+    /// Options with the environment of this process. Variables that are not UTF-8 are ignored.
     pub fn of_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Self {
         let env = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -92,20 +87,20 @@ impl LoadOptions {
         self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// A directory of the user's: from its XDG variable if that is absolute
-    /// (others are to be ignored, says the specification), else below `HOME`.
+    /// A directory of the user: from its XDG variable if that is an absolute path (the specification says to ignore
+    /// others), otherwise below `HOME`.
     fn user_directory(&self, xdg: &str, below_home: &str) -> Option<PathBuf> {
         let absolute = |name| self.variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
         absolute(xdg).or_else(|| Some(absolute("HOME")?.join(below_home)))
     }
 }
 
-/// One thing that is wrong, and where.
+/// One mistake in the configuration, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where it stands.
+    /// Where it was written.
     pub at: Source,
-    /// What is wrong and what is allowed. Never holds the value itself.
+    /// What is wrong and what is allowed. Never contains the value itself.
     pub text: String,
 }
 
@@ -118,7 +113,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why there is no configuration.
+/// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file that was asked for cannot be read.
@@ -126,12 +121,12 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Who asked for it.
+        /// What asked for the file, such as an option or a variable.
         why: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// It is not right; every problem, in the order of the file.
+    /// The configuration has mistakes. All of them are listed, in the order of the file.
     #[error("{}", list_of_problems(.0))]
     Invalid(
         /// At least one.
@@ -157,39 +152,38 @@ fn list_of_problems(problems: &[Problem]) -> String {
 /// The forge that Lazarus works for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forge {
-    /// Its address without a trailing slash; empty until it is configured
-    /// (see [`Config::ready_to_serve`]).
+    /// Its URL without a trailing slash; empty until it is configured (see [`Config::ready_to_serve`]).
     pub url: String,
-    /// The bot's token.
+    /// Where the bot's token is.
     pub token: SecretSource,
-    /// The certificates of the authorities that may vouch for the forge, and no
-    /// others: a file in PEM form. `None`: those of the system.
+    /// A PEM file with the only certificate authorities that are trusted for the forge. `None` means those of the
+    /// system.
     pub ca_file: Option<PathBuf>,
-    /// The proxy by which the forge is reached. Empty: none.
+    /// The proxy through which the forge is reached; empty for a direct connection.
     pub proxy: String,
-    /// How long a command, a start or a push waits for a forge that is away,
-    /// fails, or refuses a right, before it is answered as failed.
+    /// How long a command, a start or a push waits for a forge that is away, fails, or denies a right, before it
+    /// counts as failed.
     pub patience: Duration,
-    /// How long one waits for it before people are told.
+    /// How long such a wait may last before people are told.
     pub notice_after: Duration,
-    /// How long the forge has to say that a thing is not there before it counts
-    /// as deleted; ten times `reconcile.interval` by default.
+    /// How long the forge must report that something does not exist before it counts as deleted; by default ten
+    /// times `reconcile.interval`.
     pub gone_after: Duration,
 }
 
 impl Forge {
-    /// The file of authorities, where there is one. What OpenSSL's variable names counts for git as it does for
-    /// the API.
+    /// The file of certificate authorities, if there is one. The variable that OpenSSL reads for it applies to git
+    /// and to the API alike.
     pub fn authorities(&self) -> Option<PathBuf> {
         self.ca_file.clone().or_else(|| std::env::var_os("SSL_CERT_FILE").map(PathBuf::from))
     }
 
-    /// The proxy, where there is one.
+    /// The proxy; `None` for a direct connection.
     pub fn proxy(&self) -> Option<String> {
         Some(self.proxy.clone()).filter(|proxy| !proxy.is_empty())
     }
 
-    /// How a client reaches it.
+    /// The options of a client for this forge.
     pub fn options(&self, token: SecretString) -> ForgeOptions {
         ForgeOptions {
             ca_file: self.ca_file.clone(),
@@ -200,40 +194,39 @@ impl Forge {
     }
 }
 
-/// The door for webhooks.
+/// The HTTP endpoint for webhooks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
-    /// Where Lazarus listens.
+    /// The address and port that Lazarus listens on.
     pub listen: SocketAddr,
-    /// The address that the forge calls, without [`path`](Self::path) and
-    /// without a trailing slash; empty until it is configured.
+    /// The URL that the forge calls, without [`path`](Self::path) and without a trailing slash; empty until it is
+    /// configured.
     pub public_url: String,
-    /// What deliveries are signed with.
+    /// Where the secret is from which the hooks' secrets are derived.
     pub secret: SecretSource,
-    /// Deliveries above this many bytes are answered 413 and fetched by the
-    /// reconciler instead.
+    /// Largest delivery, in bytes. A larger one is answered with 413, and the reconciler fetches what it was about.
     pub max_body_bytes: u64,
-    /// Path of the webhook below both addresses, with a leading slash.
+    /// Path of the webhook below both URLs, with a leading slash.
     pub path: String,
 }
 
 impl Webhook {
-    /// The whole address that the forge calls.
+    /// The complete URL that the forge calls.
     pub fn address(&self) -> String {
         format!("{}{}", self.public_url, self.path)
     }
 }
 
-/// Where things lie. All absolute.
+/// Where files are stored. All paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
-    /// Root of what is not set by itself.
+    /// Parent of all paths that are not set separately.
     pub data: PathBuf,
     /// Homes of live cells.
     pub cells: PathBuf,
-    /// Closed cells, whole, until their grace is over.
+    /// Homes of closed cells, complete, until their grace period is over.
     pub graveyard: PathBuf,
-    /// What is kept after that.
+    /// What is kept of cells after that.
     pub archive: PathBuf,
     /// The durable record of missions, for other tools.
     pub missions: PathBuf,
@@ -244,7 +237,7 @@ pub struct Paths {
 /// A repository that Lazarus serves. Deliveries for others are refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repository {
-    /// `owner/name`, as configured; the forge's number for it counts.
+    /// `owner/name` as configured. What counts is the forge's number for it.
     pub name: String,
     /// Logins of directors.
     pub directors: Vec<String>,
@@ -261,18 +254,18 @@ impl Repository {
     }
 }
 
-/// What proposals may ask for at most, and get at least.
+/// The most that proposals may ask for, and the least that they get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// The weakest isolation that a cell may have.
     pub isolation_min: Isolation,
-    /// The most of the network that a cell may reach.
+    /// The widest network access that a cell may have.
     pub network_max: Network,
-    /// Time to live of a cell that asks for none. At most `ttl_max`.
+    /// Time to live of a cell that asks for none; at most `ttl_max`.
     pub ttl_default: Duration,
-    /// The longest life in all, extensions included.
+    /// The longest total life of a cell, extensions included.
     pub ttl_max: Duration,
-    /// How long an invitation holds.
+    /// How long an invitation is valid.
     pub invitation_ttl: Duration,
     /// How long a closed cell can be resurrected.
     pub closed_grace: Duration,
@@ -280,7 +273,7 @@ pub struct Policy {
     pub archive_retention: Duration,
     /// Whether guests may be invited.
     pub guests: bool,
-    /// Whether substitutes may be.
+    /// Whether substitutes may be invited.
     pub substitutes: bool,
     /// Whether each agent of a cell has a work tree and a branch of its own.
     pub worktrees: bool,
@@ -290,75 +283,72 @@ pub struct Policy {
     pub council_window: Duration,
     /// An approval this soon after an edit must be repeated (contract §6).
     pub approval_settle: Duration,
-    /// What becomes of commands of directors that only polling found.
+    /// What happens to directors' commands that only polling found.
     pub polled_commands: PolledCommands,
     /// Which commit of the base branch a cell starts from.
     pub commit: CommitChoice,
-    /// Live cells of one mission at once.
+    /// Most live cells of one mission at the same time.
     pub max_cells_per_mission: u32,
-    /// Commands of one comment that are read, at most
-    /// [`COMMANDS_MAX`](crate::mission::COMMANDS_MAX).
+    /// Most commands of one comment that are carried out; at most [`COMMANDS_MAX`](crate::mission::COMMANDS_MAX).
     pub max_commands_per_comment: u32,
-    /// Commands of one person in a minute.
+    /// Most commands of one person in a minute.
     pub commands_per_minute: u32,
-    /// Whether comments on pull requests may hold commands.
+    /// Whether comments on pull requests may contain commands.
     pub pull_request_commands: bool,
-    /// Executors of one cell.
+    /// Most executors in one cell.
     pub agents_max: u32,
-    /// Whether a cell's project and homes are in memory, in a file system of the
-    /// size of its disk limit.
+    /// Whether a cell's project and homes are kept in memory, in a tmpfs of the size of its disk limit.
     pub disk_in_memory: bool,
 }
 
 /// The way out of cells to named hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Egress {
-    /// Addresses that are not everybody's, and may be reached by a name.
+    /// Addresses that are not public, but may be reached by name.
     pub allow_addresses: Vec<AddressRange>,
-    /// Addresses of names that the system's resolver is not asked for.
+    /// Fixed addresses of names, used instead of the system's resolver.
     pub addresses: BTreeMap<HostName, Vec<IpAddr>>,
 }
 
 /// How work leaves a cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Harvest {
-    /// Whether what was not committed becomes a commit of its own.
+    /// Whether uncommitted changes become a separate commit.
     pub commit_uncommitted: bool,
-    /// Whether the work so far is pushed at each checkpoint, too.
+    /// Whether the work so far is also pushed at each checkpoint.
     pub at_checkpoint: bool,
-    /// Largest pack of work that is taken in, bytes.
+    /// Largest pack of work that is accepted, in bytes.
     pub pack_max: u64,
-    /// Largest file in it, bytes.
+    /// Largest file in it, in bytes.
     pub file_max: u64,
-    /// Most files touched.
+    /// Most files that may be changed.
     pub files_max: u32,
-    /// Most branches beside the mission's own.
+    /// Most branches besides the mission's own.
     pub branches_max: u32,
-    /// Most bytes of all new objects together that are searched for secrets;
-    /// more than that does not leave.
+    /// Most bytes of all new objects together that are searched for secrets. Work with more than that does not
+    /// leave.
     pub search_max: u64,
 }
 
-/// What becomes of commands that only a director may give and that only polling
-/// found (contract §6).
+/// What happens to commands that only a director may give, if only polling found them (contract §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PolledCommands {
-    /// The same person has to confirm them with a reaction.
+    /// The same person must confirm them with a reaction.
     Confirm,
-    /// They are carried out: for installations that no webhook can reach.
+    /// They are carried out. For installations that no webhook can reach.
     Run,
 }
 
 /// Which commit of the base branch a cell starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitChoice {
-    /// The one that was shown and approved.
+    /// The commit that was shown and approved.
     Approved,
-    /// The newest at the start.
+    /// The newest commit at the start.
     Latest,
 }
 
-/// A choice between words, as the configuration writes it.
+/// Defines an enum whose variants are words in the configuration.
 macro_rules! choice {
     ($type:ty { $($word:literal = $value:path),+ }) => {
         impl $type {
@@ -387,31 +377,31 @@ choice! { CommitChoice { "approved" = CommitChoice::Approved, "latest" = CommitC
 pub struct Reconcile {
     /// Time between two polls.
     pub interval: Duration,
-    /// How far each poll looks back beyond the last one.
+    /// How far each poll looks back before the last one.
     pub overlap: Duration,
-    /// How long a comment that polling found is left to its delivery, before its
-    /// author is asked to confirm it.
+    /// How long polling waits for the webhook delivery of a comment that it found, before the comment's author is
+    /// asked to confirm it.
     pub grace: Duration,
 }
 
 /// How commands in comments are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commands {
-    /// The word before each command, as in `/lazarus summon`; empty where there is none.
+    /// The word before each command, as in `/lazarus summon`; empty if there is none.
     pub prefix: String,
 }
 
 impl Commands {
-    /// The word before each command, if there is one.
+    /// The word before each command; `None` if there is none.
     pub fn prefix(&self) -> Option<&str> {
         Some(self.prefix.as_str()).filter(|prefix| !prefix.is_empty())
     }
 }
 
-/// The engine.
+/// Settings of the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Engine {
-    /// Effects that run at once.
+    /// Most effects that run at the same time.
     pub effect_workers: u32,
 }
 
@@ -422,17 +412,17 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// The forge.
     pub forge: Forge,
-    /// The door for webhooks.
+    /// The HTTP endpoint for webhooks.
     pub webhook: Webhook,
-    /// Where things lie.
+    /// Where files are stored.
     pub paths: Paths,
     /// The repositories that are served.
     pub repositories: Vec<Repository>,
-    /// What missions may ask for.
+    /// The most that missions may ask for.
     pub policy: Policy,
-    /// What one cell may use.
+    /// The limits of a cell that asks for no others.
     pub limits: Limits,
-    /// What a proposal may ask for at most.
+    /// The highest limits that a proposal may ask for.
     pub limits_max: Limits,
     /// The way out of cells to named hosts.
     pub egress: Egress,
@@ -444,8 +434,7 @@ pub struct Config {
     pub reconcile: Reconcile,
     /// The engine.
     pub engine: Engine,
-    /// Directory of templates that replace the built-in ones
-    /// (key `paths.templates`).
+    /// Directory of templates that replace the built-in ones (key `paths.templates`).
     pub templates: Option<PathBuf>,
     /// Credentials that profiles may name.
     pub credentials: BTreeMap<String, SecretSource>,
@@ -456,12 +445,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// Finds, reads and checks the configuration. A key that is missing is
-    /// no error here; see [`ready_to_serve`](Self::ready_to_serve).
+    /// Finds, reads and checks the configuration. A missing key is not an error here; see
+    /// [`ready_to_serve`](Self::ready_to_serve).
     ///
     /// # Errors
-    /// Where a file cannot be read, or anything in any layer is not right:
-    /// all problems at once, each with its place.
+    /// If a file cannot be read, or any layer contains a mistake. All mistakes are reported at once, each with its
+    /// location.
     pub fn load(options: &LoadOptions) -> Result<Self, ConfigError> {
         let mut problems = Vec::new();
         let mut tree = built_in_profiles();
@@ -495,7 +484,7 @@ impl Config {
         }
     }
 
-    /// Whether everything is set that `serve` cannot do without.
+    /// Checks that everything that `serve` needs is set.
     ///
     /// # Errors
     /// Names each key that is missing and how to set it.
@@ -530,8 +519,8 @@ impl Config {
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
     }
 
-    /// A value and where it came from, by dotted key. Sizes and durations are
-    /// given as text; a secret by its place.
+    /// The value of a dotted key, and where it came from. Sizes and durations are given as text, and a secret by
+    /// its location.
     pub fn sourced(&self, key: &str) -> Option<&Sourced<Value>> {
         self.values.get(key)
     }
@@ -541,18 +530,17 @@ impl Config {
         &self.values
     }
 
-    /// Every key that there is, set or not, by dotted name: those of the agents
-    /// and repositories that are configured among them.
+    /// All dotted keys that exist, set or not, including those of configured agents and repositories.
     pub fn keys(&self) -> &BTreeSet<String> {
         &self.keys
     }
 
-    /// The repository of this name, in any case.
+    /// The repository with this name, compared without case.
     pub fn repository(&self, name: &str) -> Option<&Repository> {
         self.repositories.iter().find(|repository| repository.name.eq_ignore_ascii_case(name))
     }
 
-    /// `config show --json`. Holds no secret.
+    /// The JSON of `config show --json`. Contains no secret.
     pub fn to_json(&self) -> Value {
         json!({
             "file": self.file.as_ref().map(|path| path.to_string_lossy()),
@@ -560,8 +548,8 @@ impl Config {
         })
     }
 
-    /// `config show` for people: key, value, where it came from. Of the agent
-    /// profiles only what differs from those that come with Lazarus.
+    /// The table of `config show`: key, value, and where it came from. Of the agent profiles it shows only what
+    /// differs from the ones that ship with Lazarus.
     pub fn to_table(&self) -> String {
         let rows: Vec<(&str, String, String)> = self
             .values
@@ -569,7 +557,7 @@ impl Config {
             .filter(|(key, value)| !key.starts_with("agents.") || value.source != Source::Default)
             .map(|(key, value)| {
                 let text = match &value.value {
-                    // As JSON, so that no control character reaches the terminal.
+                    // Shown as JSON, so that no control character reaches the terminal.
                     Value::String(text) if !text.chars().any(char::is_control) => text.clone(),
                     Value::Null => "not set".to_owned(),
                     other => other.to_string(),
@@ -596,13 +584,13 @@ impl Config {
     }
 }
 
-/// The profiles that come with Lazarus, as the lowest layer, so that a user's
-/// `[agents.claude]` changes single keys of one.
+/// The profiles that ship with Lazarus, as the lowest layer, so that a user's `[agents.claude]` can change single
+/// keys of one.
 fn built_in_profiles() -> Entries {
     let agents = agents::BUILT_IN
         .iter()
         .filter_map(|(name, text)| {
-            // A test holds that each of them parses.
+            // A test ensures that each of them parses.
             let entries = layers::parse(text, &|_| Source::Default).ok()?;
             Some(((*name).to_owned(), Entry { source: Source::Default, raw: Raw::Table(entries) }))
         })
@@ -610,7 +598,7 @@ fn built_in_profiles() -> Entries {
     Entries::from([("agents".to_owned(), Entry { source: Source::Default, raw: Raw::Table(agents) })])
 }
 
-/// The first file there is, and its text.
+/// Finds the first configuration file that exists, and reads it.
 fn find_file(options: &LoadOptions) -> Result<Option<(PathBuf, String)>, ConfigError> {
     let asked = match (&options.file, options.variable("LAZARUS_CONFIG")) {
         (Some(path), _) => Some((path.clone(), "from --config")),
@@ -656,7 +644,7 @@ fn read_file(path: &Path, why: &'static str) -> Result<String, ConfigError> {
     })
 }
 
-/// Reads every key. Problems go to the report; what is returned then is not used.
+/// Reads all keys. Problems go to the report; if there are any, the result is not used.
 fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
     let mut root = Section::root(tree, report);
 
@@ -668,7 +656,7 @@ fn read(tree: Entries, report: &Report, options: &LoadOptions) -> Config {
     };
     section.finish();
 
-    // Ten looks, as often as this installation looks.
+    // The forge must say so in ten polls, at the configured interval.
     let gone_after = (10 * reconcile.interval).min(7 * DAY);
     let mut section = root.section("forge");
     let forge = Forge {
@@ -806,7 +794,7 @@ fn policy(mut section: Section<'_>, report: &Report) -> Policy {
     let mut ttl_default = section.duration("ttl_default", 4 * HOUR, MINUTE, longest);
     if ttl_default > ttl_max {
         if report.source_of("policy.ttl_default") == Source::Default {
-            // Who lowers the maximum means the default too.
+            // Lowering the maximum also lowers the default.
             ttl_default = ttl_max;
             section.default_value("ttl_default", units::show_duration(ttl_max).into());
         } else {
@@ -830,7 +818,7 @@ fn policy(mut section: Section<'_>, report: &Report) -> Policy {
         polled_commands: section.get("polled_commands", PolledCommands::Confirm),
         commit: section.get("commit", CommitChoice::Approved),
         max_cells_per_mission: section.number("max_cells_per_mission", 4, 1, 64),
-        // Fewer than the contract allows, never more.
+        // At most as many as the contract allows.
         max_commands_per_comment: section.number("max_commands_per_comment", 10, 1, COMMANDS_MAX as u32),
         commands_per_minute: section.number("commands_per_minute", 30, 1, 10_000),
         pull_request_commands: section.get("pull_request_commands", false),
@@ -871,7 +859,7 @@ fn repositories(root: &mut Section<'_>) -> Vec<Repository> {
     repositories
 }
 
-/// Limits: each with its default, and not below the least.
+/// Reads limits: each has a default, and a minimum.
 fn limits(mut section: Section<'_>, usual: Limits, least: Limits) -> Limits {
     let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
     let mut count = |key: &str, usual: u64, least: u64| -> u64 {
@@ -900,7 +888,7 @@ fn limits(mut section: Section<'_>, usual: Limits, least: Limits) -> Limits {
     limits
 }
 
-/// What proposals may ask for: by default no more than they get anyway.
+/// Reads the most that proposals may ask for; by default the same as a cell gets without asking.
 fn limits_max(section: Section<'_>, limits_now: Limits) -> Limits {
     limits(section, limits_now, limits_now)
 }
@@ -922,7 +910,7 @@ fn egress(mut section: Section<'_>) -> Egress {
     Egress { allow_addresses: ranges.iter().filter_map(|range| range.parse().ok()).collect(), addresses }
 }
 
-/// `NAME=ADDRESS`.
+/// Parses `NAME=ADDRESS`.
 fn address_of_name(pair: &str) -> Option<(HostName, IpAddr)> {
     let (name, address) = pair.split_once('=')?;
     Some((name.trim().parse().ok()?, address.trim().parse().ok()?))
@@ -947,8 +935,7 @@ fn credentials(mut section: Section<'_>) -> BTreeMap<String, SecretSource> {
     credentials
 }
 
-/// A variable in which Lazarus itself gets a secret is never let through to
-/// an agent, whatever it is called.
+/// A variable from which Lazarus itself reads a secret is never passed to an agent, whatever its name is.
 fn refuse_own_secrets<'a>(
     profiles: &BTreeMap<String, Profile>,
     secrets: impl Iterator<Item = &'a SecretSource>,
@@ -972,7 +959,7 @@ fn refuse_own_secrets<'a>(
     }
 }
 
-/// An address of a server, without its trailing slash; empty if it is not set.
+/// Reads the URL of a server, without its trailing slash; empty if it is not set.
 fn address(section: &mut Section<'_>, key: &str) -> String {
     let wanted = "an address such as \"https://git.example.org\" (http or https; no user, password, `?` or `#`)";
     let given = section.optional_if(key, wanted, |text: &String| {
@@ -1000,7 +987,7 @@ fn is_path(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.'))
 }
 
-/// A name as the forge allows it for people, organisations and repositories.
+/// Whether the forge allows this as a name of a person, organisation or repository.
 fn is_forge_name(text: &str) -> bool {
     (1..=100).contains(&text.len())
         && text != "."
@@ -1012,7 +999,7 @@ fn is_forge_name(text: &str) -> bool {
 fn is_pair(text: &str) -> bool {
     text.split_once('/').is_some_and(|(owner, name)| is_forge_name(owner) && is_forge_name(name))
 }
-/// Whether a word may stand before each command; none at all may, too.
+/// Whether this word may stand before each command. An empty one is allowed, too.
 fn is_prefix(word: &str) -> bool {
     let form = word.starts_with(|c: char| c.is_ascii_lowercase())
         && word.len() <= 32

@@ -1,15 +1,15 @@
-//! Which places are ours, wherever an operator put them, and what cells see.
+//! Lists the daemon's own paths, wherever the operator put them, and the paths that cells see.
 
 use super::{Config, SecretSource};
 use crate::sandbox::{Own, Shown, Sight, What, shown_to_every_cell};
 use std::path::{Path, PathBuf};
 
-/// What SQLite has beside a database.
+/// Suffixes of the files that SQLite keeps for a database.
 const BESIDE_A_DATABASE: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 
 impl Config {
-    /// Everything of ours that no cell may see, with the key that names each place: data, secrets,
-    /// configuration. What is not set, or lies in no file, is not among it.
+    /// All of the daemon's paths that no cell may see, each with the key that names it: data, secrets,
+    /// configuration. Keys that are not set, or that name no file, are left out.
     pub fn own_places(&self) -> Vec<Own> {
         let mut own = vec![];
         let mut add = |key: &str, path: PathBuf, what| {
@@ -57,7 +57,7 @@ impl Config {
         own
     }
 
-    /// Our places beside what cells see.
+    /// Our own paths together with the paths that cells see.
     pub fn sight(&self) -> Sight {
         let every = shown_to_every_cell().into_iter().map(|path| Shown { key: None, path });
         let of_profiles = self.agents.values().flat_map(|profile| {

@@ -1,5 +1,5 @@
-//! Where a secret is to be had. The configuration holds the place, never the
-//! value: a configuration file is shown, copied into tickets, and backed up.
+//! Where a secret is found. The configuration holds the location and never the value, because configuration files
+//! are shown, copied into tickets, and backed up.
 
 use secrecy::SecretString;
 use serde::Serialize;
@@ -13,35 +13,35 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
-/// The largest secret that is read, in bytes.
+/// Largest secret that is read, in bytes.
 pub const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
-/// How long a program may take that prints a secret.
+/// How long a program may take to print a secret.
 pub const COMMAND_MAX: Duration = Duration::from_secs(10);
 
-/// The place of a secret.
+/// The location of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SecretSource {
-    /// Nowhere yet; the key that is missing, such as `forge.token`.
+    /// Not configured. Holds the missing key, such as `forge.token`.
     Unset(String),
-    /// This file.
+    /// In this file.
     File(PathBuf),
-    /// The environment variable of this name, of the process that reads it.
+    /// In this environment variable of the process that reads it.
     Env(String),
-    /// The systemd credential of this name (`LoadCredential=`).
+    /// In the systemd credential of this name (`LoadCredential=`).
     Credential(String),
-    /// What this program prints: its file and its arguments, without a shell.
+    /// Printed by this program: its path and its arguments, run without a shell.
     Command(Vec<String>),
 }
 
-/// Why a secret could not be read. Names the place, never the value.
+/// Why a secret could not be read. Names the location, never the value.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// No place is configured.
+    /// No location is configured.
     #[error("{key} is not configured; set {key}_file, {key}_env, {key}_credential or {key}_command")]
     Unset {
-        /// The key without its ending.
+        /// The key without its suffix.
         key: String,
     },
     /// The file could not be opened or read.
@@ -49,16 +49,16 @@ pub enum SecretError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Not a regular file.
+    /// The path is not a regular file.
     #[error("the secret file {} is not a regular file; give a plain file", path.display())]
     NotAFile {
-        /// What was opened.
+        /// The path that was opened.
         path: PathBuf,
     },
-    /// Somebody else can put their own secret there.
+    /// Another user can replace the secret in this file.
     #[error(
         "the secret file {} can be written by others (mode {mode:04o}, owner {owner}); \
          it must belong to root or to this user, with `chmod 600`", path.display()
@@ -68,71 +68,71 @@ pub enum SecretError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
-        /// Its owner's number.
+        /// Its owner's user id.
         owner: u32,
     },
-    /// Longer than [`MAX_SECRET_BYTES`].
+    /// The secret is longer than [`MAX_SECRET_BYTES`].
     #[error("the secret in {place} is longer than {MAX_SECRET_BYTES} bytes; is it the right one?")]
     TooLong {
-        /// Where it was looked for.
+        /// The location.
         place: String,
     },
-    /// Nothing there, or only a newline.
+    /// The secret is empty, or only a newline.
     #[error("the secret in {place} is empty; put the secret there")]
     Empty {
-        /// Where it was looked for.
+        /// The location.
         place: String,
     },
-    /// Not UTF-8, or with a NUL in it.
+    /// The secret is not UTF-8, or contains a NUL.
     #[error("the secret in {place} is not text (UTF-8 without NUL)")]
     NotText {
-        /// Where it was looked for.
+        /// The location.
         place: String,
     },
-    /// The environment variable is not there.
+    /// The environment variable is not set.
     #[error("the environment variable {name} is not set; set it for this process, or give the secret by file")]
     NoVariable {
         /// Its name.
         name: String,
     },
-    /// The program that prints it did not.
+    /// The program that should print the secret failed.
     #[error("the command `{program}` did not give the secret: {why}; run it by hand as this user")]
     Command {
         /// The program, without its arguments.
         program: String,
-        /// What happened.
+        /// What went wrong.
         why: String,
     },
-    /// Not started by systemd with credentials.
+    /// The process was not started by systemd with credentials.
     #[error(
         "no systemd credential `{name}`: $CREDENTIALS_DIRECTORY is not set; \
          add `LoadCredential={name}:/path` to the unit, or give the secret by file"
     )]
     NoCredentials {
-        /// Its name.
+        /// The credential's name.
         name: String,
     },
 }
 
 impl SecretSource {
-    /// Whether a place is configured at all.
+    /// Whether a location is configured.
     pub fn is_set(&self) -> bool {
         !matches!(self, Self::Unset(_))
     }
 
-    /// Reads the secret: UTF-8 text, at most [`MAX_SECRET_BYTES`], less one
-    /// trailing newline. Warns in the log of a file that everybody can read.
+    /// Reads the secret: UTF-8 text of at most [`MAX_SECRET_BYTES`], without one trailing newline. Logs a warning
+    /// if everybody can read the file.
     ///
     /// # Errors
-    /// Where it is not there, empty, not text, or others could have put it there.
+    /// If it is missing, empty or not text, or if other users could have put it there.
     pub fn read(&self) -> Result<SecretString, SecretError> {
         self.read_from(&|name| std::env::var_os(name))
     }
 
-    /// [`read`](Self::read) with this for an environment.
+    /// Does the same with another environment.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`read`](Self::read).
     pub fn read_from(&self, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<SecretString, SecretError> {
         match self {
             Self::Unset(key) => Err(SecretError::Unset { key: key.clone() }),
@@ -159,21 +159,21 @@ impl SecretSource {
 }
 
 impl fmt::Display for SecretSource {
-    /// The place, as `config show` prints it.
+    /// The location, as `config show` prints it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unset(_) => f.write_str("not set"),
             Self::File(path) => write!(f, "file {}", path.display()),
             Self::Env(name) => write!(f, "environment variable {name}"),
             Self::Credential(name) => write!(f, "systemd credential {name}"),
-            // Arguments are nobody's business: they may hold an account's name.
+            // Arguments are not shown, because they may contain an account's name.
             Self::Command(argv) => write!(f, "command {}", argv.first().map_or("", String::as_str)),
         }
     }
 }
 
-/// Runs a program and takes what it prints, within [`COMMAND_MAX`]. What it says
-/// on standard error is not kept: it may hold the secret too.
+/// Runs a program and returns what it prints within [`COMMAND_MAX`]. Its standard error is discarded, because it
+/// may also contain the secret.
 fn run(argv: &[String]) -> io::Result<Zeroizing<Vec<u8>>> {
     let (program, arguments) = argv.split_first().ok_or_else(|| io::Error::other("there is none"))?;
     let mut child = Command::new(program)
@@ -184,7 +184,7 @@ fn run(argv: &[String]) -> io::Result<Zeroizing<Vec<u8>>> {
         .spawn()?;
     let output = child.stdout.take();
     let (send, printed) = std::sync::mpsc::channel();
-    // It is left behind where something that the program started keeps its end open.
+    // The thread is left behind if a process that the program started keeps its end of the pipe open.
     std::thread::spawn(move || {
         let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET_BYTES as usize + 2));
         let read = output.map_or(Ok(0), |output| output.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes));
@@ -196,7 +196,7 @@ fn run(argv: &[String]) -> io::Result<Zeroizing<Vec<u8>>> {
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        // It may also have printed more than is read, and wait for a reader.
+        // It may also have printed more than we read, and be blocked on the pipe.
         if Instant::now() > until {
             let _ = child.kill();
             let _ = child.wait();
@@ -205,7 +205,7 @@ fn run(argv: &[String]) -> io::Result<Zeroizing<Vec<u8>>> {
         std::thread::sleep(Duration::from_millis(5));
     };
     let printed = printed.recv_timeout(until.saturating_duration_since(Instant::now())).map_err(|_| late())??;
-    // One that printed too much could not end well, and is told so by its length.
+    // A program that printed too much could not finish; the caller reports that by the length.
     if status.success() || printed.len() as u64 > MAX_SECRET_BYTES {
         Ok(printed)
     } else {
@@ -216,13 +216,13 @@ fn run(argv: &[String]) -> io::Result<Zeroizing<Vec<u8>>> {
 fn read_file(path: &Path) -> Result<SecretString, SecretError> {
     use std::os::unix::fs::OpenOptionsExt;
     let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
-    // Not blocking: a FIFO in this place must not hang the daemon's start.
+    // Opened without blocking: a FIFO at this path must not hang the daemon's start.
     let file = File::options()
         .read(true)
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
         .open(path)
         .map_err(unreadable)?;
-    // Asked of the open file, so that nobody changes it in between.
+    // Read from the open file, so that nobody can change it in between.
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(SecretError::NotAFile { path: path.to_owned() });
@@ -234,7 +234,7 @@ fn read_file(path: &Path) -> Result<SecretString, SecretError> {
     if mode & 0o004 != 0 {
         tracing::warn!(path = %path.display(), "everybody on this machine can read this secret file; chmod 600");
     }
-    // Room for all of it at once: a buffer that grows leaves copies behind.
+    // Allocated at full size: a growing buffer would leave copies of the secret in memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET_BYTES as usize + 2));
     file.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     secret_text(&bytes, &format!("file {}", path.display()))
@@ -252,7 +252,7 @@ fn secret_text(bytes: &[u8], place: &str) -> Result<SecretString, SecretError> {
     if text.trim().is_empty() {
         return Err(SecretError::Empty { place: place.to_owned() });
     }
-    // Exactly as large as it must be, so that boxing it leaves no copy.
+    // Allocated at exactly the right size, so that boxing it leaves no copy.
     Ok(SecretString::from(text.to_owned()))
 }
 

@@ -1,6 +1,5 @@
-//! Reading typed values out of the layered tree. Every key that is asked for
-//! is a known key; what was never asked for is an unknown one. Problems are
-//! collected, so that a person sees all of them at once.
+//! Reads typed values from the merged tree. Every key that is asked for is a known key; a key that was never asked
+//! for is unknown. Problems are collected, so that a person sees all of them at once.
 
 use super::layers::{Entries, Entry, Raw, parse_value};
 use super::secret::SecretSource;
@@ -15,14 +14,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A type that a key can have.
+/// A type that a key's value can have.
 pub(crate) trait Setting: Sized {
     /// What is allowed, for messages.
     const WANTED: &'static str;
-    /// Reads it. `untyped`: the text is from the environment or a flag, where
-    /// a number is text too.
+    /// Parses the value; `None` if it is not valid. `untyped` says that it came from the environment or a flag,
+    /// where numbers are text too.
     fn from_raw(raw: &Raw, untyped: bool) -> Option<Self>;
-    /// How `config show` gives it.
+    /// How `config show` prints it.
     fn show(&self) -> Value;
 }
 
@@ -112,7 +111,7 @@ impl Setting for Bytes {
     }
 }
 
-/// Types that are written as one word.
+/// Implements [`Setting`] for types that are written as one word.
 macro_rules! words {
     ($($type:ty: $wanted:literal, $parse:expr;)*) => {$(
         impl Setting for $type {
@@ -140,7 +139,7 @@ words! {
 /// Every value by its dotted key, and where it came from.
 pub(crate) type Values = BTreeMap<String, Sourced<Value>>;
 
-/// What reading found out: the values, the keys there are, the problems.
+/// What reading found: the values, the keys that exist, and the problems.
 #[derive(Default)]
 pub(crate) struct Report {
     problems: RefCell<Vec<Problem>>,
@@ -150,22 +149,22 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Notes a problem.
+    /// Records a problem.
     pub(crate) fn problem(&self, at: Source, text: String) {
         self.problems.borrow_mut().push(Problem { at, text });
     }
 
-    /// The layer that gave this key, once it has been read.
+    /// The layer that a key came from, once the key was read.
     pub(crate) fn source_of(&self, key: &str) -> Source {
         self.values.borrow().get(key).map_or(Source::Default, |value| value.source.clone())
     }
 
-    /// Notes a value.
+    /// Records a value.
     pub(crate) fn value(&self, key: String, value: Value, source: Source) {
         self.values.borrow_mut().insert(key, Sourced { value, source });
     }
 
-    /// The values and every key that there is, or the problems.
+    /// Returns the values and all keys that exist, or the problems.
     pub(crate) fn conclude(self) -> Result<(Values, BTreeSet<String>), Vec<Problem>> {
         let mut known = self.known.into_inner();
         let mut problems = self.problems.into_inner();
@@ -180,7 +179,7 @@ impl Report {
         if !problems.is_empty() {
             return Err(problems);
         }
-        // A table is no key of its own.
+        // A table is not a key itself.
         let tables: Vec<String> =
             known.iter().filter_map(|key| key.rsplit_once('.').map(|(table, _)| table.to_owned())).collect();
         for table in tables {
@@ -190,8 +189,8 @@ impl Report {
     }
 }
 
-/// The known key that was probably meant: most often a slip within the same
-/// section, sometimes the right key in the wrong section.
+/// The known key that was probably meant: usually a typing error within the same section, sometimes the right key
+/// in the wrong section.
 fn nearest<'a>(key: &str, known: &'a BTreeSet<String>) -> Option<&'a String> {
     let split = |key: &str| -> (String, String) {
         let (parent, leaf) = key.rsplit_once('.').unwrap_or(("", key));
@@ -205,12 +204,12 @@ fn nearest<'a>(key: &str, known: &'a BTreeSet<String>) -> Option<&'a String> {
     })
 }
 
-/// One table that is being read.
+/// One table while it is being read.
 pub(crate) struct Section<'r> {
     path: String,
     source: Source,
     entries: Entries,
-    /// The keys that stood here and were read, rightly or not.
+    /// Keys of this table that were given and read, whether valid or not.
     given: BTreeSet<String>,
     report: &'r Report,
 }
@@ -230,7 +229,7 @@ impl<'r> Section<'r> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// Notes a problem with a key of this section.
+    /// Records a problem with a key of this section.
     pub(crate) fn problem(&self, key: &str, text: &str) {
         let name = self.name_of(key);
         let source = match self.report.values.borrow().get(&name) {
@@ -252,12 +251,12 @@ impl<'r> Section<'r> {
         Some(entry)
     }
 
-    /// Whether this key stood here, rightly or not.
+    /// Whether this key was given, whether valid or not.
     pub(crate) fn was_given(&self, key: &str) -> bool {
         self.given.contains(key)
     }
 
-    /// Takes a key whose name is not allowed, and says so.
+    /// Takes a key whose name is not allowed, and records why.
     pub(crate) fn refuse(&mut self, key: &str, why: &str) {
         if let Some(entry) = self.entries.remove(key) {
             let name: String = self.name_of(key).chars().filter(|c| !c.is_control()).take(120).collect();
@@ -267,8 +266,7 @@ impl<'r> Section<'r> {
 
     fn wrong(&self, key: &str, entry: &Entry, wanted: &str) {
         let mut text = format!("{}: must be {}", self.name_of(key), wanted.trim_end_matches(','));
-        // What stands there is not repeated, since it may be a secret; its kind
-        // only where it helps.
+        // The value is not repeated, because it may be a secret. Its kind is named only if that helps.
         let kind = entry.raw.kind();
         if !entry.source.is_untyped() && kind != "text" && !wanted.contains(kind) {
             text.push_str("; found ");
@@ -277,12 +275,12 @@ impl<'r> Section<'r> {
         self.report.problem(entry.source.clone(), text);
     }
 
-    /// A value that may be missing.
+    /// An optional value.
     pub(crate) fn optional<T: Setting>(&mut self, key: &str) -> Option<T> {
         self.optional_if(key, T::WANTED, |_| true)
     }
 
-    /// A value that may be missing and must satisfy a condition.
+    /// An optional value that must satisfy a condition.
     pub(crate) fn optional_if<T: Setting>(&mut self, key: &str, wanted: &str, good: impl Fn(&T) -> bool) -> Option<T> {
         let entry = self.take(key)?;
         let value = T::from_raw(&entry.raw, entry.source.is_untyped()).filter(good);
@@ -294,12 +292,12 @@ impl<'r> Section<'r> {
         value
     }
 
-    /// A value, with its default.
+    /// A value with a default.
     pub(crate) fn get<T: Setting>(&mut self, key: &str, default: T) -> T {
         self.get_if(key, default, T::WANTED, |_| true)
     }
 
-    /// A value that must satisfy a condition, with its default.
+    /// A value with a default that must satisfy a condition.
     pub(crate) fn get_if<T: Setting>(&mut self, key: &str, default: T, wanted: &str, good: impl Fn(&T) -> bool) -> T {
         self.optional_if(key, wanted, good).unwrap_or_else(|| {
             self.default_value(key, default.show());
@@ -307,7 +305,7 @@ impl<'r> Section<'r> {
         })
     }
 
-    /// Notes the default of a key that nobody set.
+    /// Records the default of a key that nobody set.
     pub(crate) fn default_value(&self, key: &str, value: Value) {
         self.report.value(self.name_of(key), value, Source::Default);
     }
@@ -337,8 +335,7 @@ impl<'r> Section<'r> {
         self.get_if(key, Bytes(default), &wanted, |size| (least..=most).contains(&size.0)).0
     }
 
-    /// A path. One from a file is relative to the file's directory, any other
-    /// to the working directory.
+    /// A path. If it comes from a file it is relative to the file's directory, otherwise to the working directory.
     pub(crate) fn path(&mut self, key: &str) -> Option<PathBuf> {
         let entry = self.take(key)?;
         match resolve(&entry) {
@@ -353,8 +350,8 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// A list of values, each of which must satisfy a condition. From the
-    /// environment or a flag: `a,b` or TOML, `["a", "b"]`.
+    /// A list of values, each of which must satisfy a condition. In the environment or a flag it is written `a,b`
+    /// or as TOML, `["a", "b"]`.
     pub(crate) fn list<T: Setting>(
         &mut self,
         key: &str,
@@ -382,7 +379,7 @@ impl<'r> Section<'r> {
         list
     }
 
-    /// A table within this one; empty if it is not there.
+    /// A table within this one; empty if it does not exist.
     pub(crate) fn section(&mut self, key: &str) -> Section<'r> {
         let path = self.name_of(key);
         self.report.known.borrow_mut().insert(path.clone());
@@ -404,8 +401,7 @@ impl<'r> Section<'r> {
         Section::new(path, entry.source, entries, self.report)
     }
 
-    /// A list of tables. `bare` is the key that a bare word stands for, where
-    /// the list comes from the environment as `a,b`.
+    /// A list of tables. If the list comes from the environment as `a,b`, each word is the value of the key `bare`.
     pub(crate) fn sections(&mut self, key: &str, bare: &str) -> Vec<Section<'r>> {
         let Some(entry) = self.take(key) else {
             return Vec::new();
@@ -430,9 +426,8 @@ impl<'r> Section<'r> {
         sections
     }
 
-    /// Where a secret is to be had: `KEY_file`, `KEY_env` or `KEY_credential`.
-    /// The layer that weighs most gives it; two ways in one layer are refused,
-    /// and so is the secret itself.
+    /// Where a secret is found: `KEY_file`, `KEY_env`, `KEY_credential` or `KEY_command`. The strongest layer wins.
+    /// Two of these in one layer are refused, and so is the secret itself.
     pub(crate) fn secret(&mut self, key: &str) -> SecretSource {
         let name = self.name_of(key);
         if let Some(entry) = self.entries.remove(key) {
@@ -484,7 +479,7 @@ impl<'r> Section<'r> {
         place
     }
 
-    /// What is left was not asked for: unknown keys.
+    /// Reports the keys that nobody asked for as unknown.
     pub(crate) fn finish(self) {
         let Self { path, entries, report, .. } = self;
         let mut unknown = report.unknown.borrow_mut();
@@ -512,7 +507,7 @@ fn list_of(entry: &Entry) -> Option<Vec<Entry>> {
     }
 }
 
-/// The items of a list as text, if there is any and all are.
+/// The items of a list as text; `None` if it is empty or an item is not text.
 fn words_of(items: &[Entry]) -> Option<Vec<String>> {
     let words = items.iter().map(|item| match &item.raw {
         Raw::Text(text) if !text.contains('\0') => Some(text.clone()),
@@ -538,8 +533,8 @@ fn resolve(entry: &Entry) -> Result<PathBuf, &'static str> {
     std::path::absolute(path).map_err(|_| "a path")
 }
 
-/// The name of an environment variable. Capitals only: a token that was
-/// written where its name belongs is then nearly always refused, unseen.
+/// Whether this is the name of an environment variable. Only upper case is accepted, so a token that was written in
+/// place of a name is nearly always refused without being shown.
 pub(crate) fn is_env_name(text: &str) -> bool {
     text.len() <= 64
         && text.bytes().next().is_some_and(|b| b.is_ascii_uppercase() || b == b'_')
@@ -552,7 +547,7 @@ fn is_credential_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-/// A forge's token is 40 hexadecimal digits; nobody names a file so.
+/// A forge's token has 40 hexadecimal digits, and nobody gives a file such a name.
 fn looks_like_a_secret(text: &str) -> bool {
     let text = text.trim();
     (text.len() >= 32 && text.bytes().all(|b| b.is_ascii_hexdigit()))

@@ -4,21 +4,21 @@ use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// The layer that gave a value, in rising order of weight.
+/// The layer that a value came from, from the weakest to the strongest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// Built in.
+    /// A built-in default.
     Default,
     /// A file, and the line in it, counted from 1.
     File(PathBuf, usize),
     /// The environment variable of this name.
     Env(String),
-    /// A flag of the command line.
+    /// A command line flag.
     Flag,
 }
 
 impl Source {
-    /// The file whose directory relative paths of this value start from.
+    /// The file that relative paths in this value are relative to.
     pub(crate) fn file(&self) -> Option<&Path> {
         match self {
             Self::File(path, _) => Some(path),
@@ -26,7 +26,7 @@ impl Source {
         }
     }
 
-    /// Order of the layers: a higher one wins.
+    /// Rank of the layer: the higher one wins.
     pub(crate) fn rank(&self) -> u8 {
         match self {
             Self::Default => 0,
@@ -36,8 +36,7 @@ impl Source {
         }
     }
 
-    /// Whether the value is plain text without a type of its own, as
-    /// everything from the environment and the command line is.
+    /// Whether the value is untyped text, as everything from the environment and the command line is.
     pub(crate) fn is_untyped(&self) -> bool {
         matches!(self, Self::Env(_) | Self::Flag)
     }
@@ -55,7 +54,7 @@ impl fmt::Display for Source {
 }
 
 impl Serialize for Source {
-    /// As an object: `{"from": "file", "path": …, "line": …}`.
+    /// Serializes as an object: `{"from": "file", "path": …, "line": …}`.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeMap;
         let mut map = serializer.serialize_map(None)?;
@@ -79,8 +78,8 @@ impl Serialize for Source {
 /// A value and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Sourced<T> {
-    /// The value in force.
+    /// The effective value.
     pub value: T,
-    /// The layer that gave it.
+    /// The layer that it came from.
     pub source: Source,
 }

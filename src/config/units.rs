@@ -1,18 +1,18 @@
 //! Durations and sizes as people write them: `15m`, `1h30m`, `2GiB`.
 //!
-//! Pure text to number and back, so that proposals and commands can use the
-//! same words as the configuration.
+//! These are pure conversions between text and numbers, so that proposals and commands can use the same notation as
+//! the configuration.
 
 pub use crate::cell::{parse_size, show_size};
 use std::time::Duration;
 
-/// The longest duration that is taken: ten years. More is a slip of the pen,
-/// and sums of deadlines must not overflow.
+/// Longest duration that is accepted: ten years. More is certainly a mistake, and sums of deadlines must not
+/// overflow.
 pub const LONGEST: Duration = Duration::from_secs(10 * 365 * DAY);
 
-/// What [`parse_duration`] takes, for error messages.
+/// The form that [`parse_duration`] accepts, for error messages.
 pub const DURATION_FORM: &str = "a duration such as \"90s\", \"15m\", \"4h\", \"30d\" or \"1h30m\"";
-/// What [`parse_size`] takes, for error messages.
+/// The form that [`parse_size`] accepts, for error messages.
 pub const SIZE_FORM: &str = "a size such as \"512KiB\", \"16MiB\" or \"2GiB\", or a number of bytes";
 
 const MINUTE: u64 = 60;
@@ -20,9 +20,8 @@ const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 const WEEK: u64 = 7 * DAY;
 
-/// Reads a duration: whole numbers, each with one of `w d h m s`, largest
-/// first, nothing between them. `None` for anything else, and for more than
-/// [`LONGEST`].
+/// Parses a duration: whole numbers, each with one of the units `w d h m s`, largest first, with nothing between
+/// them. `None` for anything else, and for more than [`LONGEST`].
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total: u64 = 0;
@@ -52,13 +51,13 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     (duration <= LONGEST).then_some(duration)
 }
 
-/// Writes a duration so that [`parse_duration`] reads it back; parts of a
-/// second are dropped. `4h`, `1h30m`, `30d`, `0s`.
+/// Formats a duration so that [`parse_duration`] can read it back, such as `4h`, `1h30m`, `30d` or `0s`. Fractions
+/// of a second are dropped.
 pub fn show_duration(duration: Duration) -> String {
     let mut rest = duration.as_secs();
     let mut text = String::new();
     for (unit, letter) in [(DAY, 'd'), (HOUR, 'h'), (MINUTE, 'm'), (1, 's')] {
-        // "24h" says what "1d" says, in the words that people use for it.
+        // "24h" is the more usual way to write "1d".
         if unit == DAY && rest < 2 * DAY {
             continue;
         }

@@ -1,7 +1,7 @@
-//! Cloning a project into a cell.
+//! Clones a project into a cell.
 //!
-//! A bare mirror of each project stays on the host, kept fresh. Cells borrow its
-//! objects: a clone is little more than its work tree.
+//! The host keeps an up-to-date bare mirror of each project. Cells borrow the mirror's objects, so a clone is
+//! little more than its work tree.
 
 use super::git::{CredentialSocket, GitAccess, GitError, git, run};
 use crate::failure::Failure;
@@ -11,36 +11,34 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Packs of a mirror above which they are put together.
+/// Number of packs in a mirror above which they are combined.
 const PACKS_MAX: usize = 40;
 
-/// A clone that is there.
+/// A clone that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cloned {
     /// The commit that is checked out.
     pub commit: String,
-    /// The branch it is on.
+    /// The branch that it is on.
     pub branch: String,
-    /// Commits that the branch has beyond that one.
+    /// How many commits the branch has beyond that one.
     pub behind: u64,
 }
 
-/// Where the mirror of a project lies.
+/// The path of a project's mirror.
 pub fn mirror_of(mirrors: &Path, repo_id: i64) -> PathBuf {
     mirrors.join(format!("{repo_id}.git"))
 }
 
-/// Clones a fresh mirror to `target`, which no agent has seen.
+/// Clones an up-to-date mirror to `target`, which no agent has seen.
 ///
-/// Where `borrow` is set the clone has no objects: it looks for them at
-/// [`OBJECTS_IN_CELL`], where the cell sees the mirror's. They stay there for as
-/// long as the mirror has a reference for the cell; see [`unpin`].
+/// With `borrow` the clone has no objects of its own: it looks for them at [`OBJECTS_IN_CELL`], where the cell sees
+/// the mirror's. They stay there while the mirror has a reference for the cell; see [`unpin`].
 ///
-/// `commit` is the one that was approved; `None` takes the branch's newest.
+/// `commit` is the approved commit; `None` takes the newest one of the branch.
 ///
 /// # Errors
-/// Where git cannot be run, there is no such branch, or the commit is not there
-/// any more ([`GitError::NoCommit`]).
+/// If git cannot be run, the branch does not exist, or the commit does not exist any more ([`GitError::NoCommit`]).
 pub fn clone_project(
     mirror: &Path,
     cell: &str,
@@ -74,8 +72,7 @@ pub fn clone_project(
         counted.trim().parse().unwrap_or(0)
     };
     run("update-ref", git(Some(mirror)).args(["update-ref", &pin(cell), &commit]))?;
-    // Cloned beside its place and moved there, so that half a clone is
-    // never taken for one.
+    // Cloned under another name and then renamed, so that an incomplete clone is never mistaken for a complete one.
     let new = target.with_extension("new");
     scrub(&new).map_err(GitError::io(format!("removing {}", new.display())))?;
     run(
@@ -91,13 +88,13 @@ pub fn clone_project(
             .arg(&new),
     )?;
     if commit != head {
-        // The branch went on, or was moved, since this commit was approved.
+        // The branch has moved on, or was reset, since this commit was approved.
         if run("cat-file", git(Some(&new)).args(["cat-file", "-e", &commit])).is_err() {
             run("fetch", git(Some(&new)).args(["fetch", "--quiet", "--no-tags"]).arg(mirror).arg(pin(cell)))?;
         }
         run("checkout", git(Some(&new)).args(["checkout", "--quiet", "-B", branch, &commit]))?;
     }
-    // Neither the mirror's path nor any remote is the cell's business. What the remote has is.
+    // The cell must learn neither the mirror's path nor a remote. The remote's references are added below.
     run("remote", git(Some(&new)).args(["remote", "remove", "origin"]))?;
     let dot_git = new.join(".git");
     give_references(mirror, &new, &dot_git, branch)?;
@@ -110,18 +107,19 @@ pub fn clone_project(
     Ok(Cloned { commit, branch: branch.to_owned(), behind })
 }
 
-/// Gives a clone the project's tags, and its branches as those of a remote `origin` that it was cloned from: tools
-/// ask git for them (`git describe`, `git diff origin/HEAD`). There is no such remote to speak to. Their objects are
-/// there already: the clone borrows or copies all that the mirror has.
+/// Gives a clone the project's tags, and its branches as if they came from a remote `origin`: tools ask git for
+/// them (`git describe`, `git diff origin/HEAD`). There is no such remote to connect to. The objects exist already,
+/// because the clone borrows or copies everything that the mirror has.
 ///
-/// They are written as one file, as git packs references: thousands would be as many small files.
+/// They are written into one packed file: thousands of them would otherwise be thousands of small files.
 fn give_references(mirror: &Path, clone: &Path, dot_git: &Path, branch: &str) -> Result<(), GitError> {
     const FORMAT: &str = "--format=%(refname)%09%(objectname)%09%(*objectname)";
     let theirs = run("for-each-ref", git(Some(mirror)).args(["for-each-ref", FORMAT, "refs/heads", "refs/tags"]))?;
     let own = run("for-each-ref", git(Some(clone)).args(["for-each-ref", FORMAT]))?;
     let mut text = "# pack-refs with: peeled fully-peeled sorted \n".to_owned();
     let of_remote = |name: &str| name.strip_prefix("refs/heads/").map(|name| format!("refs/remotes/origin/{name}"));
-    // Sorted, as git expects it, and each once; the clone's own, which may lie in this file too, as they are.
+    // Sorted, as git expects, and without duplicates. The clone's own references, which may be in this file too,
+    // are kept.
     let mut lines: BTreeMap<String, (&str, &str)> = BTreeMap::new();
     for (list, remote) in [(&theirs, true), (&own, false)] {
         for line in list.lines() {
@@ -130,7 +128,7 @@ fn give_references(mirror: &Path, clone: &Path, dot_git: &Path, branch: &str) ->
                 continue;
             };
             let name = of_remote(name).filter(|_| remote).unwrap_or_else(|| name.to_owned());
-            // That one is a link, below.
+            // This one is a symbolic reference, written below.
             if name != "refs/remotes/origin/HEAD" {
                 lines.insert(name, (object, peeled));
             }
@@ -147,8 +145,8 @@ fn give_references(mirror: &Path, clone: &Path, dot_git: &Path, branch: &str) ->
     run("symbolic-ref", git(Some(clone)).args(head)).map(|_| ())
 }
 
-/// Says in every commit which mission and cell it is of. A convenience of the
-/// agents' clone: nothing on the host's side runs it, or believes it.
+/// Writes a hook that adds the mission and the cell to each commit message. It is only a convenience in the agents'
+/// clone: nothing on the host's side runs it or trusts it.
 fn write_hook(dot_git: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
     let hooks = dot_git.join("hooks");
@@ -162,28 +160,28 @@ fn write_hook(dot_git: &Path) -> std::io::Result<()> {
     )
 }
 
-/// The reference that keeps what a cell was made from.
+/// The reference that keeps the commit that a cell was made from.
 fn pin(cell: &str) -> String {
     format!("refs/lazarus/cells/{cell}")
 }
 
-/// Whether the mirror keeps what a cell was made from.
+/// Whether the mirror keeps the commit that a cell was made from.
 pub fn holds_base(mirror: &Path, cell: &str, base: &str) -> bool {
     std::fs::read_to_string(mirror.join(pin(cell))).is_ok_and(|kept| kept.trim() == base)
 }
 
-/// Has the mirror keep what a cell was made from.
+/// Makes the mirror keep the commit that a cell was made from.
 ///
 /// # Errors
-/// Where git cannot be run, or the mirror does not have it.
+/// If git cannot be run, or the mirror does not have the commit.
 pub fn hold_base(mirror: &Path, cell: &str, base: &str) -> Result<(), GitError> {
     run("update-ref", git(Some(mirror)).args(["update-ref", &pin(cell), base])).map(|_| ())
 }
 
-/// Lets the mirror forget what a cell was made from.
+/// Removes the mirror's reference to the commit that a cell was made from, so that it may be deleted.
 ///
 /// # Errors
-/// Where git cannot be run.
+/// If git cannot be run.
 pub fn unpin(mirror: &Path, cell: &str) -> Result<(), GitError> {
     if mirror.join("HEAD").exists() {
         run("update-ref", git(Some(mirror)).args(["update-ref", "-d", &pin(cell)]))?;
@@ -191,7 +189,7 @@ pub fn unpin(mirror: &Path, cell: &str) -> Result<(), GitError> {
     Ok(())
 }
 
-/// A branch that is not fetched.
+/// A branch that could not be fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
     /// Its name.
@@ -200,30 +198,29 @@ pub struct LeftOut {
     pub why: String,
 }
 
-/// Branches that are fetched one by one where all together cannot be, at most.
+/// Most branches that are fetched one by one when fetching them together failed.
 const ONE_BY_ONE_MAX: usize = 200;
-/// Where a mirror keeps which branches were left out, and at which commit.
+/// The file in a mirror that lists which branches were left out, and at which commit.
 const LEFT_OUT: &str = "lazarus-left-out";
 
-/// Brings the mirror of a project up to date, or makes it. What is on `base` is
-/// needed; another branch that cannot be fetched is left out, and named.
+/// Updates the mirror of a project, or creates it. The branch `base` is required; any other branch that cannot be
+/// fetched is left out and returned.
 ///
 /// # Errors
-/// Where git cannot be run, or the forge does not give the branch `base`.
+/// If git cannot be run, or the forge does not provide the branch `base`.
 pub fn refresh_mirror(mirror: &Path, url: &str, access: &GitAccess, base: &str) -> Result<Vec<LeftOut>, GitError> {
     if !mirror.join("HEAD").exists() {
         make_directory(mirror, 0o700).map_err(|e| GitError::io(e.tried)(e.source))?;
-        // Cells read the objects as users of their own; what closes the mirror
-        // to others is the directory above.
+        // Cells read the objects as other users; the directory above closes the mirror to everybody else.
         run("init", git(None).args(["init", "--quiet", "--bare", "--shared=0644", "--template="]).arg(mirror))?;
     }
     let socket = CredentialSocket::open(access, mirror)?;
     let left_out = fetch(mirror, url, &socket.settings()?, base)?;
     let packs = std::fs::read_dir(mirror.join("objects/pack")).map_or(0, Iterator::count) / 2;
     if packs > PACKS_MAX {
-        // Everything that a reference names stays: the branches, and what live
-        // cells and kept work were made from. And while there are cells, what they were given by another name
-        // (`origin/…`, tags) stays too, though the forge may have it no more.
+        // Everything that has a reference is kept: the branches, and the commits that live cells and kept work were
+        // made from. While there are cells, whatever else they were given (`origin/…`, tags) is kept too, even if
+        // the forge no longer has it.
         let cells = run("for-each-ref", git(Some(mirror)).args(["for-each-ref", "--count=1", "refs/lazarus/cells"]))?;
         let keep = if cells.trim().is_empty() { &[][..] } else { &["--keep-unreachable"] };
         run("repack", git(Some(mirror)).args(["repack", "-a", "-d", "--quiet"]).args(keep))?;
@@ -249,7 +246,7 @@ fn fetch(mirror: &Path, url: &str, credentials: &[String], base: &str) -> Result
             git(Some(mirror))
                 .args(credentials)
                 .args(["-c", "fetch.fsckObjects=true"])
-                // Old projects have old faults; what is dangerous stays refused.
+                // Old projects contain old faults. Dangerous ones are still refused.
                 .args(LENIENT.iter().flat_map(|fault| ["-c".to_owned(), format!("fetch.fsck.{fault}=ignore")]))
                 .args(["fetch", "--quiet", "--no-tags", "--force", "--no-write-fetch-head"])
                 .args(prune.then_some("--prune"))
@@ -263,14 +260,14 @@ fn fetch(mirror: &Path, url: &str, credentials: &[String], base: &str) -> Result
     let tags = "+refs/tags/*:refs/tags/*".to_owned();
     let known = left_out_of(mirror);
     if known.is_empty() {
-        // All together, as it mostly goes.
+        // All branches together, which usually works.
         let Err(error) = fetch(&[all.clone(), tags.clone()], true) else { return Ok(vec![]) };
-        // A tag may be what is wrong: no cell needs one.
+        // A tag may be the fault, and no cell needs tags.
         if error.failure() == Failure::Lasting && fetch(std::slice::from_ref(&all), true).is_ok() {
             tracing::warn!(%error, "the tags of a project cannot be fetched: its cells have those that came before");
             return Ok(vec![]);
         }
-        // What others push must not stand in the way of the branch that is needed.
+        // What others push must not prevent fetching the branch that is needed.
         fetch(&[branch(base)], false)?;
         if error.failure() != Failure::Lasting {
             tracing::info!(%error, "of a project only the base branch could be fetched; the others come next time");
@@ -286,7 +283,7 @@ fn fetch(mirror: &Path, url: &str, credentials: &[String], base: &str) -> Result
         .filter_map(|(commit, reference)| Some((commit, reference.strip_prefix("refs/heads/")?)))
         .collect();
     let before = std::fs::read_to_string(mirror.join(LEFT_OUT)).unwrap_or_default();
-    // Where a branch has not moved since it could not be fetched, it is not tried.
+    // A branch that has not moved since it could not be fetched is not tried again.
     let mut left: Vec<(String, LeftOut)> = vec![];
     let mut wanted = vec![all];
     for (commit, name) in &there {
@@ -319,10 +316,9 @@ fn fetch(mirror: &Path, url: &str, credentials: &[String], base: &str) -> Result
     Ok(left.into_iter().map(|(_, left)| left).collect())
 }
 
-/// Faults that are in the history of well-known projects and harm nobody: odd
-/// names, times and modes. Not in this list, because they decide what a checkout
-/// writes, and where: names of entries (`.git`, `..`, `/`, none, twice, out of
-/// order), what is wrong with `.gitmodules` and `.gitattributes`, broken ids.
+/// Faults that occur in the history of well-known projects and harm nobody: odd names, times and modes. Faults that
+/// decide what a checkout writes, and where, are not in this list: entry names (`.git`, `..`, `/`, empty,
+/// duplicate, unsorted), defects of `.gitmodules` and `.gitattributes`, broken ids.
 const LENIENT: [&str; 17] = [
     "zeroPaddedFilemode",
     "badFilemode",
@@ -402,14 +398,14 @@ mod tests {
         assert_eq!(cloned.commit, commit);
         assert!(std::fs::read_dir(target.join(".git/objects/pack")).unwrap().next().is_none(), "it has objects");
 
-        // The branch goes on; what was approved is what is cloned.
+        // The branch moves on, but the approved commit is cloned.
         let next = ask(&mirror, &["commit-tree", &tree, "-p", &commit, "-m", "second"]).unwrap();
         ask(&mirror, &["update-ref", "refs/heads/main", &next]).unwrap();
         let cloned = clone_project(&mirror, "laz-x", "main", Some(&commit), &target, true).unwrap();
         assert_eq!((cloned.commit.as_str(), cloned.behind), (commit.as_str(), 1));
         let cloned = clone_project(&mirror, "laz-y", "main", None, &target, false).unwrap();
         assert_eq!((cloned.commit.as_str(), cloned.behind), (next.as_str(), 0));
-        // It was moved back and aside: the approved commit is on no branch any more.
+        // The branch was reset to another commit: the approved commit is on no branch any more.
         let aside = ask(&mirror, &["commit-tree", &tree, "-m", "another first"]).unwrap();
         ask(&mirror, &["update-ref", "refs/heads/main", &aside]).unwrap();
         let cloned = clone_project(&mirror, "laz-z", "main", Some(&next), &target, false).unwrap();
@@ -422,7 +418,7 @@ mod tests {
         }
         let _ = clone_project(&mirror, "laz-x", "main", Some(&commit), &target, true).unwrap();
 
-        // The branch is gone from the forge, and the mirror is cleaned up.
+        // The branch was deleted on the forge, and the mirror is pruned.
         ask(&mirror, &["update-ref", "-d", "refs/heads/main"]).unwrap();
         ask(&mirror, &["gc", "--quiet", "--prune=now"]).unwrap();
         ask(&mirror, &["cat-file", "-e", &commit]).unwrap();

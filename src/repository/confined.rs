@@ -1,9 +1,8 @@
-//! Git on what came out of a cell: every one confined and bounded.
+//! Runs git on what came out of a cell, always confined and bounded.
 //!
-//! The objects are the agents': a pack that unfolds, trees without end, names of
-//! megabytes. Each git that reads them runs as [`Confined`], in a process group
-//! of its own that is ended as a whole, and what it prints is read up to a bound
-//! and no further.
+//! Agents control these objects: they may be a pack that unpacks to a huge size, endless trees, or names of
+//! megabytes. Each git that reads them runs as [`Confined`], in a process group of its own that is ended as a
+//! whole, and its output is read only up to a bound.
 
 use super::git::{GitError, dress};
 use crate::sandbox::{Confined, Confinement, NOT_CONFINED, TIMED_OUT};
@@ -12,16 +11,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
 
-/// Most of what git says on its standard error that is kept, in bytes.
+/// Most bytes of git's standard error that are kept.
 const WORDS_MAX: u64 = 16 << 10;
 const MIB: u64 = 1 << 20;
 
-/// Why a git did not do what was asked.
+/// Why a git command failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Something of this machine's: it may work later.
+    /// Because of this machine; it may work later.
     Machine(GitError),
-    /// What it read is at fault, or more than the bounds allow; in words.
+    /// Because of the work that it read, which is invalid or exceeds the bounds; in words.
     Work(String),
 }
 
@@ -31,39 +30,39 @@ impl From<GitError> for Failure {
     }
 }
 
-/// What one git may use.
+/// Resources that one git command may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bounds {
     /// Memory that each process may write to, in bytes.
     pub memory: u64,
-    /// Processor time of each process, and time: seconds.
+    /// Processor time of each process, and total time, both in seconds.
     pub time: u64,
-    /// What it prints, in bytes.
+    /// Bytes that it may print.
     pub output: u64,
     /// Largest file that it may write, in bytes.
     pub file: u64,
 }
 
 impl Bounds {
-    /// For git that reads objects of which one has at most `file` bytes: it holds
-    /// two or three at once, and its lists beside them.
+    /// Bounds for git that reads objects of at most `file` bytes: it holds two or three of them at once, and its
+    /// lists in addition.
     pub(super) fn reading(file: u64) -> Self {
         Self { memory: (512 * MIB).saturating_add(file.saturating_mul(3)), time: 60, output: 64 * MIB, file: MIB }
     }
 
-    /// For git that holds a list of what differs: of 100,000 files, the most that
-    /// `harvest.files_max` can be, it needs less than half of this.
+    /// Bounds for git that holds a list of differences: for 100,000 files, the most that `harvest.files_max` can
+    /// be, it needs less than half of this.
     pub(super) fn listing() -> Self {
         Self { memory: 192 * MIB, ..Self::reading(0) }
     }
 
-    /// With more time for each megabyte of a pack.
+    /// The same bounds with more time for each megabyte of a pack.
     pub(super) fn and_for(self, pack: u64) -> Self {
         Self { time: self.time.saturating_add(pack / (2 * MIB)), file: pack.saturating_mul(2).max(MIB), ..self }
     }
 }
 
-/// How this host confines a git, and by which program.
+/// How this host confines git, and which program does it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfinedGit {
     program: PathBuf,
@@ -71,23 +70,23 @@ pub struct ConfinedGit {
 }
 
 impl ConfinedGit {
-    /// By `program`, which is this binary. `None` is the file that this process
-    /// runs, even where that was replaced.
+    /// Confines by `program`, which is this binary. `None` means the file that this process runs, even if that was
+    /// replaced.
     pub fn new(program: Option<PathBuf>, by: Confinement) -> Self {
         Self { program: program.unwrap_or_else(|| "/proc/self/exe".into()), by }
     }
 
-    /// How, in words.
+    /// Describes the confinement, in words.
     pub const fn words(&self) -> &'static str {
         self.by.words()
     }
 
-    /// A git in `directory` that reads those directories and writes these.
+    /// A git command in `directory` that may read and write only the given directories.
     pub(super) fn git(&self, directory: &Path, read: &[&Path], write: &[&Path], bounds: Bounds) -> Command {
         self.command(directory, read, write, bounds, false)
     }
 
-    /// A git that talks to the forge: its limits are the same, its walls are not.
+    /// A git command that talks to the forge. It has the same limits, but it is not kept in namespaces.
     pub(super) fn git_with_network(&self, directory: &Path, bounds: Bounds) -> Command {
         self.command(directory, &[], &[], bounds, true)
     }
@@ -108,8 +107,8 @@ impl ConfinedGit {
         command.arg("confined").arg(serde_json::to_string(&spec).unwrap_or_default()).arg("git");
         let mut command = dress(command, Some(directory));
         command.args([
-            // A file that is larger is never held whole, where git can help it;
-            // nor are more of the packs than that mapped at once.
+            // Git does not hold larger files in memory if it can avoid that, and maps no more of the packs than
+            // this at once.
             "-c",
             "core.bigFileThreshold=16m",
             "-c",
@@ -132,7 +131,7 @@ impl ConfinedGit {
     }
 }
 
-/// A git that runs. Dropped, it is ended with all that it started.
+/// A running git. Dropping it ends it together with everything that it started.
 pub(super) struct Running {
     child: Child,
     what: &'static str,
@@ -146,7 +145,7 @@ impl Running {
             std::thread::spawn(move || {
                 let mut words = vec![];
                 let _ = (&mut stream).take(WORDS_MAX).read_to_end(&mut words);
-                // What it says beyond that is let go, so that it does not wait for us.
+                // Further output is discarded, so that git does not block on a full pipe.
                 let _ = std::io::copy(&mut stream, &mut std::io::sink());
                 words
             })
@@ -162,12 +161,12 @@ impl Running {
         self.child.stdout.take()
     }
 
-    /// Its process group, which has the number of its first process.
+    /// Its process group, whose id is the pid of its first process.
     pub(super) fn group(&self) -> Option<rustix::process::Pid> {
         i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw)
     }
 
-    /// Ends it, with its whole process group.
+    /// Kills it with its whole process group.
     pub(super) fn end(&mut self) {
         if let Some(group) = self.group() {
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
@@ -175,15 +174,15 @@ impl Running {
         let _ = self.child.wait();
     }
 
-    /// Waits for its end, which its own limits bring about in any case.
+    /// Waits until it ends; its own limits make sure that it does.
     pub(super) fn finish(self) -> Result<(), Failure> {
         let what = self.what;
         let (code, words) = self.outcome()?;
         if code == Some(0) { Ok(()) } else { Err(failure(what, code, &words)) }
     }
 
-    /// The same, whatever came of it: the exit status, where there is one, and the
-    /// end of what it said.
+    /// Does the same, but returns its exit status, if it has one, and the end of its standard error instead of
+    /// failing.
     pub(super) fn outcome(mut self) -> Result<(Option<i32>, String), Failure> {
         let tried = GitError::io(format!("waiting for git {}", self.what));
         let status = self.child.wait().map_err(|e| Failure::Machine(tried(e)))?;
@@ -204,10 +203,10 @@ fn failure(what: &'static str, code: Option<i32>, words: &str) -> Failure {
     let words = words.to_owned();
     match code {
         Some(NOT_CONFINED) => Failure::Machine(GitError::Git { what, words }),
-        // What this machine lacks is no fault of the work.
+        // A lack of space on this machine is not the work's fault.
         _ if words.contains("No space left on device") => Failure::Machine(GitError::Git { what, words }),
         Some(TIMED_OUT) => Failure::Work(format!("git {what} took more time than it may: {words}")),
-        // Its limits end it so: of processor time, and of the stack.
+        // The kernel ends it this way when it exceeds its limit of processor time or stack.
         Some(code) if code > 128 && code != 255 => Failure::Work(format!(
             "git {what} was ended by signal {}: it used more processor time, memory or stack than it may",
             code - 128
@@ -217,15 +216,14 @@ fn failure(what: &'static str, code: Option<i32>, words: &str) -> Failure {
     }
 }
 
-/// The end of what git said, without what looks like a secret.
+/// The end of what git printed, without anything that looks like a secret.
 fn last_words(words: &[u8]) -> String {
     let words = String::from_utf8_lossy(words);
     let start = words.trim().char_indices().rev().nth(499).map_or(0, |(at, _)| at);
     crate::publication::redaction::redact(&words.trim()[start..]).0
 }
 
-/// Runs git to its end and returns what it printed; what is more than the bound
-/// ends it.
+/// Runs git until it ends and returns its output. Output beyond the bound ends it.
 pub(super) fn run(what: &'static str, command: &mut Command, output: u64) -> Result<Vec<u8>, Failure> {
     let mut running = Running::start(what, command)?;
     let mut text = vec![];
@@ -241,7 +239,7 @@ pub(super) fn run(what: &'static str, command: &mut Command, output: u64) -> Res
     Ok(text)
 }
 
-/// The same with a file as its input.
+/// Does the same with a file as git's standard input.
 pub(super) fn run_on(
     what: &'static str,
     command: &mut Command,

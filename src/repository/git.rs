@@ -1,8 +1,7 @@
 //! The git program on the host's side.
 //!
-//! It runs with an environment of its own, without hooks, and never in a tree
-//! or repository that agents can write. The bot's token reaches it through a
-//! socket: it is in no address, no argument, no environment and no file.
+//! It runs with an environment of its own and without hooks, and never in a tree or repository that agents can
+//! write. It gets the bot's token through a socket, so the token is in no URL, argument, environment or file.
 
 use crate::failure::Failure;
 use crate::host::HostError;
@@ -16,42 +15,41 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Longest time for one git command.
+/// Longest time that one git command may take.
 const GIT_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Most of what git prints that is read, in bytes: a line for each of 100,000
-/// files, and more.
+/// Most bytes of git's output that are read: one line for each of 100,000 files, and more.
 const OUTPUT_MAX: u64 = 32 << 20;
 
-/// Why git did not do what was asked.
+/// Why a git command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
-    /// git is not there.
+    /// Git is not installed, or cannot be executed.
     #[error("git cannot be run ({0}); install git 2.30 or newer")]
     NoGit(std::io::Error),
-    /// git refused.
+    /// Git ran and failed.
     #[error("git {what} failed: {words}")]
     Git {
-        /// What was tried.
+        /// The git command that was tried.
         what: &'static str,
-        /// Its words, without anything secret.
+        /// What git printed, without anything secret.
         words: String,
     },
-    /// It took too long.
+    /// Git took too long and was ended.
     #[error("git {what} took longer than {} s", GIT_TIMEOUT.as_secs())]
     Timeout {
-        /// What was tried.
+        /// The git command that was tried.
         what: &'static str,
     },
     /// The commit that was asked for is not in the project.
     #[error("the commit {commit} of branch {branch} is not in the repository any more; ask for the cell again")]
     NoCommit {
-        /// The commit.
+        /// The hash of the commit.
         commit: String,
-        /// The branch that it was on.
+        /// The branch that was asked for.
         branch: String,
     },
-    /// It is not known how this host confines git.
+    /// The probe failed, so it is not known how this host can confine git.
     #[error(transparent)]
     Host(#[from] HostError),
     /// A file could not be used.
@@ -59,14 +57,13 @@ pub enum GitError {
     Io {
         /// What was tried.
         tried: String,
-        /// The system's answer.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
 impl GitError {
-    /// What it means for whoever waits: for the forge's answers the same as for
-    /// those of its API.
+    /// How the caller should react. The forge's answers mean the same here as in its API.
     pub fn failure(&self) -> Failure {
         match self {
             Self::NoGit(_) | Self::NoCommit { .. } => Failure::Lasting,
@@ -81,14 +78,13 @@ impl GitError {
     }
 }
 
-/// What git's words mean. It has no other way to say why a forge refused; they
-/// are those of the C locale, and what is not known here passes by itself as long
-/// as patience lasts.
+/// Classifies git's error output. Git has no other way to say why a forge refused. The texts are those of the C
+/// locale. An unknown text is taken for a fault that passes, and is retried as long as patience lasts.
 fn failure_of_words(words: &str) -> Failure {
     let says = |any: &[&str]| any.iter().any(|word| words.contains(word));
-    // The forge took what came and then would not have it.
+    // The forge received the objects and then refused them.
     if words.contains("[remote rejected]") {
-        // Its own trouble: a full disk, a lock that another push held.
+        // The forge's own trouble: a full disk, or a lock that another push held.
         let of_its_own = says(&["unpacker error", "internal", "cannot lock ref", "failed to update ref", "remote end"]);
         return if of_its_own { Failure::PASSING } else { Failure::Lasting };
     }
@@ -99,11 +95,11 @@ fn failure_of_words(words: &str) -> Failure {
     if let Some(status) = status {
         return Failure::of_status(status, None);
     }
-    // What is wrong with the objects is still wrong at the next try.
+    // Invalid objects will still be invalid at the next attempt.
     if says(&["fsck error", "error in object", "invalid object", "mismatched algorithms"]) {
         return Failure::Lasting;
     }
-    // The token, a certificate, or the helper that hands out the token.
+    // The token, a certificate, or the credential helper that provides the token.
     if says(&["Authentication failed", "could not read Username", "could not read Password", "certificate"]) {
         return Failure::ForPeople;
     }
@@ -118,20 +114,20 @@ fn failure_of_words(words: &str) -> Failure {
 pub struct GitAccess {
     /// The bot's token.
     pub token: SecretString,
-    /// The certificates of the authorities that may vouch for the forge; `None`: the system's.
+    /// A file with the certificate authorities to trust for the forge; `None` means the system's.
     pub ca_file: Option<PathBuf>,
-    /// The proxy on the way.
+    /// The proxy to use; `None` means a direct connection.
     pub proxy: Option<String>,
-    /// This program's file, which git runs to ask for the token; `None`: the one that runs now.
+    /// The program that git runs to ask for the token; `None` means the running image.
     pub program: Option<PathBuf>,
 }
 
-/// The git program with nothing of the host's about it.
+/// A git command without any of the host's configuration.
 pub(super) fn git(directory: Option<&Path>) -> Command {
     dress(Command::new("git"), directory)
 }
 
-/// The same for what runs git in its turn: environment, settings, streams.
+/// The same for any command that itself runs git: sets environment, settings and streams.
 pub(super) fn dress(mut command: Command, directory: Option<&Path>) -> Command {
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
     for (name, value) in [
@@ -165,13 +161,13 @@ pub(super) fn dress(mut command: Command, directory: Option<&Path>) -> Command {
     if let Some(directory) = directory {
         command.arg("-C").arg(directory);
     }
-    // Its helpers are ended with it: they hold the same pipes.
+    // A process group of its own, so that git's helpers end with it: they hold the same pipes.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-/// Runs git and returns what it printed, at most [`OUTPUT_MAX`] bytes of it.
+/// Runs git and returns its output, of which at most [`OUTPUT_MAX`] bytes are read.
 pub(super) fn run(what: &'static str, command: &mut Command) -> Result<String, GitError> {
     let mut child = command.spawn().map_err(GitError::NoGit)?;
     let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
@@ -211,25 +207,24 @@ pub(super) fn run(what: &'static str, command: &mut Command) -> Result<String, G
     })
 }
 
-/// How the name of a directory with such a socket begins.
+/// Prefix of the names of directories with such a socket.
 const CREDENTIAL: &str = ".credential-";
 
-/// Hands the token to git's credential helper, which is this program: it
-/// connects and reads. Lives for one command. Lies beside the repository, where no
-/// cell looks and nobody tidies up while git runs.
+/// A socket that hands the token to git's credential helper, which is this program. It lives for one command. It
+/// lies beside the repository, where no cell looks and nobody cleans up while git runs.
 pub(super) struct CredentialSocket {
     path: PathBuf,
     ca_file: Option<PathBuf>,
     proxy: Option<String>,
     program: Option<PathBuf>,
-    /// The process group of the confined git that asks here.
+    /// The process group of the confined git that may ask here.
     group: std::sync::Arc<Mutex<Option<rustix::process::Pid>>>,
     stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
     server: Option<std::thread::JoinHandle<()>>,
 }
 
 impl CredentialSocket {
-    /// Opens it beside a repository of ours, in a directory that nobody else can enter.
+    /// Opens the socket beside one of our repositories, in a directory that nobody else can enter.
     pub(super) fn open(access: &GitAccess, repository: &Path) -> Result<Self, GitError> {
         let mut random = [0u8; 8];
         getrandom::fill(&mut random)
@@ -254,7 +249,7 @@ impl CredentialSocket {
                 }
                 let group = *admitted.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Err(who) = doorkeeper.let_in_from(&stream, group) {
-                    tracing::warn!(%who, "refused where git's helper asks for the token");
+                    tracing::warn!(%who, "refused at the socket from which git's helper reads the token");
                     continue;
                 }
                 let _ = stream.write_all(format!("username=lazarus\npassword={}\n", token.expose_secret()).as_bytes());
@@ -271,8 +266,8 @@ impl CredentialSocket {
         })
     }
 
-    /// Starts a confined git and lets its process group ask here, from its first moment until the return value is
-    /// dropped. It is confined as agents are, so it would be taken for one.
+    /// Starts a confined git, and admits its process group from its first moment until the return value is dropped.
+    /// Without this it would be taken for an agent, because it is confined in the same way.
     pub(super) fn admit<E>(
         &self,
         start: impl FnOnce() -> Result<super::confined::Running, E>,
@@ -283,12 +278,12 @@ impl CredentialSocket {
         Ok((running, Admission(self)))
     }
 
-    /// The arguments with which git asks here for a password, and goes the way to the forge.
+    /// Arguments that make git ask here for a password, and use the right proxy and certificates.
     pub(super) fn settings(&self) -> Result<Vec<String>, GitError> {
-        // The same image as this process, whatever its file is by now.
+        // The same image as this process, whatever its file contains by now.
         let program = self.program.clone().map_or_else(program::path, Ok);
         let program = program.map_err(GitError::io("finding this program's file"))?;
-        // git gives this to a shell: both paths in single quotes.
+        // Git passes this to a shell, so both paths are in single quotes.
         let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
         let helper = format!("credential.helper=!{} git-credential {}", quoted(&program), quoted(&self.path));
         let authorities = self.ca_file.as_ref().map(|file| format!("http.sslCAInfo={}", file.display()));
@@ -298,7 +293,7 @@ impl CredentialSocket {
     }
 }
 
-/// The time in which a process group may ask for the token.
+/// While this lives, the process group may ask for the token.
 pub(super) struct Admission<'a>(&'a CredentialSocket);
 
 impl Drop for Admission<'_> {
@@ -307,8 +302,8 @@ impl Drop for Admission<'_> {
     }
 }
 
-/// Uses a socket under a short name: its path may have 107 bytes, and through a
-/// descriptor of its directory it always has.
+/// Uses a socket under a short path: it may have at most 107 bytes, and through a descriptor of its directory it
+/// always fits.
 fn in_short<T>(path: &Path, using: impl FnOnce(&Path) -> std::io::Result<T>) -> std::io::Result<T> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(std::io::ErrorKind::InvalidInput.into());
@@ -317,7 +312,7 @@ fn in_short<T>(path: &Path, using: impl FnOnce(&Path) -> std::io::Result<T>) -> 
     using(&Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name))
 }
 
-/// Takes away what git commands that were killed left beside the repositories in a directory.
+/// Removes what killed git commands left beside the repositories in a directory.
 pub fn clear_credentials(repositories: &Path) {
     for entry in std::fs::read_dir(repositories).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(CREDENTIAL) {
@@ -332,17 +327,17 @@ impl Drop for CredentialSocket {
         let woken = in_short(&self.path, |short| UnixStream::connect(short)).is_ok();
         let _ = std::fs::remove_file(&self.path);
         let _ = self.path.parent().map(std::fs::remove_dir);
-        // One that cannot be woken, because its socket was removed, would be waited for in vain.
+        // A thread that cannot be woken, because its socket was removed, is not waited for.
         if let Some(server) = self.server.take().filter(|_| woken) {
             let _ = server.join();
         }
     }
 }
 
-/// The other end: `lazarus git-credential SOCKET get`, run by git.
+/// The client side, `lazarus git-credential SOCKET get`, which git runs.
 ///
 /// # Errors
-/// Where the socket is not there.
+/// If the socket does not exist.
 pub fn credential_helper(socket: &Path, verb: &str) -> std::io::Result<String> {
     let mut text = String::new();
     if verb == "get" {

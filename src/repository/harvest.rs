@@ -1,41 +1,40 @@
-//! What came out of a cell, as it was found to be.
+//! The result of a harvest, as the host's side verified it.
 
 use super::held::Held;
 use crate::mission::publishing::Work;
 use serde::{Deserialize, Serialize};
 
-/// What was harvested at the end.
+/// What was harvested.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Harvest {
     /// Commits since the clone: hash, author, subject.
     pub commits: Vec<(String, String, String)>,
-    /// How many commits there are, if more than are listed.
+    /// Number of commits, if there are more than are listed.
     pub commit_count: u64,
-    /// Files touched: lines added, lines removed, path.
+    /// Files that were changed: lines added, lines removed, path.
     pub files: Vec<(u64, u64, String)>,
-    /// How many files, if more than are listed.
+    /// Number of files, if there are more than are listed.
     pub file_count: u64,
-    /// Files that were changed and not committed.
+    /// Number of files that were changed and not committed.
     pub uncommitted: u64,
-    /// Whether those became a commit, the last.
+    /// Whether those changes became a commit, which is then the last one.
     pub rest: bool,
-    /// The commit of the snapshot, where one was wanted.
+    /// The commit of the snapshot; `None` if none was asked for.
     pub snapshot: Option<String>,
-    /// The newest commit of the mission's own branch, where there is anything.
+    /// The newest commit of the mission's own branch; `None` if there is no work.
     pub tip: Option<String>,
-    /// The one below it, where `tip` is of what nobody committed: it can leave by
-    /// itself.
+    /// The commit below `tip`, if `tip` contains the uncommitted changes. It can be pushed by itself.
     pub committed: Option<String>,
-    /// What of the work may not leave, by its commit, and why.
+    /// Parts of the work that may not leave, each with its commit and reasons.
     pub held: Vec<Held>,
-    /// How the git was confined that read it, in words.
+    /// How the git that read the work was confined, in words.
     pub read_by: Option<String>,
-    /// Other branches with work of their own: name, commit.
+    /// Other branches with work: name and commit.
     pub branches: Vec<(String, String)>,
-    /// What else people should know of it, in words.
+    /// Other things that people should know, in words.
     pub notes: Vec<String>,
-    /// Why it is not known, if so.
+    /// Why the result is unknown, if it is.
     pub unknown: Option<String>,
 }
 
@@ -51,13 +50,13 @@ impl Harvest {
             || !self.held.is_empty()
     }
 
-    /// Every commit by which a part of the work is found.
+    /// The commits of all parts of the work.
     pub fn parts(&self) -> impl Iterator<Item = &str> {
         let all = self.tip.iter().chain(&self.committed).chain(self.branches.iter().map(|(_, commit)| commit));
         all.map(String::as_str)
     }
 
-    /// Whether something holds a commit.
+    /// Whether this commit is held.
     pub fn is_held(&self, commit: &str) -> bool {
         self.held.iter().any(|held| held.commit == commit)
     }

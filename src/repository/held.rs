@@ -1,4 +1,4 @@
-//! What of the work that was taken in is held.
+//! Which parts of the work that was taken in are held.
 
 pub(super) use crate::mission::held::shown;
 pub use crate::mission::held::{Finding, Held, Place};

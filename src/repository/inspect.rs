@@ -1,11 +1,9 @@
-//! Looks at every object that would be new on the forge.
+//! Inspects every object that would be new on the forge.
 //!
-//! One pass, with two gits at its ends: one lists the objects commit by commit,
-//! oldest first, the other prints them, and everything between is done here,
-//! piece by piece, with nothing held but the commits. What is known afterwards:
-//! the commits, whether a file is too large, whether a known secret is in any
-//! object or name, and whether what the forge runs by itself is another than at
-//! the base.
+//! It does so in one pass between two git processes. One lists the objects commit by commit, oldest first; the
+//! other prints them. The objects are inspected piece by piece, and only the commits are kept in memory. The pass
+//! finds the commits, files that are too large, known secrets in any object or name, and changes to files that the
+//! forge runs by itself.
 
 use super::confined::{Bounds, ConfinedGit, Failure, Running};
 use super::held::{Finding, Place, shown};
@@ -19,49 +17,49 @@ use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Most objects that are looked at.
+/// Most objects that are inspected.
 pub(super) const OBJECTS_MAX: u64 = 2_000_000;
-/// Most commits.
+/// Most commits that are inspected.
 const COMMITS_MAX: usize = 200_000;
-/// Largest commit, in bytes.
+/// Largest commit object, in bytes.
 const COMMIT_MAX: u64 = 1 << 20;
-/// Largest directory, in bytes.
+/// Largest tree object, in bytes.
 const TREE_MAX: u64 = 32 << 20;
-/// Most of a path that is kept, in bytes.
+/// Most bytes of a path that are kept.
 const PATH_MAX: usize = 4096;
-/// Findings after which no more are looked for.
+/// Number of findings after which the pass stops.
 const FINDINGS_MAX: usize = 20;
-/// Names that are remembered, so that each is looked at once.
+/// Most names that are remembered, so that each is inspected once.
 const NAMES_MAX: usize = 1 << 20;
-/// Objects that are asked for before they are read. Their heads alone fill every
-/// buffer between the two gits, so that neither waits for ever for the other.
+/// Number of objects that are requested before they are read. Their headers alone fill every buffer between the two
+/// git processes, so that neither blocks the other for ever.
 const AHEAD: usize = 8192;
-/// What of a file is held at once, in bytes.
+/// Bytes of a file that are held in memory at once.
 const PIECE: usize = 64 << 10;
-/// Objects that are looked up to name what the forge would run.
+/// Most objects that are looked up to name the files that the forge would run.
 const LOOKUPS_MAX: u32 = 50_000;
-/// Files that are named of those.
+/// Most of those files that are named.
 const NAMED_MAX: usize = 10;
-/// Links that are followed from one place to another.
+/// Most symbolic links that are followed in a row.
 const LINKS_MAX: usize = 16;
 
-/// The repository, and what is allowed.
+/// The repository to inspect, and the limits.
 pub(super) struct Inspector<'a> {
     pub git: &'a ConfinedGit,
     pub repository: &'a Path,
-    /// Where objects lie that the repository borrows.
+    /// The object directory that the repository borrows from.
     pub objects: &'a Path,
     /// The commit that the cell was made from.
     pub base: &'a str,
     pub bounds: Bounds,
-    /// Largest file, in bytes.
+    /// Largest file that is allowed, in bytes.
     pub file: u64,
-    /// Most bytes of all objects.
+    /// Most bytes of all objects together that are searched.
     pub search: u64,
     pub secrets: &'a Secrets,
 }
 
-/// A commit that is new.
+/// A commit that is new on the forge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Commit {
     pub id: String,
@@ -69,14 +67,14 @@ pub(super) struct Commit {
     pub parents: Vec<String>,
     pub author: String,
     pub subject: String,
-    /// When it was committed, in seconds.
+    /// When it was committed, in seconds since the epoch.
     pub at: i64,
 }
 
-/// What was seen.
+/// The result of a pass.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// Oldest first.
+    /// The commits, oldest first.
     pub commits: Vec<Commit>,
     pub findings: Vec<Finding>,
 }
@@ -86,10 +84,10 @@ impl Seen {
         self.commits.iter().find(|commit| commit.id == id)
     }
 
-    /// Those that a commit has, itself among them, newest first.
+    /// The commits that `tip` can reach, itself included, newest first.
     pub(super) fn of(&self, tip: &str) -> Vec<Commit> {
         let mut wanted: HashSet<&str> = HashSet::from([tip]);
-        // Parents come before children.
+        // Parents come before their children, so the list is walked backwards.
         let mut found = vec![];
         for commit in self.commits.iter().rev() {
             if wanted.contains(commit.id.as_str()) {
@@ -118,17 +116,17 @@ impl Entry {
     }
 }
 
-/// What is asked for, in the order in which it comes.
+/// What was requested, in the order in which the answers arrive.
 enum Asked {
-    /// The base's root.
+    /// The root tree of the base.
     Base,
-    /// An object and its path, as far as it is kept.
+    /// An object, with as much of its path as is kept.
     Object(Vec<u8>),
 }
 
-/// Why a pass ends before its end.
+/// Why a pass stops early.
 enum Stop {
-    /// Something was found after which no more is looked for.
+    /// A finding makes further inspection pointless.
     Enough,
     Failed(Failure),
 }
@@ -140,10 +138,10 @@ impl From<Failure> for Stop {
 }
 
 impl Inspector<'_> {
-    /// Looks at everything that `tips` have and neither the base nor `known` has.
+    /// Inspects everything that is reachable from `tips`, but neither from the base nor from `known`.
     ///
     /// # Errors
-    /// Where git cannot read it within its bounds.
+    /// If git cannot read it within its bounds.
     pub(super) fn look(&self, tips: &[&str], known: &[&str]) -> Result<Seen, Failure> {
         let mut list = self.git(&["rev-list", "--objects", "--in-commit-order", "--topo-order", "--reverse"]);
         list.args(tips).arg(format!("^{}", self.base)).args(known.iter().map(|known| format!("^{known}"))).arg("--");
@@ -151,14 +149,14 @@ impl Inspector<'_> {
         let mut print = self.git(&["cat-file", "--batch", "--buffer"]);
         let mut print = Running::start("cat-file", print.stdin(std::process::Stdio::piped()))?;
         let (Some(listed), Some(asking), Some(printed)) = (list.stdout(), print.stdin(), print.stdout()) else {
-            return Err(Failure::Work("git has no streams".to_owned()));
+            return Err(Failure::Work("git was started without pipes".to_owned()));
         };
         let (send, receive) = sync_channel(AHEAD);
         let base = format!("{}^{{tree}}", self.base);
         let feeder = std::thread::spawn(move || feed(listed, BufWriter::new(asking), &base, &send));
         let mut pass = Pass::new(self, printed);
         let outcome = pass.run(&receive);
-        // Where the pass ended early, nobody takes what the two still have to say.
+        // After an early stop, nobody reads the remaining output of the two processes.
         drop(receive);
         if outcome.is_err() {
             list.end();
@@ -169,7 +167,8 @@ impl Inspector<'_> {
             Ok(()) => {}
             Err(Stop::Enough) => return Ok(pass.seen),
             Err(Stop::Failed(failure)) => {
-                // What stopped the list is nearer to the cause than what did not come of it.
+                // The reason why the listing stopped is closer to the cause than the missing objects that followed
+                // from it.
                 return Err(list.finish().err().filter(|f| matches!(f, Failure::Machine(_))).unwrap_or(failure));
             }
         }
@@ -186,18 +185,18 @@ impl Inspector<'_> {
         command
     }
 
-    /// Opens the repository for single objects.
+    /// Opens the repository for reading single objects.
     pub(super) fn objects(&self) -> Result<Objects, Failure> {
         let mut print = self.git(&["cat-file", "--batch"]);
         let mut print = Running::start("cat-file", print.stdin(std::process::Stdio::piped()))?;
         let (Some(asking), Some(printed)) = (print.stdin(), print.stdout()) else {
-            return Err(Failure::Work("git has no streams".to_owned()));
+            return Err(Failure::Work("git was started without pipes".to_owned()));
         };
         Ok(Objects { asking, printed: BufReader::new(printed), left: LOOKUPS_MAX, _print: print })
     }
 }
 
-/// Asks for each listed object, and passes on what is asked for.
+/// Requests each listed object, and passes on what was requested.
 fn feed(
     listed: ChildStdout,
     mut asking: BufWriter<impl Write>,
@@ -217,21 +216,21 @@ fn feed(
         match send.try_send(asked) {
             Ok(()) => {}
             Err(TrySendError::Full(asked)) => {
-                // Whoever reads may wait for just these.
+                // The reader may be waiting for exactly these objects.
                 asking.flush()?;
                 if send.send(asked).is_err() {
                     return Ok(());
                 }
             }
-            // Nobody wants to know any more.
+            // The reader has stopped.
             Err(TrySendError::Disconnected(_)) => return Ok(()),
         }
     }
     asking.flush()
 }
 
-/// Reads one line without its end, of which at most `most` bytes are kept.
-/// Returns whether there was one.
+/// Reads one line without its newline, of which at most `most` bytes are kept. Returns false at the end of the
+/// input.
 fn read_line(from: &mut impl BufRead, line: &mut Vec<u8>, most: usize) -> io::Result<bool> {
     line.clear();
     let mut any = false;
@@ -252,7 +251,7 @@ fn read_line(from: &mut impl BufRead, line: &mut Vec<u8>, most: usize) -> io::Re
     }
 }
 
-/// The head of an object: its id, kind and size.
+/// Reads the header of an object: its id, kind and size.
 fn read_head(from: &mut impl BufRead) -> Result<(String, String, u64), Failure> {
     let mut line = vec![];
     let read = read_line(from, &mut line, 512);
@@ -266,7 +265,7 @@ fn read_head(from: &mut impl BufRead) -> Result<(String, String, u64), Failure> 
     }
 }
 
-/// Reads the rest of an object, whose size is known to be bounded.
+/// Reads the content of an object, whose size was checked before.
 fn read_whole(from: &mut impl Read, size: u64) -> Result<Vec<u8>, Failure> {
     let mut content = vec![];
     let read = from.take(size + 1).read_to_end(&mut content);
@@ -277,7 +276,7 @@ fn read_whole(from: &mut impl Read, size: u64) -> Result<Vec<u8>, Failure> {
     Ok(content)
 }
 
-/// One pass over the objects.
+/// The state of one pass over the objects.
 struct Pass<'a> {
     inspector: &'a Inspector<'a>,
     printed: BufReader<ChildStdout>,
@@ -285,7 +284,7 @@ struct Pass<'a> {
     until: Instant,
     objects: u64,
     bytes: u64,
-    /// What of the root the forge runs, by the root's id.
+    /// The entries of a root that the forge runs, by the root's id.
     run_by_forge: HashMap<String, Rc<Vec<Entry>>>,
     base: Option<String>,
     names: HashSet<u64>,
@@ -362,7 +361,7 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// The commit that is looked at.
+    /// The commit that is being inspected.
     fn commit(&self) -> String {
         self.seen.commits.last().map_or_else(String::new, |commit| commit.id.clone())
     }
@@ -403,7 +402,7 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Looks at a name, unless it was.
+    /// Inspects a name, unless it was inspected before.
     fn look_at_name(&mut self, name: &[u8]) -> Result<(), Stop> {
         if name.is_empty() || self.names.contains(&self.hash.hash_one(name)) {
             return Ok(());
@@ -429,8 +428,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Reads a directory; looks at its names where they are new. Returns what of
-    /// it the forge would run, if this were the root.
+    /// Reads a directory and inspects its names if it is new. Returns the entries that the forge would run if this
+    /// were the root.
     fn entries(&mut self, content: &[u8], new: bool) -> Result<Vec<Entry>, Stop> {
         let mut kept = vec![];
         let id = self.inspector.base.len() / 2;
@@ -473,14 +472,14 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Finds out where what the forge runs by itself is another than at the base.
+    /// Finds the commits in which files that the forge runs differ from the base.
     fn what_runs(&mut self) -> Result<(), Failure> {
         let Some(base) = self.base.clone() else { return Ok(()) };
         let mut objects = None;
         let mut reported = BTreeSet::new();
         let mut findings = vec![];
         let at_base = self.run_by_forge.get(&base).cloned().unwrap_or_default();
-        // What links lead to elsewhere is run as well.
+        // Targets of links elsewhere in the tree are run as well.
         let mut led_to = BTreeMap::new();
         if at_base.iter().any(|entry| entry.is_directory() || entry.is_link()) {
             let objects = opened(&mut objects, self.inspector)?;
@@ -510,7 +509,7 @@ impl<'a> Pass<'a> {
                 }
             }
             let paths: Vec<String> = paths.iter().map(|path| self.shown(path)).collect();
-            // Each is named with the first commit that has it so.
+            // Each change is reported with the first commit that contains it.
             if !paths.is_empty() && reported.insert((Rc::clone(&entries), paths.clone())) {
                 findings.push(Finding::RunsOnPush { paths, commit });
             }
@@ -530,8 +529,8 @@ fn opened<'o>(objects: &'o mut Option<Objects>, inspector: &Inspector<'_>) -> Re
     }
 }
 
-/// Whether the forge, or what listens to it, runs what is below that name of the
-/// root: its own actions, and those of the well-known others.
+/// Whether the forge, or a service that listens to it, runs files below that name of the root: its own actions, and
+/// those of other well-known services.
 fn is_run_by_forge(name: &[u8]) -> bool {
     let name = name.to_ascii_lowercase();
     matches!(name.as_slice(), b".gitea" | b".forgejo" | b".github")
@@ -544,7 +543,7 @@ fn is_run_below(parent: &[u8], name: &[u8]) -> bool {
     !parent.eq_ignore_ascii_case(b".github") || name.eq_ignore_ascii_case(b"workflows")
 }
 
-/// Reads a directory. Returns whether it was well-formed.
+/// Calls `each` for every entry of a directory. Returns whether the directory was well-formed.
 fn each_entry(mut content: &[u8], id: usize, mut each: impl FnMut(&[u8], &[u8], &[u8])) -> bool {
     while !content.is_empty() {
         let Some(space) = content.iter().position(|byte| *byte == b' ') else { return false };
@@ -558,7 +557,7 @@ fn each_entry(mut content: &[u8], id: usize, mut each: impl FnMut(&[u8], &[u8], 
     true
 }
 
-/// Reads a commit: nothing where it is none.
+/// Parses a commit; `None` if it is not one.
 pub(super) fn parse_commit(id: String, content: &[u8]) -> Option<Commit> {
     let end = content.windows(2).position(|pair| pair == b"\n\n").unwrap_or(content.len());
     let (head, message) = content.split_at(end);
@@ -586,7 +585,7 @@ pub(super) fn parse_commit(id: String, content: &[u8]) -> Option<Commit> {
     (is_id(&commit.tree) && commit.parents.iter().all(|parent| is_id(parent))).then_some(commit)
 }
 
-/// Single objects, asked for one by one.
+/// Reads single objects, one by one.
 pub(super) struct Objects {
     asking: std::process::ChildStdin,
     printed: BufReader<ChildStdout>,
@@ -595,7 +594,7 @@ pub(super) struct Objects {
 }
 
 impl Objects {
-    /// An object and its kind, where it is not larger than what is read.
+    /// Reads an object and its kind, if it is not larger than [`TREE_MAX`].
     pub(super) fn read(&mut self, id: &str) -> Result<(String, Vec<u8>), Failure> {
         self.left = self
             .left
@@ -621,7 +620,7 @@ impl Objects {
         Ok(entries)
     }
 
-    /// The paths at which two sets of entries differ, at least one where they do.
+    /// The paths at which two sets of entries differ; at least one if they differ at all.
     fn changes(&mut self, before: &[Entry], after: &[Entry]) -> Result<Vec<Vec<u8>>, Failure> {
         let mut found = vec![];
         self.differing(&mut vec![], before, after, &mut found)?;
@@ -666,7 +665,7 @@ impl Objects {
         Ok(())
     }
 
-    /// Where the links among some entries of a root, and below them, lead to.
+    /// The targets of the links among some entries of a root, and below them.
     fn links(&mut self, root: &str, entries: &[Entry]) -> Result<BTreeSet<Vec<u8>>, Failure> {
         let mut led_to = BTreeSet::new();
         let mut places: Vec<(There, usize)> = entries
@@ -697,7 +696,7 @@ impl Objects {
         Ok(led_to)
     }
 
-    /// What is at a path below a root. A link on the way is what is there then.
+    /// What lies at a path below a root. If a link lies on the way, that link is returned.
     fn at(&mut self, root: &str, path: &[u8]) -> Result<Option<There>, Failure> {
         let mut directory = root.to_owned();
         let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
@@ -714,13 +713,13 @@ impl Objects {
     }
 }
 
-/// What is at a path.
+/// What lies at a path.
 #[derive(PartialEq, Eq)]
 struct There {
-    /// As far as it is there.
+    /// The part of the path that exists.
     path: Vec<u8>,
     entry: Entry,
-    /// What of the path comes after a link on the way.
+    /// The rest of the path behind a link on the way.
     rest: Vec<u8>,
 }
 
@@ -728,7 +727,7 @@ fn joined(path: &[u8], name: &[u8]) -> Vec<u8> {
     [path, b"/", name].concat()
 }
 
-/// Where a link at `path` leads, within the repository.
+/// The target of a link at `path`, if it lies within the repository.
 fn resolve(path: &[u8], target: &[u8]) -> Option<Vec<u8>> {
     if target.starts_with(b"/") {
         return None;

@@ -1,7 +1,7 @@
 //! The host's git: a mirror of each project, the work that came out of cells, and the push.
 //!
-//! What agents wrote reaches it in one way, as [`HandedWork`]: a pack and a list, both hostile.
-//! Every git that reads that is [confined](ConfinedGit), and nothing here runs in a place where agents write.
+//! What agents wrote reaches it only as a [`HandedWork`]: a pack and a list, both hostile. Every git that reads
+//! them is [confined](ConfinedGit), and nothing here runs in a directory that agents can write.
 
 mod clone;
 mod confined;
@@ -31,34 +31,34 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
 
-/// Cells whose work is read at once: each may need as much memory and time as the limits allow.
+/// How many cells' work is read at once: each may need as much memory and time as the limits allow.
 const READERS: usize = 3;
-/// Commits that are remembered as searched; after that many it begins anew.
+/// Most commits that are remembered as searched. When there are more, the list is emptied.
 const SEARCHED_MAX: usize = 10_000;
 
-/// Where an installation's mirrors lie.
+/// The directory of an installation's mirrors.
 pub fn mirrors_in(data: &Path) -> PathBuf {
     data.join("mirrors")
 }
 
-/// Where an installation keeps what it took out of a cell.
+/// The directory in which an installation keeps the work of a cell.
 pub fn work_in(data: &Path, cell: &CellId) -> PathBuf {
     data.join("work").join(format!("{cell}.git"))
 }
 
-/// Every repository of an installation: the mirrors of its projects and the work of its cells.
+/// All repositories of an installation: the mirrors of its projects and the work of its cells.
 pub struct Repositories {
     data: PathBuf,
     access: GitAccess,
     host: Arc<Host>,
-    /// Who may work on a mirror, by the project's number.
+    /// A lock for each project's mirror, by the project's number.
     turns: Mutex<HashMap<i64, Arc<AsyncMutex<()>>>>,
     reading: Semaphore,
     /// Commits of cells in which this process found nothing that may not leave.
     searched: Mutex<HashSet<(CellId, String)>>,
 }
 
-/// A project to make a cell from. Nothing is fetched until it is cloned.
+/// A project from which a cell is made. Nothing is fetched until it is cloned.
 #[derive(Clone)]
 pub struct Source {
     mirror: PathBuf,
@@ -76,11 +76,11 @@ impl Source {
         &self.branch
     }
 
-    /// Brings the mirror up to date and clones it to `target`, which no agent has seen; see [`clone_project`] for
-    /// `borrow`. Returns with it the branches that could not be fetched. One at a time works on a mirror.
+    /// Updates the mirror and clones it to `target`, which no agent has seen; see [`clone_project`] for `borrow`.
+    /// Also returns the branches that could not be fetched. Only one caller at a time works on a mirror.
     ///
     /// # Errors
-    /// Where git cannot be run, or the forge does not give the branch or has not the commit.
+    /// If git cannot be run, or the forge lacks the branch or the commit.
     pub async fn clone_to(&self, target: &Path, borrow: bool) -> Result<(Cloned, Vec<LeftOut>), GitError> {
         let (source, target) = (self.clone(), target.to_owned());
         let _one_at_a_time = self.turn.lock().await;
@@ -95,7 +95,7 @@ impl Source {
 }
 
 impl Repositories {
-    /// Those below a data directory. Nothing is made yet.
+    /// The repositories below a data directory. Nothing is created on disk yet.
     pub fn new(data: &Path, access: GitAccess, host: Arc<Host>) -> Self {
         Self {
             data: data.to_owned(),
@@ -107,10 +107,10 @@ impl Repositories {
         }
     }
 
-    /// Makes the directories that they lie in, and takes away what commands that were killed left there.
+    /// Creates their directories, and removes what killed git commands left there.
     ///
     /// # Errors
-    /// Where one cannot be made.
+    /// If a directory cannot be created.
     pub fn prepare(&self) -> Result<(), HomeError> {
         for root in [mirrors_in(&self.data), self.data.join("work")] {
             make_directory(&root, 0o700)?;
@@ -123,13 +123,13 @@ impl Repositories {
         mirror_of(&mirrors_in(&self.data), project)
     }
 
-    /// The right to work on a project's mirror.
+    /// The lock of a project's mirror.
     fn turn(&self, project: i64) -> Arc<AsyncMutex<()>> {
         Arc::clone(self.turns.lock().unwrap_or_else(PoisonError::into_inner).entry(project).or_default())
     }
 
-    /// The project with this number, which is at `url` now, for one cell. `commit` is the one that was approved;
-    /// `None` takes the branch's newest.
+    /// The project with this number, which is at `url` now, as the source of one cell. `commit` is the approved
+    /// one; `None` takes the newest one of the branch.
     pub fn source(&self, project: i64, url: String, branch: &str, commit: Option<String>, cell: &CellId) -> Source {
         Source {
             mirror: self.mirror(project),
@@ -142,7 +142,7 @@ impl Repositories {
         }
     }
 
-    /// Where a cell's work is, and how it is read on this host.
+    /// The repository with a cell's work, and how it is read on this host.
     async fn work(&self, cell: &CellId, project: i64) -> Result<WorkRepository, GitError> {
         let by = Confinement::of(&*self.host.report().await?);
         let git = ConfinedGit::new(self.host.program(), by);
@@ -152,7 +152,7 @@ impl Repositories {
     /// Takes in what a cell handed out.
     ///
     /// # Errors
-    /// Where git cannot be run or a file of ours cannot be used.
+    /// If git cannot be run or one of our own files cannot be used.
     pub async fn take_in(
         &self,
         cell: &CellId,
@@ -179,8 +179,8 @@ impl Repositories {
         Ok(harvest)
     }
 
-    /// Has the mirror keep what a cell was made from. It does already, unless
-    /// somebody took it away; nothing waits for the mirror then.
+    /// Makes the mirror keep the commit that a cell was made from. Usually it does already, and then this does not
+    /// wait for the mirror's lock.
     async fn keep_base(&self, cell: &CellId, project: i64, base: &str) -> Result<(), GitError> {
         let (place, name, base) = (self.mirror(project), cell.to_string(), base.to_owned());
         if holds_base(&place, &name, &base) {
@@ -191,17 +191,17 @@ impl Repositories {
         blocking("keeping a commit", move || hold_base(&place, &name, &base)).await
     }
 
-    /// Waits until few enough others read work: the rest of the daemon needs some memory and time too.
+    /// Waits until few enough others read work, so that the rest of the daemon keeps some memory and time.
     async fn turn_to_read(&self) -> Result<SemaphorePermit<'_>, GitError> {
         let tried = |e: tokio::sync::AcquireError| GitError::io("waiting to read work")(std::io::Error::other(e));
         self.reading.acquire().await.map_err(tried)
     }
 
-    /// What holds each of these commits, now: with the secrets that are known now.
-    /// What this process has searched already is not searched again.
+    /// Finds what holds each of these commits back, with the secrets that are known now. Commits that this process
+    /// already searched are not searched again.
     ///
     /// # Errors
-    /// Where git cannot be run.
+    /// If git cannot be run.
     pub async fn judge(
         &self,
         cell: &CellId,
@@ -226,7 +226,7 @@ impl Repositories {
     /// Pushes commits of a cell's work to the project, which is at `url` now; see [`WorkRepository::push`].
     ///
     /// # Errors
-    /// Where it may work later.
+    /// If it may work later.
     pub async fn push(
         &self,
         cell: &CellId,
@@ -238,10 +238,11 @@ impl Repositories {
         blocking("pushing", move || work.push(&url, &access, &branches)).await
     }
 
-    /// A checkpoint of a cell as a packed archive of at most `most` bytes; see [`WorkRepository::archive`].
+    /// Packs a checkpoint of a cell as an archive of at most `most` bytes; see [`WorkRepository::archive`].
     ///
     /// # Errors
-    /// In words, where it cannot be made or may not leave (the inner); where git cannot be run (the outer).
+    /// The inner error says in words why the archive cannot be made or may not leave. The outer one means that git
+    /// cannot be run.
     pub async fn archive(
         &self,
         cell: &CellId,
@@ -254,10 +255,10 @@ impl Repositories {
         blocking("archiving", move || Ok(work.archive(&checkpoint, most, &secrets))).await
     }
 
-    /// Removes a cell's work, and lets the mirror forget what the cell was made from.
+    /// Removes a cell's work, and the mirror's reference to the commit that the cell was made from.
     ///
     /// # Errors
-    /// Where something cannot be removed.
+    /// If something cannot be removed.
     pub async fn forget(&self, cell: &CellId, project: i64) -> Result<(), GitError> {
         let (work, mirror, name) = (work_in(&self.data, cell), self.mirror(project), cell.to_string());
         blocking("removing work", move || {
@@ -272,7 +273,7 @@ impl Repositories {
     }
 }
 
-/// Runs git where it may block.
+/// Runs git on a thread that may block.
 async fn blocking<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> Result<T, GitError> + Send + 'static,

@@ -1,5 +1,4 @@
-//! The parts of a cell's work: what its hand-out claims, and what was found in
-//! each.
+//! The parts of a cell's work: what its hand-out claims, and what was found in each part.
 
 use super::confined::Failure;
 use super::held::{Finding, Place, shown};
@@ -8,18 +7,18 @@ use super::work::WorkLimits;
 use crate::workspace::{HarvestManifest, QUOTED_MAX};
 use std::collections::HashSet;
 
-/// Branches that are named in the log though they do not leave.
+/// Most branches that are named in the log although they do not leave.
 const NAMED: usize = 20;
-/// Longest name of a branch, in characters, as the schema of a hand-out has it.
+/// Longest name of a branch, in characters: the limit in the schema of a hand-out.
 const BRANCH_MAX: usize = 250;
 
-/// What a hand-out asks for, as the schema has it.
+/// What a hand-out asks for, after it was checked against the schema.
 pub(super) struct Claims {
     pub tip: Option<String>,
     pub rest: bool,
     pub snapshot: Option<String>,
     pub branches: Vec<(String, String)>,
-    /// In words of ours.
+    /// Notes for people, in our own words.
     pub notes: Vec<String>,
 }
 
@@ -31,7 +30,7 @@ impl Claims {
             None => None,
         };
         let snapshot = handed.snapshot.clone().filter(|s| is_commit_id(s));
-        // Twice the same is once; what is on the mission's own branch is there.
+        // Duplicates count once, and so do commits of the mission's own branch.
         let mut known: HashSet<&str> = tip.iter().map(String::as_str).collect();
         let (mut branches, mut beyond) = (vec![], vec![]);
         for (name, commit) in handed.branches.iter().filter(|(_, commit)| is_commit_id(commit)) {
@@ -52,7 +51,7 @@ impl Claims {
     }
 }
 
-/// What people should know of a hand-out, in words of ours.
+/// What people should know about a hand-out, in our own words.
 pub(super) fn notes_of(handed: &HarvestManifest, branches_max: usize) -> Vec<String> {
     let mut notes = vec![];
     for (what, why) in [("What was not committed", &handed.rest_unread), ("What is checked out", &handed.head_unread)] {
@@ -71,14 +70,14 @@ pub(super) fn notes_of(handed: &HarvestManifest, branches_max: usize) -> Vec<Str
     notes
 }
 
-/// Words of somebody else's, as a quotation on one line.
+/// Quotes somebody else's words on one line.
 pub(super) fn quoted(who: &str, words: &str) -> String {
     let clean = |c: char| if c.is_control() || matches!(c, '`' | '“' | '”') { ' ' } else { c };
     let words: String = words.chars().map(clean).take(QUOTED_MAX).collect();
     format!("{who}: “{}”", words.trim())
 }
 
-/// Branches that stay behind, named as far as they are.
+/// Describes branches that stay behind, and names the first of them.
 pub(super) fn beyond_words<'a>(names: impl Iterator<Item = &'a str>, count: u64, most: usize) -> String {
     let names: Vec<String> = names.take(NAMED).map(|name| format!("`{}`", shown(name.as_bytes()))).collect();
     let more = count.saturating_sub(names.len() as u64);
@@ -93,20 +92,19 @@ pub(super) fn is_commit_id(id: &str) -> bool {
 /// The parts of the work, each with what was found in it.
 #[derive(Default)]
 pub(super) struct Judged {
-    /// Of the mission's own branch, newest first.
+    /// The commits of the mission's own branch, newest first.
     pub commits: Vec<Commit>,
-    /// What agents committed there.
+    /// The last commit that agents made there, and its findings.
     pub committed: Option<(String, Vec<Finding>)>,
-    /// The cell's commit of what nobody committed, on top of that.
+    /// The cell's commit of uncommitted changes, on top of that, and its findings.
     pub rest: Option<(Commit, Vec<Finding>)>,
-    /// Other branches: name, commit.
+    /// Other branches: name, commit and findings.
     pub others: Vec<(String, String, Vec<Finding>)>,
 }
 
 impl Judged {
-    /// Looks at all parts in one pass; and where anything is found, or that pass
-    /// does not come to its end, at each by itself, so that one does not hold the
-    /// others.
+    /// Inspects all parts in one pass. If anything is found, or the pass cannot be completed, it inspects each part
+    /// by itself, so that one part does not hold the others.
     pub(super) fn of(inspector: &Inspector<'_>, claims: &Claims) -> Result<Self, Failure> {
         let tips: Vec<&str> =
             claims.tip.iter().map(String::as_str).chain(claims.branches.iter().map(|(_, c)| c.as_str())).collect();
@@ -127,14 +125,14 @@ impl Judged {
         Ok(judged)
     }
 
-    /// Nothing was found in any of it.
+    /// The result if nothing was found in any part.
     fn together(seen: &Seen, claims: &Claims) -> Self {
         let mut judged = Self::default();
         if let Some(tip) = &claims.tip {
             judged.commits = seen.of(tip);
             let rest = seen.commit(tip).filter(|commit| claims.rest && is_rest(commit)).cloned();
             let committed = rest.as_ref().map_or(tip, |rest| &rest.parents[0]);
-            // What is not among these is on the forge already.
+            // A commit that is not among these is already on the forge.
             judged.committed = seen.commit(committed).map(|_| (committed.clone(), vec![]));
             judged.rest = rest.map(|rest| (rest, vec![]));
         }
@@ -158,7 +156,7 @@ impl Judged {
             }
             if let Some(rest) = rest {
                 let (_, mut findings) = look_at(inspector, &rest.id, &[&committed])?;
-                // Its message does not leave: ours is in its place.
+                // Its message does not leave, because the host replaces it by its own.
                 findings.retain(|finding| !is_of_commit(finding, &rest.id));
                 judged.commits.insert(0, rest.clone());
                 judged.rest = Some((rest, findings));
@@ -175,13 +173,13 @@ impl Judged {
         Ok(judged)
     }
 
-    /// Whether the mission's own branch has a commit.
+    /// Whether the mission's own branch contains a commit.
     fn has(&self, commit: &str) -> bool {
         self.commits.iter().any(|known| known.id == commit)
     }
 }
 
-/// Whether a commit can be of what nobody committed: on top of one other.
+/// Whether a commit can be one of uncommitted changes: it has exactly one parent.
 fn is_rest(commit: &Commit) -> bool {
     commit.parents.len() == 1
 }
@@ -190,8 +188,8 @@ fn is_of_commit(finding: &Finding, id: &str) -> bool {
     matches!(finding, Finding::Secret { place: Place::Commit, commit, .. } if commit == id)
 }
 
-/// Looks at one commit and what it stands on. What git cannot read within its
-/// bounds holds it like anything else that is found.
+/// Inspects one commit and its ancestors. If git cannot read it within its bounds, that holds it like any other
+/// finding.
 pub(super) fn look_at(
     inspector: &Inspector<'_>,
     commit: &str,
@@ -210,7 +208,7 @@ pub(super) fn look_at(
     }
 }
 
-/// Reads one commit; nothing where it is none, or not there.
+/// Reads one commit; `None` if it does not exist or is not a commit.
 fn read_commit(inspector: &Inspector<'_>, id: &str) -> Result<Option<Commit>, Failure> {
     match inspector.objects()?.read(id) {
         Ok((kind, content)) if kind == "commit" => Ok(parse_commit(id.to_owned(), &content)),

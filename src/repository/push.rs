@@ -1,8 +1,7 @@
-//! The push: the one git that has the bot's token.
+//! The push: the only git that gets the bot's token.
 //!
-//! It reads the agents' objects like the others and has their limits, but it
-//! needs the network. All branches go at once, each with its own result, and
-//! nothing is ever forced.
+//! Like the others it reads the agents' objects and has their limits, but it needs the network. All branches are
+//! pushed at once, each with its own result, and nothing is ever forced.
 
 use super::confined::{Bounds, Failure, Running};
 use super::git::{CredentialSocket, GitAccess, GitError, git, run};
@@ -12,39 +11,39 @@ use crate::sandbox::TIMED_OUT;
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
-/// Names that are tried where somebody else's work is on the first.
+/// How many names are tried if the first already has somebody else's work.
 const NAMES_MAX: usize = 9;
 /// Longest time for a push, in seconds.
 const PUSH_TIME: u64 = 600;
 
-/// Where a push went.
+/// Where a branch was pushed to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pushed {
-    /// The branch.
+    /// The branch's name on the forge.
     pub branch: String,
-    /// Whether the first choice of a name was somebody else's.
+    /// Whether another name was used because the first had somebody else's work.
     pub renamed: bool,
 }
 
-/// What came of one branch of a push.
+/// The result of pushing one branch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PushOutcome {
-    /// It is there.
+    /// The branch is on the forge.
     Pushed(Pushed),
     /// The forge refused it for good, in its words.
     Refused(String),
 }
 
-/// What the forge answered to one branch.
+/// The forge's answer about one branch.
 enum Answer {
     Done,
-    /// The branch is not as it was thought to be.
+    /// The branch was not at the expected commit.
     Stale,
     Refused(String),
 }
 
-/// One branch that is pushed: its place among all, its name, its commit, and the
-/// commit that it is expected to be at; none where it is expected not to be there.
+/// One branch of a push: its index among all, its name, its commit, and the commit that it is expected to have on
+/// the forge. `None` means that it is expected not to exist.
 struct Refspec<'a> {
     index: usize,
     branch: String,
@@ -53,13 +52,12 @@ struct Refspec<'a> {
 }
 
 impl WorkRepository {
-    /// Pushes each commit to the branch that is named with it, all at once; to a name
-    /// with a suffix where somebody else's work is on that. Nothing is ever forced;
-    /// what is done already is not done again. The outcomes are in the order of
-    /// `branches`.
+    /// Pushes each commit to the branch that is named with it, all at once. If a name already has somebody else's
+    /// work, a suffix is added. Nothing is ever forced, and what is already done is not repeated. The outcomes are
+    /// in the order of `branches`.
     ///
     /// # Errors
-    /// Where it may work later.
+    /// If it may work later.
     pub fn push(
         &self,
         url: &str,
@@ -69,7 +67,7 @@ impl WorkRepository {
         let socket = CredentialSocket::open(access, &self.path)?;
         let mut outcomes: Vec<Option<PushOutcome>> = vec![None; branches.len()];
         let pushed = |branch: &str, renamed| PushOutcome::Pushed(Pushed { branch: branch.to_owned(), renamed });
-        // Mostly there are no such branches yet, and one call is all.
+        // Usually the branches do not exist yet, and a single call is enough.
         let first = branches.iter().enumerate().map(|(index, (branch, commit))| Refspec {
             index,
             branch: branch.clone(),
@@ -126,12 +124,12 @@ impl WorkRepository {
         }
         Ok(outcomes
             .into_iter()
-            .map(|o| o.unwrap_or_else(|| PushOutcome::Refused("nothing was said of it".into())))
+            .map(|o| o.unwrap_or_else(|| PushOutcome::Refused("git did not report a result for it".into())))
             .collect())
     }
 
-    /// The first name that is free, or on which a push adds to what is there. The
-    /// error is the name that has it already.
+    /// Finds the first name that is free, or on which the push adds to what is there. The error is the name of a
+    /// branch that already has the commit.
     fn choose<'a>(&self, there: &BTreeMap<&str, &str>, refspec: Refspec<'a>) -> Result<Option<Refspec<'a>>, String> {
         for number in 1..=NAMES_MAX {
             let name = &refspec.branch;
@@ -153,8 +151,8 @@ impl WorkRepository {
             && self.read("merge-base", &["merge-base", "--is-ancestor", older, newer], Bounds::reading(0)).is_ok()
     }
 
-    /// One push of all; and where the forge refuses some of several, which can be
-    /// for one of them, each by itself.
+    /// Pushes all branches at once. If the forge refuses some of several, one of them may be the cause, so each is
+    /// then pushed by itself.
     fn push_all<'a>(
         &self,
         url: &str,
@@ -193,7 +191,7 @@ impl WorkRepository {
         let mut command = self.git.git_with_network(&self.path, bounds);
         command.args(socket.settings()?).args(["-c", "push.followTags=false", "push", "--porcelain", "--no-verify"]);
         for Refspec { branch, known, .. } in refspecs {
-            // Only if it is still what was seen: nobody's work is pushed over.
+            // Only if the branch is still as it was seen, so that nobody's work is overwritten.
             command.arg(format!("--force-with-lease=refs/heads/{branch}:{known}"));
         }
         command.arg("--").arg(url);
@@ -208,7 +206,7 @@ impl WorkRepository {
         if let Some(stream) = running.stdout() {
             stream.take(bounds.output).read_to_end(&mut text).map_err(GitError::io("reading from git push"))?;
         }
-        // Before its number can be another process's.
+        // Must end before another process can get the same pid.
         drop(admission);
         let (code, words) = running.outcome().map_err(machine)?;
         if code == Some(TIMED_OUT) {
@@ -237,7 +235,7 @@ impl WorkRepository {
     }
 }
 
-/// Whether what git says of the forge's answer stays so.
+/// Whether the refusal that git reports is permanent.
 fn is_lasting(words: &str) -> bool {
     GitError::Git { what: "push", words: words.to_owned() }.failure() == crate::failure::Failure::Lasting
 }

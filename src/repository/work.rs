@@ -1,12 +1,10 @@
-//! The work of a cell on the host's side: taken in, looked at, pushed.
+//! The work of a cell on the host's side: taken in, inspected, pushed.
 //!
-//! Each cell that did something gets a bare repository of its own, which borrows
-//! the mirror's objects. Nothing in it was written by an agent but the objects of
-//! one pack. What a cell hands out is a request by somebody hostile: its list is
-//! checked against a schema and caps of this side, every git that touches its
-//! objects is confined ([`ConfinedGit`]), and all that is said of the work is
-//! read from the objects. It is kept until the cell is destroyed, so that what
-//! was refused or held can leave later.
+//! Each cell that did something gets a bare repository of its own, which borrows the mirror's objects. The only
+//! things in it that agents wrote are the objects of one pack. What a cell hands out is treated as a request by
+//! somebody hostile: its list is checked against a schema and limits on this side, every git that touches its
+//! objects is confined ([`ConfinedGit`]), and everything that is reported about the work is read from the objects.
+//! The repository is kept until the cell is destroyed, so that what was refused or held can leave later.
 
 use super::confined::{self, Bounds, ConfinedGit, Failure, Running};
 use super::git::{GitError, git, run};
@@ -27,40 +25,40 @@ const COMMITS_LISTED: usize = 50;
 const FILES_LISTED: usize = 100;
 /// The reference of the mission's own branch.
 const TIP: &str = "refs/heads/work";
-/// Where the references of all parts are, by their commits.
+/// Prefix of the references of all parts, named by their commits.
 const PARTS: &str = "refs/lazarus/parts/";
-/// Where the references of snapshots are, by their commits.
+/// Prefix of the references of snapshots, named by their commits.
 const CHECKPOINTS: &str = "refs/lazarus/checkpoints/";
-/// Largest archive before it is packed, in bytes.
+/// Largest archive before it is compressed, in bytes.
 const UNPACKED_MAX: u64 = 512 << 20;
 
-/// How much work is taken in.
+/// Limits on the work that is taken in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkLimits {
-    /// Bytes of the pack.
+    /// Largest pack, in bytes.
     pub pack: u64,
-    /// Bytes of one file.
+    /// Largest file, in bytes.
     pub file: u64,
-    /// Files touched.
+    /// Most files that may be changed.
     pub files: u64,
-    /// Branches besides the one that is checked out.
+    /// Most branches besides the one that is checked out.
     pub branches: usize,
-    /// Bytes of all new objects together, unpacked: what is searched for secrets.
+    /// Most bytes of all new objects together, unpacked: so much is searched for secrets.
     pub search: u64,
 }
 
-/// What a cell's work is of.
+/// Where a cell's work comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// The mission, as the trailer names it.
+    /// The mission, as the commit trailer names it.
     pub mission: String,
-    /// The cell.
+    /// The cell's name.
     pub cell: String,
     /// The commit that the cell was made from.
     pub base: String,
 }
 
-/// A cell's work.
+/// The repository with a cell's work.
 #[derive(Debug, Clone)]
 pub struct WorkRepository {
     pub(super) path: PathBuf,
@@ -69,7 +67,7 @@ pub struct WorkRepository {
 }
 
 impl WorkRepository {
-    /// The repository at `path`, which borrows from `mirror`, and how it is read.
+    /// The repository at `path`, which borrows objects from `mirror`; `git` says how it is read.
     pub fn new(path: PathBuf, mirror: PathBuf, git: ConfinedGit) -> Self {
         Self { path, mirror, git }
     }
@@ -83,18 +81,17 @@ impl WorkRepository {
         self.mirror.join("objects")
     }
 
-    /// Reads with git, and what it printed as text.
+    /// Runs git to read from the repository, and returns its output.
     pub(super) fn read(&self, what: &'static str, arguments: &[&str], bounds: Bounds) -> Result<Vec<u8>, Failure> {
         let mut command = self.git.git(&self.path, &[&self.path, &self.objects()], &[], bounds);
         confined::run(what, command.args(arguments), bounds.output)
     }
 
-    /// Takes in what a cell handed out, of which every byte is the agents', and looks
-    /// at all of it. What is wrong with it, and what of it
-    /// may not leave, is said in the harvest.
+    /// Takes in what a cell handed out, every byte of which agents control, and inspects all of it. The harvest
+    /// says what is wrong with it, and which parts may not leave.
     ///
     /// # Errors
-    /// Where git cannot be run or a file of ours cannot be used.
+    /// If git cannot be run or one of our own files cannot be used.
     pub fn take_in(
         &self,
         handed: HandedWork,
@@ -115,7 +112,7 @@ impl WorkRepository {
         match self.take(pack, &handed, limits, origin, secrets, &mut harvest) {
             Ok(()) => Ok(harvest),
             Err(Failure::Machine(error)) => Err(error),
-            // The work itself is wrong; that is for people to hear.
+            // The work itself is at fault, and people are told so.
             Err(Failure::Work(words)) => Ok(Harvest {
                 unknown: Some(words),
                 uncommitted: harvest.uncommitted,
@@ -156,9 +153,9 @@ impl WorkRepository {
         self.refer(harvest)
     }
 
-    /// Takes the pack's objects in, checked by git.
+    /// Indexes the pack's objects; git checks them.
     fn index(&self, pack: io::Result<File>, limits: &WorkLimits) -> Result<(), Failure> {
-        // A link or a pipe in its place is the cell's doing: it would be there again.
+        // A link or a pipe instead of a file is the cell's doing, so it would be the same at the next attempt.
         let mut pack = pack.map_err(|e| Failure::Work(format!("what the cell handed out cannot be opened: {e}")))?;
         let size = pack.metadata().map_or(u64::MAX, |m| m.len());
         if size > limits.pack {
@@ -183,8 +180,8 @@ impl WorkRepository {
         confined::run_on("index-pack", &mut command, pack, bounds.output).map(|_| ())
     }
 
-    /// Reads from the objects what people are told of the work, makes the host's
-    /// own commit of what nobody committed, and notes what holds each part.
+    /// Reads from the objects what people are told about the work, makes the host's own commit of uncommitted
+    /// changes, and notes what holds each part.
     fn summarize(
         &self,
         judged: Judged,
@@ -199,7 +196,7 @@ impl WorkRepository {
             None => None,
             Some((theirs, mut findings)) => {
                 let own = self.own_commit(&theirs, origin)?;
-                // It is ours that people see.
+                // People see our own commit, so findings name that one.
                 for finding in &mut findings {
                     finding.came_with(&theirs.id, &own);
                 }
@@ -212,7 +209,7 @@ impl WorkRepository {
                 if findings.is_empty() || committed.is_none() {
                     commits.insert(0, Commit { id: own.clone(), author: "lazarus".to_owned(), subject, ..theirs });
                 } else {
-                    // People are told of what leaves, and of this that it is held.
+                    // People are told what leaves; this part is only reported as held.
                     described = None;
                 }
                 Some((own, findings))
@@ -245,8 +242,8 @@ impl WorkRepository {
                 hold(&rest, None, true, findings);
                 (harvest.tip, harvest.rest) = (Some(rest), true);
             }
-            // Both are released as one, where both can be. Else what was
-            // committed is by itself.
+            // Both parts are released together if both can be released. Otherwise the committed part stands by
+            // itself.
             (Some((_, below)), Some((rest, findings)))
                 if !below.is_empty() && findings.iter().all(Finding::can_be_released) =>
             {
@@ -276,8 +273,8 @@ impl WorkRepository {
         Ok(())
     }
 
-    /// What differs between the base and a commit; or why that cannot be said, in
-    /// words. Without `lines` nobody wants to know how many lines.
+    /// What differs between the base and a commit, or in words why that cannot be said. Without `lines`, lines are
+    /// not counted.
     fn changed(
         &self,
         base: &str,
@@ -285,7 +282,7 @@ impl WorkRepository {
         limits: &WorkLimits,
         lines: bool,
     ) -> Result<Result<Changed, String>, Failure> {
-        // A small tree can unfold without end: memory and output are what ends it.
+        // A small tree can expand endlessly; the bounds on memory and output stop it.
         let bounds = Bounds::listing();
         let mut arguments = vec!["diff-tree", "-r", "-z", "--no-ext-diff", "--no-textconv", "--no-renames", "--raw"];
         if lines {
@@ -312,7 +309,7 @@ impl WorkRepository {
         Ok(Ok(changed))
     }
 
-    /// Keeps everything that was taken in by references, so that it can be found.
+    /// Creates references to everything that was taken in, so that git keeps it.
     fn refer(&self, harvest: &Harvest) -> Result<(), Failure> {
         let mut lines = String::new();
         for commit in harvest.parts() {
@@ -330,7 +327,7 @@ impl WorkRepository {
         command.args(["update-ref", "--stdin"]).stdin(Stdio::piped());
         let mut running = Running::start("update-ref", &mut command)?;
         if let Some(mut input) = running.stdin() {
-            // Where it cannot be told, it says why itself.
+            // If git does not read its input, it reports why itself.
             let _ = input.write_all(lines.as_bytes());
         }
         running.finish()
@@ -346,14 +343,13 @@ impl WorkRepository {
         for directory in ["objects/info", "objects/pack"] {
             make_directory(&self.path.join(directory), 0o700).map_err(|e| GitError::io(e.tried)(e.source))?;
         }
-        // The last: a repository without it is half made.
+        // Written last: without this file the repository is incomplete.
         std::fs::write(&alternates, format!("{}\n", self.objects().display()))
             .map_err(GitError::io("pointing the work to the mirror's objects"))
     }
 
-    /// The same tree and parent as the cell's last commit, which is of what was
-    /// not committed there, as a commit of ours. It is not signed: what is in its
-    /// tree is the agents' choice, and a signature would vouch for it.
+    /// Makes our own commit with the same tree and parent as the cell's commit of uncommitted changes. It is not
+    /// signed: agents chose its tree, and a signature would vouch for it.
     fn own_commit(&self, theirs: &Commit, origin: &Origin) -> Result<String, Failure> {
         let message = format!(
             "Uncommitted work of cell {cell}\n\nIt was there when the cell was closed; nobody committed it.\n\n\
@@ -366,7 +362,7 @@ impl WorkRepository {
         let objects = self.path.join("objects");
         let mut command = self.git.git(&self.path, &[&self.path, &self.objects()], &[&objects], bounds);
         command.args(["commit-tree", &theirs.tree, "-p", &parent, "-m", &message]);
-        // The time of the cell's commit, so that twice gives the same.
+        // Uses the time of the cell's commit, so that repeating this gives the same commit.
         let when = format!("{} +0000", theirs.at.max(0));
         for who in ["AUTHOR", "COMMITTER"] {
             command
@@ -378,11 +374,11 @@ impl WorkRepository {
         Ok(String::from_utf8_lossy(&commit).trim().to_owned())
     }
 
-    /// Looks once more at commits that were taken in: with the secrets and the
-    /// limits of now. Returns what holds each that is held.
+    /// Inspects commits that were taken in again, with the present secrets and limits. Returns what holds each
+    /// commit that is held.
     ///
     /// # Errors
-    /// Where git cannot be run.
+    /// If git cannot be run.
     pub fn judge(
         &self,
         parts: &[(Option<String>, String)],
@@ -418,12 +414,10 @@ impl WorkRepository {
         Ok(held)
     }
 
-    /// A checkpoint as a packed archive, of at most `most` bytes. It is looked at
-    /// before it is packed.
+    /// Packs a checkpoint as an archive of at most `most` bytes. It is searched before it is compressed.
     ///
     /// # Errors
-    /// In words: there is no such checkpoint, it is larger, or a known secret is in
-    /// it.
+    /// In words: the checkpoint does not exist, the archive is larger, or it contains a known secret.
     pub fn archive(&self, checkpoint: &str, most: u64, secrets: &Secrets) -> Result<Vec<u8>, String> {
         let known = format!("{CHECKPOINTS}{checkpoint}");
         let bounds = Bounds { output: most, ..Bounds::reading(64 << 20) };
@@ -459,18 +453,17 @@ impl WorkRepository {
         }
     }
 
-    /// Writes a repository of its own into `directory`, which is made, with a
-    /// branch for each of `parts`: name and commit. It borrows from nobody, and
-    /// nothing is checked out.
+    /// Writes a separate repository into `directory`, which is created, with a branch for each of `parts` (name and
+    /// commit). It borrows no objects, and nothing is checked out.
     ///
     /// # Errors
-    /// In words: the directory is there already, or git cannot read the work.
+    /// In words: the directory exists already, or git cannot read the work.
     pub fn copy_to(&self, directory: &Path, parts: &[(String, String)]) -> Result<(), String> {
         std::fs::create_dir(directory).map_err(|e| format!("making {}: {e}", directory.display()))?;
         let directory = directory.canonicalize().map_err(|e| format!("finding {}: {e}", directory.display()))?;
         run("init", git(None).args(["init", "--quiet", "--template="]).arg(&directory)).map_err(|e| e.to_string())?;
         let bounds = Bounds { time: 600, file: u64::MAX / 2, ..Bounds::reading(256 << 20) };
-        // What git is configured by is not among what it may write.
+        // Git's configuration is not among the files that it may write.
         let [objects, references] = ["objects", "refs"].map(|name| directory.join(".git").join(name));
         let (read, write) = ([&self.path, &self.objects(), &directory], [&*objects, &*references]);
         let read = read.map(std::path::PathBuf::as_path);
@@ -505,16 +498,16 @@ impl WorkRepository {
 #[derive(Default)]
 struct Changed {
     count: u64,
-    /// Added, removed, path; of the first.
+    /// For the first files: lines added, lines removed, path.
     files: Vec<(u64, u64, Vec<u8>)>,
-    /// Links that are new or lead somewhere else.
+    /// Number of symbolic links that are new or changed.
     links: u64,
-    /// Commits of other repositories, in the place of directories.
+    /// Number of links to commits of other repositories, in the place of directories.
     repositories: u64,
 }
 
 impl Changed {
-    /// Reads `diff-tree -r -z --raw --numstat`.
+    /// Parses the output of `diff-tree -r -z --raw --numstat`.
     fn parse(text: &[u8]) -> Self {
         let mut changed = Self::default();
         let mut fields = text.split(|byte| *byte == 0);
@@ -526,7 +519,7 @@ impl Changed {
                     Some(b"160000") => changed.repositories += 1,
                     _ => {}
                 }
-                // Its path.
+                // Skips the path of that entry.
                 fields.next();
             } else if changed.files.len() < FILES_LISTED {
                 changed.files.extend(numbered_file(field));
@@ -539,7 +532,7 @@ impl Changed {
         harvest.file_count = self.count;
         let path = |path: Vec<u8>| secrets.redact(&shown(&path)).0;
         harvest.files = self.files.into_iter().map(|(added, removed, name)| (added, removed, path(name))).collect();
-        // What these lead to is the reviewer's to judge.
+        // A reviewer must judge where these lead.
         for (count, one, many) in [
             (self.links, "symbolic link was", "symbolic links were"),
             (
@@ -559,7 +552,7 @@ impl Changed {
     }
 }
 
-/// `added TAB removed TAB path`; binary files have `-` for both numbers.
+/// Parses `added TAB removed TAB path`; binary files have `-` for both numbers.
 fn numbered_file(field: &[u8]) -> Option<(u64, u64, Vec<u8>)> {
     let mut parts = field.splitn(3, |byte| *byte == b'\t');
     let mut number = || parts.next().map(|n| std::str::from_utf8(n).ok().and_then(|n| n.parse().ok()).unwrap_or(0));

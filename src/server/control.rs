@@ -1,6 +1,6 @@
-//! The control socket: an operator's commands for a daemon that runs. It lies
-//! in the data directory, which only its user can enter. Whoever connects is looked
-//! at all the same: no process of a cell gives orders here ([`Doorkeeper`]).
+//! The control socket: operators send commands to the running daemon through it. It lies in the data directory,
+//! which only the daemon's user can enter. Each peer is checked nevertheless, so that no process of a cell can give
+//! orders here ([`Doorkeeper`]).
 //!
 //! One connection carries one [`Call`] and one answer, each a line of JSON with the
 //! version of the protocol. A program and a daemon whose versions differ say so, and do
@@ -25,11 +25,11 @@ pub const SOCKET: &str = "control.sock";
 pub const PROTOCOL: u64 = 2;
 /// Longest request, in bytes.
 const REQUEST_MAX: u64 = 1 << 20;
-/// How long a client may take to say what it wants.
+/// How long a client may take to send its request.
 const READ_MAX: Duration = Duration::from_secs(10);
-/// How long to wait where no connection can be taken.
+/// How long to wait after a connection could not be accepted.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Longest that an operator's command is waited for.
+/// How long a client waits for the outcome of an operator's command.
 pub const WAIT: Duration = Duration::from_secs(120);
 
 /// What an operator asks.
@@ -57,13 +57,13 @@ pub enum AskError {
     },
 }
 
-/// Serves operators until the task is ended.
+/// Serves operators until its task is aborted.
 ///
 /// # Errors
-/// Where the socket cannot be made.
+/// If the socket cannot be created.
 pub async fn serve(engine: Arc<Engine>, data: &Path) -> std::io::Result<()> {
     let directory = std::fs::File::open(data)?;
-    // Through the directory's descriptor, because a socket's path is short.
+    // Opened through the directory's descriptor, because a socket's path must be short.
     let path = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -76,13 +76,13 @@ pub async fn serve(engine: Arc<Engine>, data: &Path) -> std::io::Result<()> {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of descriptors, mostly: others are closed in a moment.
+                // Usually out of descriptors; other connections will close soon.
                 tracing::warn!(%error, "a connection to the control socket could not be accepted");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
-        // Now: it is asked of a process that may end.
+        // Checked at once, while the peer's process is still alive.
         let let_in = doorkeeper.let_in(&stream);
         if let Err(who) = &let_in
             && let Some(others) = doorkeeper.should_say()
@@ -99,7 +99,7 @@ pub async fn serve(engine: Arc<Engine>, data: &Path) -> std::io::Result<()> {
 async fn answer(stream: UnixStream, let_in: Result<(), Stranger>, engine: &Engine) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    // Also of those who are refused: who closes with something unread loses its answer.
+    // Read even if the peer is refused: closing a socket with unread input would lose the answer.
     tokio::time::timeout(READ_MAX, BufReader::new(read.take(REQUEST_MAX)).read_line(&mut line)).await??;
     let reply = match let_in {
         Err(who) => reply(&Answer::refused(format!("the daemon takes no orders from {who}"))),

@@ -1,11 +1,10 @@
-//! Who is at the door: one visit for each connection, and what each holds.
+//! Limits what all webhook connections together may use, and decides which ones are closed.
 //!
-//! Nobody proved anything yet while a request is being read, so nobody can be
-//! told apart by merit: a caller that sends one byte a second and a forge on a
-//! bad line look alike, and behind a proxy all have one address. So newcomers
-//! are never made to wait for those who are there. Where there is no room,
-//! somebody is sent away: of the source that takes up most, the one that gets
-//! on worst. A good delivery is read within milliseconds and is never that.
+//! While a request is being read its sender has proved nothing yet, so good and bad senders cannot be told apart: a
+//! caller that sends one byte a second looks like a forge on a slow line, and behind a proxy all have the same
+//! address. So newcomers never wait for those who are already there. If there is no room, a connection is closed
+//! instead: of the source that uses most, the one that makes the least progress. A real delivery is read within
+//! milliseconds and is never that one.
 
 use crate::pace::Source;
 use std::collections::HashMap;
@@ -13,20 +12,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::Notify;
 
-/// Bytes of a body that every visit may hold, whatever others hold: real
-/// deliveries have about 6 kB.
+/// Bytes of a body that every connection may hold, whatever others hold. Real deliveries have about 6 kB.
 pub(super) const FREE: usize = 64 * 1024;
 
-/// How much room there is.
+/// Limits for all connections together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
-    /// Connections at once.
+    /// Most connections at once.
     pub(super) connections: usize,
-    /// Bytes of bodies at once, beyond [`FREE`] for each connection.
+    /// Most bytes of bodies at once, beyond [`FREE`] for each connection.
     pub(super) bytes: usize,
 }
 
-/// All visits.
+/// All open connections.
 #[derive(Debug)]
 pub(super) struct Crowd {
     room: Room,
@@ -37,33 +35,33 @@ pub(super) struct Crowd {
 struct Inside {
     next: u64,
     visits: HashMap<u64, Visit>,
-    /// Sum of what visits hold.
+    /// Sum of the bytes that connections hold.
     held: usize,
 }
 
 #[derive(Debug)]
 struct Visit {
     source: Source,
-    /// Since when it has been doing what it does.
+    /// When its present state began.
     since: Instant,
     held: usize,
-    /// Whether its request is whole, and being seen to.
+    /// Whether its request is complete and being handled.
     seen_to: bool,
     sent_away: bool,
     tell: Arc<Notify>,
 }
 
-/// One connection. Leaves when it is dropped.
+/// One connection. It is removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Visitor {
     crowd: Arc<Crowd>,
     id: u64,
-    /// Where it comes from.
+    /// Its source address.
     pub(super) source: Source,
     tell: Arc<Notify>,
 }
 
-/// There was no room for this one.
+/// This connection was closed, or refused, for lack of room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SentAway;
 
@@ -76,17 +74,15 @@ impl Crowd {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends somebody away, if there is anybody who is not being seen to: the
-    /// system has no more connections to give.
+    /// Closes a connection that is not being handled, if there is one, because the system is out of descriptors.
     pub(super) fn make_place(&self) {
         let _ = self.inside().make_place();
     }
 
-    /// Takes somebody in, and sends somebody away for it where there is no
-    /// room.
+    /// Admits a connection, and closes another one if there is no room.
     ///
     /// # Errors
-    /// Where everybody who is there is being seen to.
+    /// If the requests of all connections are being handled.
     pub(super) fn enter(self: &Arc<Self>, source: Source) -> Result<Visitor, SentAway> {
         let mut inside = self.inside();
         if inside.visits.len() >= self.room.connections {
@@ -103,8 +99,7 @@ impl Crowd {
 }
 
 impl Inside {
-    /// Sends away the one that has been reading for longest, of the source
-    /// with most connections.
+    /// Closes the connection that has been reading for longest, of the source with most connections.
     fn make_place(&mut self) -> Result<(), SentAway> {
         let mut of_source: HashMap<Source, usize> = HashMap::new();
         for visit in self.visits.values() {
@@ -122,14 +117,13 @@ impl Inside {
         Ok(())
     }
 
-    /// Sends away the one whose body arrives most slowly, of the source that
-    /// holds most. Returns who it was.
+    /// Closes the connection whose body arrives most slowly, of the source that holds most. Returns its number.
     fn make_room(&mut self) -> Result<u64, SentAway> {
         let mut of_source: HashMap<Source, usize> = HashMap::new();
         for visit in self.visits.values() {
             *of_source.entry(visit.source).or_default() += visit.held;
         }
-        // Bytes in a second; so small that nobody has none.
+        // Bytes per second, with a minimum elapsed time that avoids a division by zero.
         let pace = |visit: &Visit| visit.held as f64 / visit.since.elapsed().as_secs_f64().max(1e-6);
         let worst = self
             .visits
@@ -156,21 +150,20 @@ impl Inside {
 }
 
 impl Visitor {
-    /// Done when this visitor has to go: its connection is to be closed.
+    /// Resolves when this connection must be closed.
     pub(super) async fn has_to_go(&self) {
         self.tell.notified().await;
     }
 
-    /// A request of this visitor is being read from now on.
+    /// Notes that a request of this connection is being read from now on.
     pub(super) fn reads(&self) {
         self.with(|visit| visit.since = Instant::now());
     }
 
-    /// Notes that so many bytes of its body are held. Others are sent away
-    /// where there is no room for them.
+    /// Notes that the connection holds so many bytes of its body. Closes others if there is no room for them.
     ///
     /// # Errors
-    /// Where this one is the one that has to go.
+    /// If this connection is the one that must be closed.
     pub(super) fn holds(&self, bytes: usize) -> Result<(), SentAway> {
         let mut guard = self.crowd.inside();
         let inside = &mut *guard;
@@ -189,11 +182,11 @@ impl Visitor {
         Ok(())
     }
 
-    /// Its request is whole. While the answer is being found, it is not sent
-    /// away; what it holds is let go with the answer.
+    /// Notes that its request is complete. It is not closed while it is being handled, and its bytes are released
+    /// with the answer.
     ///
     /// # Errors
-    /// Where it was sent away before.
+    /// If it was already chosen to be closed.
     pub(super) fn is_seen_to(self: &Arc<Self>) -> Result<SeenTo, SentAway> {
         let sent_away = self.with(|visit| {
             visit.seen_to = !visit.sent_away;
@@ -227,7 +220,7 @@ impl Drop for Visitor {
     }
 }
 
-/// A request that is being seen to, until this is dropped.
+/// A request that is being handled, until this is dropped.
 #[derive(Debug)]
 pub(super) struct SeenTo(Arc<Visitor>);
 
@@ -290,7 +283,7 @@ mod tests {
         for visitor in rest {
             visitor.holds(4 * FREE).unwrap();
         }
-        // 1 + 3 × 3 of 10 are taken.
+        // 1 + 3 × 3 of the 10 places are taken.
         let good = crowd.enter(source(2)).unwrap();
         good.holds(2 * FREE).unwrap();
         assert!(gone(slow), "it got on worst");

@@ -1,5 +1,5 @@
-//! The installation's webhook secret while the daemon runs: read again when
-//! its file is another one, so that a new secret needs no restart.
+//! The installation's webhook secret while the daemon runs. It is read again when its file changes, so that a new
+//! secret needs no restart.
 
 use crate::config::{SecretError, SecretSource};
 use crate::gitea::MasterSecret;
@@ -8,10 +8,10 @@ use axum::http::HeaderMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{PoisonError, RwLock};
 
-/// What tells one state of a file from another.
+/// Distinguishes versions of a file.
 type Stamp = (u64, i64, i64, u64);
 
-/// The secret, and where it comes from.
+/// The secret, and its location.
 #[derive(Debug)]
 pub struct Keys {
     source: SecretSource,
@@ -22,18 +22,18 @@ impl Keys {
     /// Reads the secret.
     ///
     /// # Errors
-    /// Where it cannot be read or is empty.
+    /// If it cannot be read or is empty.
     pub fn read(source: SecretSource) -> Result<Self, SecretError> {
         let current = RwLock::new(load(&source)?);
         Ok(Self { source, current })
     }
 
-    /// See [`MasterSecret::verify`]. The secret's file is looked at each time
-    /// (a microsecond): `lazarus init` makes a new one where the old one was
-    /// known to others, and from then on that must count for nothing.
+    /// See [`MasterSecret::verify`]. Each call checks whether the secret's file changed, which takes a microsecond:
+    /// `lazarus init` writes a new one if others know the old one, and from then on the old one must not be
+    /// accepted.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`MasterSecret::verify`].
     pub fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<VerifiedDelivery, Rejection> {
         self.renew();
         let master = self.current.read().unwrap_or_else(PoisonError::into_inner).0.clone();
@@ -43,7 +43,7 @@ impl Keys {
     fn renew(&self) {
         let known = self.current.read().unwrap_or_else(PoisonError::into_inner).1;
         let now = stamp(&self.source);
-        // A file that is gone, or is being replaced, leaves what is known.
+        // If the file is missing or being replaced, the present secret stays valid.
         if now.is_none() || now == known {
             return;
         }
@@ -54,7 +54,7 @@ impl Keys {
             }
             Err(error) => {
                 tracing::error!(%error, "the webhook secret was changed, and cannot be read; the former one is used");
-                // Said once for each change.
+                // Logged once for each change.
                 self.current.write().unwrap_or_else(PoisonError::into_inner).1 = now;
             }
         }
@@ -62,7 +62,7 @@ impl Keys {
 }
 
 fn load(source: &SecretSource) -> Result<(MasterSecret, Option<Stamp>), SecretError> {
-    // The stamp first: a change in between is noticed the next time.
+    // The stamp is taken first, so that a change in between is noticed the next time.
     let stamp = stamp(source);
     let secret = source.read()?;
     let master = MasterSecret::new(secret).ok_or_else(|| SecretError::Empty { place: source.to_string() })?;
@@ -112,7 +112,7 @@ mod tests {
         write("second");
         assert_eq!(keys.verify(&signed("first", body), body).unwrap_err(), Rejection::WrongSignature);
         assert!(keys.verify(&signed("second", body), body).is_ok());
-        // What cannot be used changes nothing.
+        // An unusable secret changes nothing.
         write("");
         assert!(keys.verify(&signed("third", body), body).is_err());
         assert!(keys.verify(&signed("second", body), body).is_ok());

@@ -1,4 +1,4 @@
-//! The door: webhooks over HTTP, and the operator's control socket.
+//! The daemon's server: webhooks over HTTP, and the operators' control socket.
 
 pub mod control;
 mod crowd;
@@ -24,29 +24,28 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
 
-/// How long a client may take for its headers, and for its body: the forge
-/// itself gives up after 5 s in all.
+/// How long a client may take for its headers, and again for its body. The forge itself gives up after 5 s in
+/// total.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long nothing of a body may arrive.
+/// Longest time in which no byte of a body arrives.
 const STALL_MAX: Duration = Duration::from_secs(2);
-/// After this time a body must be as far as one that is whole in
-/// [`READ_TIMEOUT`].
+/// After this time, a body must have made enough progress to be complete within [`READ_TIMEOUT`].
 const HEAD_START: Duration = Duration::from_secs(1);
-/// Bytes of bodies that are held at once, over all connections, beyond what
-/// each connection may hold anyway; or twice the largest body, if that is more.
+/// Most bytes of bodies that are held at once, over all connections, beyond what each may hold anyway; or twice the
+/// largest body, if that is more.
 const BUFFERED: usize = 64 * 1024 * 1024;
-/// Connections at once, which hold 64 MiB at most; or half of the files that
-/// this process may have open, if that is less.
+/// Most connections at once, which together hold at most 64 MiB; or half of the files that this process may open,
+/// if that is less.
 const CONNECTIONS: usize = 64 * 1024 * 1024 / FREE;
-/// Of bodies that are too large, how many MiB of one source are read to their
-/// end: a sender that is cut off in the middle of writing never sees the answer.
+/// How many MiB of bodies that are too large are read to their end, for each source: a sender that is cut off while
+/// writing never sees the answer.
 const DRAINED: Rate = Rate { burst: 256, per: Duration::from_secs(60) };
-/// Lines in the log about refused deliveries, for each source.
+/// Most log lines about refused deliveries, for each source.
 const COMPLAINTS: Rate = Rate { burst: 3, per: Duration::from_secs(600) };
-/// Sources that are told apart for these two.
+/// Most sources that are tracked for these two rates.
 const SOURCES_MAX: usize = 1024;
 
-/// What the handlers share.
+/// State that the handlers share.
 #[derive(Clone)]
 pub struct WebhookState {
     engine: Arc<Engine>,
@@ -58,7 +57,7 @@ pub struct WebhookState {
 }
 
 impl WebhookState {
-    /// A door for deliveries of hooks whose secrets are derived from `keys`.
+    /// Creates the state for deliveries of hooks whose secrets are derived from `keys`.
     pub fn new(engine: Arc<Engine>, keys: Keys) -> Self {
         let body_max = usize::try_from(engine.context.config.webhook.max_body_bytes).unwrap_or(usize::MAX);
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
@@ -87,10 +86,10 @@ impl WebhookState {
     }
 }
 
-/// Serves on a listener until `stop` is done.
+/// Serves on a listener until `stop` resolves.
 ///
 /// # Errors
-/// Where accepting fails for good.
+/// If accepting connections fails permanently.
 pub async fn serve_on(
     listener: TcpListener,
     state: WebhookState,
@@ -108,7 +107,7 @@ pub async fn serve_on(
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Out of descriptors, mostly.
+                    // Usually out of descriptors.
                     tracing::warn!(%error, "a connection could not be accepted; another one is closed for it");
                     crowd.make_place();
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -116,7 +115,7 @@ pub async fn serve_on(
                 }
             },
         };
-        // Where everybody is being seen to, there is nothing to do for more.
+        // If all connections are being handled, there is no room for another.
         let Ok(visitor) = crowd.enter(from.ip().into()) else { continue };
         let visitor = Arc::new(visitor);
         let service = TowerToHyperService::new(router.clone().layer(Extension(Arc::clone(&visitor))));
@@ -132,8 +131,8 @@ pub async fn serve_on(
     Ok(())
 }
 
-/// Ready: it is known who we are, the store takes writes, and at least one of the
-/// configured repositories is served. What is missing is named in any case.
+/// Ready means: we know our own account, the store accepts writes, and at least one of the configured repositories
+/// is served. The answer always lists the repositories that are not served.
 async fn ready(State(state): State<WebhookState>) -> (StatusCode, String) {
     if !state.engine.is_ready() {
         return (StatusCode::SERVICE_UNAVAILABLE, "waiting for the forge to say who we are\n".to_owned());

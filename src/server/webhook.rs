@@ -1,9 +1,7 @@
-//! One delivery: read within bounds, verified, then parsed, then stored, and
-//! only then acknowledged.
+//! One delivery: read within limits, verified, parsed, stored, and only then acknowledged.
 //!
-//! Up to the verdict about its signature anybody may have sent it. So until
-//! then it costs no more than memory that is taken back, the time to read it,
-//! and now and then a look at the forge.
+//! Until its signature is verified, anybody may have sent it. So until then it may cost only memory that is
+//! released again, the time to read it, and now and then a request to the forge.
 
 use super::crowd::{SeenTo, Visitor};
 use super::{HEAD_START, READ_TIMEOUT, STALL_MAX, WebhookState};
@@ -19,20 +17,20 @@ use http_body_util::BodyExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A delivery whose signature fits. No handler can see another.
+/// A delivery with a valid signature. Handlers never see any other.
 pub struct Delivery {
     verified: VerifiedDelivery,
     _seen_to: SeenTo,
 }
 
-/// Why a delivery is not taken, as the forge's page of deliveries shows it.
+/// Why a delivery is refused, as the forge's page of deliveries shows it.
 pub struct Refused(StatusCode, String);
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let mut response = (self.0, format!("{}\n", self.1)).into_response();
         if self.0 == StatusCode::PAYLOAD_TOO_LARGE || self.0 == StatusCode::REQUEST_TIMEOUT {
-            // Some of it was left unread.
+            // Part of the body was not read.
             response.headers_mut().insert(CONNECTION, axum::http::HeaderValue::from_static("close"));
         }
         response
@@ -44,7 +42,7 @@ impl FromRequest<WebhookState> for Delivery {
 
     async fn from_request(request: Request, state: &WebhookState) -> Result<Self, Refused> {
         let (parts, body) = request.into_parts();
-        // Whoever cannot even claim a signature has nothing read.
+        // If there is no signature at all, the body is not read.
         if !claims_signature(&parts.headers) {
             return Err(Refused(StatusCode::UNAUTHORIZED, "the delivery is not signed".to_owned()));
         }
@@ -61,10 +59,10 @@ impl FromRequest<WebhookState> for Delivery {
     }
 }
 
-/// How much of a body that is too long is read before it is answered.
+/// Most bytes that are read of a body that is too long, before it is answered.
 const DRAINED_MAX: usize = 64 * 1024 * 1024;
-/// How long a delivery waits for the forge to tell which repositories are
-/// served, right after the start. The forge gives up after 5 s.
+/// How long a delivery waits, right after the daemon's start, until the forge has told us which repositories are
+/// served. The forge gives up after 5 s.
 const NUMBERS_WAIT: Duration = Duration::from_secs(3);
 
 fn no_room() -> Refused {
@@ -72,7 +70,7 @@ fn no_room() -> Refused {
     Refused(StatusCode::SERVICE_UNAVAILABLE, text.to_owned())
 }
 
-/// Why reading ended.
+/// Why reading the body ended.
 enum End {
     Whole(Vec<u8>),
     TooLarge,
@@ -84,8 +82,7 @@ enum End {
 async fn read(body: Body, state: &WebhookState, visitor: &Visitor) -> Result<Vec<u8>, Refused> {
     visitor.reads();
     let end = read_on(body, state, visitor).await;
-    // Nobody vouches for a delivery that could not be verified. What it may
-    // have been about is fetched, but not as often as anybody likes.
+    // An unverified delivery proves nothing. We fetch what it may have been about, but only at a limited rate.
     if !matches!(end, End::Whole(_)) {
         state.engine.look_soon();
     }
@@ -138,7 +135,7 @@ async fn read_on(mut body: Body, state: &WebhookState, visitor: &Visitor) -> End
             if !too_large {
                 too_large = true;
                 bytes = vec![];
-                // What was held is given back; it has nothing to fear for that.
+                // Its bytes were released, so it cannot be chosen to be closed because of them.
                 if visitor.holds(0).is_err() {
                     return End::NoRoom;
                 }
@@ -161,8 +158,7 @@ async fn read_on(mut body: Body, state: &WebhookState, visitor: &Visitor) -> End
     }
 }
 
-/// Whether a body is behind one that arrives evenly within the time that the
-/// forge itself allows.
+/// Whether a body is behind one that arrives evenly within the time that the forge allows.
 fn too_slow(length: usize, expected: usize, elapsed: Duration) -> bool {
     let late = elapsed.saturating_sub(HEAD_START).as_secs_f64();
     (length as f64) < expected as f64 * late / READ_TIMEOUT.saturating_sub(HEAD_START).as_secs_f64()
@@ -179,7 +175,7 @@ impl WebhookState {
         pace.lock().unwrap_or_else(PoisonError::into_inner).ask(key, cost, now).allowed()
     }
 
-    /// Says in the log that a delivery was refused: now and then.
+    /// Logs a refused delivery, at a limited rate.
     fn complain(&self, visitor: &Visitor, rejection: &Rejection) {
         let (key, what) = match rejection {
             Rejection::MasterSecret { repository } => match self.engine.context.repo(*repository) {
@@ -198,7 +194,7 @@ impl WebhookState {
     }
 }
 
-/// A refusal with what an operator can do about it.
+/// The refusal, with what an operator can do about it.
 fn words(rejection: &Rejection) -> String {
     let advice = match rejection {
         Rejection::NoSecret => ": set webhook.secret_file",
@@ -211,12 +207,12 @@ fn words(rejection: &Rejection) -> String {
     format!("{rejection}{advice}")
 }
 
-/// Stores a delivery, then answers.
+/// Stores a delivery, then acknowledges it.
 pub async fn receive(State(state): State<WebhookState>, delivery: Delivery) -> Result<StatusCode, Refused> {
     let event = delivery.verified.event().map_err(|bad| Refused(bad.status(), bad.to_string()))?;
     let repo = event.repo();
     let engine = &state.engine;
-    // By its number: the name may be anybody's by now.
+    // Looked up by its number, because the name may belong to anybody by now.
     let Some(known) = engine.serves(repo.id, NUMBERS_WAIT).await else {
         return Err(if engine.knows_all() {
             let name = repo.full_name();

@@ -1,22 +1,21 @@
-//! Effects: what is to be done outside, as rows.
+//! Effects: rows that say what is to be done outside.
 //!
-//! Rows of one lane run one after the other, in order; lanes run side by side.
-//! A row is claimed (`running`, one attempt more) before it is run, so that
-//! after a crash it is known that it may have happened.
+//! Rows of one lane run one after another, in order; different lanes run at the same time. A row is claimed (set to
+//! `running`, with one more attempt) before it runs, so that after a crash we know that it may have happened.
 
 use super::{Result, Tx};
 use rusqlite::{OptionalExtension as _, params};
 
-/// Where an effect stands.
+/// The state of an effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EffectState {
-    /// Waits.
+    /// Waits to be run.
     Ready,
-    /// Is being done, or was when the machine stopped.
+    /// Is running, or was when the machine stopped.
     Running,
     /// Is done.
     Done,
-    /// Cannot be done.
+    /// Failed for good.
     Failed,
 }
 
@@ -31,49 +30,48 @@ impl EffectState {
     }
 }
 
-/// One effect.
+/// One effect that is to be run.
 #[derive(Debug, Clone)]
 pub struct EffectRow {
-    /// Its order.
+    /// Its position in the queue.
     pub seq: i64,
-    /// Its stable name; comments carry it as a marker.
+    /// Its stable name. Comments carry it as a marker.
     pub id: String,
-    /// What it must not overtake.
+    /// Its lane: effects of one lane never overtake each other.
     pub lane: String,
-    /// The mission.
+    /// The mission that it belongs to.
     pub mission: String,
-    /// The cell, where there is one.
+    /// The cell that it is about; `None` if it is about none.
     pub cell: Option<String>,
     /// Its kind, one word.
     pub kind: String,
-    /// The particulars, as JSON.
+    /// Its parameters, as JSON.
     pub data: String,
-    /// Attempts before this one.
+    /// Number of attempts before this one.
     pub attempts: i64,
-    /// Not to be run before, in milliseconds since the epoch.
+    /// It is not run before this time, in milliseconds since the epoch.
     pub not_before: i64,
 }
 
-/// How long an effect has been failing already. Times in milliseconds since the
-/// epoch, by the engine's clock.
+/// How long an effect has been failing. Times are in milliseconds since the epoch, by the engine's clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Trouble {
-    /// Since its first failure.
+    /// Time of its first failure.
     pub failing_since: Option<i64>,
-    /// Since when the forge has said, each time, that a thing is not there.
+    /// Time since which the forge has said at every attempt that something does not exist.
     pub missing_since: Option<i64>,
-    /// How often in a row it said so.
+    /// How often in a row the forge said so.
     pub missing_looks: i64,
 }
 
-/// An effect that waits, and what it waits for.
+/// An effect that has not been done yet, and why.
 #[derive(Debug, Clone)]
 pub struct WaitingEffect {
     /// The effect.
     pub row: EffectRow,
-    /// What went wrong at the last attempt; `None` where there was none yet.
+    /// The error of the last attempt; `None` if there was no attempt yet.
     pub error: Option<String>,
-    /// Since its first failure, in milliseconds since the epoch.
+    /// Time of its first failure, in milliseconds since the epoch.
     pub failing_since: Option<i64>,
 }
 
@@ -94,7 +92,7 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<EffectRow> {
 }
 
 impl Tx<'_> {
-    /// Queues an effect; one that is there already stays as it is.
+    /// Queues an effect. If it already exists, it stays as it is.
     pub fn queue(&self, effect: &EffectRow, now: i64) -> Result<()> {
         self.conn
             .prepare_cached(
@@ -115,8 +113,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Takes waiting effects of that kind in that lane back: a newer one says
-    /// it all. One that is being done stays.
+    /// Removes waiting effects of that kind from that lane, because a newer one covers them. One that is running
+    /// stays.
     pub fn supersede(&self, lane: &str, kind: &str) -> Result<()> {
         self.conn
             .prepare_cached("DELETE FROM effects WHERE lane = ? AND kind = ? AND state = 'ready' AND attempts = 0")?
@@ -124,10 +122,10 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Claims the head of every lane that is free and due: at most `limit`, and beside
-    /// them of some kinds, given by their words, at most the other limit.
+    /// Claims the first effect of each lane that is free and due: at most `limit`, not counting effects of the kinds
+    /// in `slow`, of which at most `slow_limit` are claimed in addition.
     pub fn claim(&self, now: i64, limit: i64, (slow, slow_limit): (&[&'static str], i64)) -> Result<Vec<EffectRow>> {
-        // Words of ours, without quotes in them.
+        // These are our own words, without quotes in them.
         let slow: Vec<String> = slow.iter().map(|word| format!("'{word}'")).collect();
         let mut statement = self.conn.prepare_cached(&format!(
             "SELECT {COLUMNS} FROM effects e WHERE state = 'ready' AND not_before <= ?1 AND (kind IN ({})) = ?3 AND NOT EXISTS \
@@ -149,7 +147,7 @@ impl Tx<'_> {
         Ok(rows)
     }
 
-    /// Ends an effect. What it carried goes; its name stays.
+    /// Finishes an effect. Its parameters are removed; its name stays.
     pub fn settle(&self, id: &str, state: EffectState, error: Option<&str>) -> Result<()> {
         self.conn
             .prepare_cached("UPDATE effects SET state = ?, error = ?, data = '' WHERE id = ?")?
@@ -157,8 +155,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Puts an effect back, not to be tried before then. `missing`: the forge
-    /// said that the thing it is about is not there.
+    /// Puts an effect back, to be tried again at `not_before` at the earliest. `missing` says that the forge does
+    /// not have what the effect is about.
     pub fn retry(&self, id: &str, not_before: i64, error: &str, now: i64, missing: bool) -> Result<()> {
         self.conn
             .prepare_cached(
@@ -171,7 +169,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// For how long an effect has been failing.
+    /// How long an effect has been failing.
     pub fn trouble(&self, id: &str) -> Result<Trouble> {
         Ok(self
             .conn
@@ -183,7 +181,7 @@ impl Tx<'_> {
             .unwrap_or_default())
     }
 
-    /// Whether an effect is not done yet.
+    /// Whether an effect exists and is not finished.
     pub fn is_open_effect(&self, id: &str) -> Result<bool> {
         Ok(self
             .conn
@@ -191,14 +189,14 @@ impl Tx<'_> {
             .exists([id])?)
     }
 
-    /// Takes back what still waits in a lane: there is no need for it any more.
+    /// Removes the waiting effects of a lane, which are not needed any more.
     pub fn withdraw(&self, lane: &str) -> Result<()> {
         self.conn.prepare_cached("DELETE FROM effects WHERE lane = ? AND state = 'ready'")?.execute([lane])?;
         Ok(())
     }
 
-    /// After a start: what was being done is to be done again. Patience begins
-    /// anew: nothing was tried while no daemon ran.
+    /// Called after a start: effects that were running are queued again. Their patience begins anew, because
+    /// nothing was tried while no daemon ran.
     pub fn reclaim(&self) -> Result<usize> {
         self.conn.execute(
             "UPDATE effects SET failing_since = NULL, missing_since = NULL, missing_looks = 0 \
@@ -208,12 +206,12 @@ impl Tx<'_> {
         Ok(self.conn.execute("UPDATE effects SET state = 'ready' WHERE state = 'running'", [])?)
     }
 
-    /// When the next effect is due, in milliseconds since the epoch.
+    /// When the next effect is due, in milliseconds since the epoch; `None` if none waits.
     pub fn next_effect_at(&self) -> Result<Option<i64>> {
         Ok(self
             .conn
             .query_row(
-                // Only the heads of lanes: what waits behind one is not due.
+                // Only the first effect of each lane: those behind it are not due.
                 "SELECT MIN(not_before) FROM effects e WHERE state = 'ready' AND NOT EXISTS \
                  (SELECT 1 FROM effects o WHERE o.lane = e.lane AND o.seq < e.seq AND o.state IN ('ready', 'running'))",
                 [],
@@ -223,8 +221,8 @@ impl Tx<'_> {
             .flatten())
     }
 
-    /// How many effects are not done. A later look for a doubled comment, or for
-    /// somebody's confirmation, is not work that anybody waits for.
+    /// How many effects are not finished. Later checks for duplicate comments, or for somebody's confirmation, are
+    /// not counted, because nobody waits for them.
     pub fn count_open_effects(&self) -> Result<i64> {
         Ok(self.conn.query_row(
             "SELECT COUNT(*) FROM effects WHERE state IN ('ready', 'running') AND kind NOT IN ('deduplicate', 'confirm')",
@@ -233,8 +231,8 @@ impl Tx<'_> {
         )?)
     }
 
-    /// Effects that failed at least once and are tried again, the oldest first:
-    /// for `doctor` and `status`. (What waits for somebody's word has not failed.)
+    /// Effects that failed at least once and are tried again, oldest first, for `doctor` and `status`. (An effect
+    /// that waits for somebody's answer has not failed.)
     pub fn failing_effects(&self, limit: i64) -> Result<Vec<WaitingEffect>> {
         let mut statement = self.conn.prepare_cached(&format!(
             "SELECT {COLUMNS}, error, failing_since FROM effects \

@@ -1,14 +1,14 @@
-//! What came in, once under each key.
+//! Inputs that came in, each stored once under its key.
 
 use super::{Result, Tx};
 use rusqlite::params;
 
-/// One input that waits.
+/// An input that waits to be handled.
 #[derive(Debug, Clone)]
 pub struct InboxRow {
-    /// Its number, in the order of arrival.
+    /// Its number, in order of arrival.
     pub seq: i64,
-    /// The key of what happened.
+    /// The key of the event, by which duplicates are recognised.
     pub key: String,
     /// The input, as JSON.
     pub input: String,
@@ -34,8 +34,8 @@ impl Tx<'_> {
         Ok(self.conn.prepare_cached("SELECT 1 FROM inbox WHERE key = ?")?.exists([key])?)
     }
 
-    /// Whether a delivery was ever stored whose key is this one, or begins with it and
-    /// goes on with a claim. What only polling found does not count.
+    /// Whether a webhook delivery was ever stored with this key, or with a key that begins with it and continues
+    /// with a claim. Inputs that only polling found do not count.
     pub fn was_delivered(&self, key: &str) -> Result<bool> {
         let mut found = self.conn.prepare_cached(
             "SELECT 1 FROM inbox WHERE (key = ?1 OR (key > ?1 || ':' AND key < ?1 || ';')) AND key NOT LIKE '%:polled'",
@@ -43,7 +43,7 @@ impl Tx<'_> {
         Ok(found.exists([key])?)
     }
 
-    /// The oldest inputs that wait, at most `limit`.
+    /// The oldest waiting inputs, at most `limit`.
     pub fn waiting_inputs(&self, limit: i64) -> Result<Vec<InboxRow>> {
         let mut statement = self
             .conn
@@ -54,12 +54,12 @@ impl Tx<'_> {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// How many inputs wait.
+    /// How many inputs are waiting.
     pub fn count_waiting_inputs(&self) -> Result<i64> {
         Ok(self.conn.query_row("SELECT COUNT(*) FROM inbox WHERE done = 0", [], |row| row.get(0))?)
     }
 
-    /// Marks an input as handled and lets its text go; the key stays.
+    /// Marks an input as handled and deletes its content; its key stays.
     pub fn handled(&self, seq: i64, note: Option<&str>) -> Result<()> {
         self.conn
             .prepare_cached("UPDATE inbox SET done = 1, input = '', note = ? WHERE seq = ?")?
@@ -67,8 +67,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Notes that a comment's commands are carried out or answered now. `false`:
-    /// they were before.
+    /// Records that a comment's commands are now carried out or answered. Returns false if they already were.
     pub fn act_on(&self, repo_id: i64, comment_id: i64, now: i64) -> Result<bool> {
         let rows = self
             .conn
@@ -83,9 +82,8 @@ impl Tx<'_> {
         Ok(known.exists([repo_id, comment_id])?)
     }
 
-    /// Counts what somebody or something does in the running minute; returns the
-    /// sum. `who` names one of whatever has a pace: a person's commands, looks at an
-    /// issue.
+    /// Adds `count` to what somebody or something did in the current minute, and returns the sum. `who` names what
+    /// is being counted: a person's commands, or checks of an issue.
     pub fn pace_of(&self, who: &str, now: i64, count: i64) -> Result<i64> {
         let minute = now / 60_000;
         self.conn.execute("DELETE FROM paces WHERE minute < ?", [minute])?;

@@ -1,62 +1,60 @@
-//! The ledger: append-only by trigger, hash-chained.
+//! The ledger: append-only (enforced by triggers) and hash-chained.
 //!
-//! Each entry's hash is SHA-256 over a canonical encoding: the words
-//! `lazarus-ledger-v1`, then each field with its length (8 bytes, big-endian)
-//! before it, the previous entry's hash among them. So no byte can change, no
-//! entry go, come or move without every later hash being wrong; a cut tail and
-//! an old copy put back are seen by the heads that spawn and close logs carry
-//! on the forge.
+//! The hash of each entry is SHA-256 over a canonical encoding: the words `lazarus-ledger-v1`, then each field
+//! preceded by its length (8 bytes, big-endian), including the previous entry's hash. If any byte changes, or an
+//! entry is removed, added or moved, all later hashes are wrong. A truncated ledger, or an old copy that was put
+//! back, is detected by the heads in spawn and close logs on the forge.
 
 use super::{Result, Tx};
 use rusqlite::{OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// What the first entry names as its predecessor.
+/// The previous hash of the first entry.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// An entry to be.
+/// An entry that is to be appended.
 #[derive(Debug, Clone)]
 pub struct NewEntry {
-    /// Milliseconds since the epoch.
+    /// Time, in milliseconds since the epoch.
     pub at: i64,
-    /// The mission, or empty.
+    /// The mission, or an empty string.
     pub mission: String,
-    /// The cell, or empty.
+    /// The cell, or an empty string.
     pub cell: String,
-    /// Who, as JSON.
+    /// Who acted, as JSON.
     pub actor: String,
     /// What happened, one word.
     pub action: String,
-    /// The particulars, as JSON.
+    /// The details, as JSON.
     pub data: String,
 }
 
 /// An entry of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its number, from 1, without gaps.
+    /// Its number, counted from 1 without gaps.
     pub seq: i64,
-    /// Milliseconds since the epoch.
+    /// Time, in milliseconds since the epoch.
     pub at: i64,
-    /// The mission, or empty.
+    /// The mission, or an empty string.
     pub mission: String,
-    /// The cell, or empty.
+    /// The cell, or an empty string.
     pub cell: String,
-    /// Who, as JSON.
+    /// Who acted, as JSON.
     pub actor: String,
     /// What happened, one word.
     pub action: String,
-    /// The particulars, as JSON.
+    /// The details, as JSON.
     pub data: String,
-    /// The hash of the entry before, hex.
+    /// Hash of the entry before, in hex.
     pub previous: String,
-    /// Its own hash, hex.
+    /// Hash of this entry, in hex.
     pub hash: String,
 }
 
 impl Entry {
-    /// The hash that this entry ought to have.
+    /// Computes the hash that this entry should have.
     pub fn expected_hash(&self) -> String {
         hash_of(self.seq, &self.new_entry(), &self.previous)
     }
@@ -94,12 +92,12 @@ fn hash_of(seq: i64, entry: &NewEntry, previous: &str) -> String {
     hex::encode(hasher.finalize())
 }
 
-/// Where the ledger stands: a number and a hash that fix everything before.
+/// The end of the ledger: a number and a hash that determine everything before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// The last entry's number; 0 for an empty ledger.
+    /// Number of the last entry; 0 for an empty ledger.
     pub seq: i64,
-    /// The last entry's hash.
+    /// Hash of the last entry, in hex.
     pub hash: String,
 }
 
@@ -110,7 +108,7 @@ impl std::fmt::Display for Head {
 }
 
 impl Head {
-    /// Finds `N:HASH` heads in a text of ours.
+    /// Finds heads of the form `N:HASH` in one of our own texts.
     pub fn find_all(text: &str) -> Vec<Self> {
         text.split(|c: char| !(c.is_ascii_alphanumeric() || c == ':'))
             .filter_map(|word| {
@@ -127,36 +125,36 @@ impl Head {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "fault", rename_all = "snake_case")]
 pub enum LedgerFault {
-    /// An entry's content does not give its hash.
+    /// The content of an entry does not match its hash.
     #[error("entry {seq} was changed: its content does not give its hash")]
     Changed {
-        /// The entry.
+        /// The entry's number.
         seq: i64,
     },
-    /// An entry does not follow the one before.
+    /// An entry does not continue the one before it.
     #[error("entry {seq} does not follow the entry before it: one was removed, added or moved here")]
     Broken {
-        /// The entry.
+        /// The entry's number.
         seq: i64,
     },
-    /// A number is missing.
+    /// An entry is missing.
     #[error("entry {seq} is missing")]
     Missing {
-        /// The entry.
+        /// The missing entry's number.
         seq: i64,
     },
-    /// A head that the forge holds is not in the ledger.
+    /// The ledger lacks a head that was posted on the forge.
     #[error(
         "the forge holds a head for entry {seq} that this ledger does not have: its tail was cut, or an older copy was put back"
     )]
     NotAtHead {
-        /// The entry.
+        /// The entry's number.
         seq: i64,
     },
 }
 
 impl Tx<'_> {
-    /// Where the ledger stands now.
+    /// The current head of the ledger.
     pub fn head(&self) -> Result<Head> {
         Ok(self
             .conn
@@ -181,8 +179,8 @@ impl Tx<'_> {
         Ok(Head { seq, hash })
     }
 
-    /// Entries from `from` on, at most `limit`; of one cell or mission, where
-    /// `about` is given.
+    /// Entries with numbers from `from` on, at most `limit`. If `about` is given, only those of that cell or
+    /// mission.
     pub fn entries(&self, from: i64, limit: i64, about: Option<&str>) -> Result<Vec<Entry>> {
         let mut statement = self.conn.prepare_cached(
             "SELECT seq, at, mission, cell, actor, action, data, previous, hash FROM ledger \
@@ -204,22 +202,20 @@ impl Tx<'_> {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Time of the newest entry, in milliseconds: no clock of ours goes back
-    /// behind it.
+    /// Time of the newest entry, in milliseconds since the epoch. Our clock never goes back behind it.
     pub fn last_entry_at(&self) -> Result<i64> {
         Ok(self.conn.query_row("SELECT COALESCE(MAX(at), 0) FROM ledger", [], |row| row.get(0))?)
     }
 }
 
-/// Checks the whole chain, and that every given head is in it. Returns the
-/// head, or the first bad entry.
+/// Verifies the whole chain, and that it contains every given head. Returns the head, or the first bad entry.
 ///
 /// # Errors
-/// Where the file cannot be read; a bad entry is not an error but an answer.
+/// If the file cannot be read. A bad entry is not an error but a result.
 pub fn verify(tx: &Tx<'_>, heads: &[Head]) -> Result<std::result::Result<Head, LedgerFault>> {
     let mut head = Head { seq: 0, hash: GENESIS.to_owned() };
     let mut wanted: Vec<&Head> = heads.iter().collect();
-    // Whoever can write the file can also write what the schema forbids.
+    // Whoever can write the file can also bypass the schema's constraints.
     let before_first: Option<i64> =
         tx.conn.query_row("SELECT MIN(seq) FROM ledger WHERE seq < 1", [], |row| row.get(0))?;
     if let Some(seq) = before_first {

@@ -1,12 +1,9 @@
-//! State on disk: one SQLite file with the inbox, the registry, the effects
-//! queue and the ledger.
+//! State on disk: one SQLite file with the inbox, the registry, the effects queue and the ledger.
 //!
-//! There is one writer, a thread of its own, and every change is a closure
-//! that runs inside a transaction of that thread. What is queued when it looks
-//! is committed together (group commit without a timer), with
-//! `synchronous=FULL`: when [`Store::transact`] returns, the change has
-//! survived the power going away. Readers have connections of their own and
-//! never wait for the writer (WAL).
+//! There is a single writer, a thread of its own. Every change is a closure that runs inside a transaction of that
+//! thread. All changes that are queued when it looks are committed together (group commit without a timer), with
+//! `synchronous=FULL`: when [`Store::transact`] returns, the change survives a power failure. Readers have
+//! connections of their own and never wait for the writer (WAL).
 
 mod effects;
 mod inbox;
@@ -29,15 +26,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, oneshot};
 
-/// Most changes that one commit takes together.
+/// Most changes in one commit.
 const GROUP_MAX: usize = 512;
-/// Idle reader connections that are kept.
+/// Most idle reader connections that are kept.
 const READERS_MAX: usize = 4;
 
-/// What can go wrong with the store.
+/// What can go wrong in the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// SQLite's words.
+    /// SQLite reported an error.
     #[error("the registry {path}: {source}; check the disk's space and rights, then try again")]
     Sqlite {
         /// The file.
@@ -45,14 +42,14 @@ pub enum StoreError {
         /// The error.
         source: rusqlite::Error,
     },
-    /// Another process has the data directory.
+    /// Another process uses the data directory.
     #[error(
         "{path} is in use by another Lazarus (process {pid}); two on one data directory would both act. Stop that one, or give this one a `paths.data` of its own"
     )]
     InUse {
         /// The data directory.
         path: String,
-        /// The process, as it wrote into the lock file.
+        /// The pid that the process wrote into the lock file.
         pid: String,
     },
     /// A file could not be used.
@@ -60,38 +57,37 @@ pub enum StoreError {
     Io {
         /// What was tried.
         tried: &'static str,
-        /// The file.
+        /// The file's path.
         path: String,
         /// The error.
         source: std::io::Error,
     },
-    /// What is stored cannot be read back.
+    /// A stored value cannot be read back.
     #[error(
         "the registry holds a {what} that cannot be read: {why}; run `lazarus ledger verify`, then restore the registry from a backup"
     )]
     Corrupt {
-        /// What.
+        /// The kind of value.
         what: &'static str,
-        /// Why.
+        /// Why it cannot be read.
         why: String,
     },
     /// A decision panicked; nothing of it was stored.
     #[error("a decision failed inside ({0}); nothing of it was stored")]
     Panicked(String),
-    /// The writer is gone: shutting down.
+    /// The writer has stopped: the daemon is shutting down.
     #[error("the store is closed")]
     Closed,
-    /// The schema is older than this program, and it is not for this command to
-    /// change it.
+    /// The schema is older than this program, and this command may not upgrade it.
     #[error(
         "the registry {path} has schema {found}, this Lazarus writes {known}; start `lazarus serve` of this version once, and it is brought up to date"
     )]
     TooOld {
-        /// The file.
+        /// The file's path.
         path: String,
-        /// The schema found.
+        /// The schema that was found.
         found: i64,
-        /// The one needed.
+        /// The schema that is needed.
         known: i64,
     },
     /// The schema is newer than this program.
@@ -99,11 +95,11 @@ pub enum StoreError {
         "the registry {path} has schema {found}, this Lazarus knows up to {known}; use the newer Lazarus that wrote it"
     )]
     TooNew {
-        /// The file.
+        /// The file's path.
         path: String,
-        /// The schema found.
+        /// The schema that was found.
         found: i64,
-        /// The newest known.
+        /// The newest schema that this program knows.
         known: i64,
     },
 }
@@ -120,21 +116,21 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
-/// A result of the store.
+/// The result of a call of the store.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// The exclusive right to a data directory: held as long as this lives, given
-/// back by the kernel when the process ends in whatever way.
+/// The exclusive right to use a data directory. It is held while this value lives; the kernel releases it when the
+/// process ends, however it ends.
 #[derive(Debug)]
 pub struct DataLock {
     _file: File,
 }
 
 impl DataLock {
-    /// Makes a data directory, for its user alone, unless it is there, and takes its lock.
+    /// Creates a data directory that only this user can access, unless it exists, and takes its lock.
     ///
     /// # Errors
-    /// Where it cannot be made; and as [`take`](Self::take).
+    /// If it cannot be created; otherwise as for [`take`](Self::take).
     pub fn make_and_take(data: &Path) -> Result<Self> {
         let mut builder = std::fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700)
@@ -146,7 +142,7 @@ impl DataLock {
     /// Takes the lock of a data directory.
     ///
     /// # Errors
-    /// [`StoreError::InUse`] where another process holds it.
+    /// [`StoreError::InUse`] if another process holds it.
     pub fn take(data: &Path) -> Result<Self> {
         use std::io::{Read as _, Seek as _, Write as _};
         let path = data.join("lock");
@@ -180,25 +176,25 @@ impl DataLock {
 }
 
 type Completion = Box<dyn FnOnce(std::result::Result<(), String>) + Send>;
-/// Runs with the transaction, or without where there is none to be had.
+/// A queued change. It gets the transaction, or `None` if none could be started.
 type Job = Box<dyn FnOnce(Option<&Tx<'_>>) -> Completion + Send>;
 
-/// One change in progress.
+/// The transaction of one change.
 pub struct Tx<'a> {
     pub(crate) conn: &'a Connection,
 }
 
 impl Tx<'_> {
-    /// Whether the registry has the schema of this program: after an upgrade it is
-    /// older until the daemon is started anew.
+    /// Whether the registry has the schema of this program. After an upgrade it is older until the daemon is
+    /// restarted.
     pub fn is_current(&self) -> bool {
         schema::is_current(self.conn, Path::new("")).is_ok()
     }
 
-    /// A part of a change that is undone alone if it fails or panics.
+    /// Runs a part of a change. If it fails or panics, only this part is rolled back.
     ///
     /// # Errors
-    /// The part's; a panic as [`StoreError::Panicked`].
+    /// The part's own; a panic becomes [`StoreError::Panicked`].
     pub fn within<T>(&self, part: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         self.conn.execute_batch("SAVEPOINT part")?;
         let result = std::panic::catch_unwind(AssertUnwindSafe(|| part(self)))
@@ -221,7 +217,7 @@ fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "no message".to_owned())
 }
 
-/// The store. Cheap to clone; the writer ends with the last clone.
+/// The store. It is cheap to clone; the writer ends with the last clone.
 #[derive(Clone)]
 pub struct Store {
     jobs: mpsc::UnboundedSender<Job>,
@@ -230,10 +226,10 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or makes the registry at `path` and brings its schema up to date.
+    /// Opens or creates the registry at `path` and upgrades its schema.
     ///
     /// # Errors
-    /// Where the file cannot be opened, or is of a newer Lazarus.
+    /// If the file cannot be opened, or was written by a newer Lazarus.
     pub fn open(path: &Path) -> Result<Self> {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(|source| StoreError::Io {
@@ -242,8 +238,8 @@ impl Store {
                 source,
             })?;
         }
-        // It holds the texts of private issues, wherever it lies. SQLite gives
-        // the files beside it the same rights.
+        // The file holds texts of private issues, so only this user may read it, wherever it lies. SQLite gives the
+        // files beside it the same mode.
         let mut own = File::options();
         std::os::unix::fs::OpenOptionsExt::mode(own.create(true).truncate(false).write(true), 0o600);
         own.open(path).map_err(|source| StoreError::Io {
@@ -266,11 +262,11 @@ impl Store {
         Ok(Self { jobs, readers: Arc::default(), path: Arc::new(path.to_owned()) })
     }
 
-    /// Runs a change in the writer's transaction and returns once it is
-    /// durable. An error of the closure undoes the closure's changes alone.
+    /// Runs a change in the writer's transaction, and returns once it is durable. An error of the closure rolls
+    /// back only that closure's changes.
     ///
     /// # Errors
-    /// The closure's, or the commit's: then nothing was stored.
+    /// The closure's, or the commit's. Nothing was stored then.
     pub async fn transact<T, F>(&self, change: F) -> Result<T>
     where
         T: Send + 'static,
@@ -308,7 +304,7 @@ impl Store {
         receive.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Reads beside the writer, on a thread that may block.
+    /// Reads without waiting for the writer, on a thread that may block.
     ///
     /// # Errors
     /// The closure's.
@@ -321,7 +317,7 @@ impl Store {
         tokio::task::spawn_blocking(move || store.read_blocking(look)).await.map_err(|_| StoreError::Closed)?
     }
 
-    /// The same on the calling thread.
+    /// Does the same on the calling thread.
     ///
     /// # Errors
     /// The closure's.
@@ -341,23 +337,21 @@ impl Store {
     }
 }
 
-/// Opens the registry of a data directory for reading alone, without a writer:
-/// what `lazarus status` does, with the daemon running or not.
+/// Opens the registry of a data directory only for reading, without a writer. `lazarus status` uses this, whether
+/// or not the daemon runs.
 ///
 /// # Errors
-/// Where there is none, or it cannot be read.
+/// If there is no registry, or it cannot be read.
 pub fn look<T>(path: &Path, look: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
     let conn = connect(path, true)?;
     look(&Tx { conn: &conn })
 }
 
-/// Changes the registry of a data directory from beside the daemon, in one
-/// transaction: what an operator decides about names. Never makes a registry and
-/// never brings one up to date.
+/// Changes the registry of a data directory in one transaction, while the daemon may be running. An operator's
+/// decisions about names use this. It never creates a registry and never upgrades one.
 ///
 /// # Errors
-/// Where there is none, it is of another version, or the change fails: then
-/// nothing was changed.
+/// If there is no registry, it has another version, or the change fails. Nothing was changed then.
 pub fn change<T>(path: &Path, change: impl FnOnce(&Tx<'_>) -> Result<T>) -> Result<T> {
     use rusqlite::OpenFlags;
     let with_path = |source| StoreError::Sqlite { path: path.display().to_string(), source };
@@ -402,7 +396,7 @@ fn write_loop(conn: Connection, mut queue: mpsc::UnboundedReceiver<Job>) {
         {
             jobs.push(job);
         }
-        // Locked by a stranger, or no space: no change is even tried.
+        // Another process holds the lock, or there is no space: no change is attempted.
         if let Err(error) = conn.execute_batch("BEGIN IMMEDIATE") {
             for job in jobs {
                 job(None)(Err(error.to_string()));
@@ -412,8 +406,8 @@ fn write_loop(conn: Connection, mut queue: mpsc::UnboundedReceiver<Job>) {
         let mut completions: Vec<Completion> = vec![];
         let mut broken: Option<String> = None;
         for job in jobs {
-            // A full disk makes SQLite undo the whole transaction by itself.
-            // From then on every statement would stand alone, so none is run.
+            // On a full disk SQLite itself rolls back the whole transaction. Each later statement would then be
+            // committed by itself, so none is run.
             if broken.is_none() {
                 broken = match conn.execute_batch("SAVEPOINT change") {
                     Err(error) => Some(error.to_string()),

@@ -1,5 +1,5 @@
-//! What names of the configuration mean. A name on a forge can change hands: so
-//! each is looked up once, and from then on it is the number that counts.
+//! What names in the configuration refer to. A name on a forge can change hands, so each name is looked up once,
+//! and from then on only the number counts.
 
 use super::{NewEntry, Result, Tx};
 use crate::cell::Actor;
@@ -15,17 +15,17 @@ pub enum PinKind {
     Repository,
     /// A person's account.
     Account,
-    /// A team, `organisation/team`, within the organisation's number.
+    /// A team, `organisation/team`; `within` is the organisation's number.
     Team,
-    /// A label, within the repository's number.
+    /// A label; `within` is the repository's number.
     Label,
 }
 
 impl PinKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 4] = [Self::Repository, Self::Account, Self::Team, Self::Label];
 
-    /// One word, as the registry and the command line have it.
+    /// The kind as one word, for the registry and the command line.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Repository => "repository",
@@ -35,7 +35,7 @@ impl PinKind {
         }
     }
 
-    /// Reads that word.
+    /// Parses that word.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.word() == word)
     }
@@ -59,13 +59,12 @@ pub struct Pinned {
 }
 
 impl Pinned {
-    /// Its number on the forge; never 0 or below.
+    /// Its number on the forge, always above 0.
     pub fn id(&self) -> i64 {
         self.id
     }
 
-    /// The number of what it belongs to: a team's organisation, a label's
-    /// repository.
+    /// The number of what it belongs to: a team's organisation, a label's repository. `None` for other kinds.
     pub fn within(&self) -> Option<i64> {
         self.within
     }
@@ -83,7 +82,7 @@ impl fmt::Debug for Pinned {
     }
 }
 
-/// A label's name in the registry begins with its repository's number.
+/// The registry prefixes a label's name with its repository's number.
 fn shown(kind: PinKind, name: &str) -> &str {
     match kind {
         PinKind::Label => name.split_once(' ').map_or(name, |(_, label)| label),
@@ -94,22 +93,22 @@ fn shown(kind: PinKind, name: &str) -> &str {
 /// What became of a name when it was first looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pin {
-    /// What kind of thing it was for.
+    /// The kind of thing that was looked for.
     pub kind: PinKind,
     /// The name, as configured.
     pub name: String,
-    /// What it meant; 0 where it meant nothing.
+    /// The number that it referred to; 0 if nothing had this name.
     pub id: i64,
-    /// What that belongs to.
+    /// The number of what that belongs to, if it belongs to something.
     pub within: Option<i64>,
-    /// When, in milliseconds since the epoch; 0 for pins of an older Lazarus.
+    /// When it was pinned, in milliseconds since the epoch; 0 for pins of an older Lazarus.
     pub at: i64,
-    /// Why it grants nothing, until it is pinned anew.
+    /// Why it grants nothing until it is pinned anew; `None` if nothing is wrong.
     pub fault: Option<String>,
 }
 
 impl Pin {
-    /// The thing, where there is one and nothing speaks against it.
+    /// The thing itself; `None` if it does not exist or the pin has a fault.
     pub fn pinned(&self) -> Option<Pinned> {
         (self.id > 0 && self.fault.is_none()).then(|| Pinned {
             kind: self.kind,
@@ -119,13 +118,13 @@ impl Pin {
         })
     }
 
-    /// The name for people.
+    /// The name as people know it.
     pub fn shown_name(&self) -> &str {
         shown(self.kind, &self.name)
     }
 }
 
-/// A label's name as the registry has it.
+/// A label's name as the registry stores it.
 pub(crate) fn label_name(repository: i64, label: &str) -> String {
     format!("{repository} {label}")
 }
@@ -139,7 +138,7 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Pin>> {
 }
 
 impl Tx<'_> {
-    /// What became of a name; `None` where it was never looked at.
+    /// The pin of a name; `None` if the name was never looked up.
     pub fn pin(&self, kind: PinKind, name: &str) -> Result<Option<Pin>> {
         Ok(self
             .conn
@@ -149,8 +148,7 @@ impl Tx<'_> {
             .flatten())
     }
 
-    /// Pins a name; one that was looked at before stays as it is. Returns what
-    /// holds now.
+    /// Pins a name. If it was pinned before, that pin stays. Returns the pin that is valid now.
     pub fn put_pin(&self, pin: &Pin) -> Result<Pin> {
         self.conn
             .prepare_cached(
@@ -161,7 +159,7 @@ impl Tx<'_> {
         Ok(self.pin(pin.kind, &pin.name)?.unwrap_or_else(|| pin.clone()))
     }
 
-    /// States a team's organisation, or why a pin grants nothing from now on.
+    /// Sets a team's organisation, or the reason why a pin grants nothing from now on.
     pub fn amend_pin(&self, kind: PinKind, name: &str, within: Option<i64>, fault: Option<&str>) -> Result<()> {
         self.conn
             .prepare_cached(
@@ -171,8 +169,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Forgets what a name meant: the next look at the forge pins it anew.
-    /// Returns what was forgotten.
+    /// Deletes a pin, so that the next lookup on the forge pins the name anew. Returns the deleted pin.
     pub fn forget_pin(&self, kind: PinKind, name: &str) -> Result<Option<Pin>> {
         let old = self.pin(kind, name)?;
         self.conn
@@ -181,7 +178,7 @@ impl Tx<'_> {
         Ok(old)
     }
 
-    /// Notes in the ledger what became of a name: rights follow from it.
+    /// Records a pin in the ledger, because rights follow from it.
     pub fn note_pin(&self, action: &str, by: &Actor, pin: &Pin, now: i64) -> Result<()> {
         let data = serde_json::json!({
             "kind": pin.kind, "name": pin.shown_name(), "id": pin.id, "within": pin.within, "fault": pin.fault,
@@ -197,21 +194,21 @@ impl Tx<'_> {
         .map(drop)
     }
 
-    /// All pins, by kind and name.
+    /// All pins, sorted by kind and name.
     pub fn pins(&self) -> Result<Vec<Pin>> {
         let mut statement = self.conn.prepare_cached(&format!("SELECT {COLUMNS} FROM pins ORDER BY kind, name"))?;
         let rows = statement.query_map([], read)?;
         Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
-    /// The number of a repository that was served under this name.
+    /// The number of the repository that was served under this name.
     pub fn repository_named(&self, name: &str) -> Result<Option<i64>> {
         Ok(self.pin(PinKind::Repository, name)?.map(|pin| pin.id).filter(|id| *id > 0))
     }
 }
 
 impl Tx<'_> {
-    /// The name of the configuration that was pinned to that repository, for people.
+    /// The configured name that was pinned to that repository, for messages.
     pub fn name_of_repository(&self, id: i64) -> Result<Option<String>> {
         Ok(self
             .conn
@@ -237,7 +234,7 @@ mod tests {
         let done = store.transact(|tx| {
             assert_eq!(tx.put_pin(&account("Ada", 7))?.id, 7);
             assert_eq!(tx.put_pin(&account("ada", 9))?.id, 7, "somebody else took the name");
-            // What meant nothing at first goes on meaning nothing.
+            // A name that referred to nothing at first never refers to anything later.
             assert_eq!(tx.put_pin(&account("ghost", 0))?.pinned(), None);
             assert_eq!(tx.put_pin(&account("ghost", 11))?.pinned(), None);
             assert_eq!(tx.forget_pin(PinKind::Account, "ghost")?.map(|p| p.id), Some(0));

@@ -1,4 +1,4 @@
-//! Missions, cells, texts and the small facts beside them.
+//! Missions, cells, texts, and other small facts.
 
 use super::{Result, StoreError, Tx};
 use crate::cell::{Cell, DeadlineKind, next_deadline};
@@ -6,15 +6,14 @@ use crate::mission::{ApprovedText, Mission};
 use rusqlite::{OptionalExtension as _, params};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// A cell as the registry has it, with what is known of its running.
+/// A cell as the registry stores it, with what is known about its running.
 #[derive(Debug, Clone)]
 pub struct CellRow {
-    /// Its slot: a number of its own for as long as the registry lives, from
-    /// which its user ids are made.
+    /// The cell's slot: a number that is never reused, from which its user ids are derived.
     pub slot: i64,
-    /// The cell.
+    /// The cell's name.
     pub cell: Cell,
-    /// What the backend found and the engine keeps beside it, as JSON.
+    /// What the backend reported and the engine keeps with it, as JSON.
     pub facts: String,
 }
 
@@ -23,43 +22,42 @@ pub struct CellRow {
 pub struct CommentRow {
     /// The effect that posted it.
     pub effect: String,
-    /// Its number on the forge.
+    /// The comment's number on the forge.
     pub comment_id: i64,
-    /// SHA-256 of its text without blanks at its end, hex, where it is one that is
-    /// edited in place.
+    /// SHA-256 of its text without trailing blanks, in hex; `None` unless the comment is edited in place.
     pub sha256: Option<String>,
 }
 
-/// How an issue's text was seen. Times are the forge's, in milliseconds.
+/// How an issue's text was observed. Times are the forge's, in milliseconds since the epoch.
 #[derive(Debug, Clone, Copy)]
 pub struct Sight<'a> {
-    /// When the issue was last changed, at this sight.
+    /// When the issue had last been changed, as of this observation.
     pub at: i64,
-    /// The latest time at which the text may have become what it is, if it was never
-    /// seen before: the opening, where that is what was heard of.
+    /// If the text was never seen before: the latest time at which it may have become what it is. That is the
+    /// opening, if we were told of the opening.
     pub since: i64,
-    /// Whether the sight is about the text: within one second it is then the later.
+    /// Whether the observation is about the text itself. Of two within one second it then counts as the later.
     pub told: bool,
-    /// The text that it replaced, where the forge said so.
+    /// The text that it replaced, if the forge said so.
     pub before: Option<&'a ApprovedText>,
 }
 
-/// The text that an issue was seen with.
+/// The text that an issue was last seen with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenText {
-    /// The text. Title and body are cut where they are very long, and empty where it
-    /// was long ago; the hash is the whole one's.
+    /// The text. Title and body are shortened if they are very long, and empty if they were seen long ago; the hash
+    /// is that of the complete text.
     pub text: ApprovedText,
-    /// When it became so, by the forge's clock in milliseconds, where it was edited.
+    /// When it was edited, by the forge's clock in milliseconds since the epoch; `None` if it was not.
     pub edited_at: Option<i64>,
-    /// The latest time at which it may have become so, by the forge's clock in
-    /// milliseconds: what it was before nobody here saw.
+    /// The latest time at which it may have become what it is, by the forge's clock in milliseconds since the
+    /// epoch. We did not see what it was before.
     pub since: i64,
-    /// Title and body before that, cut likewise.
+    /// Title and body before the edit, shortened in the same way.
     pub before: Option<(String, String)>,
 }
 
-/// Longest part of a text that is kept for saying what changed, in bytes.
+/// Most bytes of a title or body that are kept to say what changed.
 const TEXT_KEPT: usize = 64 * 1024;
 
 fn cut(text: &str) -> &str {
@@ -70,46 +68,45 @@ fn cut(text: &str) -> &str {
     &text[..end]
 }
 
-/// A row of a cell that cannot be read. It is the mission's trouble alone: who
-/// lists cells goes on with the others.
+/// A row of a cell that cannot be read. Only its mission is affected: lists of cells continue with the others.
 #[derive(Debug)]
 pub struct Damaged {
-    /// The cell.
+    /// The cell's name.
     pub cell: String,
-    /// Its mission, as the registry names it.
+    /// Its mission's id in the registry.
     pub mission: String,
     /// What cannot be read, and why.
     pub error: StoreError,
 }
 
-/// One row of a list, or that it cannot be read.
+/// One row of a list, or the error that it cannot be read.
 pub type Listed<T> = std::result::Result<T, Damaged>;
 
 /// A deadline that has passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {
-    /// The cell.
+    /// The cell's name.
     pub cell: String,
-    /// Its mission, as the registry names it.
+    /// Its mission's id in the registry.
     pub mission: String,
-    /// When it passed, in milliseconds since the epoch.
+    /// The deadline, in milliseconds since the epoch.
     pub at: i64,
-    /// What is due.
+    /// The kind of deadline.
     pub kind: DeadlineKind,
 }
 
-/// Reads a row's JSON. `of` names the row, so that a person finds it.
+/// Parses a row's JSON. `of` names the row in the error message.
 fn parse<T: DeserializeOwned>(what: &'static str, of: &str, text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| StoreError::Corrupt { what, why: format!("{of}: {error}") })
 }
 
-/// The registry's name for a mission (`1#7`), for people.
+/// Describes a mission for people, from its id in the registry (`1#7`).
 fn issue_words(id: &str) -> String {
     id.split_once('#').map_or_else(|| id.to_owned(), |(repo, number)| format!("issue {number} of repository {repo}"))
 }
 
 impl Tx<'_> {
-    /// A mission by its name in the registry.
+    /// The mission with this id in the registry.
     pub fn mission(&self, id: &str) -> Result<Option<Mission>> {
         let text: Option<String> = self
             .conn
@@ -119,7 +116,7 @@ impl Tx<'_> {
         text.map(|t| parse("mission", &issue_words(id), &t)).transpose()
     }
 
-    /// A mission by repository and issue number.
+    /// The mission with this repository and issue number.
     pub fn mission_by_number(&self, repo_id: i64, number: i64) -> Result<Option<Mission>> {
         let text: Option<String> = self
             .conn
@@ -131,7 +128,7 @@ impl Tx<'_> {
         text.map(|t| parse("mission", &issue_words(&format!("{repo_id}#{number}")), &t)).transpose()
     }
 
-    /// What the registry calls the mission with that number of a repository.
+    /// The registry's id of the mission with this repository and issue number.
     pub fn mission_id_by_number(&self, repo_id: i64, number: i64) -> Result<Option<String>> {
         Ok(self
             .conn
@@ -142,8 +139,8 @@ impl Tx<'_> {
             .optional()?)
     }
 
-    /// What the registry calls the mission whose newest known name that is. Names
-    /// move: of several that had it, the one that was seen last.
+    /// The registry's id of the mission that was last known by this name. Names can move: if several missions had
+    /// it, the one that was seen last.
     pub fn mission_id_by_name(&self, owner: &str, repository: &str, number: i64) -> Result<Option<String>> {
         Ok(self
             .conn
@@ -156,8 +153,7 @@ impl Tx<'_> {
             .optional()?)
     }
 
-    /// Missions of a repository that have a cell that is not over.
-    /// One that cannot be read is in the list as its error.
+    /// The missions of a repository that have a live cell. A mission that cannot be read is returned as its error.
     pub fn missions_of(&self, repo_id: i64) -> Result<Vec<Result<Mission>>> {
         let mut statement = self.conn.prepare_cached(
             "SELECT DISTINCT m.id, m.state FROM missions m JOIN cells c ON c.mission = m.id WHERE m.repo_id = ? AND c.live = 1",
@@ -167,8 +163,8 @@ impl Tx<'_> {
             .collect()
     }
 
-    /// Missions of a repository whose issue was taken for deleted since `since`
-    /// (milliseconds since the epoch), the newest first, at most `limit`.
+    /// The missions of a repository whose issue was deleted, as far as we know, after `since` (milliseconds since
+    /// the epoch): newest first, at most `limit`.
     pub fn deleted_missions(&self, repo_id: i64, since: i64, limit: i64) -> Result<Vec<Result<Mission>>> {
         let mut statement = self.conn.prepare_cached(
             "SELECT id, state FROM missions WHERE repo_id = ? AND updated_at >= ? AND json_extract(state, '$.deleted') \
@@ -192,7 +188,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// A cell by its name.
+    /// The cell with this name.
     pub fn cell(&self, id: &str) -> Result<Option<CellRow>> {
         let row: Option<(i64, String, String)> = self
             .conn
@@ -202,7 +198,7 @@ impl Tx<'_> {
         row.map(|(slot, data, facts)| Ok(CellRow { slot, cell: parse("cell", id, &data)?, facts })).transpose()
     }
 
-    /// Stores a cell, with its next deadline.
+    /// Stores a cell together with its next deadline.
     pub fn put_cell(&self, cell: &Cell, now: i64) -> Result<()> {
         let data = serde_json::to_string(cell).map_err(StoreError::json("cell"))?;
         let deadline = next_deadline(cell);
@@ -218,8 +214,7 @@ impl Tx<'_> {
             data,
             now
         ];
-        // Not `INSERT … ON CONFLICT`: that takes a slot, and with it user ids, for
-        // every change of a cell.
+        // Not `INSERT … ON CONFLICT`: that would use up a slot, and with it user ids, at every change of a cell.
         let known = self.conn.prepare_cached(
             "UPDATE cells SET mission = ?2, state = ?3, live = ?4, deadline = ?5, deadline_kind = ?6, data = ?7, \
              updated_at = ?8 WHERE id = ?1",
@@ -235,13 +230,13 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// What is known of a cell's running, as JSON.
+    /// Stores what is known about a cell's running, as JSON.
     pub fn put_facts(&self, cell: &str, facts: &str) -> Result<()> {
         self.conn.prepare_cached("UPDATE cells SET facts = ? WHERE id = ?")?.execute(params![facts, cell])?;
         Ok(())
     }
 
-    /// Cells that are not over, oldest first, at most `limit`.
+    /// Live cells, oldest first, at most `limit`.
     pub fn live_cells(&self, limit: i64) -> Result<Vec<Listed<CellRow>>> {
         self.cell_rows(
             "SELECT slot, id, mission, data, facts FROM cells WHERE live = 1 ORDER BY slot LIMIT ?1",
@@ -249,7 +244,7 @@ impl Tx<'_> {
         )
     }
 
-    /// Every cell, the newest last, at most `limit` of the newest.
+    /// The newest `limit` cells, oldest of them first.
     pub fn all_cells(&self, limit: i64) -> Result<Vec<Listed<CellRow>>> {
         self.cell_rows(
             "SELECT slot, id, mission, data, facts FROM (SELECT slot, id, mission, data, facts FROM cells ORDER BY slot DESC LIMIT ?1) \
@@ -258,16 +253,16 @@ impl Tx<'_> {
         )
     }
 
-    /// Every cell of a mission, oldest first.
+    /// All cells of a mission, oldest first.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] where one of them cannot be read: nothing is
-    /// decided about a mission that is only half known.
+    /// [`StoreError::Corrupt`] if one of them cannot be read: nothing is decided about a mission that is only
+    /// partly known.
     pub fn cells_of(&self, mission: &str) -> Result<Vec<CellRow>> {
         self.listed_cells_of(mission)?.into_iter().map(|row| row.map_err(|damaged| damaged.error)).collect()
     }
 
-    /// Every cell of a mission, oldest first, to be looked at.
+    /// All cells of a mission, oldest first, for display: those that cannot be read are returned as errors.
     pub fn listed_cells_of(&self, mission: &str) -> Result<Vec<Listed<CellRow>>> {
         self.cell_rows(
             "SELECT slot, id, mission, data, facts FROM cells WHERE mission = ?1 ORDER BY slot",
@@ -290,15 +285,15 @@ impl Tx<'_> {
         .collect()
     }
 
-    /// How many cells there are: live, and over.
+    /// The number of live cells, and of cells that are over.
     pub fn count_cells(&self) -> Result<(i64, i64)> {
         let live = self.conn.query_row("SELECT COUNT(*) FROM cells WHERE live = 1", [], |row| row.get(0))?;
-        // Slots count up, so the newest says how many there were: no scan.
+        // Slots count up, so the newest one says how many cells there were, without a scan.
         let all: i64 = self.conn.query_row("SELECT COALESCE(MAX(slot), 0) FROM cells", [], |row| row.get(0))?;
         Ok((live, all - live))
     }
 
-    /// The next deadline of any cell.
+    /// The next deadline of any cell, in milliseconds since the epoch.
     pub fn next_cell_deadline(&self) -> Result<Option<i64>> {
         Ok(self
             .conn
@@ -306,7 +301,7 @@ impl Tx<'_> {
             .query_row([], |row| row.get(0))?)
     }
 
-    /// Cells whose deadline has passed.
+    /// Deadlines of cells that have passed.
     pub fn due_cells(&self, now: i64) -> Result<Vec<Listed<Due>>> {
         let mut statement = self.conn.prepare_cached(
             "SELECT id, mission, deadline, deadline_kind FROM cells WHERE deadline IS NOT NULL AND deadline <= ? ORDER BY deadline LIMIT 100",
@@ -324,8 +319,7 @@ impl Tx<'_> {
         .collect()
     }
 
-    /// Puts a cell's deadline off: it is due and cannot be dealt with, because
-    /// what is stored of it cannot be read.
+    /// Postpones a cell's deadline that is due but cannot be handled, because its row cannot be read.
     pub fn put_off(&self, cell: &str, until: i64) -> Result<()> {
         self.conn
             .prepare_cached("UPDATE cells SET deadline = ?2 WHERE id = ?1 AND deadline IS NOT NULL AND deadline < ?2")?
@@ -333,7 +327,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Keeps a text under its hash.
+    /// Stores a text under its hash.
     pub fn put_text(&self, text: &ApprovedText) -> Result<()> {
         self.conn
             .prepare_cached("INSERT INTO texts (hash, title, body) VALUES (?,?,?) ON CONFLICT (hash) DO NOTHING")?
@@ -341,7 +335,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The text with that hash.
+    /// The text with this hash.
     pub fn text(&self, hash: &str) -> Result<Option<ApprovedText>> {
         Ok(self
             .conn
@@ -350,7 +344,7 @@ impl Tx<'_> {
             .optional()?)
     }
 
-    /// Notes the text that an issue was seen with.
+    /// Records the text that an issue was seen with.
     pub fn see_text(
         &self,
         (repo_id, number): (i64, i64),
@@ -422,8 +416,7 @@ impl Tx<'_> {
             .optional()?)
     }
 
-    /// Lets the texts go that nobody asks for any more: after an hour what the text
-    /// was, after 90 days that the issue was seen.
+    /// Deletes texts that nobody needs any more: the previous text after an hour, the last one seen after 90 days.
     pub fn forget_old_texts(&self, now: i64) -> Result<()> {
         self.conn.execute(
             "UPDATE issue_texts SET title = '', body = '', before_title = NULL, before_body = NULL \
@@ -443,7 +436,7 @@ impl Tx<'_> {
             .optional()?)
     }
 
-    /// Notes a comment of the bot.
+    /// Records a comment of the bot.
     pub fn put_comment(&self, effect: &str, mission: &str, cell: Option<&str>, kind: &str, id: i64) -> Result<()> {
         self.conn
             .prepare_cached(
@@ -454,7 +447,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Notes the text that a comment of the bot has now.
+    /// Records the present text of a comment of the bot.
     pub fn put_comment_text(&self, comment_id: i64, sha256: &str) -> Result<()> {
         self.conn
             .prepare_cached("UPDATE comments SET body_sha256 = ?2 WHERE comment_id = ?1")?
@@ -476,12 +469,12 @@ impl Tx<'_> {
         Ok(self.conn.prepare_cached("SELECT 1 FROM comments WHERE cell = ? AND kind = ?")?.exists([cell, kind])?)
     }
 
-    /// Whether a comment with that number is one that the bot posted.
+    /// Whether the bot posted the comment with this number.
     pub fn is_own_comment(&self, comment_id: i64) -> Result<bool> {
         Ok(self.conn.prepare_cached("SELECT 1 FROM comments WHERE comment_id = ?")?.exists([comment_id])?)
     }
 
-    /// What an operator's command came to; `None` while it is under way.
+    /// The outcome of an operator's command; `None` while it is running.
     pub fn operation(&self, id: &str) -> Result<Option<String>> {
         Ok(self
             .conn
@@ -491,7 +484,7 @@ impl Tx<'_> {
             .flatten())
     }
 
-    /// Notes what an operator's command came to.
+    /// Records the outcome of an operator's command.
     pub fn put_operation(&self, id: &str, outcome: &str, now: i64) -> Result<()> {
         self.conn
             .prepare_cached("INSERT INTO operations (id, outcome, at) VALUES (?,?,?) ON CONFLICT (id) DO NOTHING")?
@@ -499,7 +492,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// How far the reconciler has looked, in seconds since the epoch.
+    /// How far the reconciler has read, in seconds since the epoch.
     pub fn watermark(&self, repo_id: i64) -> Result<Option<i64>> {
         Ok(self
             .conn
@@ -507,7 +500,7 @@ impl Tx<'_> {
             .optional()?)
     }
 
-    /// Notes how far the reconciler has looked.
+    /// Records how far the reconciler has read. It never goes back.
     pub fn put_watermark(&self, repo_id: i64, at: i64) -> Result<()> {
         self.conn.execute(
             "INSERT INTO watermarks (repo_id, at) VALUES (?1,?2) ON CONFLICT (repo_id) DO UPDATE SET at = MAX(at, ?2)",
@@ -516,12 +509,12 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// A small fact by name.
+    /// A small fact by its key.
     pub fn meta(&self, key: &str) -> Result<Option<String>> {
         Ok(self.conn.query_row("SELECT value FROM meta WHERE key = ?", [key], |row| row.get(0)).optional()?)
     }
 
-    /// Notes a small fact.
+    /// Stores a small fact.
     pub fn put_meta(&self, key: &str, value: &str) -> Result<()> {
         self.conn.execute(
             "INSERT INTO meta (key, value) VALUES (?1,?2) ON CONFLICT (key) DO UPDATE SET value = ?2",
@@ -537,8 +530,7 @@ mod tests {
     use crate::cell::{AutoRevive, BackendKind, Isolation, Network};
     use crate::store::Store;
 
-    /// Rows from before a field was kept still load (no step of the schema is
-    /// needed for those).
+    /// Rows that were stored before a field existed still load, without a migration step.
     #[test]
     fn a_cell_of_an_older_lazarus_is_read() {
         let identity = Identity::Agent("scribe".to_owned());

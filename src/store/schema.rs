@@ -1,10 +1,10 @@
-//! Tables, and how an older file becomes a newer one (`user_version`).
+//! The tables, and how an older file is upgraded (`user_version`).
 
 use super::{Result, StoreError};
 use rusqlite::Connection;
 use std::path::Path;
 
-/// One step a version; a step that was released is never changed.
+/// One migration step for each version. A step that was released is never changed.
 const MIGRATIONS: &[&str] = &["
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 
@@ -149,7 +149,7 @@ UPDATE pins SET name = substr(kind, 7) || ' ' || name, within = CAST(substr(kind
 UPDATE pins SET kind = 'account' WHERE kind = 'director';
 "];
 
-/// Whether the file has the schema that this program writes.
+/// Checks that the file has the schema that this program writes.
 pub(super) fn is_current(conn: &Connection, path: &Path) -> Result<()> {
     let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let (known, path) = (MIGRATIONS.len() as i64, path.display().to_string());
@@ -160,7 +160,7 @@ pub(super) fn is_current(conn: &Connection, path: &Path) -> Result<()> {
     }
 }
 
-/// Brings the file's schema up to date, each step in a transaction.
+/// Upgrades the file's schema, each step in a transaction.
 pub(super) fn migrate(conn: &Connection, path: &Path) -> Result<()> {
     let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let known = MIGRATIONS.len() as i64;

@@ -1,15 +1,13 @@
-//! Handing out what was done in a cell's clone.
+//! Harvests the work in a cell's clone.
 //!
-//! This runs inside the cell (`lazarus cell-harvest`), because the clone is the
-//! agents' and its configuration can make git run anything. What comes out is a
-//! pack and a line of JSON: the cell's own word, and a request by somebody
-//! hostile. Its caps here are a courtesy; those that count are on the host's side,
-//! which words everything that people read; see [`crate::repository`].
+//! This runs inside the cell (`lazarus cell-harvest`), because agents control the clone, and its configuration can
+//! make git run anything. The result is a pack and a line of JSON. Both are the cell's own claims, and must be
+//! treated as a request by somebody hostile. The limits here only save work: the ones that count are enforced on
+//! the host's side, which also words everything that people read; see [`crate::repository`].
 //!
-//! What was committed is read through a repository of the harvest's own, which
-//! has the clone's references and objects and none of its configuration, index or
-//! attributes. Only what was not committed needs those, and where they are broken
-//! the commits leave without it.
+//! Committed work is read through a repository of the harvest's own, which has the clone's references and objects,
+//! but not its configuration, index or attributes. Only uncommitted changes need those. If they are broken, the
+//! commits are handed out without the uncommitted changes.
 
 use super::worktree::BRANCHES;
 use crate::keeper::OBJECTS_IN_CELL;
@@ -22,24 +20,24 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-/// The pack's name in the harvester's own home.
+/// Name of the pack in the harvester's own home.
 pub const PACK: &str = "work.pack";
-/// Most branches that are named though they are not handed out.
+/// Most branches that are named although they are not handed out.
 const NAMED: usize = 100;
-/// Most references that are looked at one by one, where git cannot list what is new.
+/// Most references that are checked one by one if git cannot list what is new.
 const LOOKED_AT: usize = 200;
-/// Longest words of git's that are handed out, in characters.
+/// Longest text of git's that is handed out, in characters.
 pub const QUOTED_MAX: usize = 300;
-/// Longest time for everything that nobody committed.
+/// Longest time to commit everything that is uncommitted.
 const REST_TIME: Duration = Duration::from_secs(120);
-/// How long a program may hold git's output open after git.
+/// How long a program that git started may hold git's output open after git ended.
 const HELD_OPEN: Duration = Duration::from_secs(2);
-/// Files and directories that a tree may have more than the index has files.
+/// How many more files and directories a tree may have than the index has files.
 const UNFOLDED_MORE: u64 = 100_000;
-/// Largest file of git's own that is read, in bytes.
+/// Largest of git's own small files (such as `HEAD`) that is read, in bytes.
 const SMALL: u64 = 4096;
 
-/// What work is wanted out of a cell.
+/// Which work of a cell is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HarvestRequest {
     /// The commit that the clone was made from.
@@ -48,71 +46,70 @@ pub struct HarvestRequest {
     pub pack_max: u64,
     /// Most branches besides the one that is checked out.
     pub branches_max: usize,
-    /// Whether what was not committed becomes a commit.
+    /// Whether uncommitted changes become a commit.
     pub commit_rest: bool,
-    /// Lines for the end of commits that are made of the work.
+    /// Trailers for the commits that the harvest makes, one on each line.
     pub trailers: String,
-    /// Whether a snapshot of everything is wanted beside the work.
+    /// Whether a snapshot of everything is wanted in addition.
     pub snapshot: bool,
 }
 
-/// A request as it reaches the program that hands out, inside the cell.
+/// A harvest request as it reaches the harvester inside the cell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HarvestOrder {
     /// What is wanted.
     #[serde(flatten)]
     pub request: HarvestRequest,
-    /// A directory that the harvest may write, as it sees it.
+    /// A directory that the harvester may write, as it sees it.
     pub into: PathBuf,
 }
 
-/// What was handed out, in the cell's words: facts to be checked, and words to
-/// be quoted.
+/// What was handed out, as the cell claims: facts that must be checked, and words that may only be quoted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HarvestManifest {
-    /// The commit that is checked out, or the one made of what was not
-    /// committed on top of it. Nothing where nothing was done.
+    /// The commit that is checked out, or the commit of uncommitted changes on top of it. `None` if nothing was
+    /// done.
     pub tip: Option<String>,
-    /// Whether `tip` is of what was not committed.
+    /// Whether `tip` is the commit of uncommitted changes.
     pub rest: bool,
-    /// Changes that were not committed.
+    /// Number of uncommitted changes.
     pub uncommitted: u64,
-    /// A commit of `project/` and `shared/` as they are, where it was wanted.
+    /// A commit with the present state of `project/` and `shared/`, if it was wanted.
     pub snapshot: Option<String>,
-    /// Other branches with work that `tip` does not have: name, commit.
+    /// Other branches with work that `tip` does not contain: name and commit.
     pub branches: Vec<(String, String)>,
-    /// Branches that were not handed out, by name, as many as are named.
+    /// Names of branches that were not handed out: the first [`NAMED`] of them.
     pub beyond: Vec<String>,
-    /// How many there are of those.
+    /// Number of branches that were not handed out.
     pub beyond_count: u64,
-    /// Agents' branches that do not fit with the others.
+    /// Agents' branches that conflict with the others.
     pub apart: Vec<String>,
-    /// Why what was not committed is not in it.
+    /// Why uncommitted changes are missing, if they are.
     pub rest_unread: Option<String>,
-    /// Why what is checked out is not in it.
+    /// Why the checked-out commit is missing, if it is.
     pub head_unread: Option<String>,
-    /// Why nothing could be handed out.
+    /// Why nothing could be handed out, if so.
     pub unknown: Option<String>,
 }
 
-/// The work that a cell handed out. Every byte of it is the agents'.
+/// The work that a cell handed out. Agents may have influenced every byte of it.
 #[derive(Debug)]
 pub struct HandedWork {
-    /// What is said to be in it.
+    /// The cell's claims about its content.
     pub manifest: HarvestManifest,
-    /// The pack, open at its beginning, or why there is none to be opened.
+    /// The pack, open at its beginning, or the reason why it cannot be opened.
     pub pack: io::Result<File>,
 }
 
 impl HandedWork {
-    /// The work in a directory that agents may have written: no link in it is followed,
-    /// and nothing but a plain file is opened.
+    /// Opens the work in a directory that agents may have written: no link in it is followed, and only a regular
+    /// file is opened.
     pub fn in_directory(manifest: HarvestManifest, directory: &Path) -> Self {
         Self { manifest, pack: open_pack(directory) }
     }
 
-    /// Work that could not be handed out.
+    /// A harvest that failed.
     pub fn unknown(why: String) -> Self {
         let manifest = HarvestManifest { unknown: Some(why), ..HarvestManifest::default() };
         Self { manifest, pack: Err(io::ErrorKind::NotFound.into()) }
@@ -122,7 +119,7 @@ impl HandedWork {
 fn open_pack(directory: &Path) -> io::Result<File> {
     use rustix::fs::{CWD, Mode, OFlags, openat};
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // The parent is the home's, which agents cannot write.
+    // The parent directory is the home, which agents cannot write.
     let directory = openat(CWD, directory, flags | OFlags::DIRECTORY, Mode::empty())?;
     let pack = File::from(openat(&directory, PACK, flags | OFlags::NONBLOCK, Mode::empty())?);
     if !pack.metadata()?.is_file() {
@@ -131,7 +128,7 @@ fn open_pack(directory: &Path) -> io::Result<File> {
     Ok(pack)
 }
 
-/// Writes the pack and says what is in it.
+/// Writes the pack and returns what it contains.
 pub fn hand_out(wanted: &HarvestOrder) -> HarvestManifest {
     let mut out = HarvestManifest::default();
     if let Err(why) = try_hand_out(wanted, &mut out) {
@@ -142,13 +139,12 @@ pub fn hand_out(wanted: &HarvestOrder) -> HarvestManifest {
 
 #[derive(Clone)]
 struct Git {
-    /// The repository, where it is not the work tree's.
+    /// The repository, if it is not the work tree's own.
     repository: Option<PathBuf>,
-    /// Objects that are made here go into a directory of the harvest's own: the
-    /// clone is read-only.
+    /// Objects that the harvest creates go into a directory of its own, because the clone is read-only.
     objects: PathBuf,
     index: PathBuf,
-    /// Where the clone's objects are.
+    /// The paths of the clone's objects.
     alternates: String,
     /// The work tree.
     tree: PathBuf,
@@ -160,7 +156,7 @@ impl Git {
         command
             .args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "safe.directory=*"])
             .args(["-c", "log.showSignature=false", "-c", "commit.gpgSign=false", "-c", "gc.auto=0"])
-            // It shares its memory with nobody, and has not much of it.
+            // Small values, because the cell's memory limit applies to this git too.
             .args(["-c", "pack.windowMemory=64m", "-c", "pack.deltaCacheSize=64m", "-c", "core.bigFileThreshold=16m"])
             .args(["-c", "core.commitGraph=false", "--no-pager", "--no-optional-locks"])
             .arg("-C")
@@ -208,12 +204,12 @@ fn finish(command: &mut Command) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
-/// The same for what reads the work tree and runs programs of the agents' (filters):
-/// it ends when its time is over, so that what was committed leaves in any case.
+/// Does the same for a git that reads the work tree and runs agents' programs (filters). It is killed when its time
+/// is over, so that committed work is handed out in any case.
 fn finish_in_time(command: &mut Command, until: Instant) -> Result<String, String> {
     let cannot = |e: io::Error| format!("git cannot be run in the cell: {e}");
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    // What it starts ends with it.
+    // A process group of its own, so that everything it starts can be killed with it.
     let mut child = std::os::unix::process::CommandExt::process_group(command, 0).spawn().map_err(cannot)?;
     let (answer, words) = (read_beside(child.stdout.take()), read_beside(child.stderr.take()));
     let mut status = None;
@@ -228,7 +224,7 @@ fn finish_in_time(command: &mut Command, until: Instant) -> Result<String, Strin
         let _ = child.wait();
         return Err(format!("it took longer than the {} s that there are for it", REST_TIME.as_secs()));
     };
-    // One that left the group may hold these open for ever.
+    // A process that left the group may hold these pipes open for ever.
     let text = |from: &Receiver<Vec<u8>>| from.recv_timeout(HELD_OPEN).ok();
     if !status.success() {
         let words = String::from_utf8_lossy(&text(&words).unwrap_or_default()).trim().to_owned();
@@ -239,7 +235,7 @@ fn finish_in_time(command: &mut Command, until: Instant) -> Result<String, Strin
     Ok(String::from_utf8_lossy(&answer).trim_end().to_owned())
 }
 
-/// Reads a stream to its end, on a thread that nobody has to wait for.
+/// Reads a stream to its end on a thread that nobody has to wait for.
 fn read_beside(stream: Option<impl io::Read + Send + 'static>) -> Receiver<Vec<u8>> {
     let (send, receive) = channel();
     std::thread::spawn(move || {
@@ -259,7 +255,7 @@ fn try_hand_out(wanted: &HarvestOrder, out: &mut HarvestManifest) -> Result<(), 
     }
     let (objects, pack) = (wanted.into.join("objects"), wanted.into.join(PACK));
     let own = wanted.into.join("repository");
-    // A harvest may be read twice, and what an earlier one made is not needed.
+    // A harvest may be repeated, and the result of an earlier one is not needed.
     let _ = std::fs::remove_file(&pack);
     for directory in [&objects, &own] {
         let _ = std::fs::remove_dir_all(directory);
@@ -267,13 +263,13 @@ fn try_hand_out(wanted: &HarvestOrder, out: &mut HarvestManifest) -> Result<(), 
     }
     let clone = std::env::current_dir().map_err(|e| e.to_string())?;
     let git_directory = git_directory(&clone);
-    // The borrowed ones by their place too, in case the clone does not say where.
+    // The borrowed objects are also given by their own path, in case the clone does not name it.
     let alternates = format!("{}:{}", git_directory.join("objects").display(), OBJECTS_IN_CELL);
     let theirs = Git { repository: None, objects, index: wanted.into.join("index"), alternates, tree: clone };
     let has_base = |git: &Git| git.ask(&["cat-file", "-e", &format!("{base}^{{commit}}")]);
     let mut git = Git { repository: Some(own.clone()), ..theirs.clone() };
     if make_own(&own, &git_directory, base).is_err() || has_base(&git).is_err() {
-        // It is stored in a way that only its own configuration tells.
+        // The clone's storage format is described only in its own configuration, so that must be used.
         git = theirs.clone();
         has_base(&git)
             .map_err(|why| format!("the commit that it was cloned at is not in the clone any more ({why})"))?;
@@ -307,7 +303,7 @@ fn try_hand_out(wanted: &HarvestOrder, out: &mut HarvestManifest) -> Result<(), 
     write_what_fits(&git, base, &pack, wanted, out)
 }
 
-/// Where a work tree's repository is: it may be a link, or a file that says so.
+/// The repository of a work tree. `.git` may be a link, or a file that names it.
 fn git_directory(tree: &Path) -> PathBuf {
     let place = tree.join(".git");
     let said = read_small(&place).and_then(|text| Some(tree.join(text.strip_prefix("gitdir:")?.trim())));
@@ -321,7 +317,7 @@ fn read_small(path: &Path) -> Option<String> {
     Some(text)
 }
 
-/// Makes a repository with the clone's references and nothing else of it.
+/// Makes a repository with the clone's references and nothing else.
 fn make_own(own: &Path, clone: &Path, base: &str) -> io::Result<()> {
     let format = if base.len() == 64 {
         "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectformat = sha256\n"
@@ -329,7 +325,7 @@ fn make_own(own: &Path, clone: &Path, base: &str) -> io::Result<()> {
         "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"
     };
     std::fs::write(own.join("config"), format)?;
-    // Where it cannot be read there is nothing checked out.
+    // If `HEAD` cannot be read, nothing is checked out.
     let head = read_small(&clone.join("HEAD")).unwrap_or_else(|| "ref: refs/heads/.none".to_owned());
     std::fs::write(own.join("HEAD"), head)?;
     std::os::unix::fs::symlink(clone.join("refs"), own.join("refs"))?;
@@ -340,8 +336,7 @@ fn make_own(own: &Path, clone: &Path, base: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Finds branches that have something which neither base nor tip has, the newest
-/// first.
+/// Finds branches with work that neither base nor tip contains, newest first.
 fn other_branches(
     git: &Git,
     base: &str,
@@ -355,7 +350,7 @@ fn other_branches(
     let list = git.ask(&["for-each-ref", "--sort=-committerdate", &not_base, &not_tip, format, "refs/heads"]);
     let (list, one_by_one) = match list {
         Ok(list) => (list, false),
-        // One reference that leads nowhere is enough for that.
+        // A single dangling reference makes git fail here.
         Err(_) => (git.ask(&["for-each-ref", format, "refs/heads"]).unwrap_or_default(), true),
     };
     let mut known: HashSet<&str> = HashSet::new();
@@ -370,7 +365,7 @@ fn other_branches(
                 continue;
             }
         }
-        // With what was not committed on it, where there is such.
+        // If there are uncommitted changes of that branch, takes the commit that includes them.
         let commit = merged.iter().find(|(branch, _)| branch == name).map_or(commit, |(_, commit)| commit);
         if !known.insert(commit) || git.is_ancestor(commit, tip) {
             continue;
@@ -390,7 +385,7 @@ fn other_branches(
     }
 }
 
-/// Packs everything; where that is too large, what was committed alone.
+/// Packs everything. If that is too large, it packs only committed work.
 fn write_what_fits(
     git: &Git,
     base: &str,
@@ -418,8 +413,8 @@ fn write_what_fits(
     if rest.is_empty() { Ok(()) } else { write(&rest) }
 }
 
-/// Looks whether what is checked out has about as many files as the index: a small
-/// tree can unfold without end, and git would hold all of it to compare the two.
+/// Checks that the checked-out tree has about as many files as the index: a small tree can expand endlessly, and
+/// git would hold all of it to compare the two.
 fn unfolds_to_an_end(git: &Git, head: &str, index: &Path, until: Instant) -> Result<(), String> {
     let mut counted = [0; 12];
     let read = File::open(index).and_then(|mut file| file.read_exact(&mut counted));
@@ -446,7 +441,7 @@ fn unfolds_to_an_end(git: &Git, head: &str, index: &Path, until: Instant) -> Res
     if count > most { Err(format!("what is checked out unfolds to more than {most} files")) } else { Ok(()) }
 }
 
-/// Makes a commit of everything that was not committed, on top of `head`.
+/// Commits all uncommitted changes on top of `head`.
 fn commit_rest(
     git: &Git,
     head: &str,
@@ -476,8 +471,7 @@ fn commit_rest(
     git.ask(&["commit-tree", &tree, "-p", head, "-m", &message]).map(Some)
 }
 
-/// The branches of agents that have a work tree of their own, each with what was
-/// not committed there on top.
+/// The branches of agents with a work tree of their own, each with its uncommitted changes committed on top.
 fn agents_branches(
     git: &Git,
     theirs: &Git,
@@ -496,7 +490,7 @@ fn agents_branches(
             continue;
         };
         let own = Git { tree: work.join(name), ..theirs.clone() };
-        // Somewhere else by now: then what lies there is not of this branch.
+        // The work tree is on another branch by now, so what it contains does not belong to this one.
         if own.ask(&["symbolic-ref", "-q", "HEAD"]).ok().as_deref() != Some(&reference) {
             found.push((branch, commit));
             continue;
@@ -510,7 +504,7 @@ fn agents_branches(
     found
 }
 
-/// A commit on top of `head` that holds `project/` and `shared/` as they are now.
+/// Makes a commit on top of `head` with the present state of `project/` and `shared/`.
 fn take_snapshot(
     git: &Git,
     repository: &Path,
@@ -544,8 +538,8 @@ fn take_snapshot(
     git.ask(&["commit-tree", &tree, "-p", head, "-m", &format!("Checkpoint\n\n{}", wanted.request.trailers)])
 }
 
-/// Puts the agents' branches together on top of `tip`. One that does not fit
-/// stays a branch of its own, and that is said. Nothing where there are none.
+/// Merges the agents' branches on top of `tip`. A branch that conflicts stays separate, and is reported. `None` if
+/// there are no such branches.
 fn merge(
     git: &Git,
     tip: &str,
@@ -578,7 +572,7 @@ fn merge(
     merged
 }
 
-/// Packs what `revisions` name, and gives up above `most` bytes.
+/// Packs the given `revisions`. Fails if the pack exceeds `most` bytes.
 fn write_pack(git: &Git, revisions: &str, to: &Path, most: u64) -> Result<(), String> {
     let tried = |e: io::Error| format!("packing the work: {e}");
     let mut child = git
@@ -591,7 +585,7 @@ fn write_pack(git: &Git, revisions: &str, to: &Path, most: u64) -> Result<(), St
     if let Some(mut input) = child.stdin.take() {
         input.write_all(revisions.as_bytes()).map_err(tried)?;
     }
-    // Never what somebody put there: to open a pipe waits for ever.
+    // Removes whatever somebody put there: opening a pipe would block for ever.
     let _ = std::fs::remove_file(to);
     let mut file = File::options().create_new(true).write(true).open(to).map_err(tried)?;
     let mut packed = child.stdout.take().map(|out| out.take(most + 1));

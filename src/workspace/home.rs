@@ -1,4 +1,4 @@
-//! Where a cell's files lie, and what the host's side writes there.
+//! The paths of a cell's files, and what the host's side writes there.
 
 use super::scrub;
 use crate::cell::CellId;
@@ -8,15 +8,15 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// What could not be done with a cell's files.
+/// An operation on a cell's files that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{tried} {}: {source}", path.display())]
 pub struct HomeError {
     /// What was tried.
     pub tried: &'static str,
-    /// On what.
+    /// The path on which it was tried.
     pub path: PathBuf,
-    /// The system's answer.
+    /// The system's error.
     pub source: io::Error,
 }
 
@@ -25,24 +25,24 @@ fn on(tried: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HomeError {
     move |source| HomeError { tried, path, source }
 }
 
-/// The directories that everything lies below.
+/// The directories below which all files of cells lie.
 #[derive(Debug, Clone)]
 pub struct Roots {
-    /// Live cells.
+    /// Homes of live cells.
     pub cells: PathBuf,
-    /// Closed ones.
+    /// Homes of closed cells.
     pub graveyard: PathBuf,
-    /// What is kept of them.
+    /// What is kept of closed cells after their grace period.
     pub archive: PathBuf,
     /// Run directories: control sockets, logs, exit records.
     pub run: PathBuf,
 }
 
 impl Roots {
-    /// Makes them, with rights for the user alone.
+    /// Creates them, accessible only to this user.
     ///
     /// # Errors
-    /// Where one cannot be made.
+    /// If one cannot be created.
     pub fn make(&self) -> Result<(), HomeError> {
         for root in [&self.cells, &self.graveyard, &self.archive, &self.run] {
             make_directory(root, 0o700)?;
@@ -60,32 +60,32 @@ impl Roots {
         self.run.join(cell.as_str())
     }
 
-    /// Moves a cell's home to the graveyard. Done already: nothing happens.
+    /// Moves a cell's home to the graveyard. Does nothing if it is already there.
     ///
     /// # Errors
-    /// Where it cannot be moved (another file system).
+    /// If it cannot be moved, for example to another file system.
     pub fn bury(&self, cell: &CellId) -> Result<(), HomeError> {
         move_directory(&self.cells.join(cell.as_str()), &self.graveyard.join(cell.as_str()))
     }
 
-    /// Whether a cell lies in the graveyard.
+    /// Whether a cell is in the graveyard.
     pub fn is_buried(&self, cell: &CellId) -> bool {
         self.graveyard.join(cell.as_str()).exists()
     }
 
-    /// Brings it back.
+    /// Moves a cell's home back from the graveyard.
     ///
     /// # Errors
-    /// Where it is not there any more.
+    /// If it is no longer there.
     pub fn exhume(&self, cell: &CellId) -> Result<(), HomeError> {
         move_directory(&self.graveyard.join(cell.as_str()), &self.cells.join(cell.as_str()))
     }
 
-    /// Reduces a buried cell to what the archive keeps: its record, decisions
-    /// and shared artifacts, no home, no clone, no logs.
+    /// Reduces a cell in the graveyard to what the archive keeps: its record, its decisions and shared artifacts.
+    /// Homes, clone and logs are removed.
     ///
     /// # Errors
-    /// Where something cannot be moved or removed.
+    /// If something cannot be moved or removed.
     pub fn archive(&self, cell: &CellId, date: &str) -> Result<(), HomeError> {
         let grave = self.graveyard.join(cell.as_str());
         if grave.exists() {
@@ -101,10 +101,10 @@ impl Roots {
         scrub(&run).map_err(on("removing", &run))
     }
 
-    /// Removes everything of a cell, wherever it lies.
+    /// Removes all files of a cell, wherever they lie.
     ///
     /// # Errors
-    /// Where something cannot be removed.
+    /// If something cannot be removed.
     pub fn scrub(&self, cell: &CellId) -> Result<(), HomeError> {
         let mut places = vec![self.cells.join(cell.as_str()), self.graveyard.join(cell.as_str()), self.run_dir(cell)];
         if let Ok(dates) = std::fs::read_dir(&self.archive) {
@@ -128,10 +128,10 @@ fn move_directory(from: &Path, to: &Path) -> Result<(), HomeError> {
     }
 }
 
-/// Makes a directory with that mode, whatever umask this process has.
+/// Creates a directory with exactly that mode, whatever the umask is.
 ///
 /// # Errors
-/// Where it cannot be made.
+/// If it cannot be created.
 pub fn make_directory(path: &Path, mode: u32) -> Result<(), HomeError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(on("making", path))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(on("making", path))
@@ -140,21 +140,21 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<(), HomeError> {
 /// A cell's home (contract §9).
 #[derive(Debug, Clone)]
 pub struct Home {
-    /// Where it lies.
+    /// Its path on the host.
     pub path: PathBuf,
 }
 
 impl Home {
-    /// Whether the home was made and given to its agents. From then on the host's
-    /// side touches nothing that agents can write: they could put links there.
+    /// The commit that the home was made from, once it is complete and was given to its agents; `None` before. From
+    /// then on the host's side does not touch anything that agents can write, because they could put links there.
     pub fn is_made(&self) -> Option<String> {
         std::fs::read_to_string(self.path.join(".lazarus/commit")).ok().map(|t| t.trim().to_owned())
     }
 
-    /// Makes the directories of a home, before any agent runs in it.
+    /// Creates the directories of a home, before any agent runs in it.
     ///
     /// # Errors
-    /// Where one cannot be made.
+    /// If one cannot be created.
     pub fn make(&self) -> Result<(), HomeError> {
         make_directory(&self.path, 0o700)?;
         for directory in
@@ -167,30 +167,29 @@ impl Home {
         Ok(())
     }
 
-    /// Gives the clone and the shared files to the agents' user, where they are
-    /// not this user, and notes the commit that was cloned: the home is made.
+    /// Gives the clone and the shared files to the agents' user, if that is not this user, and records the commit
+    /// that was cloned. The home is complete then.
     ///
     /// # Errors
-    /// Where something cannot be given or written.
+    /// If something cannot be given or written.
     pub fn hand_over(&self, commit: &str, uid: Option<u32>) -> Result<(), HomeError> {
         if let Some(uid) = uid {
             for directory in ["project", "shared", "work"] {
                 give(&self.path.join(directory), uid)?;
             }
         }
-        // What says that it is made must not outlive, in a machine that loses
-        // its power, what was made.
+        // Written to the disk first: after a power failure the record must not exist without the files that it
+        // vouches for.
         let all = File::open(&self.path).map_err(on("opening", &self.path))?;
         rustix::fs::syncfs(&all).map_err(|e| on("writing to the disk", &self.path)(e.into()))?;
         let marker = self.write_record("commit", commit.as_bytes())?;
         File::open(&marker).and_then(|file| file.sync_all()).map_err(on("writing", &marker))
     }
 
-    /// Makes one agent's own home, unless it is there. No agent can write the
-    /// directory that it is made in.
+    /// Creates one agent's own home, unless it exists. No agent can write the directory that contains it.
     ///
     /// # Errors
-    /// Where it cannot be made.
+    /// If it cannot be created.
     pub fn make_agent(&self, agent: &str, uid: Option<u32>) -> Result<(), HomeError> {
         use rustix::fs::{Mode, OFlags, mkdirat, openat};
         let path = self.path.join("home").join(agent);
@@ -203,7 +202,7 @@ impl Home {
             Err(error) => return Err(tried(error)),
         }
         let own = openat(&homes, agent, flags, Mode::empty()).map_err(tried)?;
-        // Where there is no private `/tmp`, this is it.
+        // Serves as `/tmp` if the agent has no private one.
         mkdirat(&own, "tmp", Mode::RWXU).map_err(tried)?;
         if let Some(uid) = uid {
             let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid)));
@@ -213,12 +212,11 @@ impl Home {
         Ok(())
     }
 
-    /// Writes a file that agents can read and not write, whole or not at all.
-    /// It is written anew from the registry whenever it is needed, so it does not
-    /// wait for the disk.
+    /// Writes a file that agents can read but not write. It is replaced as a whole. It can be rewritten from the
+    /// registry whenever it is needed, so this does not wait for the disk.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub fn write_record(&self, name: &str, text: &[u8]) -> Result<PathBuf, HomeError> {
         let path = self.path.join(".lazarus").join(name);
         let new = path.with_extension("new");
@@ -232,12 +230,11 @@ impl Home {
         Ok(path)
     }
 
-    /// Reads a file below the home that agents may have made: no link is
-    /// followed on the way, and nothing but a plain file of at most `most` bytes
-    /// is read. Nothing where it is not there.
+    /// Reads a file below the home that agents may have written. No link is followed on the way, and only a regular
+    /// file of at most `most` bytes is read. `None` if it does not exist.
     ///
     /// # Errors
-    /// Where it is something else, too large, or cannot be read.
+    /// If it is not a regular file, is too large, or cannot be read.
     pub fn read_plain(&self, parts: &[&str], most: u64) -> Result<Option<Vec<u8>>, HomeError> {
         use io::Read as _;
         use rustix::fs::{Mode, OFlags, openat};
@@ -264,10 +261,10 @@ impl Home {
         Ok(Some(bytes))
     }
 
-    /// Appends a line to a file that agents can read and not write.
+    /// Appends a line to a file that agents can read but not write.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub fn append_record(&self, name: &str, line: &str) -> Result<(), HomeError> {
         let path = self.path.join(".lazarus").join(name);
         let write = || -> io::Result<()> {
@@ -278,10 +275,10 @@ impl Home {
         write().map_err(on("writing", &path))
     }
 
-    /// Writes what one run of an agent is told, and returns its name among the records.
+    /// Writes the prompt of one run of an agent, and returns its file name among the records.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub fn write_prompt(&self, agent: &str, run: u32, prompt: &str) -> Result<String, HomeError> {
         let name = format!("prompts/{agent}-{run}.md");
         self.write_record(&name, prompt.as_bytes())?;
@@ -289,8 +286,7 @@ impl Home {
     }
 }
 
-/// Gives a tree that no agent has seen yet to their user; links themselves, not
-/// what they point to.
+/// Gives a tree that no agent has seen yet to the agents' user. Links themselves are given, not their targets.
 fn give(path: &Path, uid: u32) -> Result<(), HomeError> {
     let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid)));
     chownat(CWD, path, owner, group, AtFlags::SYMLINK_NOFOLLOW)

@@ -1,9 +1,9 @@
-//! The files of cells: homes, the graveyard, the archive, scrubbing; and what hands work out of them.
+//! The files of cells: homes, the graveyard, the archive and scrubbing; and the harvester, which hands work out of
+//! them.
 //!
-//! Names that come from outside never become a path unchecked: a [`CellId`](crate::cell::CellId)
-//! and an agent's name are checked types, and everything else stays inside of
-//! files. Deletion opens each directory without following links and removes by
-//! descriptor, so nothing that a cell left behind can lead it elsewhere.
+//! Names from outside never become a path unchecked: a [`CellId`](crate::cell::CellId) and an agent's name are
+//! checked types, and everything else stays inside files. Deletion opens each directory without following links and
+//! removes entries by descriptor, so nothing that a cell left behind can redirect it elsewhere.
 
 mod harvest;
 mod home;

@@ -1,4 +1,4 @@
-//! Removing a tree for good.
+//! Deletes a tree permanently.
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, chmodat, openat, statat, unlinkat};
@@ -8,11 +8,11 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
-/// Removes the tree at `path`. What is not there is removed already. Links are
-/// removed, never followed; directories without rights are given them first.
+/// Deletes the tree at `path`. Succeeds if it does not exist. Links are deleted and never followed; directories
+/// without permissions get them first.
 ///
 /// # Errors
-/// Where something cannot be removed; the rest is gone then.
+/// If something cannot be deleted. Everything else is gone then.
 pub fn scrub(path: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::other("this is no path below a root"));
@@ -27,7 +27,7 @@ pub fn scrub(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Deepest tree that is walked by recursion; deeper ones are moved up first.
+/// Deepest tree that is deleted by recursion. Entries of deeper ones are moved up first.
 const DEPTH_MAX: usize = 200;
 
 fn remove(parent: &OwnedFd, name: &CStr, depth: usize) -> io::Result<()> {
@@ -40,13 +40,13 @@ fn remove(parent: &OwnedFd, name: &CStr, depth: usize) -> io::Result<()> {
         return Ok(unlinkat(parent, name, AtFlags::empty())?);
     }
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // By descriptor, so that no link can take the directory's place in between.
+    // Opened by descriptor, so that no link can replace the directory in between.
     let pinned = openat(parent, name, flags | OFlags::PATH, Mode::empty())?;
     let _ = chmodat(CWD, format!("/proc/self/fd/{}", pinned.as_raw_fd()), Mode::RWXU, AtFlags::empty());
     drop(pinned);
     let directory = openat(parent, name, flags, Mode::empty())?;
     let mut first_error = None;
-    // Read again after each pass: a directory changes while it is emptied.
+    // Read again after each pass, because a directory changes while it is being emptied.
     loop {
         let mut found = vec![];
         for entry in Dir::read_from(directory.as_fd())? {
@@ -88,8 +88,7 @@ fn is_directory(parent: &OwnedFd, name: &CStr) -> bool {
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
-/// Moves an entry of a directory that is very deep up to the level above it,
-/// where the loop of that level removes it.
+/// Moves an entry of a very deep directory up to the level above, where that level's loop deletes it.
 fn lift(parent: &OwnedFd, directory: &OwnedFd, entry: &CStr) -> io::Result<()> {
     static LIFTED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     for _ in 0..1000 {

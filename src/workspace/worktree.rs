@@ -1,4 +1,4 @@
-//! A work tree of an agent's own, where policy gives each one.
+//! A work tree for each agent, if policy asks for that.
 
 #![allow(clippy::print_stderr, reason = "it runs in the cell: this is the agent's log")]
 
@@ -7,12 +7,11 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-/// The beginning of the names of agents' own branches.
+/// Prefix of the names of agents' own branches.
 pub const BRANCHES: &str = "agent/";
 
-/// `lazarus cell-worktree PATH PROGRAM…`: makes the work tree at PATH and the
-/// agent's branch, unless they are there, and goes on as the program in it. Runs
-/// in the cell, in the clone, with the agent's rights.
+/// `lazarus cell-worktree PATH PROGRAM…`: creates the work tree at PATH and the agent's branch, unless they exist,
+/// and then executes the program in it. Runs in the cell, in the clone, with the agent's rights.
 pub fn in_worktree(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let (Some(path), Some(program)) = (arguments.next().map(PathBuf::from), arguments.next()) else {
         eprintln!("lazarus cell-worktree: PATH and PROGRAM are wanted");

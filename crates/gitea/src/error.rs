@@ -1,6 +1,6 @@
-//! Why a call to the forge failed, decided by the status alone: error texts
-//! differ between Gitea and Forgejo and change between versions. What the
-//! forge said is kept, cut short, for the person who reads the message.
+//! Why a call to the forge failed. Only the status decides, because error texts differ between Gitea and Forgejo
+//! and change between versions. What the forge said is kept in a shortened form, for the person who reads the
+//! message.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,8 +15,8 @@ const SAID_MAX: usize = 200;
 /// Longest path that an error repeats, in characters.
 const PATH_MAX: usize = 300;
 
-/// Which call failed: method and path, for messages. Never holds the query or
-/// a header, so never the token.
+/// Which call failed: its method and path, for messages. Never contains the query or a header, and so never the
+/// token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call(String);
 
@@ -34,28 +34,26 @@ impl fmt::Display for Call {
     }
 }
 
-/// Why a call to the forge failed. Every message names the call and says what
-/// to do; [`failure`](Self::failure) and
-/// [`may_have_happened`](Self::may_have_happened) are for the code that decides.
+/// Why a call to the forge failed. Each message names the call and says what to do. Code decides by
+/// [`failure`](Self::failure) and [`may_have_happened`](Self::may_have_happened).
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForgeError {
-    /// The client cannot be made from what it was given.
+    /// The options for the client are not usable.
     #[error("cannot make a client for the forge: {why}")]
     Options {
         /// What is wrong, without any secret.
         why: String,
     },
-    /// A name that cannot stand in a path (empty, `.` or `..`). Nothing was
-    /// sent.
+    /// A name that cannot be part of a path (empty, `.` or `..`). Nothing was sent.
     #[error("{name:?} cannot be {what} on a forge: nothing was asked")]
     BadName {
-        /// What it was meant to be: an owner, a repository, an account, …
+        /// What it should have named: an owner, a repository, an account, …
         what: &'static str,
-        /// The name, cut short.
+        /// The name, shortened.
         name: String,
     },
-    /// 401.
+    /// 401: the forge does not accept the token.
     #[error(
         "{call}: the forge does not accept the token (401){}: check that the configured token is one of the bot's account, and was not revoked",
         Said(said)
@@ -66,30 +64,29 @@ pub enum ForgeError {
         /// What the forge said.
         said: String,
     },
-    /// 403.
+    /// 403: the token's account may not do this.
     #[error("{call}: not allowed (403){}: {}", Said(said), forbidden_advice(missing_scope.as_deref()))]
     Forbidden {
         /// The call.
         call: Call,
-        /// The scope that the token lacks, where the forge names one. For the
-        /// reader only: nothing is decided by it.
+        /// The scope that the token lacks, if the forge names one. Only for people: no code decides by it.
         missing_scope: Option<String>,
         /// What the forge said.
         said: String,
     },
-    /// 404; also Gitea's 500 for an issue that is not there.
+    /// 404; also Gitea's 500 for an issue that does not exist.
     #[error("{call}: not there (404): check the name, and that the bot's account can see it")]
     NotFound {
         /// The call.
         call: Call,
     },
-    /// 410.
+    /// 410: it existed once, and does not exist any more.
     #[error("{call}: gone for good (410)")]
     Gone {
         /// The call.
         call: Call,
     },
-    /// 409: a pull request for the same branches, a file that changed, …
+    /// 409: there is already a pull request for these branches, a file has changed, …
     #[error("{call}: it conflicts with what is there (409){}: look at what is there first", Said(said))]
     Conflict {
         /// The call.
@@ -105,7 +102,7 @@ pub enum ForgeError {
         /// What the forge said.
         said: String,
     },
-    /// 400 or 422: the forge does not take these values.
+    /// 400 or 422: the forge does not accept these values.
     #[error("{call}: the forge refuses these values ({status}){}", Said(said))]
     Invalid {
         /// The call.
@@ -115,16 +112,15 @@ pub enum ForgeError {
         /// What the forge said.
         said: String,
     },
-    /// 429, from a proxy in front of the forge: forges of this kind have no
-    /// limit of their own.
+    /// 429, from a proxy in front of the forge: Gitea and Forgejo have no rate limit of their own.
     #[error("{call}: too many requests (429): wait{}", After(*retry_after))]
     RateLimited {
         /// The call.
         call: Call,
-        /// How long the answer asked to wait.
+        /// How long the answer asked us to wait.
         retry_after: Option<Duration>,
     },
-    /// 5xx, and 408 and 425, which also pass by themselves.
+    /// 5xx, and also 408 and 425, which pass by themselves too.
     #[error("{call}: the forge failed ({status}){}: see the forge's log{}", Said(said), After(*retry_after))]
     Server {
         /// The call.
@@ -133,22 +129,20 @@ pub enum ForgeError {
         status: u16,
         /// What the forge said: often nothing.
         said: String,
-        /// How long the answer asked to wait.
+        /// How long the answer asked us to wait.
         retry_after: Option<Duration>,
     },
-    /// 301, 302, 303, 307, 308: the repository or account has another name
-    /// now, and no id was known by which to look it up (or that did not help).
+    /// 301, 302, 303, 307, 308: the repository or account has another name now. We did not know an id to find it
+    /// by, or the id did not help.
     #[error("{call}: {}", Elsewhere { status: *status, to, outside: *outside })]
     Moved {
         /// The call.
         call: Call,
         /// The status.
         status: u16,
-        /// The address that the answer names, without query; empty where it
-        /// names none.
+        /// The URL that the answer names, without its query; empty if it names none.
         to: String,
-        /// Whether that address is not below the API that we ask: then it is
-        /// the forge that is elsewhere, not one name on it.
+        /// Whether that URL is outside the API that we ask: then the whole forge has moved, and not one name on it.
         outside: bool,
     },
     /// 413, from the forge or from a proxy in front of it.
@@ -159,7 +153,7 @@ pub enum ForgeError {
         /// The call.
         call: Call,
     },
-    /// Another status that no call of ours should meet.
+    /// Another status, which no call of ours should get.
     #[error(
         "{call}: an unexpected answer ({status}){}: is there a Gitea or Forgejo at the configured address?",
         Said(said)
@@ -172,7 +166,7 @@ pub enum ForgeError {
         /// What the forge said.
         said: String,
     },
-    /// The answer is larger than the limit; reading stopped there.
+    /// The answer is larger than the limit, and reading stopped there.
     #[error("{call}: the answer is larger than {limit} bytes: raise the limit if the forge really holds that much")]
     TooLarge {
         /// The call.
@@ -180,7 +174,7 @@ pub enum ForgeError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// A good status with a body that is not what it should be.
+    /// A success status with an unexpected body.
     #[error("{call}: the answer ({status}) is not what a forge says: {why}; is a proxy in between?")]
     Garbage {
         /// The call.
@@ -190,7 +184,7 @@ pub enum ForgeError {
         /// What is wrong with it.
         why: String,
     },
-    /// No whole answer in time.
+    /// No complete answer within the time limit.
     #[error("{call}: no whole answer within {} s: is the forge overloaded?", limit.as_secs_f32())]
     Timeout {
         /// The call.
@@ -198,33 +192,33 @@ pub enum ForgeError {
         /// The limit.
         limit: Duration,
     },
-    /// No connection: the request was not sent.
+    /// No connection could be made, so the request was not sent.
     #[error("{call}: no connection to the forge ({why}): check the configured address, and that the forge is up")]
     Connect {
         /// The call.
         call: Call,
-        /// Why.
+        /// The cause, in one line.
         why: String,
     },
-    /// The connection broke after the request was, or may have been, sent.
+    /// The connection broke after the request was sent, or may have been.
     #[error("{call}: the connection broke before the whole answer was there ({why})")]
     Interrupted {
         /// The call.
         call: Call,
-        /// Why.
+        /// The cause, in one line.
         why: String,
     },
 }
 
 impl ForgeError {
-    /// What it means for whoever waits.
+    /// How the caller should react.
     pub fn failure(&self) -> Failure {
         match self {
             Self::Options { .. } | Self::BadName { .. } | Self::TooLarge { .. } => Failure::Lasting,
             Self::Garbage { .. } | Self::Timeout { .. } | Self::Connect { .. } | Self::Interrupted { .. } => {
                 Failure::PASSING
             }
-            // Also a good answer of another repository that has the name now.
+            // Another repository that has the name now would give a good answer too.
             Self::Moved { .. } => Failure::Doubtful,
             Self::Unauthorized { .. } => Failure::of_status(401, None),
             Self::Forbidden { .. } => Failure::of_status(403, None),
@@ -239,15 +233,13 @@ impl ForgeError {
         }
     }
 
-    /// Whether the same call may well succeed later, with nobody changing
-    /// anything on either side but the time.
+    /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         self.failure().is_passing()
     }
 
-    /// Whether a call that changes something can have taken effect although
-    /// it failed. Look on the forge (a marker, the branches, the list) before
-    /// repeating such a call.
+    /// Whether a call that changes something may have taken effect although it failed. Look on the forge (for a
+    /// marker, the branches, the list) before you repeat such a call.
     pub fn may_have_happened(&self) -> bool {
         matches!(
             self,
@@ -259,7 +251,7 @@ impl ForgeError {
         )
     }
 
-    /// How long the forge, or a proxy before it, asked to wait.
+    /// How long the forge, or a proxy in front of it, asked us to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after, .. } | Self::Server { retry_after, .. } => *retry_after,
@@ -267,24 +259,24 @@ impl ForgeError {
         }
     }
 
-    /// Whether the thing that was asked for is not there.
+    /// Whether the requested thing does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. } | Self::Gone { .. })
     }
 
-    /// A name that cannot stand in a path, cut short.
+    /// An error for a name that cannot be part of a path; the name is shortened.
     pub(super) fn bad_name(what: &'static str, name: &str) -> Self {
         Self::BadName { what, name: printable(name) }
     }
 
-    /// What stands at the asked name belongs to another repository: the one
-    /// that was meant has moved, and its old name was given away.
+    /// An error for a name that belongs to another repository now: the intended one has moved, and its old name was
+    /// given away.
     pub(super) fn another_repository(call: &str, ours: i64, theirs: i64) -> Self {
         tracing::warn!(call, ours, theirs, "another repository stands at this name now");
         Self::Moved { call: Call(call.to_owned()), status: 200, to: String::new(), outside: false }
     }
 
-    /// The same call, its thing known not to be there.
+    /// The same call as a `NotFound` error, once we know that the thing does not exist.
     pub(super) fn into_not_found(self) -> Self {
         match self {
             Self::Server { call, .. } => Self::NotFound { call },
@@ -320,9 +312,9 @@ impl ForgeError {
         }
     }
 
-    /// The error for a request that got no answer, or half of one.
+    /// The error for a request that got no answer, or an incomplete one.
     pub(super) fn from_transport(call: Call, error: reqwest::Error, limit: Duration) -> Self {
-        // `is_connect` first: a time-out while connecting has sent nothing.
+        // `is_connect` is checked first: a timeout while connecting means that nothing was sent.
         if error.is_connect() {
             return Self::Connect { call, why: causes(error) };
         }
@@ -352,7 +344,7 @@ pub(super) fn causes(error: reqwest::Error) -> String {
     printable(&text)
 }
 
-/// The `message` of an error body, if it is one; never a page of HTML.
+/// The `message` of a JSON error body; empty for anything else, such as a page of HTML.
 fn said(body: &[u8]) -> String {
     #[derive(serde::Deserialize)]
     struct ErrorBody {
@@ -363,13 +355,12 @@ fn said(body: &[u8]) -> String {
     printable(&message.unwrap_or_default())
 }
 
-/// Cut short, and without control characters: it goes to terminals and logs.
+/// Shortens a text and removes control characters, because it goes to terminals and logs.
 fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(SAID_MAX).collect()
 }
 
-/// `write:issue` from `required=[write:issue]` (Gitea) or
-/// `required scope(s): [write:issue]` (Forgejo).
+/// Extracts `write:issue` from `required=[write:issue]` (Gitea) or `required scope(s): [write:issue]` (Forgejo).
 fn scope_named_in(said: &str) -> Option<String> {
     if !said.contains("scope") {
         return None;

@@ -1,27 +1,27 @@
-//! What happened on the forge, in one form for both ways of hearing of it: a
-//! signed webhook delivery and the reconciler's polling.
+//! Events on the forge, in the same form whether they come from a signed webhook delivery or from the reconciler's
+//! polling.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// An account. Authority is by `id`; `login` is for display and for the calls
-/// that know no ids, and can change hands.
+/// An account. Authority depends on `id`. `login` is for display, and for calls that do not accept ids; it can
+/// change hands.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Person {
-    /// The account's number. `-1` is a deleted account ("Ghost"): no rights.
+    /// The account's number. `-1` is a deleted account ("Ghost"), which has no rights.
     pub id: i64,
     /// The account's name at the time of the event.
     pub login: String,
 }
 
-/// A repository, by its unchanging id and by the name it had.
+/// A repository, identified by its permanent id, with the name that it had at the time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RepoRef {
-    /// The repository's number; survives renames and transfers.
+    /// The repository's number. It survives renames and transfers.
     pub id: i64,
-    /// Owner's name (a user or an organisation).
+    /// The owner's name (a user or an organisation).
     pub owner: String,
-    /// Name without the owner.
+    /// The repository's name without the owner.
     pub name: String,
 }
 
@@ -32,7 +32,7 @@ impl RepoRef {
     }
 }
 
-/// A label as an issue carries it. Names are not unique on a forge: pin ids.
+/// A label of an issue. Names are not unique on a forge, so pin ids.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LabelRef {
     /// The label's number.
@@ -44,13 +44,13 @@ pub struct LabelRef {
 /// An issue as the event or the poll showed it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IssueSnapshot {
-    /// The issue's number on the whole server.
+    /// The issue's number on the server as a whole.
     pub id: i64,
-    /// Its number in the repository (`#N`).
+    /// The issue's number in its repository (`#N`).
     pub number: i64,
-    /// Title, as the forge gave it.
+    /// Title, as the forge sent it.
     pub title: String,
-    /// Body, as the forge gave it (may hold CRLF, NUL).
+    /// Body, as the forge sent it. It may contain CRLF and NUL.
     pub body: String,
     /// Whether it is open.
     pub open: bool,
@@ -64,8 +64,8 @@ pub struct IssueSnapshot {
     pub created_at: Timestamp,
     /// When it was last changed, by the forge's clock, in whole seconds.
     pub updated_at: Timestamp,
-    /// Whether the forge says that it was migrated from another one. Gitea's API
-    /// leaves that out, so compare the time with the repository's as well.
+    /// Whether the forge says that it was migrated from another one. Gitea's API omits this, so compare the time
+    /// with the repository's as well.
     #[serde(default)]
     pub migrated: bool,
 }
@@ -73,9 +73,9 @@ pub struct IssueSnapshot {
 /// A comment as the event or the poll showed it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommentSnapshot {
-    /// The comment's number on the whole server.
+    /// The comment's number on the server as a whole.
     pub id: i64,
-    /// Its first author; an edit by somebody else does not change this.
+    /// The original author; an edit by somebody else does not change this.
     pub author: Person,
     /// The text.
     pub body: String,
@@ -83,8 +83,8 @@ pub struct CommentSnapshot {
     pub created_at: Timestamp,
     /// When it was last edited, by the forge's clock.
     pub updated_at: Timestamp,
-    /// Whether the forge says that it was migrated from another one. Gitea's API
-    /// leaves that out, so compare the time with the repository's as well.
+    /// Whether the forge says that it was migrated from another one. Gitea's API omits this, so compare the time
+    /// with the repository's as well.
     #[serde(default)]
     pub migrated: bool,
 }
@@ -103,11 +103,11 @@ pub enum IssueAction {
     Reopened,
     /// It was deleted.
     Deleted,
-    /// Its labels changed; the event does not say which, nor by how.
+    /// Its labels changed. The event does not say which ones, or how.
     LabelsChanged,
     /// Anything else (assignee, milestone, …).
     Other,
-    /// Not a webhook: the reconciler looked at it.
+    /// Not from a webhook: the reconciler saw the issue.
     Seen,
 }
 
@@ -117,52 +117,52 @@ pub enum IssueAction {
 pub enum CommentAction {
     /// It was written.
     Created,
-    /// It was edited, by anybody who may.
+    /// It was edited, by anybody who is allowed to.
     Edited,
     /// It was deleted.
     Deleted,
 }
 
-/// One thing that happened.
+/// One event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum ForgeEvent {
     /// Something happened to an issue (or pull request, see `issue.is_pull`).
     Issue {
-        /// Where.
+        /// The repository.
         repo: RepoRef,
         /// What happened.
         action: IssueAction,
-        /// The issue afterwards.
+        /// The issue after the event.
         issue: IssueSnapshot,
         /// Who did it.
         sender: Person,
-        /// The title before, where the event says so.
+        /// The title before, if the event says so.
         previous_title: Option<String>,
-        /// The body before, where the event says so.
+        /// The body before, if the event says so.
         previous_body: Option<String>,
     },
     /// Something happened to a comment.
     Comment {
-        /// Where.
+        /// The repository.
         repo: RepoRef,
         /// What happened.
         action: CommentAction,
         /// The issue it belongs to.
         issue: IssueSnapshot,
-        /// The comment afterwards.
+        /// The comment after the event.
         comment: CommentSnapshot,
-        /// Who did it: for an edit not necessarily the author.
+        /// Who did it. For an edit, that need not be the author.
         sender: Person,
-        /// `repository.permissions.push` of a signed `issue_comment` delivery,
-        /// which states the *sender's* rights. `None` when polled.
+        /// `repository.permissions.push` of a signed `issue_comment` delivery, which states the *sender's* rights.
+        /// `None` if the event comes from polling.
         sender_can_push: Option<bool>,
     },
     /// An event of another kind (a push, a pull request, …).
     Other {
-        /// Where.
+        /// The repository.
         repo: RepoRef,
-        /// The forge's word for it.
+        /// The forge's name for this kind.
         kind: String,
     },
 }
@@ -175,9 +175,8 @@ impl ForgeEvent {
         }
     }
 
-    /// The key under which this happening is stored once, however often and
-    /// by whichever way it is heard of. Delivery ids do not serve: a replay,
-    /// and each of several hooks, has its own.
+    /// The key under which this event is stored exactly once, however often and in whichever way we learn of it.
+    /// Delivery ids cannot serve as keys, because a replayed delivery, and each of several hooks, has its own.
     pub fn semantic_key(&self) -> String {
         match self {
             Self::Issue { repo, action, issue, .. } => {
@@ -201,8 +200,8 @@ impl ForgeEvent {
                 }
             }
             Self::Comment { repo, action, issue, comment, .. } => match action {
-                // With what is claimed of it: a forged twin must not use up the key
-                // of the true one. What is acted on once is the comment itself.
+                // Includes what is claimed about the comment, so that a forged delivery cannot use up the key of
+                // the genuine one. The comment itself is acted on only once.
                 CommentAction::Created => created_key(repo.id, issue.number, comment),
                 CommentAction::Deleted => format!("comment:{}:{}:deleted", repo.id, comment.id),
                 CommentAction::Edited => format!(
@@ -218,15 +217,14 @@ impl ForgeEvent {
     }
 }
 
-/// The labels' numbers in rising order: deliveries and lists order labels
-/// differently.
+/// The labels' numbers in rising order, because deliveries and lists order labels differently.
 fn label_ids(labels: &[LabelRef]) -> String {
     let mut ids: Vec<i64> = labels.iter().map(|label| label.id).collect();
     ids.sort_unstable();
     ids.iter().map(i64::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// The key of what is heard of a new comment, with what is claimed of it.
+/// The key of a report about a new comment, including what it claims about the comment.
 pub fn created_key(repo: i64, issue: i64, comment: &CommentSnapshot) -> String {
     let claim = short_hash(&[&comment.author.id.to_string(), &issue.to_string(), &comment.body]);
     format!("comment:{repo}:{}:created:{claim}", comment.id)

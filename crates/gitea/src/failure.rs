@@ -1,53 +1,48 @@
-//! What a failure outside means for whoever waits for the outcome. Decided
-//! here, once, for the forge's API and for git alike: both lead to the same
-//! statuses, and a command must not depend on which of the two met one.
+//! What an outside failure means for the caller. This is decided once for the forge's API and for git: both give
+//! the same statuses, and a command must not depend on which of the two got one.
 
 use std::time::Duration;
 
-/// Longest wait that an answer may ask for (`Retry-After`). A larger number is
-/// a mistake, or malice, of whatever sent it.
+/// Longest wait that an answer may ask for (`Retry-After`). A larger number is a mistake of the sender, or
+/// malicious.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(15);
 
-/// How a failure may end.
+/// How a failure may be overcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// It passes by itself: the forge is away, too busy, or answers rubbish.
+    /// It passes by itself: the forge is down, too busy, or gives unusable answers.
     Passing {
-        /// How long the answer asked to wait, at most [`RETRY_AFTER_MAX`].
+        /// How long the answer asked us to wait, at most [`RETRY_AFTER_MAX`].
         after: Option<Duration>,
     },
-    /// People have to mend it: a token that was revoked, a right that is
-    /// missing, an archived repository. It is tried again for long, and doctor
-    /// and status show it meanwhile.
+    /// People must fix it: a revoked token, a missing right, an archived repository. It is retried for a long time,
+    /// and `doctor` and `status` show it meanwhile.
     ForPeople,
-    /// One such answer proves nothing: "not there", or "elsewhere". A proxy
-    /// whose forge restarts says so too, for a moment. It counts when the forge
-    /// has said it several times, over some minutes.
+    /// A single such answer proves nothing: "does not exist", or "moved". A proxy also says so for a moment while
+    /// its forge restarts. It counts once the forge has said it several times over some minutes.
     Doubtful,
-    /// Trying again changes nothing.
+    /// Trying again does not help.
     Lasting,
 }
 
 impl Failure {
-    /// A failure that passes by itself, with no time given.
+    /// A failure that passes by itself at an unknown time.
     pub const PASSING: Self = Self::Passing { after: None };
 
-    /// What an HTTP status means that is no success.
+    /// What an HTTP status means that is not a success.
     pub fn of_status(status: u16, retry_after: Option<Duration>) -> Self {
         match status {
-            // What a proxy of another network asks for (407, 511) is as much
-            // for people as what the forge asks for.
+            // 407 and 511 come from a proxy on the way, and people must fix those too.
             401 | 403 | 407 | 423 | 511 => Self::ForPeople,
             408 | 425 | 429 | 500..=599 => Self::Passing { after: retry_after.map(|wait| wait.min(RETRY_AFTER_MAX)) },
             400 | 402 | 406 | 409..=417 | 422 => Self::Lasting,
-            // 404 and redirects; and whatever no call of ours should meet, which
-            // mostly comes from something between the forge and us.
+            // 404 and redirects; and every status that no call of ours should get, which usually comes from
+            // something between the forge and us.
             _ => Self::Doubtful,
         }
     }
 
-    /// Whether the same call may well succeed later, with nobody changing
-    /// anything on either side but the time.
+    /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_passing(self) -> bool {
         matches!(self, Self::Passing { .. })
     }

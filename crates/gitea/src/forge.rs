@@ -1,4 +1,4 @@
-//! The calls that belong to the server as a whole.
+//! Calls that concern the server as a whole.
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,18 +42,17 @@ impl fmt::Debug for Forge {
 /// The answer to [`Forge::request`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawAnswer {
-    /// The status, a 2xx.
+    /// The status, always a 2xx.
     pub status: u16,
     /// The body; `null` if there is none.
     pub body: serde_json::Value,
 }
 
 impl Forge {
-    /// A client for this server. Nothing is sent yet.
+    /// Creates a client for this server. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`ForgeError::Options`] for an address or token that cannot be used,
-    /// or where the system has no certificates for `https`.
+    /// [`ForgeError::Options`] if the URL or token is not usable, or if the system has no certificates for `https`.
     pub fn new(options: ForgeOptions) -> Result<Self, ForgeError> {
         Ok(Self { transport: Arc::new(Transport::new(options)?) })
     }
@@ -74,8 +73,8 @@ impl Forge {
         })
     }
 
-    /// Any call of the API that has no name here. `path` is below `/api/v1`
-    /// and begins with `/`; it is sent as it is. Only a GET is repeated.
+    /// Sends any call of the API that has no method here. `path` is below `/api/v1` and begins with `/`; it is sent
+    /// unchanged. Only a GET is retried.
     pub async fn request(
         &self,
         method: Method,
@@ -109,21 +108,21 @@ impl Forge {
         Ok(ServerVersion::from_raw(raw.version))
     }
 
-    /// The forge's clock, in whole seconds. Asked without the token: any answer
-    /// has a date. `None`: there was no answer, or none with a date.
+    /// The forge's clock, in whole seconds. Asked without the token, because every answer has a date. `None` if
+    /// there was no answer, or none with a date.
     pub async fn date(&self) -> Option<jiff::Timestamp> {
         let headers = self.transport.headers("/version").await?;
         let date = headers.get(reqwest::header::DATE)?.to_str().ok()?;
         Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp())
     }
 
-    /// Whose token this is.
+    /// The account that the token belongs to.
     pub async fn current_user(&self) -> Result<User, ForgeError> {
         self.send(&Ask::get("/user")).await?.parse()
     }
 
-    /// An account by its name now. A former name is [`ForgeError::Moved`]: ask
-    /// [`Forge::user_by_id`].
+    /// The account that has this name now. A former name gives [`ForgeError::Moved`]; use [`Forge::user_by_id`]
+    /// then.
     pub async fn user(&self, login: &str) -> Result<Option<User>, ForgeError> {
         let path = format!("/users/{}", segment("an account", login)?);
         match optional(self.send(&Ask::get(path)).await)? {
@@ -132,8 +131,8 @@ impl Forge {
         }
     }
 
-    /// Whom a login means now: a login that the forge leads on to another name
-    /// means nobody any more, for whoever wants it next can have it.
+    /// Finds out which account a login refers to now. A login that the forge redirects to another name refers to
+    /// nobody any more, because anybody can take it.
     pub async fn account(&self, login: &str) -> Result<Named<User>, ForgeError> {
         let moved = match self.user(login).await {
             Ok(Some(user)) => return Ok(Named::Is(user)),
@@ -148,7 +147,7 @@ impl Forge {
         }
     }
 
-    /// Which organisation a name means now.
+    /// Finds out which organisation a name refers to now.
     pub async fn organisation(&self, name: &str) -> Result<Named<Organisation>, ForgeError> {
         let ask = |name: &str| segment("an organisation", name).map(|name| Ask::get(format!("/orgs/{name}")));
         let moved = match optional(self.send(&ask(name)?).await) {
@@ -168,7 +167,7 @@ impl Forge {
 
     /// An account by its number.
     pub async fn user_by_id(&self, id: i64) -> Result<Option<User>, ForgeError> {
-        // Without a positive number the search would list everybody.
+        // Without a positive number the search would list all accounts.
         if id <= 0 {
             return Ok(None);
         }
@@ -176,9 +175,8 @@ impl Forge {
         Ok(found.into_iter().find(|user| user.id == id))
     }
 
-    /// An account by its login, as the search finds it: a second word where
-    /// [`user`](Self::user) says that there is none. The search finds nobody whom
-    /// the token's account may not see.
+    /// An account by its login, as the search finds it: a second opinion when [`user`](Self::user) says that there
+    /// is none. The search omits accounts that the token's account may not see.
     pub async fn user_in_search(&self, login: &str) -> Result<Option<User>, ForgeError> {
         let found = self.search_users(&format!("q={}", segment("an account", login)?)).await?;
         Ok(found.into_iter().find(|user| user.login.eq_ignore_ascii_case(login)))
@@ -193,17 +191,17 @@ impl Forge {
         Ok(found.data.unwrap_or_default())
     }
 
-    /// Settings of the web pages: which reactions there are.
+    /// Settings of the web interface: which reactions are allowed.
     pub async fn ui_settings(&self) -> Result<UiSettings, ForgeError> {
         self.send(&Ask::get("/settings/ui")).await?.parse()
     }
 
-    /// Settings of the API: sizes of pages.
+    /// Settings of the API: page sizes.
     pub async fn api_settings(&self) -> Result<ApiSettings, ForgeError> {
         self.send(&Ask::get("/settings/api")).await?.parse()
     }
 
-    /// A repository by its number, wherever it is now.
+    /// A repository by its number, whatever its present name is.
     pub async fn repository_by_id(&self, id: i64) -> Result<Option<Repository>, ForgeError> {
         match optional(self.send(&Ask::get(format!("/repositories/{id}"))).await)? {
             Some(answer) => answer.parse().map(Some),
@@ -211,14 +209,13 @@ impl Forge {
         }
     }
 
-    /// The webhooks of an organisation. The token's account must be among its
-    /// owners (else [`ForgeError::Forbidden`]).
+    /// The webhooks of an organisation. The token's account must be one of its owners; otherwise calls give
+    /// [`ForgeError::Forbidden`].
     pub fn organisation_hooks(&self, name: &str) -> HooksApi {
         HooksApi::Organisation(self.clone(), name.into())
     }
 
-    /// The same of a repository that has to be there: else
-    /// [`ForgeError::NotFound`].
+    /// The same for a repository that must exist; otherwise [`ForgeError::NotFound`].
     pub async fn known_repository(&self, id: i64) -> Result<Repository, ForgeError> {
         self.send(&Ask::get(format!("/repositories/{id}"))).await?.parse()
     }
@@ -229,9 +226,8 @@ impl Forge {
         pages(self.sender(), path, Total::OfTheList).try_collect().await
     }
 
-    /// A team by its number, with the organisation that it belongs to. `None`
-    /// also where the token's account has nothing to do with that organisation;
-    /// where it belongs to the organisation and not to the team:
+    /// A team by its number, with the organisation that it belongs to. Also `None` if the token's account has
+    /// nothing to do with that organisation. If it belongs to the organisation but not to the team:
     /// [`ForgeError::Forbidden`].
     pub async fn team(&self, id: i64) -> Result<Option<Team>, ForgeError> {
         match optional(self.send(&Ask::get(format!("/teams/{id}"))).await)? {
@@ -240,9 +236,8 @@ impl Forge {
         }
     }
 
-    /// A member of a team, by its name now. `None` also where the token's
-    /// account neither belongs to the team nor owns the organisation: the
-    /// forge does not tell the two apart.
+    /// A member of a team, by their present name. Also `None` if the token's account neither belongs to the team
+    /// nor owns the organisation: the forge does not distinguish the two.
     pub async fn team_member(&self, team_id: i64, login: &str) -> Result<Option<User>, ForgeError> {
         let path = format!("/teams/{team_id}/members/{}", segment("an account", login)?);
         match optional(self.send(&Ask::get(path)).await)? {
@@ -251,20 +246,19 @@ impl Forge {
         }
     }
 
-    /// A repository by name only: if it has moved, its calls answer
-    /// [`ForgeError::Moved`].
+    /// A repository known only by name. If it has moved, calls give [`ForgeError::Moved`].
     pub fn repo(&self, owner: &str, name: &str) -> RepoApi {
         RepoApi::new(self.clone(), None, owner, name)
     }
 
-    /// A repository whose number is known: if it has moved, it is found again.
+    /// A repository with a known number. If it has moved, it is found again.
     pub fn repo_ref(&self, repo: &RepoRef) -> RepoApi {
         RepoApi::new(self.clone(), Some(repo.id), &repo.owner, &repo.name)
     }
 }
 
-/// The name that a redirect leads to, where it leads to another thing of that
-/// kind on this forge; else the redirect is the error.
+/// The new name in a redirect that leads to a thing of the same kind on this forge. Any other redirect is returned
+/// as the error.
 fn renamed_to(moved: &ForgeError, kind: &str) -> Result<String, ForgeError> {
     let name = match moved {
         ForgeError::Moved { to, outside: false, .. } => {

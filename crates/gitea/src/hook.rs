@@ -1,9 +1,8 @@
-//! Webhooks: what each one signs with, and the calls that make them.
+//! Webhooks: the secret that each one signs with, and the calls that create them.
 //!
-//! A forge shows a hook's secret to everybody who administers the repository
-//! (or owns the organisation) that the hook belongs to. So no two hooks share
-//! one, and none holds the installation's own secret. Each hook's secret is
-//! derived from that one and from the number of what the hook belongs to:
+//! A forge shows a hook's secret to everybody who administers the repository (or owns the organisation) that the
+//! hook belongs to. So no two hooks share a secret, and none holds the installation's own one. Each hook's secret
+//! is derived from the installation's secret and from the number of the hook's owner:
 //!
 //! ```text
 //! secret = hex(HMAC-SHA256(key = installation's secret,
@@ -12,10 +11,9 @@
 //! mark   = first 16 hex digits of HMAC-SHA256(key = secret, "lazarus webhook mark v1")
 //! ```
 //!
-//! The *mark* says which secret a hook holds, since the forge never tells the
-//! secret itself: it stands in the hook's branch filter, which our events are
-//! not subject to. It proves nothing (whoever administers the repository can
-//! write it), and it tells nothing about the secret.
+//! The *mark* says which secret a hook holds, because the forge never reveals the secret itself. It is part of the
+//! hook's branch filter, which does not apply to our events. It proves nothing (whoever administers the repository
+//! can write it), and it reveals nothing about the secret.
 
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::Method;
@@ -33,7 +31,7 @@ use futures::TryStreamExt as _;
 use std::fmt;
 use std::sync::Arc;
 
-/// What a hook belongs to, and so what its secret speaks for.
+/// The owner of a hook, for which the hook's secret can speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HookOwner {
     /// The repository with this number, whatever its name.
@@ -51,41 +49,41 @@ impl fmt::Display for HookOwner {
     }
 }
 
-/// What a secret begins with that was made to derive others from. Versions
-/// that gave every hook the installation's own secret made none like it.
+/// Prefix of secrets that were generated as master secrets. Versions that gave every hook the installation's own
+/// secret generated none with this prefix.
 const NEVER_SHOWN: &str = "lazarus-webhook-1-";
 
-/// Random bytes of a secret that we make.
+/// Random bytes of a generated secret.
 const RANDOM_BYTES: usize = 32;
 
-/// The installation's secret (`webhook.secret_file`), from which each hook's
-/// is derived. It signs nothing itself.
+/// The installation's secret (`webhook.secret_file`), from which each hook's secret is derived. It never signs
+/// anything itself.
 #[derive(Debug, Clone)]
 pub struct MasterSecret(SecretString);
 
 impl MasterSecret {
-    /// `None` for an empty one: everybody could derive from that.
+    /// `None` if the secret is empty, because everybody could derive from that.
     pub fn new(secret: SecretString) -> Option<Self> {
         (!secret.expose_secret().is_empty()).then_some(Self(secret))
     }
 
-    /// A new random one, as text for its file.
+    /// Generates a random secret, as text for its file.
     ///
     /// # Errors
-    /// Where the system has no random bytes.
+    /// If the system cannot provide random bytes.
     pub fn generate() -> Result<SecretString, getrandom::Error> {
         let mut random = zeroize::Zeroizing::new([0_u8; RANDOM_BYTES]);
         getrandom::fill(random.as_mut())?;
         Ok(SecretString::from(format!("{NEVER_SHOWN}{}", hex::encode(*random))))
     }
 
-    /// Whether [`generate`](Self::generate) made it: then it was never on a
-    /// hook. Of another one this cannot be told.
+    /// Whether [`generate`](Self::generate) made it, so that it was never stored in a hook. For other secrets we
+    /// cannot know.
     pub fn was_generated(&self) -> bool {
         self.0.expose_secret().starts_with(NEVER_SHOWN)
     }
 
-    /// What the hook of this repository or organisation signs with.
+    /// The secret that the hook of this repository or organisation signs with.
     pub fn hook_secret(&self, of: HookOwner) -> SecretString {
         let (kind, number) = match of {
             HookOwner::Repository(id) => ("repository", id),
@@ -95,8 +93,7 @@ impl MasterSecret {
         SecretString::from(hex::encode(mac(&self.0, label.as_bytes())))
     }
 
-    /// The branch filter of a hook that signs with
-    /// [`hook_secret`](Self::hook_secret): all branches, and the mark.
+    /// The branch filter of a hook that signs with [`hook_secret`](Self::hook_secret): all branches, and the mark.
     pub fn branch_filter(&self, of: HookOwner) -> String {
         let mark = mac(&self.hook_secret(of), b"lazarus webhook mark v1");
         format!("{{*,{MARK}{}}}", hex::encode(&mark[..8]))
@@ -109,13 +106,13 @@ impl MasterSecret {
 
 const MARK: &str = "lazarus-secret-";
 
-/// Whether a hook's branch filter bears a mark, of whichever secret.
+/// Whether a hook's branch filter contains a mark, of any secret.
 pub fn is_marked(hook: &Hook) -> bool {
     hook.branch_filter.strip_prefix("{*,").is_some_and(|rest| rest.starts_with(MARK))
 }
 
 fn mac(key: &SecretString, text: &[u8]) -> [u8; 32] {
-    // HMAC takes keys of any length.
+    // HMAC accepts keys of any length, so this never fails.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.expose_secret().as_bytes()) else { return [0; 32] };
     mac.update(text);
     mac.finalize().into_bytes().into()
@@ -124,9 +121,9 @@ fn mac(key: &SecretString, text: &[u8]) -> [u8; 32] {
 /// The hooks of one repository or organisation. Cheap to clone.
 #[derive(Debug, Clone)]
 pub enum HooksApi {
-    /// Of a repository: its administrators may make them.
+    /// Hooks of a repository. Its administrators may create them.
     Repository(RepoApi),
-    /// Of the organisation of this name: its owners may.
+    /// Hooks of the organisation with this name. Its owners may create them.
     Organisation(Forge, Arc<str>),
 }
 
@@ -149,12 +146,12 @@ impl HooksApi {
         })
     }
 
-    /// All of them.
+    /// Lists all of them.
     pub async fn list(&self) -> Result<Vec<Hook>, ForgeError> {
         pages(self.sender(), "/hooks".to_owned(), Total::OfTheList).try_collect().await
     }
 
-    /// Makes one. Not repeated by itself.
+    /// Creates one. Never retried automatically.
     pub async fn create(&self, hook: NewHook, branch_filter: &str) -> Result<Hook, ForgeError> {
         let body = json!({
             "type": "gitea", "active": true, "branch_filter": branch_filter, "events": hook.events,
@@ -165,7 +162,7 @@ impl HooksApi {
         self.send(&Ask::json(Method::POST, "/hooks", &body, Repeat::Never)).await?.parse()
     }
 
-    /// Deletes one. `false`: it was not there.
+    /// Deletes one. Returns false if it did not exist.
     pub async fn delete(&self, id: i64) -> Result<bool, ForgeError> {
         Ok(optional(self.send(&Ask::delete(format!("/hooks/{id}"))).await)?.is_some())
     }
@@ -179,7 +176,7 @@ mod tests {
         MasterSecret::new(SecretString::from(text)).unwrap()
     }
 
-    /// The derivation is public and other tools use it: it stays as it is.
+    /// Other tools use this derivation, which is documented, so it must not change.
     #[test]
     fn the_derivation_gives_what_is_documented() {
         let derived = master("an example").hook_secret(HookOwner::Repository(7));

@@ -1,4 +1,4 @@
-//! The calls that belong to one issue or one comment.
+//! Calls that concern one issue or one comment.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::paging::{Total, pages};
 use super::repository::RepoApi;
 use super::transport::{Answer, Ask, Payload, Repeat, optional};
 
-/// One issue, or pull request seen as an issue.
+/// One issue, or a pull request treated as an issue.
 #[derive(Debug, Clone)]
 pub struct IssueApi {
     repo: RepoApi,
@@ -30,9 +30,8 @@ impl IssueApi {
         format!("/issues/{}{rest}", self.number)
     }
 
-    /// Sends a call to which Gitea answers 500 with an empty message where
-    /// the issue is not there (comments and timeline; Forgejo says 404). Only
-    /// asking for the issue tells that from a real failure.
+    /// Sends a call to which Gitea answers 500 with an empty message if the issue does not exist (comments and
+    /// timeline; Forgejo answers 404). Only a request for the issue itself distinguishes that from a real failure.
     async fn send_about_comments(&self, ask: &Ask) -> Result<Answer, ForgeError> {
         match self.repo.send(ask).await {
             Err(error @ ForgeError::Server { status: 500, .. }) => match self.get().await {
@@ -43,7 +42,7 @@ impl IssueApi {
         }
     }
 
-    /// The issue. `None`: not there, or deleted.
+    /// The issue; `None` if it does not exist, or was deleted.
     pub async fn get(&self) -> Result<Option<IssueSnapshot>, ForgeError> {
         match optional(self.repo.send(&Ask::get(self.path(""))).await)? {
             Some(answer) => self.repo.own_issue(answer.parse::<RawIssue>()?, &answer.call.to_string()).map(Some),
@@ -51,23 +50,20 @@ impl IssueApi {
         }
     }
 
-    /// Its comments, all of them, in the order of writing: the forge does not
-    /// paginate these.
+    /// All its comments, in the order in which they were written. The forge does not paginate these.
     pub async fn comments(&self) -> Result<Vec<CommentSnapshot>, ForgeError> {
         let comments: Vec<RawComment> = self.send_about_comments(&Ask::get(self.path("/comments"))).await?.list()?;
         Ok(comments.into_iter().map(RawComment::snapshot).collect())
     }
 
-    /// Writes a comment. Not repeated by itself: where the error
-    /// [may have happened](ForgeError::may_have_happened), look for the
-    /// comment's marker first.
+    /// Writes a comment. Never retried automatically: if the error [may have
+    /// happened](ForgeError::may_have_happened), look for the comment's marker first.
     pub async fn create_comment(&self, body: &str) -> Result<CommentSnapshot, ForgeError> {
         let ask = Ask::json(Method::POST, self.path("/comments"), &json!({ "body": body }), Repeat::Never);
         Ok(self.send_about_comments(&ask).await?.parse::<RawComment>()?.snapshot())
     }
 
-    /// What happened to it, oldest first: the one place that says who set a
-    /// label and when.
+    /// The issue's history, oldest first. Only this says who set a label, and when.
     pub fn timeline(&self) -> BoxStream<'static, Result<TimelineEvent, ForgeError>> {
         let issue = self.clone();
         let send = Arc::new(move |ask: Ask| -> futures::future::BoxFuture<'static, _> {
@@ -77,21 +73,20 @@ impl IssueApi {
         pages(send, self.path("/timeline"), Total::OfThePage)
     }
 
-    /// Adds labels by their ids and gives all that are on it then. The forge
-    /// passes over an id that it does not know: look at what came back. Not
-    /// repeated by itself.
+    /// Adds labels by their ids, and returns all labels of the issue afterwards. The forge ignores unknown ids, so
+    /// check the result. Never retried automatically.
     pub async fn add_labels(&self, ids: &[i64]) -> Result<Vec<Label>, ForgeError> {
         let ask = Ask::json(Method::POST, self.path("/labels"), &json!({ "labels": ids }), Repeat::Never);
         self.repo.send(&ask).await?.list()
     }
 
-    /// Takes a label off. `false`: the forge knows no such label.
+    /// Removes a label. Returns false if the forge does not know this label.
     pub async fn remove_label(&self, id: i64) -> Result<bool, ForgeError> {
         Ok(optional(self.repo.send(&Ask::delete(self.path(&format!("/labels/{id}")))).await)?.is_some())
     }
 
-    /// Reacts, and says whether the reaction is new. One that is not allowed
-    /// is [`ForgeError::Forbidden`].
+    /// Adds a reaction, and returns whether it is new. A reaction that is not allowed gives
+    /// [`ForgeError::Forbidden`].
     pub async fn react(&self, content: &str) -> Result<bool, ForgeError> {
         react(&self.repo, self.path("/reactions"), content).await
     }
@@ -102,8 +97,8 @@ impl IssueApi {
         self.patch(&json!({ "state": state }), Repeat::Safe).await
     }
 
-    /// Changes title, body, or both. Not repeated by itself, lest it undo
-    /// what a person writes meanwhile.
+    /// Changes the title, the body, or both. Never retried automatically, because that could undo what a person
+    /// wrote meanwhile.
     pub async fn edit(&self, title: Option<&str>, body: Option<&str>) -> Result<IssueSnapshot, ForgeError> {
         let mut change = serde_json::Map::new();
         if let Some(title) = title {
@@ -120,7 +115,7 @@ impl IssueApi {
         Ok(answer.parse::<RawIssue>()?.snapshot())
     }
 
-    /// Deletes it. `false`: it was not there.
+    /// Deletes it. Returns false if it did not exist.
     pub async fn delete(&self) -> Result<bool, ForgeError> {
         Ok(optional(self.repo.send(&Ask::delete(self.path(""))).await)?.is_some())
     }
@@ -142,20 +137,18 @@ impl CommentApi {
         format!("/issues/comments/{}{rest}", self.id)
     }
 
-    /// The comment. `None`: not there, or deleted. A comment whose author's
-    /// account is gone is a 500 on Gitea and Forgejo alike: the lists show it.
+    /// The comment; `None` if it does not exist, or was deleted. If its author's account was deleted, Gitea and
+    /// Forgejo both answer 500 here; the lists still contain the comment.
     pub async fn get(&self) -> Result<Option<CommentSnapshot>, ForgeError> {
         match optional(self.repo.send(&Ask::get(self.path(""))).await)? {
-            // Gitea answers 204 to a number that is no comment but another
-            // entry of a timeline.
+            // Gitea answers 204 if the number belongs to another entry of a timeline.
             Some(answer) if answer.status == StatusCode::NO_CONTENT => Ok(None),
             Some(answer) => Ok(Some(answer.parse::<RawComment>()?.snapshot())),
             None => Ok(None),
         }
     }
 
-    /// The same with the number of the issue that it stands under; 0 where the
-    /// forge names none.
+    /// The same, with the number of the comment's issue; 0 if the forge names none.
     pub async fn get_with_issue(&self) -> Result<Option<(i64, CommentSnapshot)>, ForgeError> {
         match optional(self.repo.send(&Ask::get(self.path(""))).await)? {
             Some(answer) if answer.status == StatusCode::NO_CONTENT => Ok(None),
@@ -173,18 +166,18 @@ impl CommentApi {
         Ok(self.repo.send(&ask).await?.parse::<RawComment>()?.snapshot())
     }
 
-    /// Deletes it. `false`: it was not there.
+    /// Deletes it. Returns false if it did not exist.
     pub async fn delete(&self) -> Result<bool, ForgeError> {
         Ok(optional(self.repo.send(&Ask::delete(self.path(""))).await)?.is_some())
     }
 
-    /// Reacts, and says whether the reaction is new. One that is not allowed
-    /// is [`ForgeError::Forbidden`].
+    /// Adds a reaction, and returns whether it is new. A reaction that is not allowed gives
+    /// [`ForgeError::Forbidden`].
     pub async fn react(&self, content: &str) -> Result<bool, ForgeError> {
         react(&self.repo, self.path("/reactions"), content).await
     }
 
-    /// Takes back the token's own reaction. Fine where there is none.
+    /// Removes the token's own reaction. Succeeds if there is none.
     pub async fn unreact(&self, content: &str) -> Result<(), ForgeError> {
         let body = json!({ "content": content });
         self.repo.send(&Ask::json(Method::DELETE, self.path("/reactions"), &body, Repeat::Safe)).await.map(drop)
@@ -195,14 +188,13 @@ impl CommentApi {
         self.repo.send(&Ask::get(self.path("/reactions"))).await?.list()
     }
 
-    /// The files that hang on it.
+    /// The files that are attached to it.
     pub async fn attachments(&self) -> Result<Vec<Attachment>, ForgeError> {
         self.repo.send(&Ask::get(self.path("/assets"))).await?.list()
     }
 
-    /// Hangs a file on it. The forge takes some endings only (`.gz`, `.md`,
-    /// `.txt`, `.json`, … but not `.zst` or `.jsonl`: [`ForgeError::Invalid`]).
-    /// Not repeated by itself.
+    /// Attaches a file. The forge accepts only some extensions (`.gz`, `.md`, `.txt`, `.json`, … but neither `.zst`
+    /// nor `.jsonl`: [`ForgeError::Invalid`]). Never retried automatically.
     pub async fn attach(&self, file_name: &str, content: impl Into<Bytes>) -> Result<Attachment, ForgeError> {
         let ask = Ask {
             method: Method::POST,
@@ -214,8 +206,8 @@ impl CommentApi {
     }
 }
 
-/// A reaction given twice is there once, so a try without an answer is
-/// repeated; `false` then can mean that the first try gave it.
+/// Adding the same reaction twice has no effect, so an attempt without an answer is retried. `false` can then mean
+/// that the first attempt added it.
 async fn react(repo: &RepoApi, path: String, content: &str) -> Result<bool, ForgeError> {
     let ask = Ask::json(Method::POST, path, &json!({ "content": content }), Repeat::Safe);
     Ok(repo.send(&ask).await?.status == StatusCode::CREATED)

@@ -4,13 +4,13 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`event`] | what happened on the forge, however it was heard of |
-//! | [`webhook`] | deliveries: the signature first, then the body |
-//! | [`hook`] | what each webhook signs with, and the calls that make webhooks |
+//! | [`event`] | events on the forge, from webhooks and from polling |
+//! | [`webhook`] | deliveries: first the signature, then the body |
+//! | [`hook`] | the secret of each webhook, and the calls that create webhooks |
 //! | `forge`, `repository`, `issue` | the calls, as `forge.repo(o, r).issue(n).comments()` |
-//! | `model` | what the forge says, typed |
-//! | `paging` | lists in pages as streams |
-//! | `transport` | one request: limits, token, which calls are repeated |
+//! | `model` | the forge's answers as types |
+//! | `paging` | paginated lists as streams |
+//! | `transport` | one request: limits, token, which calls are retried |
 //! | `error` | why a call failed, and whether it may have happened |
 //! | [`failure`] | what a failure means, of a call or of git: passing, for people, doubtful, lasting |
 

@@ -1,5 +1,5 @@
-//! What the forge says, typed: only the fields that something here uses, and
-//! `null` taken for empty, which is what Go makes of an empty list.
+//! The forge's answers as types: only the fields that we use. `null` counts as empty, because Go encodes an empty
+//! list that way.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::event::{CommentSnapshot, IssueSnapshot, LabelRef, Person, RepoRef};
 
-/// Most labels that are kept of one issue. A forge shows a handful; a million
-/// of them is somebody's attack on our memory.
+/// Most labels of one issue that are kept. Real issues have a handful; a million would be an attack on our memory.
 pub const LABELS_MAX: usize = 1000;
 
 fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -22,15 +21,15 @@ where
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Which server, and what it says of its version.
+/// The version of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerVersion {
-    /// As the server put it: `1.25.4`, `12.0.0-dev+gitea-1.22.0`.
+    /// The version as the server reported it: `1.25.4`, `12.0.0-dev+gitea-1.22.0`.
     pub raw: String,
-    /// Which of the two it is.
+    /// The server's software.
     pub product: Product,
-    /// The version of Gitea that it is, or (Forgejo) says it is compatible
-    /// with. Zeros where the text holds no version.
+    /// The version of Gitea, or the one that Forgejo says it is compatible with. Zeros if the text contains no
+    /// version.
     pub gitea: (u32, u32, u32),
 }
 
@@ -39,7 +38,7 @@ pub struct ServerVersion {
 pub enum Product {
     /// Gitea.
     Gitea,
-    /// Forgejo, known by `+gitea-` in its version.
+    /// Forgejo, recognised by `+gitea-` in its version.
     Forgejo,
 }
 
@@ -60,9 +59,9 @@ impl ServerVersion {
         Self { raw, product, gitea }
     }
 
-    /// Whether this is a Gitea below 1.26.2, in which the scopes of a token
-    /// can be got round (CVE-2026-28699, CVE-2026-24791). Never said of a
-    /// Forgejo: the Gitea version that it states is about compatibility.
+    /// Whether this is a Gitea below 1.26.2, in which the scopes of a token can be bypassed (CVE-2026-28699,
+    /// CVE-2026-24791). Always false for Forgejo, because the Gitea version that it states only describes
+    /// compatibility.
     pub fn below_fixed_cve(&self) -> bool {
         const FIXED: (u32, u32, u32) = (1, 26, 2);
         // A release candidate of the fixed version may lack the fix.
@@ -76,16 +75,15 @@ impl ServerVersion {
 pub struct User {
     /// Its number. `-1` is a deleted account.
     pub id: i64,
-    /// Its name now.
+    /// Its present name.
     pub login: String,
-    /// Whether it administers the server. The forge tells this only to
-    /// administrators: `false` says nothing.
+    /// Whether it administers the server. The forge tells only administrators, so `false` proves nothing.
     #[serde(default)]
     pub is_admin: bool,
 }
 
 impl User {
-    /// The same as it stands in events.
+    /// The same account as it appears in events.
     pub fn person(&self) -> Person {
         Person { id: self.id, login: self.login.clone() }
     }
@@ -94,7 +92,7 @@ impl User {
 /// `GET /settings/ui`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct UiSettings {
-    /// Reactions that can be given (`eyes`, `+1`, …); others are a 403.
+    /// Reactions that are allowed (`eyes`, `+1`, …). Any other gives a 403.
     #[serde(default, deserialize_with = "or_default")]
     pub allowed_reactions: Vec<String>,
 }
@@ -102,21 +100,21 @@ pub struct UiSettings {
 /// `GET /settings/api`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct ApiSettings {
-    /// Most items on a page, whatever is asked.
+    /// Most items on a page, whatever is requested.
     pub max_response_items: u32,
-    /// Items on a page if nothing is asked.
+    /// Items on a page if no number is requested.
     pub default_paging_num: u32,
 }
 
 /// What somebody may do in a repository, in rising order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Access {
-    /// Nothing; also any word that is not known here.
+    /// Nothing. Unknown words count as this, too.
     #[default]
     None,
-    /// See it.
+    /// Read it.
     Read,
-    /// Push to it, label and close its issues.
+    /// Push to it, and label and close its issues.
     Write,
     /// Change its settings.
     Admin,
@@ -142,29 +140,27 @@ impl<'de> Deserialize<'de> for Access {
     }
 }
 
-/// What the permission call says of an account. Gitea says too little of
-/// people who are in through a team: a team's writer reads as `Read`, in a
-/// private repository as `None`.
+/// What the permission call says about an account. Gitea understates the access that people have through a team: a
+/// member of a team with write access is reported as `Read`, and in a private repository as `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Permission {
-    /// What the account may do, at least.
+    /// The least that the account may do.
     #[serde(rename = "permission")]
     pub access: Access,
-    /// The account itself, with its id: compare that one, not the name.
+    /// The account itself. Compare its id, not its name.
     pub user: User,
 }
 
-/// The token's own rights in a repository.
+/// The rights of the token's account in a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 pub struct OwnRights {
-    /// Whether it administers it: needed to read others' permissions and to
-    /// manage hooks.
+    /// Whether it administers the repository, which is necessary to read others' permissions and to manage hooks.
     #[serde(default)]
     pub admin: bool,
     /// Whether it can push.
     #[serde(default)]
     pub push: bool,
-    /// Whether it can see it.
+    /// Whether it can read.
     #[serde(default)]
     pub pull: bool,
 }
@@ -172,67 +168,67 @@ pub struct OwnRights {
 /// A repository.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Repository {
-    /// Its number; survives renames and transfers.
+    /// Its number, which survives renames and transfers.
     pub id: i64,
     /// Its owner: a user or an organisation.
     pub owner: User,
-    /// Its name now.
+    /// Its present name.
     pub name: String,
     /// The branch that clones start from.
     #[serde(default)]
     pub default_branch: String,
-    /// Where git fetches it from over HTTP.
+    /// The URL from which git fetches it over HTTP.
     #[serde(default)]
     pub clone_url: String,
-    /// Its page for people.
+    /// The URL of its web page.
     #[serde(default)]
     pub html_url: String,
-    /// Whether it is archived: every write is then a 423.
+    /// Whether it is archived; every write gives a 423 then.
     #[serde(default)]
     pub archived: bool,
-    /// Whether only its members see it.
+    /// Whether only its members can see it.
     #[serde(default)]
     pub private: bool,
     /// Whether it has no commit.
     #[serde(default)]
     pub empty: bool,
-    /// When it was made on this forge: what is older came here by migration.
+    /// When it was created on this forge. Anything older in it came by migration.
     #[serde(default)]
     pub created_at: Option<Timestamp>,
-    /// What the token may do in it.
+    /// The rights of the token's account in it.
     #[serde(default, deserialize_with = "or_default")]
     pub permissions: OwnRights,
 }
 
 impl Repository {
-    /// Id and names as they stand in events.
+    /// Id and names as they appear in events.
     pub fn reference(&self) -> RepoRef {
         RepoRef { id: self.id, owner: self.owner.login.clone(), name: self.name.clone() }
     }
 }
 
-/// What a name means on the forge now.
+/// What a name on the forge refers to now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Named<T> {
-    /// This.
+    /// It refers to this.
     Is(T),
-    /// Nothing any more: what had it has another name now.
+    /// It refers to nothing any more, because its former owner was renamed.
     Renamed {
         /// Its number.
         id: i64,
-        /// Its name now.
+        /// Its present name.
         to: String,
     },
-    /// Nothing that the token's account can see.
+    /// It refers to nothing that the token's account can see.
     Nothing,
 }
 
 /// An organisation.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Organisation {
-    /// Its number; accounts and organisations share one count.
+    /// Its number. Accounts and organisations share one sequence.
     pub id: i64,
-    /// Its name now.
+    /// Its present name.
     pub name: String,
 }
 
@@ -243,28 +239,27 @@ pub struct Team {
     pub id: i64,
     /// Its name.
     pub name: String,
-    /// Whose it is: stated where one team is asked for by its number, and not
-    /// in lists.
+    /// Its organisation. Only given if a single team is requested by its number, and not in lists.
     #[serde(default)]
     pub organization: Option<Organisation>,
-    /// Access of the whole team where it is not given by unit; `None` on
-    /// Gitea where it is: see [`Team::access`].
+    /// Access of the whole team if access is not given by unit. If it is, Gitea says `None` here; see
+    /// [`Team::access`].
     #[serde(default)]
     pub permission: Access,
-    /// Access by unit: `repo.code`, `repo.issues`, …
+    /// Access for each unit: `repo.code`, `repo.issues`, …
     #[serde(default, deserialize_with = "or_default")]
     pub units_map: BTreeMap<String, Access>,
 }
 
 impl Team {
-    /// What its members may do in a unit (`repo.code`, `repo.issues`, …). The
-    /// map counts where it names the unit: the team's own word is then `none`.
+    /// What its members may do in a unit (`repo.code`, `repo.issues`, …). If the map names the unit, it takes
+    /// precedence: the team's own value is then `none`.
     pub fn access(&self, unit: &str) -> Access {
         self.units_map.get(unit).copied().unwrap_or(self.permission)
     }
 }
 
-/// A label of a repository. Names are not unique: pin ids.
+/// A label of a repository. Names are not unique, so pin ids.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Label {
     /// Its number.
@@ -274,44 +269,43 @@ pub struct Label {
     /// Six hex digits without `#`.
     #[serde(default)]
     pub color: String,
-    /// What it is for.
+    /// Its description.
     #[serde(default)]
     pub description: String,
-    /// Whether it excludes others of its scope (`a/b/` of `a/b/c`).
+    /// Whether it excludes other labels of its scope (`a/b/` of `a/b/c`).
     #[serde(default)]
     pub exclusive: bool,
 }
 
-/// A label to be made. Look first whether there is one: the forge makes a
-/// second one of the same name without a word.
+/// A label to create. First check whether it exists: the forge silently creates a second one with the same name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewLabel {
     /// Its name.
     pub name: String,
     /// Six hex digits, with or without `#`.
     pub color: String,
-    /// What it is for.
+    /// Its description.
     pub description: String,
-    /// Whether it excludes others of its scope.
+    /// Whether it excludes other labels of its scope.
     pub exclusive: bool,
 }
 
-/// A webhook of a repository. The forge never tells its secret.
+/// A webhook of a repository. The forge never reveals its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hook {
     /// Its number.
     pub id: i64,
     /// Its type: `gitea`, `forgejo`, `gogs`, `slack`, …
     pub kind: String,
-    /// The address that it calls.
+    /// The URL that it calls.
     pub url: String,
     /// `json` or `form`.
     pub content_type: String,
-    /// Events that it is subscribed to. The forge adds some of its own.
+    /// Events that it is subscribed to. The forge adds some by itself.
     pub events: Vec<String>,
-    /// Whether it is switched on.
+    /// Whether it is active.
     pub active: bool,
-    /// Which branches it tells of; issues and comments have none. See
+    /// The branches that it reports. Events of issues and comments have no branch. See
     /// [`is_marked`](super::hook::is_marked).
     pub branch_filter: String,
 }
@@ -345,7 +339,7 @@ impl<'de> Deserialize<'de> for Hook {
     }
 }
 
-/// How the forge packs a delivery.
+/// How the forge encodes a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum HookContentType {
     /// `application/json`.
@@ -364,30 +358,30 @@ impl HookContentType {
     }
 }
 
-/// A webhook to be made. One cannot be changed afterwards without losing its
-/// events or keeping its secret: delete it and make another.
+/// A webhook to create. A later change would lose its events or keep its secret, so delete it and create another
+/// one instead.
 #[derive(Debug, Clone)]
 pub struct NewHook {
-    /// The address to call.
+    /// The URL to call.
     pub url: String,
-    /// What deliveries are signed with.
+    /// The secret that deliveries are signed with.
     pub secret: SecretString,
     /// Events to subscribe to: `issues`, `issue_label`, `issue_comment`, …
     pub events: Vec<String>,
-    /// How deliveries are packed.
+    /// How deliveries are encoded.
     pub content_type: HookContentType,
 }
 
 /// A file in a repository, with its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileContent {
-    /// Its blob: to be given when it is replaced.
+    /// The id of its blob, which must be given when it is replaced.
     pub sha: String,
     /// The bytes.
     pub content: Vec<u8>,
 }
 
-/// What writing a file left.
+/// The result of writing a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileWritten {
     /// The new blob.
@@ -396,21 +390,21 @@ pub struct FileWritten {
     pub commit: String,
 }
 
-/// An issue template that the forge understands and offers.
+/// An issue template that the forge could parse and offers.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct IssueTemplate {
-    /// Its name, as people choose it.
+    /// Its name, as people see it.
     pub name: String,
-    /// What it is for.
+    /// Its description.
     #[serde(default)]
     pub about: String,
-    /// The title that it begins with.
+    /// The initial title.
     #[serde(default)]
     pub title: String,
     /// Labels that it sets.
     #[serde(default, deserialize_with = "or_default")]
     pub labels: Vec<String>,
-    /// The file that it stands in.
+    /// The path of its file.
     #[serde(default)]
     pub file_name: String,
 }
@@ -420,7 +414,7 @@ pub struct IssueTemplate {
 pub struct Branch {
     /// Its name.
     pub name: String,
-    /// The commit at its head.
+    /// The commit at its tip.
     pub commit_id: String,
     /// Whether a protection rule matches it.
     pub protected: bool,
@@ -453,25 +447,25 @@ impl<'de> Deserialize<'de> for Branch {
     }
 }
 
-/// A pull request to be made, within one repository.
+/// A pull request to create, within one repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewPull {
-    /// The branch with the work.
+    /// The branch that contains the work.
     pub head: String,
-    /// The branch that it is for.
+    /// The branch that it should be merged into.
     pub base: String,
     /// Its title.
     pub title: String,
-    /// Its text.
+    /// Its description.
     pub body: String,
 }
 
 /// A pull request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pull {
-    /// Its number in the repository; issues are counted in the same row.
+    /// Its number in the repository. Issues and pull requests share one sequence.
     pub number: i64,
-    /// Its page for people.
+    /// The URL of its web page.
     pub html_url: String,
     /// Its title.
     pub title: String,
@@ -479,13 +473,13 @@ pub struct Pull {
     pub open: bool,
     /// Whether it was merged.
     pub merged: bool,
-    /// The branch with the work.
+    /// The branch that contains the work.
     pub head: String,
-    /// The commit at the head of that branch.
+    /// The commit at the tip of that branch.
     pub head_sha: String,
-    /// The branch that it is for.
+    /// The branch that it should be merged into.
     pub base: String,
-    /// Who made it.
+    /// Its author.
     pub author: Person,
 }
 
@@ -528,7 +522,7 @@ impl<'de> Deserialize<'de> for Pull {
     }
 }
 
-/// Which issues to list.
+/// The state of the issues to list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IssueState {
     /// Open ones.
@@ -553,14 +547,13 @@ impl IssueState {
 /// Which issues to list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct IssueQuery {
-    /// Only those that were *updated* at or after this time, in whole
-    /// seconds of the forge's clock.
+    /// Only issues that were *updated* at or after this time, in whole seconds of the forge's clock.
     pub since: Option<Timestamp>,
     /// Only those in this state.
     pub state: IssueState,
 }
 
-/// A reaction that is there.
+/// A reaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reaction {
     /// Who gave it.
@@ -581,7 +574,7 @@ impl<'de> Deserialize<'de> for Reaction {
     }
 }
 
-/// A file that hangs on a comment.
+/// A file that is attached to a comment.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Attachment {
     /// Its number.
@@ -591,7 +584,7 @@ pub struct Attachment {
     /// Its size in bytes.
     #[serde(default)]
     pub size: u64,
-    /// Where it can be fetched.
+    /// The URL from which it can be fetched.
     #[serde(default)]
     pub browser_download_url: String,
 }
@@ -599,26 +592,25 @@ pub struct Attachment {
 /// One entry of an issue's timeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimelineEvent {
-    /// Its number; comments are counted in the same row.
+    /// Its number. Comments and other entries share one sequence.
     pub id: i64,
     /// What it is: `label`, `comment`, `change_title`, `close`, …
     pub kind: String,
     /// Who did it.
     pub actor: Person,
-    /// Text whose meaning depends on the kind; for `label` see
-    /// [`TimelineEvent::label_added`].
+    /// A text whose meaning depends on the kind. For `label`, see [`TimelineEvent::label_added`].
     pub body: String,
-    /// The label, for `label`.
+    /// The label, if the kind is `label`.
     pub label: Option<LabelRef>,
-    /// When, by the forge's clock, in whole seconds.
+    /// When it happened, by the forge's clock, in whole seconds.
     pub created_at: Timestamp,
-    /// When it was changed last.
+    /// When it was last changed.
     pub updated_at: Timestamp,
 }
 
 impl TimelineEvent {
-    /// For a `label` entry: the label, and whether it was added (body `1`) or
-    /// removed (empty body). `None` for everything else.
+    /// For an entry of the kind `label`: the label, and whether it was added (body `1`) or removed (empty body).
+    /// `None` for all other kinds.
     pub fn label_added(&self) -> Option<(&LabelRef, bool)> {
         let label = self.label.as_ref().filter(|_| self.kind == "label")?;
         match self.body.as_str() {
@@ -656,13 +648,12 @@ impl<'de> Deserialize<'de> for TimelineEvent {
     }
 }
 
-/// An account that is not named is one that is gone: no rights.
+/// A missing account is a deleted one, which has no rights.
 fn person_or_ghost(user: Option<User>) -> Person {
     user.map_or_else(|| Person { id: -1, login: "Ghost".to_owned() }, |user| user.person())
 }
 
-/// Labels of an issue: at most [`LABELS_MAX`] are kept, the rest is counted
-/// by nobody but noticed.
+/// Labels of an issue. At most [`LABELS_MAX`] are kept; it is only noted that there are more.
 #[derive(Debug, Default)]
 pub(super) struct RawLabels {
     pub(super) kept: Vec<LabelRef>,
@@ -701,13 +692,13 @@ impl<'de> Deserialize<'de> for RawLabels {
     }
 }
 
-/// The part of a repository that an issue carries.
+/// The part of a repository that an issue contains.
 #[derive(Debug, Deserialize)]
 pub(super) struct RawIssueRepository {
     pub(super) id: i64,
 }
 
-/// An issue as both the API and the deliveries have it.
+/// An issue as both the API and deliveries encode it.
 #[derive(Debug, Deserialize)]
 pub(super) struct RawIssue {
     pub(super) id: i64,
@@ -748,7 +739,7 @@ impl RawIssue {
     }
 }
 
-/// A comment as both the API and the deliveries have it.
+/// A comment as both the API and deliveries encode it.
 #[derive(Debug, Deserialize)]
 pub(super) struct RawComment {
     pub(super) id: i64,
@@ -768,8 +759,7 @@ pub(super) struct RawComment {
 }
 
 impl RawComment {
-    /// The number of the issue or pull request that it stands under: the API
-    /// gives it only at the end of an address.
+    /// The number of the comment's issue or pull request. The API gives it only at the end of a URL.
     pub(super) fn issue_number(&self) -> Option<i64> {
         let url = if self.issue_url.is_empty() { &self.pull_request_url } else { &self.issue_url };
         url.rsplit('/').next()?.parse().ok().filter(|number| *number > 0)

@@ -1,4 +1,4 @@
-//! Lists that come in pages, as streams.
+//! Paginated lists as streams.
 
 use std::sync::Arc;
 
@@ -9,33 +9,30 @@ use serde::de::DeserializeOwned;
 use super::error::ForgeError;
 use super::transport::{Answer, Ask};
 
-/// Items asked for on a page: the most that a forge gives by default. Where an
-/// answer is larger than can be read, the next of these; each divides the one
-/// before, so that a page begins where the last one ended.
+/// Items that are requested on a page; the first is the most that a forge gives by default. If an answer is too
+/// large to read, the next smaller size is used. Each size divides the one before, so that a page always begins
+/// where the last one ended.
 const PAGE_SIZES: [u64; 4] = [50, 25, 5, 1];
 
-/// Pages after which a list is taken for endless.
+/// Number of pages after which a list counts as endless.
 const PAGES_MAX: usize = 20_000;
 
-/// Whether `X-Total-Count` can be believed.
+/// Whether `X-Total-Count` can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Total {
-    /// It counts the whole list: no further page is asked for once that many
-    /// items came.
+    /// It counts the whole list: once that many items have come, no further page is requested.
     OfTheList,
-    /// It counts this page only (the timeline): the list ends at an empty page.
+    /// It counts only this page (in the timeline): the list ends with an empty page.
     OfThePage,
 }
 
-/// How a page is asked for: whatever sends, with moves and missing issues
-/// handled by it.
+/// Sends the request for a page. It also handles moved repositories and missing issues.
 pub(super) type Sender = Arc<dyn Fn(Ask) -> BoxFuture<'static, Result<Answer, ForgeError>> + Send + Sync>;
 
-/// All items of a list, page by page, in the order of the forge. The stream
-/// ends at the first error.
+/// All items of a list, page by page, in the forge's order. The stream ends at the first error.
 ///
-/// A list can shift between two pages: an item may come twice, and one may be
-/// passed over when another is deleted meanwhile. Readers must bear both.
+/// A list can shift between two pages: an item may come twice, and one may be missing if another was deleted
+/// meanwhile. Callers must cope with both.
 pub(super) fn pages<T>(send: Sender, path: String, total: Total) -> BoxStream<'static, Result<T, ForgeError>>
 where
     T: DeserializeOwned + Send + 'static,
@@ -60,15 +57,14 @@ where
                 other => other?,
             };
             let items: Vec<T> = answer.list()?;
-            // A server (or proxy) that does not know `page` would be read
-            // for ever.
+            // A server (or proxy) that ignores `page` would otherwise be read for ever.
             if at > 0 && !items.is_empty() && answer.body == previous {
                 Err(answer.garbage("the same page came twice"))?;
             }
             let whole = answer.total();
             at += items.len() as u64;
             let last = items.is_empty() || (total == Total::OfTheList && whole.is_some_and(|whole| at >= whole));
-            // Only a full page is followed by another at this place.
+            // Only after a full page is there another one at this position.
             at = at.next_multiple_of(size);
             previous = answer.body;
             for item in items {

@@ -1,4 +1,4 @@
-//! The calls that belong to one repository.
+//! Calls that concern one repository.
 
 use std::sync::Arc;
 
@@ -22,12 +22,11 @@ use super::paging::{Sender, Total, pages};
 use super::transport::{Answer, Ask, Payload, Repeat, optional, query_value, segment};
 use jiff::Timestamp;
 
-/// One repository. Made by [`Forge::repo`] or [`Forge::repo_ref`]; cheap to
-/// clone.
+/// One repository. Created by [`Forge::repo`] or [`Forge::repo_ref`]; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RepoApi {
     forge: Forge,
-    /// `None`: known by name only.
+    /// `None` if only its name is known.
     id: Option<i64>,
     owner: Arc<str>,
     name: Arc<str>,
@@ -38,11 +37,10 @@ impl RepoApi {
         Self { forge, id, owner: owner.into(), name: name.into() }
     }
 
-    /// Sends below this repository. A redirect is not followed, for that
-    /// would turn a POST into a GET: the repository is looked up by its id
-    /// and the same request goes once to its new name. Where the client looks
-    /// twice, it does so as well where something is not there: another
-    /// repository may have taken the name.
+    /// Sends a call below this repository. A redirect is not followed, because that would turn a POST into a GET.
+    /// Instead the repository is looked up by its id, and the same request is sent once to its new name. If the
+    /// client looks twice, it does the same when something does not exist, because another repository may have
+    /// taken the name.
     pub(super) async fn send(&self, ask: &Ask) -> Result<Answer, ForgeError> {
         let error = match self.forge.send(&ask.below(&prefix(&self.owner, &self.name)?)).await {
             Err(error @ (ForgeError::Moved { .. } | ForgeError::NotFound { .. })) => error,
@@ -57,8 +55,7 @@ impl RepoApi {
             return Err(error);
         };
         if *found.owner.login == *self.owner && *found.name == *self.name {
-            // It is something else that moved: an account in the path. Or a
-            // proxy led us away for a moment.
+            // Something else has moved: an account in the path. Or a proxy redirected us for a moment.
             let Some(wait) = again.filter(|_| is_moved) else { return Err(error) };
             tokio::time::sleep(wait).await;
             return self.forge.send(&ask.below(&prefix(&self.owner, &self.name)?)).await;
@@ -76,8 +73,8 @@ impl RepoApi {
         })
     }
 
-    /// An issue of this repository as a snapshot. After a rename, another
-    /// repository can have the old name: what it says is not ours.
+    /// An issue of this repository as a snapshot. Fails if the answer is from another repository, which can have
+    /// the old name after a rename.
     pub(super) fn own_issue(&self, issue: RawIssue, answer: &str) -> Result<IssueSnapshot, ForgeError> {
         if let (Some(ours), Some(theirs)) = (self.id, &issue.repository)
             && ours != theirs.id
@@ -95,9 +92,9 @@ impl RepoApi {
         }
     }
 
-    /// What an account may do here, by name. `None`: no such account. The
-    /// token's account must administer the repository to ask this of others
-    /// (else [`ForgeError::Forbidden`]). Read the limits at [`Permission`].
+    /// What an account, given by name, may do here; `None` if there is no such account. The token's account must
+    /// administer the repository to ask this about others; otherwise [`ForgeError::Forbidden`]. See [`Permission`]
+    /// for the limits of the answer.
     pub async fn permission(&self, login: &str) -> Result<Option<Permission>, ForgeError> {
         let path = format!("/collaborators/{}/permission", segment("an account", login)?);
         match optional(self.send(&Ask::get(path)).await)? {
@@ -106,17 +103,17 @@ impl RepoApi {
         }
     }
 
-    /// The teams of the organisation that have to do with this repository.
+    /// The organisation's teams that have access to this repository.
     pub async fn teams(&self) -> Result<Vec<Team>, ForgeError> {
         self.send(&Ask::get("/teams")).await?.list()
     }
 
-    /// Its labels, all of them.
+    /// All its labels.
     pub async fn labels(&self) -> Result<Vec<Label>, ForgeError> {
         pages(self.sender(), "/labels".to_owned(), Total::OfTheList).try_collect().await
     }
 
-    /// A label by its number. `None`: not there any more.
+    /// A label by its number; `None` if it does not exist any more.
     pub async fn label(&self, id: i64) -> Result<Option<Label>, ForgeError> {
         match optional(self.send(&Ask::get(format!("/labels/{id}"))).await)? {
             Some(answer) => answer.parse().map(Some),
@@ -124,8 +121,8 @@ impl RepoApi {
         }
     }
 
-    /// Makes a label. The forge makes a second one of the same name without a
-    /// word: look first. Not repeated by itself.
+    /// Creates a label. The forge silently creates a second one with the same name, so check first. Never retried
+    /// automatically.
     pub async fn create_label(&self, label: NewLabel) -> Result<Label, ForgeError> {
         let bare = label.color.bytes().all(|byte| byte.is_ascii_hexdigit());
         let color = if bare { format!("#{}", label.color) } else { label.color };
@@ -135,34 +132,34 @@ impl RepoApi {
         self.send(&Ask::json(Method::POST, "/labels", &body, Repeat::Never)).await?.parse()
     }
 
-    /// Deletes a label, and with it, without an event, its history in every
-    /// timeline. `false`: it was not there.
+    /// Deletes a label, and also, without an event, its history in every timeline. Returns false if it did not
+    /// exist.
     pub async fn delete_label(&self, id: i64) -> Result<bool, ForgeError> {
         Ok(optional(self.send(&Ask::delete(format!("/labels/{id}"))).await)?.is_some())
     }
 
-    /// Its webhooks.
+    /// Calls for its webhooks.
     pub fn hook_calls(&self) -> HooksApi {
         HooksApi::Repository(self.clone())
     }
 
-    /// Its webhooks, all of them.
+    /// All its webhooks.
     pub async fn hooks(&self) -> Result<Vec<Hook>, ForgeError> {
         self.hook_calls().list().await
     }
 
-    /// Makes a webhook for all branches. Not repeated by itself.
+    /// Creates a webhook for all branches. Never retried automatically.
     pub async fn create_hook(&self, hook: NewHook) -> Result<Hook, ForgeError> {
         self.hook_calls().create(hook, "*").await
     }
 
-    /// Deletes a webhook. `false`: it was not there.
+    /// Deletes a webhook. Returns false if it did not exist.
     pub async fn delete_hook(&self, id: i64) -> Result<bool, ForgeError> {
         self.hook_calls().delete(id).await
     }
 
-    /// Has the forge send a `push` event. It proves little: a hook that is
-    /// subscribed only to issues reports success and delivers nothing.
+    /// Makes the forge send a `push` event. This proves little: a hook that is subscribed only to issues reports
+    /// success and delivers nothing.
     pub async fn test_hook(&self, id: i64) -> Result<(), ForgeError> {
         let ask = Ask {
             method: Method::POST,
@@ -173,7 +170,7 @@ impl RepoApi {
         self.send(&ask).await.map(drop)
     }
 
-    /// A file on the default branch. `None`: not there.
+    /// A file on the default branch; `None` if it does not exist.
     pub async fn file(&self, path: &str) -> Result<Option<FileContent>, ForgeError> {
         #[derive(Deserialize)]
         struct Raw {
@@ -193,9 +190,9 @@ impl RepoApi {
         Ok(Some(FileContent { sha: raw.sha, content }))
     }
 
-    /// Writes a file as one commit: a new one, or in place of the blob `sha`.
-    /// On `branch`, or on the default branch. Not repeated by itself; a file
-    /// that is there, or is another blob, is an error of the forge (422, 409).
+    /// Writes a file as one commit: a new file, or one that replaces the blob `sha`; on `branch`, or on the default
+    /// branch. Never retried automatically. If the file exists already, or is another blob, the forge reports an
+    /// error (422, 409).
     pub async fn put_file(
         &self,
         path: &str,
@@ -227,13 +224,12 @@ impl RepoApi {
         Ok(FileWritten { sha: raw.content.sha, commit: raw.commit.sha })
     }
 
-    /// The issue templates that the forge understood. One that is broken is
-    /// missing here: this is how to check one.
+    /// The issue templates that the forge could parse. Invalid ones are missing here, so this is how to check one.
     pub async fn issue_templates(&self) -> Result<Vec<IssueTemplate>, ForgeError> {
         self.send(&Ask::get("/issue_templates")).await?.list()
     }
 
-    /// A branch. `None`: not there.
+    /// A branch; `None` if it does not exist.
     pub async fn branch(&self, name: &str) -> Result<Option<Branch>, ForgeError> {
         let path = format!("/branches/{}", segment("a branch", name)?);
         match optional(self.send(&Ask::get(path)).await)? {
@@ -242,10 +238,9 @@ impl RepoApi {
         }
     }
 
-    /// The commit at the head of a branch. `None`: there is no such branch. This
-    /// one works with commits that the forge cannot show, as it cannot where a
-    /// date has a year of five digits: then [`branch`](Self::branch) is answered
-    /// with nothing.
+    /// The commit at the tip of a branch; `None` if there is no such branch. Unlike [`branch`](Self::branch) this
+    /// also works for commits that the forge cannot show, for example because of a date with a five-digit year. For
+    /// those, the other call gets no answer.
     pub async fn branch_head(&self, name: &str) -> Result<Option<String>, ForgeError> {
         #[derive(Deserialize)]
         struct Object {
@@ -257,11 +252,11 @@ impl RepoApi {
             name: String,
             object: Object,
         }
-        // Slashes stay: there are proxies that refuse `%2F`.
+        // Slashes are kept, because some proxies refuse `%2F`.
         let parts = name.split('/').map(|part| segment("a branch", part)).collect::<Result<Vec<_>, _>>()?;
         let path = format!("/git/refs/heads/{}", parts.join("/"));
         let Some(answer) = optional(self.send(&Ask::get(path)).await)? else { return Ok(None) };
-        // All that begin so; older servers give a single one by itself.
+        // The answer lists all references with this prefix. Older servers return a single one without a list.
         let found = answer.list::<Reference>().or_else(|_| answer.parse::<Reference>().map(|one| vec![one]))?;
         let wanted = format!("refs/heads/{name}");
         Ok(found.into_iter().find(|reference| reference.name == wanted).map(|reference| reference.object.sha))
@@ -281,10 +276,9 @@ impl RepoApi {
         )
     }
 
-    /// The comments of all its issues and pull requests that were *updated*
-    /// at or after `since` (whole seconds of the forge's clock), each with
-    /// the number of its issue. Sorted by the time of writing. A comment that
-    /// the forge can name no issue for is passed over with a warning.
+    /// The comments of all its issues and pull requests that were *updated* at or after `since` (whole seconds of
+    /// the forge's clock), each with the number of its issue. Sorted by the time of writing. A comment for which
+    /// the forge names no issue is skipped with a warning.
     pub fn comments_since(
         &self,
         since: Option<Timestamp>,
@@ -304,31 +298,31 @@ impl RepoApi {
         }))
     }
 
-    /// One issue, or pull request seen as an issue, by its number here.
+    /// One issue, or a pull request treated as an issue, by its number in this repository.
     pub fn issue(&self, number: i64) -> IssueApi {
         IssueApi::new(self.clone(), number)
     }
 
-    /// Opens an issue. Not repeated by itself.
+    /// Opens an issue. Never retried automatically.
     pub async fn create_issue(&self, title: &str, body: &str) -> Result<IssueSnapshot, ForgeError> {
         let body = json!({ "title": title, "body": body });
         let answer = self.send(&Ask::json(Method::POST, "/issues", &body, Repeat::Never)).await?;
         Ok(answer.parse::<RawIssue>()?.snapshot())
     }
 
-    /// One comment by its number on the server.
+    /// One comment, by its number on the server.
     pub fn comment(&self, id: i64) -> CommentApi {
         CommentApi::new(self.clone(), id)
     }
 
-    /// Makes a pull request. [`ForgeError::Conflict`]: there is one for these
-    /// branches. Not repeated by itself.
+    /// Creates a pull request. [`ForgeError::Conflict`] means that there is already one for these branches. Never
+    /// retried automatically.
     pub async fn create_pull(&self, pull: NewPull) -> Result<Pull, ForgeError> {
         let body = json!({ "head": pull.head, "base": pull.base, "title": pull.title, "body": pull.body });
         self.send(&Ask::json(Method::POST, "/pulls", &body, Repeat::Never)).await?.parse()
     }
 
-    /// The pull request that asks to bring `head` into `base`.
+    /// The pull request for merging `head` into `base`.
     pub async fn pull_by_branches(&self, base: &str, head: &str) -> Result<Option<Pull>, ForgeError> {
         let path = format!("/pulls/{}/{}", segment("a branch", base)?, segment("a branch", head)?);
         match optional(self.send(&Ask::get(path)).await)? {
@@ -346,8 +340,7 @@ fn contents(path: &str) -> Result<String, ForgeError> {
     Ok(format!("/contents/{}", segment("a file", path)?))
 }
 
-/// `since` is in whole seconds and inclusive: the fraction is cut off, so
-/// that nothing of that second is missed.
+/// `since` is inclusive and in whole seconds. Fractions are cut off, so that nothing of that second is missed.
 fn since_value(since: Timestamp) -> String {
     let whole = Timestamp::from_second(since.as_second()).unwrap_or(since);
     query_value(&whole.to_string())

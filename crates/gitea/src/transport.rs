@@ -1,10 +1,8 @@
-//! One request to the forge and its answer, and the policy of repeating it.
+//! One request to the forge and its answer, and the policy for retrying it.
 //!
-//! What is guarded here, once, for every call above: no redirect is followed
-//! (most clients turn a moved POST into a GET), no proxy of the environment is
-//! used, the token travels in a header marked as sensitive, an answer is read
-//! up to a limit and within a time, and only calls that do no harm twice are
-//! repeated.
+//! This applies to all calls: no redirect is followed (most clients turn a moved POST into a GET), no proxy from
+//! the environment is used, the token travels in a header that is marked as sensitive, an answer is read up to a
+//! limit and within a time limit, and only calls that do no harm when sent twice are retried.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -19,50 +17,48 @@ use serde::de::DeserializeOwned;
 
 use super::error::{Call, ForgeError, causes};
 
-/// Tries of a call that may be repeated, the first one included.
+/// Attempts for a call that may be retried, including the first.
 const TRIES: u32 = 3;
 
-/// First step of the back-off; doubled each time, with full jitter.
+/// First step of the back-off. It doubles each time, with full jitter.
 const BACKOFF: Duration = Duration::from_millis(200);
 
-/// Longest wait inside one call. An answer that asks for more is handed up at
-/// once: the queue above can wait without holding a task.
+/// Longest wait within one call. An answer that asks for more is returned at once, because the caller's queue can
+/// wait without occupying a task.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// How much of an error's body is read, in bytes.
+/// Most bytes of an error's body that are read.
 const ERROR_BODY_MAX: usize = 64 * 1024;
 
 /// How to reach the forge.
 #[derive(Clone)]
 pub struct ForgeOptions {
-    /// Address of the forge, `http` or `https`, with the sub-path if it has
-    /// one; without `/api/v1`. Must not hold a name or password.
+    /// The forge's URL, `http` or `https`, with its sub-path if it has one, but without `/api/v1`. It must not
+    /// contain a name or password.
     pub url: String,
     /// The bot's token.
     pub token: SecretString,
-    /// Limit for one request with its whole answer. Default 10 s.
+    /// Time limit for one request including its complete answer. Default: 10 s.
     pub timeout: Duration,
-    /// Limit for one answer, in bytes. Default 64 MiB: the comments of an
-    /// issue come in one piece, and a single one can have 20 MB.
+    /// Size limit for one answer, in bytes. Default: 64 MiB, because the comments of an issue come in one answer,
+    /// and a single one can have 20 MB.
     pub max_response_bytes: usize,
-    /// Where set: an answer that a thing is not there (404), or is elsewhere
-    /// although its name is right, is asked for once more after so long before
-    /// it counts. For callers that would act on it: a proxy in front of a forge
-    /// that restarts answers so for a moment. Default: not set.
+    /// If set, an answer that something does not exist (404), or that it has moved although its name is right, must
+    /// be repeated after this time before it counts. For callers that would act on it: a proxy in front of a
+    /// restarting forge gives such answers for a moment. Default: not set.
     pub look_twice: Option<Duration>,
-    /// Where set: the certificates of the authorities that may vouch for the
-    /// forge, and no others: a file in PEM form. Default: those of the system.
+    /// If set, a PEM file with the only certificate authorities that are trusted for the forge. Default: those of
+    /// the system.
     pub ca_file: Option<PathBuf>,
-    /// Where set: the proxy by which the forge is reached, `http` or `https`.
-    /// Proxies of the environment are never used.
+    /// If set, the proxy through which the forge is reached, `http` or `https`. Proxies from the environment are
+    /// never used.
     pub proxy: Option<String>,
-    /// How the client names itself to the forge: the header `User-Agent`.
-    /// Default: this library's name and version.
+    /// The `User-Agent` header. Default: this library's name and version.
     pub user_agent: String,
 }
 
 impl ForgeOptions {
-    /// The defaults for this address and token.
+    /// The defaults for this URL and token.
     pub fn new(url: impl Into<String>, token: SecretString) -> Self {
         Self {
             url: url.into(),
@@ -90,19 +86,19 @@ impl fmt::Debug for ForgeOptions {
     }
 }
 
-/// Whether a call may be sent again after a failure that could pass.
+/// Whether a call may be sent again after a failure that may pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Repeat {
-    /// Done twice it leaves what it leaves done once.
+    /// Sending it twice has the same effect as sending it once.
     Safe,
-    /// Done twice there are two of something, or something newer is undone.
+    /// Sending it twice would create two things, or undo a newer change.
     Never,
 }
 
-/// What goes with a request.
+/// The body of a request.
 #[derive(Clone)]
 pub(super) enum Payload {
-    /// Nothing, and no content type: Forgejo's label DELETE wants it so.
+    /// No body and no content type, as Forgejo's label DELETE requires.
     Nothing,
     /// JSON text.
     Json(Bytes),
@@ -115,8 +111,7 @@ pub(super) enum Payload {
     },
 }
 
-/// One request, before it is sent. The path is below whatever sends it: the
-/// API's root, or a repository.
+/// One request before it is sent. The path is relative to whatever sends it: the API's root, or a repository.
 #[derive(Clone)]
 pub(super) struct Ask {
     pub(super) method: Method,
@@ -139,13 +134,13 @@ impl Ask {
         Self { method, path: path.into(), payload: Payload::Json(Bytes::from(body.to_string())), repeat }
     }
 
-    /// The same below another path.
+    /// The same call below another path.
     pub(super) fn below(&self, prefix: &str) -> Self {
         Self { path: format!("{prefix}{}", self.path), ..self.clone() }
     }
 }
 
-/// A good answer, whole.
+/// A complete answer with a success status.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) call: Call,
@@ -155,14 +150,13 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// The body as what it should be. Invalid UTF-8 is replaced, as the forge
-    /// itself does. Nesting is limited by `serde_json` (128).
+    /// Parses the body. Invalid UTF-8 is replaced, as in the forge itself. `serde_json` limits the nesting to 128.
     pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, ForgeError> {
         let text = String::from_utf8_lossy(&self.body);
         serde_json::from_str(&text).map_err(|error| self.garbage(&error.to_string()))
     }
 
-    /// A list; `null` is an empty one.
+    /// Parses the body as a list; `null` is an empty one.
     pub(super) fn list<T: DeserializeOwned>(&self) -> Result<Vec<T>, ForgeError> {
         Ok(self.parse::<Option<Vec<T>>>()?.unwrap_or_default())
     }
@@ -175,13 +169,13 @@ impl Answer {
         }
     }
 
-    /// `X-Total-Count`, where it is a number.
+    /// The value of `X-Total-Count`, if it is a number.
     pub(super) fn total(&self) -> Option<u64> {
         self.headers.get("x-total-count")?.to_str().ok()?.parse().ok()
     }
 }
 
-/// The certificates in a file.
+/// Reads the certificates in a file.
 fn certificates(file: &Path) -> Result<Vec<reqwest::Certificate>, ForgeError> {
     let wrong =
         |why: String| ForgeError::Options { why: format!("the file of certificates {}: {why}", file.display()) };
@@ -193,7 +187,7 @@ fn certificates(file: &Path) -> Result<Vec<reqwest::Certificate>, ForgeError> {
     Ok(found)
 }
 
-/// `404` as `None`.
+/// Turns a 404 into `None`.
 pub(super) fn optional<T>(result: Result<T, ForgeError>) -> Result<Option<T>, ForgeError> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -202,7 +196,7 @@ pub(super) fn optional<T>(result: Result<T, ForgeError>) -> Result<Option<T>, Fo
     }
 }
 
-/// The connection to one forge: pool, address, token. Shared by clones.
+/// The connection to one forge: connection pool, URL and token. Shared by clones.
 pub(super) struct Transport {
     http: reqwest::Client,
     base: Url,
@@ -238,13 +232,12 @@ impl Transport {
             .map_err(|_| wrong("the token holds characters that no token has"))?;
         authorization.set_sensitive(true);
 
-        // Process-wide, and the first one stays: whoever installed another
-        // one before us keeps it.
+        // This is process-wide. If somebody installed another provider before us, that one stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
             .user_agent(&options.user_agent)
             .redirect(reqwest::redirect::Policy::none())
-            // Of the environment; one that was configured comes after it.
+            // Ignores proxies from the environment. A configured one is added later.
             .no_proxy()
             .timeout(options.timeout)
             .connect_timeout(options.timeout / 2)
@@ -253,7 +246,7 @@ impl Transport {
         if let Some(file) = &options.ca_file {
             builder = builder.tls_certs_only(certificates(file)?);
         } else if base.scheme() == "http" {
-            // No certificates are needed, and a host without any must do.
+            // Without `https` no certificates are needed, so a host without any can be used.
             builder = builder.tls_certs_only([]);
         }
         if let Some(proxy) = &options.proxy {
@@ -276,22 +269,22 @@ impl Transport {
         &self.base
     }
 
-    /// How long to wait before a doubtful answer is asked for once more.
+    /// How long to wait before a doubtful answer is checked once more.
     pub(super) fn look_twice(&self) -> Option<Duration> {
         self.look_twice
     }
 
-    /// Any answer's headers, asked for without the token.
+    /// The headers of any answer to a request without the token.
     pub(super) async fn headers(&self, path: &str) -> Option<HeaderMap> {
         let answer = self.http.get(format!("{}{path}", self.base)).send().await.ok()?;
         Some(answer.headers().clone())
     }
 
-    /// Sends a request, and again where that does no harm and may help.
+    /// Sends a request, and retries it if that does no harm and may help.
     pub(super) async fn send(&self, ask: &Ask) -> Result<Answer, ForgeError> {
         match self.send_once_or_more(ask).await {
-            // Whatever it was, it did nothing: it may be sent again. (A DELETE
-            // that finds nothing has nothing left to do.)
+            // The failed request had no effect, so it may be sent again. (A DELETE that finds nothing has nothing
+            // left to do.)
             Err(ForgeError::NotFound { .. }) if ask.method != Method::DELETE => match self.look_twice {
                 Some(wait) => {
                     tokio::time::sleep(wait).await;
@@ -310,7 +303,7 @@ impl Transport {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            // A DELETE whose first try got no answer has done its work.
+            // The first attempt of this DELETE succeeded, although its answer was lost.
             if tried > 1 && ask.method == Method::DELETE && error.is_not_found() {
                 return Ok(Answer {
                     call: Call::new(&ask.method, &ask.path),
@@ -365,7 +358,7 @@ impl Transport {
             return Err(ForgeError::from_status(call, status, retry_after(&headers), location, &body));
         }
         if headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html")) {
-            // The API has no pages. Somebody in between has, and did nothing.
+            // The API never returns HTML. It comes from something in between, and the request had no effect.
             let why = "it is a page of HTML".to_owned();
             return Err(ForgeError::Garbage { call, status: status.as_u16(), why });
         }
@@ -380,8 +373,7 @@ impl Transport {
         Ok(Answer { call, status, headers, body })
     }
 
-    /// Where an answer leads, without query or name and password; and whether
-    /// that is not below the API.
+    /// The target of a redirect, without query, name and password; and whether it lies outside the API.
     fn location(&self, headers: &HeaderMap) -> Option<(String, bool)> {
         let text = headers.get(reqwest::header::LOCATION)?.to_str().ok()?;
         let mut to = self.base.join(text).ok()?;
@@ -393,8 +385,7 @@ impl Transport {
         Some((to.to_string().replace(self.token.expose_secret().trim(), "***"), !below))
     }
 
-    /// A broken proxy may say what it was sent: the token must not come back
-    /// in an error's text.
+    /// A broken proxy may echo the request: the token must not appear in an error's text.
     fn without_token(&self, body: Vec<u8>) -> Vec<u8> {
         let token = self.token.expose_secret().trim();
         let text = String::from_utf8_lossy(&body);
@@ -402,8 +393,8 @@ impl Transport {
     }
 }
 
-/// As much of a body as there is, up to a limit. The status has been read
-/// already, and what the error says is a courtesy: failures are passed over.
+/// Reads up to `limit` bytes of a body. The status is already known and the text only helps people, so failures are
+/// ignored.
 async fn read_start(response: &mut reqwest::Response, limit: usize) -> Vec<u8> {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
@@ -415,7 +406,7 @@ async fn read_start(response: &mut reqwest::Response, limit: usize) -> Vec<u8> {
     body
 }
 
-/// `Retry-After`, in seconds or as a date.
+/// Parses `Retry-After`, given in seconds or as a date.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse::<u64>() {
@@ -426,23 +417,22 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
-/// A random wait between nothing and `most`, so that many clients that failed
-/// together do not come back together.
+/// A random wait between zero and `most`, so that many clients that failed together do not retry together.
 fn full_jitter(most: Duration) -> Duration {
     let random = getrandom::u32().unwrap_or(u32::MAX);
     most.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
-/// Everything but what RFC 3986 calls unreserved.
+/// All characters except those that RFC 3986 calls unreserved.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// One value as part of a query.
+/// Encodes a value as part of a query.
 pub(super) fn query_value(value: &str) -> String {
     utf8_percent_encode(value, SEGMENT).to_string()
 }
 
-/// One name as one segment of a path, `/` as `%2F`. A dot segment is refused:
-/// URLs take it as a step upwards, encoded or not.
+/// Encodes a name as one segment of a path, with `/` as `%2F`. `.` and `..` are refused, because URLs treat them as
+/// steps upwards, encoded or not.
 pub(super) fn segment(what: &'static str, name: &str) -> Result<String, ForgeError> {
     if name.is_empty() || name == "." || name == ".." {
         return Err(ForgeError::bad_name(what, name));

@@ -1,15 +1,12 @@
-//! Deliveries of the forge's webhooks: the signature first, then the body.
+//! Deliveries of the forge's webhooks: first the signature, then the body.
 //!
-//! [`MasterSecret::verify`] looks at headers and bytes and answers whose
-//! secret signed them. Which secret to try depends on the repository that the
-//! delivery is of, and only its body names that: two numbers are read from it
-//! beforehand. They choose the secret and nothing else; a wrong number leads
-//! to a secret that does not fit. Only what is let through is parsed, by
-//! [`VerifiedDelivery::event`], and must then be of what its secret belongs
-//! to. The signature covers the body alone: event headers and delivery id can
-//! be anybody's, so the header must fit the body. There is no timestamp in it
-//! either, so a replay is a good delivery: [`ForgeEvent::semantic_key`] is
-//! what makes it one effect.
+//! [`MasterSecret::verify`] reads headers and bytes, and says whose secret signed them. Which secret to try depends
+//! on the delivery's repository, which only its body names, so two numbers are read from the body beforehand. They
+//! only select the secret: a wrong number selects a secret that does not match. Only a verified delivery is parsed,
+//! by [`VerifiedDelivery::event`], and it must then belong to the owner of its secret. The signature covers only
+//! the body: anybody can choose the event headers and the delivery id, so the header must match the body. The body
+//! contains no timestamp, so a replayed delivery is valid; [`ForgeEvent::semantic_key`] makes sure that it has only
+//! one effect.
 
 use std::borrow::Cow;
 
@@ -26,8 +23,8 @@ use super::event::{CommentAction, ForgeEvent, IssueAction, Person, RepoRef};
 use super::hook::MasterSecret;
 use super::model::{LABELS_MAX, OwnRights, RawComment, RawIssue, User};
 
-/// Headers that carry the HMAC-SHA256 in hex, and what stands before it.
-/// `X-Hub-Signature` (SHA-1) is neither needed nor trusted.
+/// Headers that carry the HMAC-SHA256 in hex, and the prefix of their values. `X-Hub-Signature` (SHA-1) is neither
+/// needed nor trusted.
 const SIGNATURES: [(&str, &str); 4] = [
     ("x-gitea-signature", ""),
     ("x-forgejo-signature", ""),
@@ -35,33 +32,29 @@ const SIGNATURES: [(&str, &str); 4] = [
     ("x-hub-signature-256", "sha256="),
 ];
 
-/// Whether a delivery claims to be signed at all. Who does not even do that
-/// need not be listened to.
+/// Whether a delivery claims to be signed at all. If it does not, its body need not be read.
 pub fn claims_signature(headers: &HeaderMap) -> bool {
     SIGNATURES.iter().any(|(name, _)| headers.contains_key(*name))
 }
 
-/// Headers that name the event. A forge sends several, all alike.
+/// Headers that name the event. A forge sends several, with the same value.
 const EVENTS: [&str; 3] = ["x-gitea-event", "x-forgejo-event", "x-gogs-event"];
 
 /// Headers that carry the delivery's id.
 const DELIVERIES: [&str; 3] = ["x-gitea-delivery", "x-forgejo-delivery", "x-gogs-delivery"];
 
 impl MasterSecret {
-    /// Checks that a delivery was signed by the hook of the repository that
-    /// it is of, or by that of the repository's owner: every signature header
-    /// that is there must hold the same 64 lower-case hex digits, and these
-    /// must be the HMAC-SHA256 of the body, or of the decoded `payload` of a
-    /// form. Compared in constant time.
+    /// Checks that a delivery was signed by the hook of its repository, or by that of the repository's owner. All
+    /// signature headers must contain the same 64 lower-case hex digits, and these must be the HMAC-SHA256 of the
+    /// body, or of the decoded `payload` of a form. They are compared in constant time.
     ///
-    /// Whether the repository is served, and whether that owner owns it, is
-    /// for the caller to find out: see [`VerifiedDelivery::signed_for`].
+    /// The caller must check whether the repository is served, and whether that owner owns it: see
+    /// [`VerifiedDelivery::signed_for`].
     ///
     /// # Errors
-    /// A [`Rejection`], with the status to answer.
+    /// A [`Rejection`], which includes the status to answer with.
     pub fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<VerifiedDelivery, Rejection> {
-        // First whether it is signed at all: a stranger is told 401, whatever
-        // else is wrong with what they sent.
+        // The signature is checked first: a stranger is answered with 401, whatever else is wrong.
         let signature = signature(headers)?;
         let payload = signed_bytes(headers, body)?;
         let claim = Claim::read(&payload).ok_or(Rejection::WrongSignature)?;
@@ -80,15 +73,15 @@ impl MasterSecret {
     }
 }
 
-/// What an unverified body says it is of.
+/// What an unverified body claims to belong to.
 struct Claim {
     repository: i64,
     owner: Option<i64>,
 }
 
 impl Claim {
-    /// Reads two numbers and keeps nothing else; nesting is limited by
-    /// serde_json (128). `None` where the body is not of a repository.
+    /// Reads two numbers and ignores everything else. serde_json limits the nesting to 128. `None` if the body
+    /// names no repository.
     fn read(payload: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Body {
@@ -108,13 +101,12 @@ impl Claim {
     }
 }
 
-/// Checks that a delivery was signed with one of these secrets, as
-/// [`MasterSecret::verify`] does, whatever repository it is of. For recorded
-/// deliveries and measurements; the door does not use it. Empty secrets sign
-/// nothing.
+/// Checks that a delivery was signed with one of these secrets, as [`MasterSecret::verify`] does, but for any
+/// repository. This is for recorded deliveries and benchmarks; the server does not use it. Empty secrets are
+/// ignored.
 ///
 /// # Errors
-/// A [`Rejection`], with the status to answer.
+/// A [`Rejection`], which includes the status to answer with.
 pub fn verify(headers: &HeaderMap, body: &[u8], secrets: &[SecretString]) -> Result<VerifiedDelivery, Rejection> {
     if secrets.iter().all(|secret| secret.expose_secret().is_empty()) {
         return Err(Rejection::NoSecret);
@@ -128,41 +120,39 @@ pub fn verify(headers: &HeaderMap, body: &[u8], secrets: &[SecretString]) -> Res
     }
 }
 
-/// Why a delivery is not let in. Says nothing about the secret or the right
-/// signature.
+/// Why a delivery is refused. Reveals nothing about the secret or the right signature.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejection {
     /// No secret is configured.
     #[error("no webhook secret is configured here, so no delivery can be trusted")]
     NoSecret,
-    /// Neither of the two content types of a forge.
+    /// The content type is neither of the two that a forge sends.
     #[error("deliveries are application/json or application/x-www-form-urlencoded: correct the hook's content type")]
     ContentType,
-    /// A form without exactly one `payload`.
+    /// A form that does not contain exactly one `payload`.
     #[error("a form delivery has exactly one field `payload`")]
     BadForm,
-    /// No signature header at all.
+    /// There is no signature header.
     #[error("the delivery is not signed: give the hook the secret that is configured here")]
     MissingSignature,
-    /// A signature header that holds no signature: short, upper-case, twice
-    /// there, or empty, as a forge sends it for a hook without a secret.
+    /// A signature header without a valid signature: too short, in upper case, present twice, or empty, as a forge
+    /// sends it for a hook without a secret.
     #[error("the header {header} holds no HMAC-SHA256: give the hook the secret that is configured here")]
     MalformedSignature {
-        /// Which header.
+        /// The header's name.
         header: &'static str,
     },
-    /// Two signature headers that say different things.
+    /// Two signature headers with different values.
     #[error("the signature headers disagree")]
     SignaturesDisagree,
-    /// A signature, but not by the secret of this repository's hook, nor of
-    /// its owner's.
+    /// A signature that was made neither with the secret of this repository's hook nor with its owner's.
     #[error("the signature is not by the secret that belongs to this repository (or to its organisation)")]
     WrongSignature,
-    /// Signed with the installation's own secret, as older versions had it.
+    /// Signed with the installation's own secret, which older versions gave to every hook.
     #[error("this webhook still holds the secret of the whole installation, which counts for nothing")]
     MasterSecret {
-        /// The repository that the delivery is of.
+        /// The number of the delivery's repository.
         repository: i64,
     },
 }
@@ -178,7 +168,7 @@ impl Rejection {
     }
 }
 
-/// Why a signed delivery is not taken.
+/// Why a signed delivery is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadDelivery {
@@ -196,37 +186,37 @@ pub enum BadDelivery {
         /// What is wrong.
         why: String,
     },
-    /// The event header, which is not signed, does not fit the body, which is.
+    /// The event header, which is not signed, does not match the body, which is.
     #[error("the body is not that of a delivery of {event}: {why}")]
     Mismatch {
         /// The event in the header.
         event: String,
-        /// What does not fit.
+        /// What does not match.
         why: &'static str,
     },
-    /// An action that no forge known here sends.
+    /// An action that no known forge sends.
     #[error("{event} deliveries have no action {action:?}")]
     UnknownAction {
         /// The event in the header.
         event: String,
-        /// The action, cut short.
+        /// The action, shortened.
         action: String,
     },
-    /// A number that cannot be one.
+    /// A number that cannot identify anything.
     #[error("{field} of the delivery is no number of anything")]
     BadId {
-        /// Which one.
+        /// The field's name.
         field: &'static str,
     },
-    /// More labels than an issue has.
+    /// The issue has too many labels.
     #[error("the issue of the delivery has more than {LABELS_MAX} labels")]
     TooManyLabels,
-    /// Signed by a secret that does not speak for this repository.
+    /// Signed with a secret that is not valid for this repository.
     #[error("the secret of this delivery belongs to {signed_for}, and not to the repository {repository}")]
     WrongRepository {
-        /// `owner/name`, as the delivery has it.
+        /// `owner/name`, as given in the delivery.
         repository: String,
-        /// What the secret belongs to.
+        /// The owner of the secret.
         signed_for: HookOwner,
     },
 }
@@ -242,8 +232,7 @@ impl BadDelivery {
     }
 }
 
-/// A delivery whose signature was checked. Only [`MasterSecret::verify`] and
-/// [`verify`] make one.
+/// A delivery whose signature was verified. Only [`MasterSecret::verify`] and [`verify`] create one.
 #[derive(Debug, Clone)]
 pub struct VerifiedDelivery {
     kind: Result<String, BadDelivery>,
@@ -257,29 +246,27 @@ impl VerifiedDelivery {
         Self { kind: event_kind(headers), delivery_id: delivery_id(headers), payload: payload.into_owned(), signed_for }
     }
 
-    /// What the secret that signed it belongs to. For an organisation the
-    /// body's word is all there is of who owns the repository: ask the forge.
-    /// `None` where the caller chose the secrets ([`verify`]).
+    /// The owner of the secret that signed it. For an organisation only the body claims who owns the repository, so
+    /// ask the forge. `None` if the caller chose the secrets ([`verify`]).
     pub fn signed_for(&self) -> Option<HookOwner> {
         self.signed_for
     }
 
-    /// The signed bytes: JSON, of a form the decoded `payload`.
+    /// The signed bytes, which are JSON; for a form, the decoded `payload`.
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }
 
-    /// The delivery's id, for logs. It is not signed, and a replay has a new
-    /// one: it identifies nothing.
+    /// The delivery's id, for logs. It is not signed, and a replay can have a new one, so it identifies nothing.
     pub fn delivery_id(&self) -> Option<&str> {
         self.delivery_id.as_deref()
     }
 
-    /// What happened.
+    /// Parses the event.
     ///
     /// # Errors
-    /// A [`BadDelivery`] for a body that does not fit its header or is not
-    /// what a forge sends; with the status to answer.
+    /// A [`BadDelivery`], which includes the status to answer with, if the body does not match its header or is not
+    /// what a forge sends.
     pub fn event(&self) -> Result<ForgeEvent, BadDelivery> {
         let kind = self.kind.clone()?;
         let event = match kind.as_str() {
@@ -287,8 +274,8 @@ impl VerifiedDelivery {
             "issue_comment" => comment_event(&self.payload),
             other => other_event(other, &self.payload),
         }?;
-        // The number that chose the secret was read from the same bytes; here
-        // it is what was understood that counts.
+        // The number that selected the secret was read from the same bytes. What counts is the number that the
+        // parser found.
         match self.signed_for {
             Some(signed_for @ HookOwner::Repository(id)) if id != event.repo().id => {
                 Err(BadDelivery::WrongRepository { repository: printable(&event.repo().full_name()), signed_for })
@@ -312,8 +299,7 @@ fn signed_bytes<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Cow<'a, [u8]>
     }
 }
 
-/// The decoded `payload` of a form: exactly one, for with two of them it is
-/// a matter of taste which one counts.
+/// The decoded `payload` of a form. There must be exactly one, because with two it is unclear which one counts.
 fn form_payload(body: &[u8]) -> Result<Vec<u8>, Rejection> {
     let mut payloads = body.split(|byte| *byte == b'&').filter_map(|field| {
         let split = field.iter().position(|byte| *byte == b'=')?;
@@ -330,7 +316,7 @@ fn form_decoded(text: &[u8]) -> Vec<u8> {
     percent_encoding::percent_decode(&spaced).collect()
 }
 
-/// The one signature that all signature headers hold.
+/// The one signature that all signature headers contain.
 fn signature(headers: &HeaderMap) -> Result<[u8; 32], Rejection> {
     let mut agreed: Option<[u8; 32]> = None;
     for (header, before) in SIGNATURES {
@@ -343,7 +329,7 @@ fn signature(headers: &HeaderMap) -> Result<[u8; 32], Rejection> {
         let Some(digits) = value.as_bytes().strip_prefix(before.as_bytes()) else {
             return Err(malformed);
         };
-        // `hex` would take capitals too.
+        // `hex` would also accept upper case.
         let lower = digits.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         let mut bytes = [0; 32];
         if !lower || hex::decode_to_slice(digits, &mut bytes).is_err() {
@@ -362,7 +348,7 @@ fn signs(secret: &SecretString, payload: &[u8], signature: &[u8; 32]) -> bool {
         return false;
     };
     mac.update(payload);
-    // Constant time.
+    // Compares in constant time.
     mac.verify_slice(signature).is_ok()
 }
 
@@ -449,9 +435,9 @@ struct RawOtherDelivery {
 }
 
 fn read<T: DeserializeOwned>(event: &str, payload: &[u8]) -> Result<T, BadDelivery> {
-    // The forge replaces invalid UTF-8 itself; where it does not, we do.
+    // The forge itself replaces invalid UTF-8. If it does not, we do.
     let text = String::from_utf8_lossy(payload);
-    // Nesting is limited by serde_json (128); unknown fields are skipped.
+    // serde_json limits the nesting to 128, and unknown fields are ignored.
     serde_json::from_str(&text)
         .map_err(|error| BadDelivery::Unreadable { event: event.to_owned(), why: printable(&error.to_string()) })
 }
@@ -529,7 +515,7 @@ fn comment_event(payload: &[u8]) -> Result<ForgeEvent, BadDelivery> {
     })
 }
 
-/// Events that nothing acts on; still, one must not be dressed up as another.
+/// Parses events that nothing acts on. Even so, the header must match the body.
 fn other_event(kind: &str, payload: &[u8]) -> Result<ForgeEvent, BadDelivery> {
     let raw: RawOtherDelivery = read(kind, payload)?;
     let repo = fits(kind, raw.repository, "it names no repository")?;
@@ -572,8 +558,8 @@ fn positive(field: &'static str, id: i64) -> Result<(), BadDelivery> {
     if id > 0 { Ok(()) } else { Err(BadDelivery::BadId { field }) }
 }
 
-/// Accounts of the forge itself have negative numbers (`-1` a deleted one,
-/// `-2` its actions): real, and without rights. Zero is nobody.
+/// The forge's own accounts have negative numbers (`-1` is a deleted one, `-2` is Actions). They are real but have
+/// no rights. Zero is not an account.
 fn known_account(field: &'static str, person: &Person) -> Result<(), BadDelivery> {
     if person.id == 0 { Err(BadDelivery::BadId { field }) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! Isolation on Linux, by processes: the only crate of Lazarus with `unsafe`.
+//! Process isolation on Linux. This is the only crate of Lazarus with `unsafe` code.
 //!
 //! | module | holds |
 //! | --- | --- |
@@ -6,8 +6,7 @@
 //! | [`keeper`] | the small program that owns one cell's processes |
 //! | [`egress`] | the one way out of a cell: a proxy to named hosts, in a process of its own |
 //!
-//! It knows nothing of missions, projects or the forge: whoever starts a cell
-//! says what is in it.
+//! It knows nothing of missions, projects or the forge: its caller says what a cell contains.
 
 pub mod egress;
 pub mod keeper;

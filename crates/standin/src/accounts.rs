@@ -10,7 +10,7 @@ use super::shapes::{Address, TeamView};
 use super::state::{Access, Account, EntryKind, HookOwner, Id, LabelOwner, State, Team, Token, next, now, rfc3339};
 use super::{Flavour, repositories};
 
-/// All that a team can have rights in.
+/// Everything that a team can have rights in.
 const UNITS: [&str; 10] = [
     "repo.actions",
     "repo.code",
@@ -77,8 +77,7 @@ pub(super) async fn answer(call: &Call<'_>, path: &[&str]) -> Answer {
             let me = call.me()?;
             let who = by_login(call, login)?;
             let close = me == who || call.forge.state().is_site_admin(Some(me));
-            // Membership is nobody else's business unless it is made public,
-            // which nobody does here.
+            // Membership is only visible if somebody makes it public, which nobody does here.
             Ok(if close { orgs_of(call, who) } else { call.paginated(&[]) })
         }
         ("GET", ["user", "teams"]) => {
@@ -97,7 +96,7 @@ pub(super) async fn answer(call: &Call<'_>, path: &[&str]) -> Answer {
     }
 }
 
-/// The number of an account; a former name is answered with a redirect.
+/// The id of the account with this login. A former name gets a redirect.
 fn by_login(call: &Call<'_>, login: &str) -> Result<Id, Reply> {
     let state = call.forge.state();
     if let Some(account) = state.account_by_login(login) {
@@ -118,7 +117,7 @@ fn orgs_of(call: &Call<'_>, who: Id) -> Reply {
     call.paginated(&all)
 }
 
-/// Somebody named at the end of a path.
+/// The id of an account that is named at the end of a path.
 fn named(call: &Call<'_>, state: &State, login: &str) -> Result<Id, Reply> {
     if let Some(account) = state.account_by_login(login) {
         return Ok(account.id);
@@ -183,7 +182,7 @@ fn tokens(call: &Call<'_>, login: &str, path: &[&str]) -> Answer {
     if me != owner && !state.is_site_admin(Some(me)) {
         return Err(call.refuse().say(403, "doer should be the site admin or be same as the contextUser"));
     }
-    // A token must not be able to make more tokens.
+    // A token must not be able to create more tokens.
     if call.caller.scopes.is_some() {
         return Err(call.refuse().say(401, "auth required"));
     }
@@ -252,7 +251,7 @@ fn known_scope(scope: &str) -> bool {
             .is_some_and(|(level, category)| matches!(level, "read" | "write") && CATEGORIES.contains(&category))
 }
 
-/// What the forge takes as a name of an account or a repository.
+/// Whether the forge accepts this as the name of an account or repository.
 pub(super) fn allowed_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 100
@@ -291,8 +290,7 @@ impl State {
         }
     }
 
-    /// An account goes; what it wrote keeps its number and shows no name, unless
-    /// purged.
+    /// Deletes an account. Unless it is purged, what it wrote keeps its author's number but shows no name.
     fn remove_account(&mut self, id: Id, purge: bool) {
         self.accounts.remove(&id);
         self.former_logins.retain(|_, target| *target != id);
@@ -407,8 +405,8 @@ async fn admin(call: &Call<'_>, path: &[&str]) -> Answer {
         }
         ("GET", ["hooks"]) => Ok(super::hooks::of_server(call)),
         (_, ["hooks", rest @ ..]) => {
-            // What is made is a system hook only if its configuration says so,
-            // in a string; what is there is found as either.
+            // A new hook is a system hook only if its configuration says so, in a string. Existing hooks are found
+            // either way.
             let stated = call.json()?.pointer("/config/is_system_webhook").and_then(Value::as_str) == Some("true");
             let there = rest.first().and_then(|id| id.parse::<i64>().ok());
             let is_default = {
@@ -434,13 +432,12 @@ fn refuse_organization(call: &Call<'_>, state: &State, id: Id) -> Result<(), Rep
     }
 }
 
-/// Gives an account another name. The old one redirects until somebody takes
-/// it.
+/// Renames an account. The old name redirects until somebody takes it.
 fn rename(call: &Call<'_>, state: &mut State, id: Id, to: &str, field: &str) -> Answer {
     if to.is_empty() {
         return Err(call.refuse().say(422, format!("[{field}]: Required")));
     }
-    // Forgejo has words of its own for people.
+    // Forgejo words this error differently for people.
     let person = call.flavour() == Flavour::Forgejo && state.accounts.get(&id).is_some_and(|a| !a.is_org);
     if !allowed_name(to) {
         return Err(call.refuse().say(
@@ -505,7 +502,7 @@ fn org_permissions(call: &Call<'_>, login: &str, org: &str) -> Answer {
         .teams
         .values()
         .filter(|t| t.org == org && t.members.contains(&who))
-        // Gitea counts only teams that administer: units are not seen.
+        // Gitea counts only teams with administration rights, and ignores units.
         .filter(|t| state.flavour == Flavour::Forgejo || t.permission >= Access::Admin)
         .map(|t| t.permission)
         .max()
@@ -520,7 +517,7 @@ fn org_permissions(call: &Call<'_>, login: &str, org: &str) -> Answer {
     ))
 }
 
-/// Reads `permission`, `units` and `units_map` of an order for a team.
+/// Reads `permission`, `units` and `units_map` from a request about a team.
 fn team_rights(order: &Value) -> (Access, BTreeMap<String, String>) {
     let stated = Access::parse(text(order, "permission")).unwrap_or(Access::None);
     let mut units: BTreeMap<String, String> = order
@@ -536,7 +533,7 @@ fn team_rights(order: &Value) -> (Access, BTreeMap<String, String>) {
         let listed = order.get("units").and_then(Value::as_array).cloned().unwrap_or_default();
         units = listed.iter().filter_map(Value::as_str).map(|u| (u.to_owned(), stated.word().to_owned())).collect();
     }
-    // Rights in issues are what this stand-in asks for; the best unit serves.
+    // Takes the best unit, because this stand-in checks rights in issues.
     let best = units.values().filter_map(|v| Access::parse(v)).max().unwrap_or(stated);
     (best, units)
 }
@@ -658,8 +655,7 @@ async fn organization(call: &Call<'_>, org_name: &str, path: &[&str]) -> Answer 
             let me = insider_only()?;
             let query = call.argument("q").unwrap_or_default().to_lowercase();
             let state = call.forge.state();
-            // Only teams that one is in, also for owners; administrators of
-            // the server see all.
+            // Only the caller's own teams, even for owners; the server's administrators see all.
             let all: Vec<Value> = state
                 .teams_by_name(|t| t.org == org && (t.members.contains(&me) || state.is_site_admin(Some(me))))
                 .filter(|t| t.name.to_lowercase().contains(&query))
@@ -709,7 +705,7 @@ fn team(call: &Call<'_>, id: &str, path: &[&str]) -> Answer {
     let me = call.me()?;
     let owner = state.owns_org(org, me);
     let member = state.teams.get(&id).is_some_and(|t| t.members.contains(&me));
-    // Whoever may not is not told that there is such a team.
+    // Without the right to see the team, the caller is not told that it exists.
     if !owner && (!member || call.method != "GET") {
         return Err(match (call.method, member || state.in_org(org, me)) {
             ("GET", true) => call.refuse().say(403, "Must be a team member"),
@@ -773,7 +769,7 @@ fn team(call: &Call<'_>, id: &str, path: &[&str]) -> Answer {
     }
 }
 
-/// Changes a team: what is not said stays. A name that is taken is a bare 500.
+/// Changes a team. Fields that are not given stay. If the name is taken, the answer is a bare 500.
 fn edit_team(call: &Call<'_>, state: &mut State, id: Id) -> Answer {
     let order = call.json()?;
     let name = text(&order, "name").to_owned();
@@ -791,7 +787,7 @@ fn edit_team(call: &Call<'_>, state: &mut State, id: Id) -> Answer {
     if let Some(description) = order.get("description").and_then(Value::as_str) {
         description.clone_into(&mut team.description);
     }
-    // The owners' rights are not for discussion.
+    // The rights of the owners' team cannot be changed.
     if team.permission != Access::Owner {
         let (permission, units) = team_rights(&order);
         if !units.is_empty() {

@@ -1,4 +1,4 @@
-//! Which deliveries a change brings, with whose rights, under which names.
+//! Which deliveries a change causes, with whose rights, and under which event names.
 
 use serde_json::{Value, json};
 
@@ -55,8 +55,7 @@ impl Happening {
         }
     }
 
-    /// Whether the delivery states the author's rights instead of the
-    /// sender's.
+    /// Whether the delivery states the author's rights instead of the sender's.
     fn states_author(self) -> bool {
         matches!(self, Self::Edited | Self::Closed | Self::Reopened | Self::Labelled | Self::LabelsCleared)
     }
@@ -72,9 +71,8 @@ fn changes(flavour: Flavour, field: &str, old: &str) -> Value {
 }
 
 impl State {
-    /// Announces what happened to an issue or pull request. `edited` is the
-    /// changed field with its old value; `labels`, where given, is what the
-    /// delivery states instead of the labels that are now there.
+    /// Announces a change of an issue or pull request. `edited` is the changed field with its old value. If
+    /// `labels` is given, the delivery states these instead of the present labels.
     pub(super) fn announce(
         &self,
         issue: Id,
@@ -126,8 +124,7 @@ impl State {
         self.fire(repo.id, if pull { "pull_request" } else { "issues" }, what.event_type(pull), &payload);
     }
 
-    /// Announces what happened to a comment: `created`, `edited` (with the old
-    /// text) or `deleted`.
+    /// Announces a change of a comment: `created`, `edited` (with the old text) or `deleted`.
     pub(super) fn announce_comment(&self, comment: Id, action: &'static str, sender: Id, old: Option<&str>) {
         let Some(entry) = self.entries.get(&comment) else {
             return;
@@ -145,7 +142,7 @@ impl State {
         let pull = issue.pull.is_some();
         let mut subject = self.issue_json(repo, issue, Some(sender));
         if action == "created" && !pull {
-            // The count is taken before the new comment is in.
+            // The count does not include the new comment.
             let before = self.comment_count(issue.id).saturating_sub(1);
             super::shapes::merge(&mut subject, json!({"comments": before}));
         }

@@ -1,6 +1,5 @@
-//! From a request to a handler: who asks, whether their token may, which
-//! repository is meant. Paths are cut at their raw slashes and decoded after,
-//! for branches come as `a%2Fb`.
+//! Leads from a request to a handler: authenticates the caller, checks the token's scopes, and finds the
+//! repository. Paths are split at their raw slashes and decoded afterwards, because branches arrive as `a%2Fb`.
 
 use axum::http::HeaderMap;
 use base64::Engine as _;
@@ -13,12 +12,12 @@ use super::reply::{Answer, Refusals, Reply};
 use super::state::{Access, Id, State};
 use super::{Forge, accounts, issues, pulls, repositories};
 
-/// Who asks, and what their token allows.
+/// The caller, and what their token allows.
 #[derive(Clone, Default)]
 pub(super) struct Caller {
     pub account: Option<Id>,
     pub login: String,
-    /// `None`: signed in with a password, or nobody; no limits but their own.
+    /// `None` if the caller used a password or is anonymous: then only the account's own rights apply.
     pub scopes: Option<Vec<String>>,
 }
 
@@ -27,7 +26,7 @@ pub(super) struct Call<'a> {
     pub forge: &'a Forge,
     pub caller: Caller,
     pub method: &'a str,
-    /// Path as it came, not decoded.
+    /// The path as it was sent, not decoded.
     pub path: &'a str,
     pub query: Vec<(String, String)>,
     pub raw_query: &'a str,
@@ -35,10 +34,10 @@ pub(super) struct Call<'a> {
     pub body: Bytes,
 }
 
-/// What Go's `url.QueryEscape` changes.
+/// The characters that Go's `url.QueryEscape` encodes.
 pub(super) const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// `a=b&c=d`, decoded.
+/// Decodes `a=b&c=d`.
 pub(super) fn parse_form(text: &str) -> Vec<(String, String)> {
     text.split('&')
         .filter(|pair| !pair.is_empty())
@@ -54,8 +53,8 @@ pub(super) fn parse_form(text: &str) -> Vec<(String, String)> {
 pub(super) fn random_hex(bytes: usize) -> String {
     let mut buffer = vec![0u8; bytes];
     if getrandom::fill(&mut buffer).is_err() {
-        // Without randomness a secret must not be guessable: two random-state
-        // hashes are the next best thing that every platform has.
+        // Without randomness a secret must still not be guessable; two hashes with random state are the best that
+        // every platform has.
         use std::hash::{BuildHasher, Hasher};
         for chunk in buffer.chunks_mut(8) {
             let hash = std::collections::hash_map::RandomState::new().build_hasher().finish();
@@ -128,7 +127,7 @@ impl Call<'_> {
         self.forge.refusals.flavour
     }
 
-    /// Who asks; 401 if nobody signed in.
+    /// The caller; 401 if nobody is signed in.
     pub(super) fn me(&self) -> Result<Id, Reply> {
         self.caller.account.ok_or_else(|| self.refuse().say(401, "token is required"))
     }
@@ -137,8 +136,7 @@ impl Call<'_> {
         self.query.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }
 
-    /// The body as JSON. Invalid UTF-8 is replaced, as Go does; nothing at all
-    /// reads as an empty object.
+    /// The body as JSON. Invalid UTF-8 is replaced, as in Go. An empty body counts as an empty object.
     pub(super) fn json(&self) -> Result<Value, Reply> {
         let text = String::from_utf8_lossy(&self.body);
         if text.trim().is_empty() {
@@ -151,8 +149,8 @@ impl Call<'_> {
         }
     }
 
-    /// `(offset, limit)` of a page; the limit is what the forge allows. Where
-    /// none is asked for, it is the default, even if that is above the most.
+    /// `(offset, limit)` of a page. A requested limit is capped at the maximum; the default applies without one,
+    /// even if it is above the maximum.
     pub(super) fn page(&self) -> (usize, usize) {
         let number = |key| self.argument(key).and_then(|v| v.parse::<usize>().ok());
         let page = number("page").unwrap_or(1).max(1);
@@ -161,21 +159,20 @@ impl Call<'_> {
         ((page - 1).saturating_mul(limit), limit)
     }
 
-    /// The same for lists that come whole unless a page is asked for.
+    /// The same for lists that are complete unless a page is requested.
     pub(super) fn page_if_asked(&self) -> (usize, usize) {
         let asked = self.argument("page").and_then(|v| v.parse::<usize>().ok()).is_some_and(|page| page > 0);
         if asked { self.page() } else { (0, usize::MAX) }
     }
 
-    /// The same for lists that never give more than the most, not even by
-    /// default.
+    /// The same for lists that never exceed the maximum, not even by default.
     pub(super) fn strict_page(&self) -> (usize, usize) {
         let (offset, limit) = self.page();
         let most = self.forge.pages().most;
         if limit <= most { (offset, limit) } else { (offset / limit * most, most) }
     }
 
-    /// For such lists that come whole unless a page is asked for.
+    /// The same for such lists that are complete unless a page is requested.
     pub(super) fn strict_page_if_asked(&self) -> (usize, usize) {
         match self.page_if_asked() {
             whole @ (_, usize::MAX) => whole,
@@ -183,12 +180,12 @@ impl Call<'_> {
         }
     }
 
-    /// One page of a list, with the count of all and the links to other pages.
+    /// One page of a list, with the total count and the links to other pages.
     pub(super) fn paginated(&self, all: &[Value]) -> Reply {
         let (offset, limit) = self.page();
         let reply = Reply::part(all, (offset, limit));
         let last = all.len().div_ceil(limit).max(1);
-        // Who asks for a page past the end is told of what is before the last.
+        // For a page past the end, the links describe the last page.
         let page = (offset / limit + 1).min(last);
         let link = |page: usize, rel: &str| {
             let mut query: Vec<(String, String)> = self.query.iter().filter(|(k, _)| k != "page").cloned().collect();
@@ -208,12 +205,12 @@ impl Call<'_> {
         if links.is_empty() { reply } else { reply.with("Link", links.join(",")) }
     }
 
-    /// `since` or `before`, in seconds; 422 if it is no time.
+    /// The argument `since` or `before`, in seconds; 422 if it is not a time.
     pub(super) fn time_argument(&self, key: &str) -> Result<Option<i64>, Reply> {
         let Some(text) = self.argument(key).filter(|t| !t.is_empty()) else {
             return Ok(None);
         };
-        // A plus sign in a query is a space; forgive it as the forge does.
+        // A plus sign in a query means a space; the forge tolerates it here too.
         match text.trim().replace(' ', "+").parse::<jiff::Timestamp>() {
             Ok(time) => Ok(Some(time.as_second())),
             Err(_) => Err(self.refuse().say(
@@ -254,9 +251,8 @@ impl Call<'_> {
         ))
     }
 
-    /// A repository by its name, with the caller's rights in it. Names that
-    /// have moved are answered with a redirect, what the caller may not know
-    /// of with 404.
+    /// Finds a repository by its name, with the caller's rights in it. A former name gets a redirect. If the caller
+    /// may not know about the repository, the answer is 404.
     pub(super) fn repo(&self, state: &State, owner: &str, name: &str) -> Result<(Id, Access), Reply> {
         let Some(account) = state.account_by_login(owner) else {
             return Err(match state.former_logins.get(&owner.to_lowercase()) {
@@ -279,7 +275,7 @@ impl Call<'_> {
         }
     }
 
-    /// A redirect to the same place with the first `from` changed into `to`.
+    /// A redirect to the same URL in which the first `from` is replaced by `to`.
     pub(super) fn moved(&self, status: u16, from: &str, to: &str) -> Reply {
         let mut location = self.path.replacen(&format!("/{from}"), &format!("/{to}"), 1);
         if !self.raw_query.is_empty() {
@@ -358,7 +354,7 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
     }
 }
 
-/// Refuses changes to what hangs on an archived repository.
+/// Refuses changes in an archived repository.
 fn not_archived(call: &Call<'_>, repo: Id) -> Result<(), Reply> {
     let state = call.forge.state();
     let Some(repo) = state.repos.get(&repo).filter(|r| r.archived_at.is_some()) else {
@@ -374,8 +370,8 @@ fn not_archived(call: &Call<'_>, repo: Id) -> Result<(), Reply> {
     ))
 }
 
-/// What an archived repository does not take any more. Issues can still be
-/// closed, edited and labelled, and people react.
+/// Whether an archived repository refuses this call. Issues can still be closed, edited and labelled, and people
+/// can react.
 fn needs_life(method: &str, path: &[&str]) -> bool {
     match path {
         ["issues" | "pulls"] | ["issues", _, "comments"] => method == "POST",

@@ -1,6 +1,5 @@
-//! Hooks, signed and sent over real HTTP by workers side by side. As on the
-//! real server a delivery is tried once and never again; unlike there, faults
-//! can be ordered.
+//! Deliveries to hooks: signed, and sent over real HTTP by several workers. As on the real server, a delivery is
+//! attempted once and never retried. Unlike there, faults can be ordered.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,11 +21,11 @@ use super::own::unheard;
 use super::shapes::go_escapes;
 use super::state::{Access, Hook, HookOwner, Id, Repository, State};
 
-/// The real server's limit for a whole delivery.
+/// The real server's time limit for one delivery.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The real server's number of workers.
 const SIDE_BY_SIDE: usize = 10;
-/// Deliveries kept for replays.
+/// Deliveries that are kept for replays.
 const HISTORY: usize = 10_000;
 
 /// One delivery to one hook.
@@ -39,7 +38,7 @@ pub(super) struct Job {
     pub id: String,
 }
 
-/// How a delivery went, as the hook's page on a real server tells.
+/// The result of a delivery, as the hook's page on a real server shows it.
 #[derive(Debug, Clone, Serialize)]
 pub struct DeliveryRecord {
     /// `X-Gitea-Delivery`.
@@ -50,13 +49,13 @@ pub struct DeliveryRecord {
     pub event: &'static str,
     /// `X-Gitea-Event-Type`.
     pub event_type: &'static str,
-    /// The receiver's HTTP status, if it gave one.
+    /// The receiver's HTTP status, if it answered.
     pub status: Option<u16>,
     /// Why there is no status.
     pub error: Option<String>,
 }
 
-/// Where deliveries are put, and what is known of them.
+/// The queue of deliveries, and what is known about them.
 #[derive(Clone)]
 pub(super) struct Queue {
     sender: UnboundedSender<Job>,
@@ -94,7 +93,7 @@ impl Queue {
         self.pending.send_modify(|n| *n = n.saturating_sub(1));
     }
 
-    /// Sends everything so far once more, each with a new id.
+    /// Sends all deliveries so far once more, each with a new id.
     pub(super) fn replay(&self) -> usize {
         let jobs: Vec<Job> = self.history.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
         let count = jobs.len();
@@ -134,9 +133,9 @@ impl Queue {
         });
     }
 
-    /// Sends what arrives until the other side of the channel is gone.
+    /// Sends deliveries until the other side of the channel is closed.
     pub(super) async fn work(self, mut jobs: UnboundedReceiver<Job>, faults: Faults, flavour: Flavour) {
-        // Ignored: another part of the program may have chosen one already.
+        // Ignored, because another part of the program may have installed a provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .timeout(TIMEOUT)
@@ -225,7 +224,7 @@ impl Queue {
     }
 }
 
-/// Another order: never the one in which they came, if there are two or more.
+/// Changes the order of the jobs. If there are two or more, the result always differs from the original order.
 fn shuffle(jobs: &mut [Job]) {
     let mut seed = [0u8; 8];
     let _ = getrandom::fill(&mut seed);
@@ -245,7 +244,7 @@ pub(super) fn new_id() -> String {
     uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
 }
 
-/// What Go's `url.QueryEscape` leaves alone besides letters and digits.
+/// The characters that Go's `url.QueryEscape` leaves unchanged, besides letters and digits.
 const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b' ');
 
 async fn deliver(client: &reqwest::Client, job: &Job, flavour: Flavour, deny: bool) -> Result<u16, String> {
@@ -312,8 +311,7 @@ fn sign(secret: &[u8], body: &[u8]) -> String {
     }
 }
 
-/// HMAC-SHA1, for `X-Hub-Signature` alone, which nobody should rely on; not
-/// worth a dependency.
+/// HMAC-SHA1, only for `X-Hub-Signature`, on which nobody should rely, so it is not worth a dependency.
 fn hmac_sha1(secret: &[u8], body: &[u8]) -> [u8; 20] {
     let mut key = [0u8; 64];
     if secret.len() > 64 {

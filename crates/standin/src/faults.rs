@@ -1,6 +1,5 @@
-//! What goes wrong on purpose: deliveries that are lost, doubled, late or out
-//! of order; answers that never come, come too late or come as rubbish; and
-//! people who change something at the worst moment.
+//! Faults on purpose: deliveries that are lost, duplicated, late or out of order; answers that never come, come
+//! late or are garbage; and people who change something at the worst moment.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 
-/// What is done to webhook deliveries. All off by default; they combine.
+/// Faults of webhook deliveries. All are off by default, and they can be combined.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebhookFaults {
@@ -22,15 +21,14 @@ pub struct WebhookFaults {
     pub double: bool,
     /// Wait so many milliseconds before each delivery.
     pub delay_ms: u64,
-    /// Hold back so many deliveries, then send them in another order; and
-    /// again. Held deliveries do not count for `wait_for_deliveries_idle`.
-    /// Setting it to 0 lets go of what is held.
+    /// Hold back so many deliveries, then send them in another order, and repeat that. Held deliveries do not count
+    /// for `wait_for_deliveries_idle`. Setting this to 0 releases them.
     pub shuffle: usize,
-    /// Hold back every delivery until this is off again; then all are sent, in
-    /// their order. Held deliveries do not count for `wait_for_deliveries_idle`.
+    /// Hold back all deliveries until this is off again; then send them in their order. Held deliveries do not
+    /// count for `wait_for_deliveries_idle`.
     pub hold: bool,
-    /// Behave like a forge with the default `ALLOWED_HOST_LIST`: nothing is
-    /// sent to a private or loopback address, and only the hook's page says so.
+    /// Behave like a forge with the default `ALLOWED_HOST_LIST`: send nothing to private or loopback addresses, and
+    /// report that only on the hook's page.
     pub deny_hosts: bool,
 }
 
@@ -46,15 +44,14 @@ pub enum ApiFaultKind {
         #[serde(default)]
         retry_after: Option<u64>,
     },
-    /// Send the caller elsewhere and do nothing.
+    /// Redirect the caller and do nothing.
     Redirect {
         /// HTTP status: 301, 302, 303, 307, 308.
         status: u16,
-        /// `Location`; `{path}` in it stands for the path and query asked for.
+        /// `Location`; `{path}` in it stands for the requested path and query.
         location: String,
     },
-    /// Answer with a page of HTML and do nothing: a proxy's own error page, or
-    /// with 200 the page on which one signs in.
+    /// Answer with an HTML page and do nothing: a proxy's own error page, or with 200 a login page.
     Page {
         /// HTTP status.
         #[serde(default = "ok")]
@@ -62,34 +59,34 @@ pub enum ApiFaultKind {
     },
     /// Close the connection and do nothing.
     DropBefore,
-    /// Do it, then close the connection without an answer.
+    /// Carry out the request, then close the connection without an answer.
     DropAfter,
-    /// Do it, then answer 500.
+    /// Carry out the request, then answer 500.
     FailAfter,
-    /// Do it, then answer 200 with a body that is not JSON (nor git's).
+    /// Carry out the request, then answer 200 with a body that is neither JSON nor git's format.
     Garbage,
-    /// Do it, then send the head and half of the body and close.
+    /// Carry out the request, then send the head and half of the body, and close.
     HalfBody,
-    /// Wait, then go on as usual.
+    /// Wait, then continue as usual.
     Delay {
         /// How long, in milliseconds.
         ms: u64,
     },
-    /// Do it, then wait before answering.
+    /// Carry out the request, then wait before answering.
     DelayAfter {
         /// How long, in milliseconds.
         ms: u64,
     },
-    /// Before the request is answered as usual, somebody else does something:
-    /// what is asked for is no longer what it was a moment ago.
+    /// Before the request is answered as usual, make other calls, so that the requested thing has changed
+    /// meanwhile.
     Meanwhile {
-        /// What is done, in this order.
+        /// The calls, in order.
         errands: Vec<Errand>,
     },
 }
 
 impl ApiFaultKind {
-    /// Whether it strikes only when what was asked for is done.
+    /// Whether the fault takes effect only after the request was carried out.
     pub(super) fn comes_after(&self) -> bool {
         match self {
             Self::DropAfter | Self::FailAfter | Self::Garbage | Self::HalfBody | Self::DelayAfter { .. } => true,
@@ -107,11 +104,11 @@ fn ok() -> u16 {
     200
 }
 
-/// A call that the stand-in makes to itself in somebody's name.
+/// A call that the stand-in makes to itself on behalf of an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Errand {
-    /// Whose, by login; nobody named is `forgeadmin`.
+    /// Login of the account that makes the call; `forgeadmin` if none is given.
     #[serde(default)]
     pub by: Option<String>,
     /// `PATCH`, …
@@ -121,46 +118,45 @@ pub struct Errand {
     /// The body.
     #[serde(default)]
     pub body: Value,
-    /// No hook hears of it, as if its delivery were lost.
+    /// Send no deliveries for it, as if they were lost.
     #[serde(default)]
     pub quietly: bool,
-    /// It happens within the second in which the comment or issue was made:
-    /// `updated_at` stays `created_at`. Only for edits of those.
+    /// Let it happen within the second in which the comment or issue was created, so that `updated_at` stays equal
+    /// to `created_at`. Only for edits of those.
     #[serde(default)]
     pub in_its_first_second: bool,
 }
 
-/// Which requests a fault applies to, besides method and path.
+/// Restricts the requests that a fault applies to, in addition to method and path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Surface {
     /// `/api/…`.
     Api,
-    /// What git asks for: `info/refs`, `git-upload-pack`, `git-receive-pack`.
+    /// Git's requests: `info/refs`, `git-upload-pack`, `git-receive-pack`.
     Git,
 }
 
-/// A fault for requests to the API and for git's own, by method and path.
+/// A fault for requests to the API or from git, selected by method and path.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ApiFault {
-    /// Only this method; none is any.
+    /// Only this method; any if not given.
     #[serde(default)]
     pub method: Option<String>,
-    /// A regular expression that must match somewhere in path and query. For
-    /// git, `/git-receive-pack$` is the push alone; `git-receive-pack$` is also
-    /// the question before it (`info/refs?service=git-receive-pack`).
+    /// A regular expression that must match somewhere in path and query. For git, `/git-receive-pack$` matches only
+    /// the push; `git-receive-pack$` also matches the request before it (`info/refs?service=git-receive-pack`).
     pub path: String,
-    /// Only requests of this account, by its login. Nobody signs in where it is
-    /// not asked for: git does not to read a public repository.
+    /// Only requests of the account with this login. Clients send credentials only if they are asked for them: git
+    /// does not when it reads a public repository.
     #[serde(default)]
     pub who: Option<String>,
-    /// Only the API's or only git's requests; none is all.
+    /// Only the API's or only git's requests; both if not given.
     #[serde(default)]
     pub on: Option<Surface>,
     /// Let so many matching requests pass first.
     #[serde(default)]
     pub skip: u32,
-    /// How often it strikes; none is always.
+    /// How often it takes effect; always if not given.
     #[serde(default)]
     pub times: Option<u32>,
     /// What happens.
@@ -169,7 +165,7 @@ pub struct ApiFault {
 }
 
 impl ApiFault {
-    /// Strikes `times` requests of `method` whose path matches `path`.
+    /// A fault for `times` requests of `method` whose path matches `path`.
     pub fn new(method: &str, path: &str, times: u32, kind: ApiFaultKind) -> Self {
         Self {
             method: Some(method.to_owned()),
@@ -187,9 +183,9 @@ impl ApiFault {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FaultOrder {
-    /// Takes the place of what was set before.
+    /// Replaces the present faults of deliveries.
     pub webhooks: Option<WebhookFaults>,
-    /// Added to what was set before.
+    /// Added to the present faults of requests.
     pub api: Vec<ApiFault>,
 }
 
@@ -205,11 +201,11 @@ struct Inner {
     failed: Vec<String>,
 }
 
-/// The faults of one stand-in; all copies act on the same set.
+/// The faults of one stand-in. All clones share the same set.
 #[derive(Clone)]
 pub struct Faults {
     inner: Arc<Mutex<Inner>>,
-    /// Counts the changes, so that what is held can be let go.
+    /// Counts changes, so that held deliveries can be released.
     changes: Arc<watch::Sender<u64>>,
 }
 
@@ -224,13 +220,13 @@ impl Faults {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what is done to deliveries from now on.
+    /// Changes the faults of deliveries from now on.
     pub fn webhooks(&self, change: impl FnOnce(&mut WebhookFaults)) {
         change(&mut self.lock().webhooks);
         self.changes.send_modify(|n| *n += 1);
     }
 
-    /// Errands that were refused: a test whose errand fails tests nothing.
+    /// Errands that were refused. A test should check this, because a test whose errand failed tests nothing.
     pub fn failed_errands(&self) -> Vec<String> {
         self.lock().failed.clone()
     }
@@ -239,21 +235,20 @@ impl Faults {
         self.lock().failed.push(what);
     }
 
-    /// Says when the faults for deliveries may have changed.
+    /// Notifies when the faults of deliveries may have changed.
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    /// The present faults for deliveries that were held back and are let go;
-    /// `None` where they have to stay.
+    /// The present faults of deliveries for those that were held back and are released; `None` if they must stay
+    /// held.
     pub(super) fn for_held(&self) -> Option<WebhookFaults> {
         let inner = self.lock();
         let stays = inner.webhooks.hold || inner.webhooks.shuffle > 1;
         (!stays).then(|| inner.webhooks.clone())
     }
 
-    /// Adds a fault for API requests. The first that matches strikes, in the
-    /// order in which they were added.
+    /// Adds a fault for requests. Of several that match, the one that was added first takes effect.
     ///
     /// # Errors
     /// If `path` is not a regular expression.
@@ -263,8 +258,7 @@ impl Faults {
         Ok(())
     }
 
-    /// Applies an order as it comes over HTTP; nothing of it if one
-    /// expression is wrong.
+    /// Applies an order that came over HTTP, or nothing of it if one expression is invalid.
     ///
     /// # Errors
     /// If a path is not a regular expression.
@@ -284,7 +278,7 @@ impl Faults {
         Ok(())
     }
 
-    /// No more faults. What is known of failed errands stays.
+    /// Removes all faults. The list of failed errands stays.
     pub fn clear(&self) {
         let mut inner = self.lock();
         inner.webhooks = WebhookFaults::default();
@@ -293,8 +287,8 @@ impl Faults {
         self.changes.send_modify(|n| *n += 1);
     }
 
-    /// The present faults for deliveries; a `drop_next` is used up by asking
-    /// for one delivery, which the second value says.
+    /// The present faults of deliveries. Each call is for one delivery and uses up one of `drop_next`; the second
+    /// value says whether it did.
     pub(super) fn for_delivery(&self) -> (WebhookFaults, bool) {
         let mut inner = self.lock();
         let now = inner.webhooks.clone();

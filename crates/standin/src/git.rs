@@ -1,6 +1,5 @@
-//! The repositories themselves: bare ones, each in a directory named by its
-//! number so that renames move nothing, worked on with the `git` program in a
-//! scrubbed environment.
+//! The repositories themselves. They are bare, each in a directory named by its number so that renames move
+//! nothing, and `git` works on them in a scrubbed environment.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,8 +12,8 @@ use tokio::process::Command;
 
 use super::state::{Comparison, Id};
 
-/// Refuses pushes to protected branches. The rules come in the environment,
-/// one shell pattern a line, from the code that starts `git http-backend`.
+/// Refuses pushes to protected branches. The code that starts `git http-backend` passes the rules in the
+/// environment, one shell pattern on each line.
 const PRE_RECEIVE: &str = r#"#!/bin/sh
 # Written by the stand-in forge.
 while read -r old new ref; do
@@ -32,7 +31,7 @@ EOF
 done
 "#;
 
-/// Where all bare repositories lie.
+/// The directory of all bare repositories.
 #[derive(Clone)]
 pub(super) struct Repositories {
     root: PathBuf,
@@ -49,7 +48,7 @@ pub(super) struct Commit {
     pub message: String,
 }
 
-/// A file to be written or taken away by one commit.
+/// A file that one commit writes or deletes.
 pub(super) struct Change<'a> {
     pub branch: &'a str,
     pub new_branch: Option<&'a str>,
@@ -60,7 +59,7 @@ pub(super) struct Change<'a> {
     pub author: (&'a str, &'a str),
 }
 
-/// What `git` is given of the environment: nothing of the host's.
+/// Removes everything of the host from the environment that `git` gets.
 pub(super) fn scrub(command: &mut Command, home: &Path) {
     command
         .env_clear()
@@ -169,7 +168,7 @@ impl Repositories {
         self.text(repo, &["symbolic-ref", "HEAD", &format!("refs/heads/{branch}")]).await.map(|_| ())
     }
 
-    /// All branches and where they point.
+    /// All branches, and the commits that they point at.
     pub(super) async fn branches(&self, repo: Id) -> anyhow::Result<BTreeMap<String, String>> {
         let listed = self.text(repo, &["for-each-ref", "--format=%(objectname) %(refname)", "refs/heads"]).await?;
         Ok(listed
@@ -204,7 +203,7 @@ impl Repositories {
         self.commit(repo, &format!("refs/heads/{branch}")).await
     }
 
-    /// `(mode, type, sha)` of one path in a revision; the root is a tree.
+    /// `(mode, type, sha)` of a path in a revision. The root is a tree.
     pub(super) async fn entry(&self, repo: Id, revision: &str, path: &str) -> Option<(String, String)> {
         if path.is_empty() {
             return Some(("tree".to_owned(), String::new()));
@@ -237,14 +236,13 @@ impl Repositories {
         self.bytes(repo, &["cat-file", "blob", sha], None, &[]).await
     }
 
-    /// The last commit that touched a path.
+    /// The last commit that changed a path.
     pub(super) async fn last_touching(&self, repo: Id, revision: &str, path: &str) -> Option<Commit> {
         let sha = self.text(repo, &["log", "-1", "--format=%H", revision, "--", path]).await.ok()?;
         self.commit(repo, &sha).await
     }
 
-    /// Makes one commit without a work tree. The branch moves only if it is
-    /// still where it was read.
+    /// Makes a commit without a work tree. The branch moves only if it has not changed meanwhile.
     pub(super) async fn write(&self, repo: Id, change: &Change<'_>) -> anyhow::Result<Commit> {
         let parent = self.branch(repo, change.branch).await;
         let index = self.path(repo).join(format!("standin-index-{}", super::deliveries::new_id()));
@@ -300,12 +298,11 @@ impl Repositories {
         self.commit(repo, &commit).await.context("read back the commit just made")
     }
 
-    /// Makes a branch; false if it is there or the name is not allowed.
-    /// Fetches every branch and tag of another server's repository into one
-    /// that is still empty. A token goes to git in its environment.
+    /// Fetches all branches and tags of another server's repository into an empty one. The token is passed to git
+    /// in its environment.
     pub(super) async fn mirror(&self, repo: Id, url: &str, token: &str) -> anyhow::Result<()> {
         let mut command = self.command(repo);
-        // The configuration that `scrub` counts, and one more.
+        // The configuration entries that `scrub` sets, and one more.
         let basic = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("{token}:x"));
         if !token.is_empty() {
             command
@@ -324,6 +321,7 @@ impl Repositories {
         Ok(())
     }
 
+    /// Creates a branch; false if it exists or the name is not allowed.
     pub(super) async fn create_branch(&self, repo: Id, name: &str, at: &str) -> bool {
         let none = "0".repeat(40);
         let target = format!("refs/heads/{name}");
@@ -335,7 +333,7 @@ impl Repositories {
         self.text(repo, &["update-ref", "-d", &format!("refs/heads/{name}")]).await.is_ok()
     }
 
-    /// What a pull request would bring; `None` if a branch is not there.
+    /// What a pull request would merge; `None` if a branch does not exist.
     pub(super) async fn compare(&self, repo: Id, base: &str, head: &str) -> Option<Comparison> {
         let base_sha = self.branch(repo, base).await?.id;
         let head_sha = self.branch(repo, head).await?.id;
@@ -345,7 +343,7 @@ impl Repositories {
         let mut found = Comparison { head_sha, base_sha, merge_base, ..Comparison::default() };
         for line in numbers.lines() {
             let mut columns = line.split('\t');
-            // Binary files say "-".
+            // Binary files have `-` here.
             let mut number = || columns.next().and_then(|n| n.parse::<i64>().ok()).unwrap_or(0);
             found.additions += number();
             found.deletions += number();
@@ -354,7 +352,7 @@ impl Repositories {
         Some(found)
     }
 
-    /// The commits of a push, newest first, at most `limit`, with their files.
+    /// The newest `limit` commits of a push, newest first, with their files.
     pub(super) async fn pushed(
         &self,
         repo: Id,
@@ -365,7 +363,7 @@ impl Repositories {
     ) -> (Vec<Commit>, usize) {
         let range = match (before.bytes().all(|b| b == b'0'), default_sha) {
             (false, _) => format!("{before}..{after}"),
-            // A new branch brings what the default branch does not have.
+            // A new branch brings the commits that the default branch does not contain.
             (true, Some(default)) if default != after => format!("{default}..{after}"),
             (true, _) => after.to_owned(),
         };
@@ -380,7 +378,7 @@ impl Repositories {
         (commits, ids.len())
     }
 
-    /// `(added, removed, modified)` by one commit.
+    /// `(added, removed, modified)` files of one commit.
     pub(super) async fn touched(&self, repo: Id, commit: &str) -> [Vec<String>; 3] {
         let args = ["diff-tree", "--root", "--no-commit-id", "-r", "-z", "--name-status", "--no-renames", commit];
         let listed = self.text(repo, &args).await.unwrap_or_default();
@@ -404,8 +402,7 @@ fn utc(time: &str) -> String {
 }
 
 impl Commit {
-    /// As in push deliveries and branches; `username` where the address is an
-    /// account's.
+    /// The JSON in push deliveries and branches; `username` is set if the e-mail address belongs to an account.
     pub(super) fn payload_json(
         &self,
         html_root: &str,
@@ -423,7 +420,7 @@ impl Commit {
     }
 }
 
-/// What the forge says of commits without a signature.
+/// The forge's JSON about a commit without a signature.
 pub(super) fn unsigned() -> Value {
     json!({"verified": false, "reason": "gpg.error.not_signed_commit", "signature": "", "signer": null, "payload": ""})
 }

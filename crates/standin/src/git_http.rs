@@ -1,5 +1,5 @@
-//! Clone, fetch and push over HTTP, by the `git http-backend` program that
-//! comes with git. Bodies are streamed both ways.
+//! Clone, fetch and push over HTTP, through the `git http-backend` program that comes with git. Bodies are streamed
+//! in both directions.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::reply::Reply;
 use super::state::{Access, Id};
 use super::{Flavour, Forge, git, push};
 
-/// What of a program's head is read at most; git's is below 1 kB.
+/// Most bytes of the program's header that are read. Git's is below 1 kB.
 const HEAD_LIMIT: usize = 64 << 10;
 
 /// A request below `/{owner}/{repo}.git/`.
@@ -33,9 +33,8 @@ pub(super) struct GitRequest<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// Finds `/{owner}/{repo}.git/{rest}`, also without `.git`, where `rest` is
-/// one that git asks for. Gives owner, repository, the ending as it came, and
-/// the rest.
+/// Parses `/{owner}/{repo}.git/{rest}`, also without `.git`, if git uses this `rest`. Returns owner, repository,
+/// the suffix as it was sent, and the rest.
 pub(super) fn parse(path: &str) -> Option<(&str, &str, &str, &str)> {
     let (owner, rest) = path.strip_prefix('/')?.split_once('/')?;
     let (name, rest) = rest.split_once('/')?;
@@ -49,7 +48,7 @@ pub(super) fn parse(path: &str) -> Option<(&str, &str, &str, &str)> {
 fn allowed(forge: &Forge, request: &GitRequest<'_>) -> Result<(Id, Caller), Reply> {
     let refusals = &forge.refusals;
     let state = forge.state();
-    // Forgejo has not changed this name.
+    // Forgejo did not change this name.
     let realm = "Gitea";
     let sign_in = || Reply::text(401, "Unauthorized\n").with("WWW-Authenticate", format!("Basic realm=\"{realm}\""));
     let caller = authenticate(&state, refusals, request.headers).map_err(|_| sign_in())?;
@@ -79,11 +78,11 @@ fn allowed(forge: &Forge, request: &GitRequest<'_>) -> Result<(Id, Caller), Repl
             .and_then(|id| state.repos.get(id))
             .filter(|repo| state.access(repo, caller.account) >= Access::Read);
         return Err(match former {
-            // To the name without its ending, whatever was asked for.
+            // Redirects to the name without `.git`, whatever was requested.
             Some(repo) => {
                 Reply::redirect(request.method, 301, format!("/{}/{}{query}", state.full_name(repo), request.rest))
             }
-            // Somebody who has not signed in is asked to before being told.
+            // An anonymous caller must sign in before learning anything.
             _ if caller.account.is_none() => sign_in(),
             _ => not_found(),
         });
@@ -115,7 +114,7 @@ fn allowed(forge: &Forge, request: &GitRequest<'_>) -> Result<(Id, Caller), Repl
     Ok((repo.id, caller))
 }
 
-/// Answers git. The second value is who asked.
+/// Answers git. Also returns the caller's login.
 pub(super) async fn answer(forge: &Arc<Forge>, request: GitRequest<'_>, body: Body) -> (Response<Body>, String) {
     let (repo, caller) = match allowed(forge, &request) {
         Ok(found) => found,
@@ -169,7 +168,7 @@ async fn start(
         .stderr(Stdio::null())
         .kill_on_drop(true);
     if caller.account.is_some() {
-        // This is also what lets http-backend take pushes.
+        // Only with this variable does http-backend accept pushes.
         command.env("REMOTE_USER", &caller.login);
     }
     for (variable, header) in [
@@ -183,7 +182,7 @@ async fn start(
             command.env(variable, value);
         }
     }
-    // Without a length git reads to the end of its input.
+    // Without a length, git reads to the end of its input.
     let mut child = command.spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         tokio::spawn(async move {
@@ -213,8 +212,7 @@ async fn start(
     let (forge, doer) = (forge.clone(), caller.account);
     tokio::spawn(async move {
         relay(child, stdout, first, &sender).await;
-        // The answer ends only when the hooks know, so that who pushed can
-        // count on it.
+        // The answer ends only after the hooks were queued, so that the client can rely on it.
         if let (Some(before), Some(doer)) = (before, doer) {
             announce_changes(&forge, repo, doer, &before).await;
         }
@@ -224,7 +222,7 @@ async fn start(
     Ok(response.body(Body::from_stream(stream))?)
 }
 
-/// Reads up to the blank line; what came after it is given too.
+/// Reads up to the blank line, and also returns what followed it.
 async fn read_head(stdout: &mut ChildStdout) -> anyhow::Result<(String, Bytes)> {
     let mut buffer = BytesMut::new();
     loop {
@@ -245,7 +243,7 @@ async fn relay(mut child: Child, mut stdout: ChildStdout, first: Bytes, sender: 
         if read == 0 {
             break;
         }
-        // Goes on reading for a client that is gone: what it pushed counts.
+        // Continues reading if the client has gone, because its push is valid.
         if listening {
             listening = sender.send(buffer.split().freeze()).await.is_ok();
         } else {

@@ -8,7 +8,7 @@ use super::push;
 use super::reply::{Answer, Reply};
 use super::state::{Hook, HookOwner, Id, State, next, now};
 
-/// What a subscription word stands for, in the words that hooks list.
+/// Expands the word of a subscription to the words that a hook's event list shows.
 fn expand(flavour: Flavour, words: &[&str]) -> Vec<&'static str> {
     const ISSUES: [&str; 5] = ["issues", "issue_assign", "issue_label", "issue_milestone", "issue_comment"];
     const PULLS: [&str; 5] =
@@ -46,7 +46,7 @@ fn events(call: &Call<'_>, order: &Value) -> Vec<&'static str> {
         .and_then(Value::as_array)
         .map(|all| all.iter().filter_map(Value::as_str).collect())
         .unwrap_or_default();
-    // Nothing said means pushes, when changed no less than when made.
+    // Without events, a hook is subscribed to pushes, both when it is created and when it is changed.
     if words.is_empty() { vec!["push"] } else { expand(call.flavour(), &words) }
 }
 
@@ -54,8 +54,7 @@ fn find(state: &State, owner: HookOwner, id: &str) -> Option<i64> {
     id.parse::<i64>().ok().filter(|id| state.hooks.get(id).is_some_and(|h| h.owner == owner))
 }
 
-/// `GET /admin/hooks`: system hooks, or on Gitea those that `type` names.
-/// Without a count.
+/// `GET /admin/hooks`: system hooks, or on Gitea those that `type` selects. The answer has no total count.
 pub(super) fn of_server(call: &Call<'_>) -> Reply {
     let state = call.forge.state();
     let wanted: &[HookOwner] = match (call.flavour(), call.argument("type")) {
@@ -66,7 +65,7 @@ pub(super) fn of_server(call: &Call<'_>) -> Reply {
     Reply::json(200, &state.hooks.values().filter(|h| wanted.contains(&h.owner)).map(|h| state.hook_json(h)).collect())
 }
 
-/// Gives a new repository its copies of the server's default hooks.
+/// Copies the server's default hooks to a new repository.
 pub(super) fn copy_defaults(state: &mut State, repo: Id) {
     let copies: Vec<Hook> = state.hooks.values().filter(|h| h.owner == HookOwner::Default).cloned().collect();
     for mut hook in copies {
@@ -162,8 +161,8 @@ pub(super) async fn answer(call: &Call<'_>, owner: HookOwner, path: &[&str]) -> 
                     }
                     hook.form_encoded = content_type == "form";
                 }
-                // A secret in the order changes nothing, and events that are
-                // left out are lost: both as on the real server.
+                // As on the real server, a secret in this request is ignored, and events that are not listed are
+                // lost.
                 hook.events = events(call, &order);
                 order
                     .get("branch_filter")

@@ -1,5 +1,5 @@
-//! Issues, comments, the timeline, reactions, attachments; and the web form
-//! by which a reader sets any label.
+//! Issues, comments, the timeline, reactions and attachments; and the web form with which a reader can set any
+//! label.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -14,10 +14,10 @@ use super::state::{
 };
 use super::{Flavour, Forge};
 
-/// The reactions that a forge allows unless it is told otherwise.
+/// The reactions that a forge allows by default.
 pub(super) const REACTIONS: [&str; 8] = ["+1", "-1", "laugh", "hooray", "confused", "heart", "rocket", "eyes"];
 
-/// The endings of attachments that a forge takes unless it is told otherwise.
+/// The extensions of attachments that a forge accepts by default.
 const ENDINGS: [&str; 37] = [
     ".avif",
     ".cpuprofile",
@@ -62,7 +62,7 @@ fn text<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
     value.get(key).and_then(Value::as_str)
 }
 
-/// Where a thing with reactions and attachments is.
+/// The target of a reaction or attachment.
 #[derive(Clone, Copy)]
 enum Thing {
     Issue(Id),
@@ -84,7 +84,7 @@ impl State {
         }
     }
 
-    /// Puts an issue there as if it had been opened at that time, unannounced.
+    /// Adds an issue as if it had been opened at that time, without deliveries.
     pub(super) fn add_past_issue(&mut self, repo: Id, author: Id, title: String, body: String, at: i64) -> Id {
         let id = next(&mut self.seq.issue);
         let number = self.repos.get_mut(&repo).map_or(1, |r| next(&mut r.last_index));
@@ -130,8 +130,7 @@ impl State {
         id
     }
 
-    /// Whether somebody may not take part because the author of the issue or
-    /// the owner of the repository has blocked them.
+    /// Whether somebody may not take part because the issue's author or the repository's owner blocked them.
     fn blocked(&self, repo: Id, author: Option<Id>, who: Id, access: Access) -> bool {
         if access >= Access::Admin {
             return false;
@@ -140,7 +139,7 @@ impl State {
         [author, owner].into_iter().flatten().any(|id| self.accounts.get(&id).is_some_and(|a| a.blocked.contains(&who)))
     }
 
-    /// Adds a label; one of the same exclusive scope makes way first.
+    /// Adds a label, and first removes another one of the same exclusive scope.
     fn attach_label(&mut self, issue: Id, label: Id, doer: Id) {
         let Some(found) = self.issues.get(&issue) else {
             return;
@@ -196,8 +195,8 @@ fn list(call: &Call<'_>, repo: Id) -> Answer {
     let Some(found) = state.repos.get(&repo) else {
         return Err(call.refuse().not_found());
     };
-    // Names that no label has are ignored; if none is left, so is the filter.
-    // Where several labels have one of the names, an issue needs them all.
+    // Unknown label names are ignored; if none is left, so is the filter. If several labels have one of the names,
+    // an issue must have all of them.
     let names: Vec<&str> = call.argument("labels").unwrap_or_default().split(',').filter(|n| !n.is_empty()).collect();
     let wanted: Vec<Id> = names
         .iter()
@@ -232,7 +231,7 @@ fn list(call: &Call<'_>, repo: Id) -> Answer {
         .collect();
     issues.sort_by_key(|i| std::cmp::Reverse((i.created, i.id)));
     let (offset, limit) = call.page();
-    // Only the page is built: bodies can be large.
+    // Only the requested page is converted to JSON, because bodies can be large.
     let all: Vec<Value> = issues
         .iter()
         .enumerate()
@@ -266,8 +265,7 @@ fn label_ids(call: &Call<'_>, state: &State, repo: Id, order: &Value) -> Result<
                 .collect(),
             other => other.as_i64().filter(|id| state.label_fits(*id, repo)).into_iter().collect(),
         };
-        // One that is not there is passed over in silence; a name stands for
-        // every label that has it.
+        // Unknown labels are ignored silently. A name stands for all labels that have it.
         for id in found {
             if !ids.contains(&id) {
                 ids.push(id);
@@ -277,8 +275,8 @@ fn label_ids(call: &Call<'_>, state: &State, repo: Id, order: &Value) -> Result<
     Ok(ids)
 }
 
-/// A title as it is kept: of more than 255 bytes only the beginning, up to 252
-/// bytes (Forgejo) or places on a screen (Gitea's guess).
+/// A title as it is stored. If it has more than 255 bytes it is truncated: to 252 bytes (Forgejo), or to 252
+/// columns on a screen (Gitea's estimate).
 pub(super) fn kept_title(flavour: Flavour, title: &str) -> String {
     if title.len() <= 255 {
         return title.to_owned();
@@ -286,7 +284,7 @@ pub(super) fn kept_title(flavour: Flavour, title: &str) -> String {
     let width = |c: char| match (flavour, u32::from(c)) {
         (Flavour::Forgejo, _) => c.len_utf8(),
         (Flavour::Gitea, 0..=0xff) => 1,
-        // Marks and spaces count once there, too; no title here has that many.
+        // The real server also counts marks and spaces as one; no title here has that many.
         (Flavour::Gitea, _) => 2,
     };
     let mut kept = String::new();
@@ -312,7 +310,7 @@ fn create(call: &Call<'_>, repo: Id, access: Access) -> Answer {
     if state.blocked(repo, None, me, access) {
         return Err(call.refuse().blocked());
     }
-    // What a reader may not set is dropped without a word.
+    // Labels that a reader may not set are dropped silently.
     let labels = if access >= Access::Write { label_ids(call, &state, repo, &order)? } else { vec![] };
     let id = state.open_issue(
         repo,
@@ -336,9 +334,8 @@ fn shown_issue(call: &Call<'_>, state: &State, id: Id, status: u16) -> Answer {
     }
 }
 
-/// `POST /{owner}/{repo}/issues/new`, as the web page sends it: here the
-/// labels of a reader are *not* dropped. That is the hole in the real servers
-/// which makes a label on a fresh issue prove nothing.
+/// `POST /{owner}/{repo}/issues/new`, as the web page sends it. Here the labels that a reader sets are *not*
+/// dropped. Because of this hole in the real servers, a label on a new issue proves nothing.
 pub(super) fn open_by_form(call: &Call<'_>, owner: &str, name: &str) -> Answer {
     let me = call.me()?;
     let mut state = call.forge.state();
@@ -414,7 +411,7 @@ fn set_milestone(state: &mut State, issue: Id, doer: Id, order: &Value) {
     state.announce(issue, what, doer, None, None);
 }
 
-/// Forgejo lets owners state when something was changed.
+/// Forgejo allows owners to state when something was changed.
 fn stated_time(call: &Call<'_>, access: Access, order: &Value) -> Option<i64> {
     if call.flavour() != Flavour::Forgejo || access < Access::Owner {
         return None;
@@ -482,7 +479,7 @@ fn one(call: &Call<'_>, repo: Id, access: Access, index: i64, path: &[&str]) -> 
                 .filter(|e| since.is_none_or(|t| e.updated >= t) && before.is_none_or(|t| e.updated <= t))
                 .map(|e| state.comment_json(e))
                 .collect();
-            // Whatever page is asked for: this list comes whole.
+            // Whatever page is requested, this list is complete.
             Ok(Reply::json(200, &Value::Array(all.clone())).with("X-Total-Count", all.len()))
         }
         ("POST", ["comments"]) => {
@@ -516,7 +513,7 @@ fn one(call: &Call<'_>, repo: Id, access: Access, index: i64, path: &[&str]) -> 
                 .take(limit)
                 .map(|e| state.timeline_json(e))
                 .collect();
-            // The count is that of the page, not of all; nothing is no list.
+            // The count is that of the page, not the total. An empty list is `null`.
             let list = if shown.is_empty() { Value::Null } else { Value::Array(shown.clone()) };
             Ok(Reply::json(200, &list).with("X-Total-Count", shown.len()))
         }
@@ -544,7 +541,7 @@ fn edit(state: &mut State, id: Id, me: Id, writes: bool, order: &Value) {
         issue.updated = at;
         std::mem::replace(&mut issue.title, kept_title(flavour, new))
     });
-    // A text that is the same again is an edit, too.
+    // Saving an unchanged text counts as an edit, too.
     let old_body = text(order, "body").map(|new| {
         issue.updated = at;
         std::mem::replace(&mut issue.body, new.to_owned())
@@ -555,7 +552,7 @@ fn edit(state: &mut State, id: Id, me: Id, writes: bool, order: &Value) {
         state.announce(id, Happening::Edited, me, Some(("title", &old)), None);
     }
     if let Some(old) = old_body {
-        // The timeline does not tell of it.
+        // The timeline does not mention it.
         state.announce(id, Happening::Edited, me, Some(("body", &old)), None);
     }
     if writes {
@@ -589,7 +586,7 @@ fn labels(call: &Call<'_>, state: &mut State, repo: Id, issue: Id, writes: bool,
         return Err(match (call.flavour(), call.method) {
             (_, "DELETE") => Reply::empty(403),
             (Flavour::Gitea, _) => call.refuse().say(403, "write permission is required"),
-            // Forgejo answers with its page for broken servers.
+            // Forgejo answers with its page for server errors.
             (Flavour::Forgejo, _) => Reply {
                 status: 403,
                 content_type: "text/html; charset=utf-8",
@@ -612,7 +609,7 @@ fn labels(call: &Call<'_>, state: &mut State, repo: Id, issue: Id, writes: bool,
             for label in label_ids(call, state, repo, &call.json()?)? {
                 state.attach_label(issue, label, me);
             }
-            // Also where nothing was added.
+            // Announced even if nothing was added.
             state.announce(issue, Happening::Labelled, me, None, None);
             Ok(shown(state))
         }
@@ -625,7 +622,7 @@ fn labels(call: &Call<'_>, state: &mut State, repo: Id, issue: Id, writes: bool,
             for label in before.iter().filter(|l| !wanted.contains(l)) {
                 state.detach_label(issue, *label, me);
             }
-            // Gitea's delivery forgets the labels here.
+            // Gitea's delivery omits the labels here.
             let forgotten: Option<&[Id]> = if state.flavour == Flavour::Gitea { Some(&[]) } else { None };
             state.announce(issue, Happening::Labelled, me, None, forgotten);
             Ok(shown(state))
@@ -635,7 +632,7 @@ fn labels(call: &Call<'_>, state: &mut State, repo: Id, issue: Id, writes: bool,
             for label in &before {
                 state.detach_label(issue, *label, me);
             }
-            // The delivery states what was there before.
+            // The delivery states the labels from before the change.
             state.announce(issue, Happening::LabelsCleared, me, None, Some(&before));
             Ok(Reply::empty(204))
         }
@@ -661,7 +658,7 @@ fn repository_comments(call: &Call<'_>, repo: Id) -> Answer {
         .filter(|e| since.is_none_or(|t| e.updated >= t) && before.is_none_or(|t| e.updated <= t))
         .collect();
     let total = found.len();
-    // A limit alone does nothing; the count is right; there are no links.
+    // A limit without a page has no effect, the count is correct, and there are no links.
     let (offset, limit) = call.strict_page_if_asked();
     let shown: Vec<Value> = found.into_iter().skip(offset).take(limit).map(|e| state.comment_json(e)).collect();
     Ok(Reply::json(200, &Value::Array(shown)).with("X-Total-Count", total))
@@ -694,8 +691,8 @@ fn comment(call: &Call<'_>, repo: Id, access: Access, id: &str, path: &[&str]) -
     let writes = access >= Access::Write;
     let mine = call.caller.account == Some(author);
     match (call.method, path) {
-        // Whose author is gone cannot be shown alone. What nobody here wrote
-        // can.
+        // A single comment cannot be shown if its author's account was deleted. One that was never by an account
+        // here can.
         ("GET", []) if author != GHOST && !state.accounts.contains_key(&author) => Err(call.refuse().say(500, "")),
         ("GET", []) => shown_comment(call, &state, id, 200),
         ("PATCH", []) => {
@@ -712,19 +709,19 @@ fn comment(call: &Call<'_>, repo: Id, access: Access, id: &str, path: &[&str]) -
             let mut same = true;
             if let Some(entry) = state.entries.get_mut(&id)
                 && let EntryKind::Comment { body: present } = &mut entry.kind
-                // The same text again is no edit for Gitea.
+                // For Gitea, saving an unchanged text is not an edit.
                 && (present != body || call.flavour() == Flavour::Forgejo)
             {
                 old = Some(std::mem::replace(present, body.to_owned()));
                 same = false;
-                // The issue's own time does not move.
+                // The issue's own time does not change.
                 entry.updated = stated_time(call, access, &order).unwrap_or_else(now);
             }
             if let Some(old) = old {
                 state.announce_comment(id, "edited", me, Some(&old));
             }
             if same {
-                // Where nothing changed, it does not say whose it is.
+                // If nothing changed, the answer omits the author.
                 let mut shown = state.entries.get(&id).map_or(Value::Null, |e| state.comment_json(e));
                 super::shapes::merge(&mut shown, json!({"user": null}));
                 return Ok(Reply::json(200, &shown));
@@ -766,8 +763,7 @@ fn reactions(call: &Call<'_>, state: &mut State, repo: Id, access: Access, autho
                 })
             })
             .collect();
-        // Those to an issue have pages, those to a comment have none; nothing is
-        // no list.
+        // Reactions to an issue are paginated, those to a comment are not. An empty list is `null`.
         let counted = match thing {
             Thing::Issue(_) => Reply::part(&shown, call.strict_page_if_asked()),
             Thing::Comment(_) => Reply::json(200, &Value::Array(shown.clone())),
@@ -820,7 +816,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     None
 }
 
-/// The file of a multipart form: the field `attachment`, its name and bytes.
+/// The file of a multipart form: name and content of the field `attachment`.
 fn attached(call: &Call<'_>) -> Option<(String, Bytes)> {
     let kind = call.headers.get("content-type")?.to_str().ok()?;
     let boundary = kind.split(';').find_map(|p| p.trim().strip_prefix("boundary="))?.trim_matches('"');
@@ -882,7 +878,7 @@ fn assets(call: &Call<'_>, state: &mut State, may_write: bool, thing: Thing, pat
                     Some(EntryKind::Comment { body }) => body.clone(),
                     _ => String::new(),
                 };
-                // An upload counts as an edit, with the text it had.
+                // An upload counts as an edit with an unchanged text.
                 state.announce_comment(id, "edited", me, Some(&same));
             }
             Ok(Reply::json(201, &shown))
@@ -901,8 +897,7 @@ fn assets(call: &Call<'_>, state: &mut State, may_write: bool, thing: Thing, pat
     }
 }
 
-/// `GET /attachments/{uuid}`: who may see it is not asked, the address is
-/// what guards it.
+/// `GET /attachments/{uuid}`. There is no check of who asks: only the secret URL protects the file.
 pub(super) fn download(forge: &Forge, uuid: &str) -> Option<Bytes> {
     let state = forge.state();
     let all = state.issues.values().flat_map(|i| &i.assets).chain(state.entries.values().flat_map(|e| &e.assets));

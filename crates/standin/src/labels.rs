@@ -1,5 +1,4 @@
-//! Labels of repositories and of organisations. Names are no keys: any number
-//! of labels can have one.
+//! Labels of repositories and organisations. Names are not unique: any number of labels can have the same one.
 
 use serde_json::Value;
 
@@ -16,7 +15,7 @@ fn flag(value: &Value, key: &str) -> Option<bool> {
     value.get(key).and_then(Value::as_bool)
 }
 
-/// `c5def5` of `#C5DEF5`; three digits are doubled.
+/// Normalises `#C5DEF5` to `c5def5`. Three digits are doubled.
 fn color(text: &str) -> Option<String> {
     let digits = text.strip_prefix('#').unwrap_or(text).to_ascii_lowercase();
     if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -30,13 +29,12 @@ fn color(text: &str) -> Option<String> {
 }
 
 impl State {
-    /// Labels of an owner with that name, the oldest first.
+    /// Labels of an owner with that name, oldest first.
     pub(super) fn labels_named(&self, owner: LabelOwner, name: &str) -> impl Iterator<Item = Id> {
         self.labels.values().filter(move |l| l.owner == owner && l.name == name).map(|l| l.id)
     }
 
-    /// Whether issues of a repository can have a label: its own, and those of
-    /// the organisation that owns it.
+    /// Whether issues of a repository can have a label: its own ones, and those of the organisation that owns it.
     pub(super) fn label_fits(&self, label: Id, repo: Id) -> bool {
         let owner = self.repos.get(&repo).map(|r| r.owner);
         self.labels.get(&label).is_some_and(|l| match l.owner {
@@ -45,7 +43,7 @@ impl State {
         })
     }
 
-    /// A label goes, and its history with it; no hook hears of it.
+    /// Deletes a label together with its history. No hook is triggered.
     fn remove_label(&mut self, id: Id) {
         self.labels.remove(&id);
         self.entries.retain(|_, e| !matches!(e.kind, EntryKind::Label { label, .. } if label == id));
@@ -55,7 +53,7 @@ impl State {
     }
 }
 
-/// Answers for `…/labels`; who may change them is the caller's to check.
+/// Answers `…/labels`. The caller must check who may change them.
 pub(super) fn answer(call: &Call<'_>, owner: LabelOwner, path: &[&str]) -> Answer {
     let mut state = call.forge.state();
     let bad_color = |text: &str| {
@@ -111,7 +109,7 @@ pub(super) fn answer(call: &Call<'_>, owner: LabelOwner, path: &[&str]) -> Answe
             let color = given.map(|g| color(g).ok_or_else(|| bad_color(g))).transpose()?;
             if let Some(label) = state.labels.get_mut(&id) {
                 if let Some(name) = text(&order, "name") {
-                    // A name that is taken is taken again, and none is one.
+                    // A name may be used several times, and may be empty.
                     name.clone_into(&mut label.name);
                 }
                 if let Some(color) = color {
@@ -125,7 +123,7 @@ pub(super) fn answer(call: &Call<'_>, owner: LabelOwner, path: &[&str]) -> Answe
             }
             Ok(Reply::json(200, &state.labels.get(&id).map_or(Value::Null, |l| state.label_json(l))))
         }
-        // One that is not there is gone already.
+        // Deleting a label that does not exist succeeds.
         ("DELETE", [_], id) => {
             if let Some(id) = id {
                 state.remove_label(id);

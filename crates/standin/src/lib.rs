@@ -1,19 +1,17 @@
-//! A stand-in for a Gitea or Forgejo server, within the process that starts it:
-//! for `make demo`, and for every conversation in `make test`.
+//! A stand-in for a Gitea or Forgejo server, inside the process that starts it: for `make demo`, and for every
+//! conversation in `make test`.
 //!
-//! It keeps state, speaks real HTTP on loopback, holds real (bare) git
-//! repositories and delivers signed webhooks. Statuses, field names, headers
-//! and oddities are those of the recordings of real servers (`tests/standin.rs`
-//! holds it to them); where the two differ, the stand-in is wrong.
+//! It keeps state, speaks real HTTP on loopback, holds real (bare) git repositories and delivers signed webhooks.
+//! Statuses, field names, headers and oddities are those that were recorded from real servers (`tests/standin.rs`
+//! compares them). If the two differ, the stand-in is wrong.
 //!
-//! A request passes the rooms in this order: this file (connection, limits,
-//! ordered faults, the record of requests) → `api` (who asks, what their token
-//! allows, which repository) → the handlers `accounts`, `repositories`,
-//! `hooks`, `issues`, `pulls` or `git_http` → `state` (plain data) → `shapes`
-//! (JSON) and `announce`, `push` → `deliveries` (signed, sent by workers).
+//! A request passes these modules in order: this file (connection, limits, ordered faults, the record of requests)
+//! → `api` (caller, scopes, repository) → the handlers `accounts`, `repositories`, `hooks`, `issues`, `pulls` or
+//! `git_http` → `state` (plain data) → `shapes` (JSON) and `announce`, `push` → `deliveries` (signed, sent by
+//! workers).
 //!
-//! It is no forge to put to use: passwords lie in memory as they came, and
-//! whoever reaches its port may order faults.
+//! Do not use it as a forge: passwords are kept in memory in plain text, and everybody who can reach its port can
+//! order faults.
 
 #![forbid(unsafe_code)]
 
@@ -61,14 +59,14 @@ use api::{Call, parse_form};
 use reply::{Answer, Refusals, Reply};
 use state::{Sequences, State, Token, next, now};
 
-/// The largest request body, in bytes. Real servers take comments of 20 MB.
+/// Largest request body that is accepted, in bytes. Real servers accept comments of 20 MB.
 const BODY_LIMIT: usize = 64 << 20;
-/// Requests kept in the record.
+/// Number of requests that are kept in the record.
 const REQUESTS_KEPT: usize = 10_000;
-/// Of a request's body, so many bytes are kept in the record.
+/// Most bytes of a request's body that are kept in the record.
 const BODY_KEPT: usize = 64 << 10;
 
-/// Which server it stands in for.
+/// The server that it imitates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Flavour {
     /// Gitea 1.25.4.
@@ -78,7 +76,7 @@ pub enum Flavour {
 }
 
 impl Flavour {
-    /// What the server answers when asked for its version.
+    /// The version that the server reports.
     pub fn version(self) -> &'static str {
         match self {
             Self::Gitea => "1.25.4",
@@ -87,37 +85,37 @@ impl Flavour {
     }
 }
 
-/// How to start one.
+/// How to start a stand-in.
 #[derive(Debug, Clone)]
 pub struct StandInOptions {
-    /// Which server to stand in for.
+    /// The server to imitate.
     pub flavour: Flavour,
-    /// Where to listen; a loopback address, port 0 for any.
+    /// The address to listen on: a loopback address, with port 0 for any free port.
     pub listen: SocketAddr,
-    /// A directory for the bare repositories; made if it is not there.
+    /// A directory for the bare repositories; it is created if it does not exist.
     pub root: PathBuf,
 }
 
-/// One request as it came and how it ended. Never holds credentials: the
-/// authorization header is not kept, nor are bodies that carry secrets.
+/// One request as it came, and its outcome. Never contains credentials: neither the authorization header nor bodies
+/// that carry secrets are kept.
 #[derive(Debug, Clone)]
 pub struct RequestRecord {
     /// When the answer was ready.
     pub at: jiff::Timestamp,
     /// `GET`, `POST`, …
     pub method: String,
-    /// Path and query, as they came.
+    /// Path and query, as they were sent.
     pub path: String,
-    /// The account, by login; empty for nobody.
+    /// The login of the caller; empty if anonymous.
     pub who: String,
-    /// The status of the answer, 0 where a fault dropped the connection.
+    /// The status of the answer; 0 if a fault dropped the connection.
     pub status: u16,
-    /// The first 64 KiB of the body as text; `(withheld)` for bodies with
-    /// secrets (accounts, tokens, hooks); empty for git.
+    /// The first 64 KiB of the body as text; `(withheld)` for bodies with secrets (accounts, tokens, hooks); empty
+    /// for git.
     pub body: String,
 }
 
-/// Everything that requests share.
+/// State that all requests share.
 pub(crate) struct Forge {
     state: Mutex<State>,
     git: git::Repositories,
@@ -129,12 +127,12 @@ pub(crate) struct Forge {
     pages: Mutex<Pages>,
 }
 
-/// How many things a page of a list holds (`[api]` of the real servers).
+/// How many items a page of a list has (`[api]` of the real servers).
 #[derive(Clone, Copy)]
 struct Pages {
-    /// `DEFAULT_PAGING_NUM`: where no limit is asked for.
+    /// `DEFAULT_PAGING_NUM`: applies if no limit is requested.
     default: usize,
-    /// `MAX_RESPONSE_ITEMS`: whatever limit is asked for.
+    /// `MAX_RESPONSE_ITEMS`: the maximum of any requested limit.
     most: usize,
 }
 
@@ -143,8 +141,7 @@ impl Forge {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How much a page of a list holds. Not part of the state: handlers ask
-    /// while they hold that.
+    /// Page sizes of lists. They are not part of the state, because handlers read them while they hold its lock.
     fn pages(&self) -> MutexGuard<'_, Pages> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -158,8 +155,7 @@ impl Forge {
     }
 }
 
-/// A running stand-in. Dropping it ends its tasks; [`StandIn::shutdown`] also
-/// waits for them.
+/// A running stand-in. Dropping it aborts its tasks; [`StandIn::shutdown`] also waits for them.
 pub struct StandIn {
     forge: Arc<Forge>,
     url: String,
@@ -176,11 +172,10 @@ impl std::fmt::Debug for StandIn {
 }
 
 impl StandIn {
-    /// Starts one with a single account, `forgeadmin`, that administers it.
+    /// Starts a stand-in with a single account, `forgeadmin`, which administers it.
     ///
     /// # Errors
-    /// If the address is not a loopback address or is taken, or if the
-    /// directory cannot be made.
+    /// If the address is not a loopback address or is in use, or if the directory cannot be created.
     pub async fn start(options: StandInOptions) -> anyhow::Result<Self> {
         anyhow::ensure!(
             options.listen.ip().is_loopback(),
@@ -239,7 +234,7 @@ impl StandIn {
         Ok(Self { forge, url, admin_token, stop, server: Some(server), deliverer })
     }
 
-    /// `http://127.0.0.1:PORT`, without a slash at the end.
+    /// The URL `http://127.0.0.1:PORT`, without a trailing slash.
     pub fn url(&self) -> String {
         self.url.clone()
     }
@@ -249,41 +244,39 @@ impl StandIn {
         &self.admin_token
     }
 
-    /// What goes wrong on purpose.
+    /// The faults that are ordered.
     pub fn faults(&self) -> &Faults {
         &self.forge.faults
     }
 
-    /// The last 10,000 requests, oldest first; those of `/_standin` are not in it.
+    /// The last 10,000 requests, oldest first, except those to `/_standin`.
     pub fn requests(&self) -> Vec<RequestRecord> {
         self.forge.requests.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    /// The last 10,000 deliveries and how they went, in the order in which
-    /// they ended.
+    /// The last 10,000 deliveries and their results, in the order in which they ended.
     pub fn deliveries(&self) -> Vec<DeliveryRecord> {
         self.forge.queue.records()
     }
 
-    /// Sends every delivery so far once more, with new ids and the same
-    /// bodies, as a person's "Replay" does. Returns how many.
+    /// Sends all deliveries so far once more, with new ids and the same bodies, as "Replay" on a hook's page does.
+    /// Returns their number.
     pub fn replay_deliveries(&self) -> usize {
         self.forge.queue.replay()
     }
 
-    /// Waits until no delivery is on its way or waiting. Those that a fault
-    /// holds back do not count.
+    /// Waits until no delivery is queued or being sent. Those that a fault holds back do not count.
     pub async fn wait_for_deliveries_idle(&self) {
         self.forge.queue.idle().await;
     }
 
-    /// Stops it and waits until its tasks have ended.
+    /// Stops the stand-in and waits until its tasks have ended.
     pub async fn shutdown(mut self) {
         self.stop.send_replace(true);
         if let Some(server) = self.server.take() {
             let _ = server.await;
         }
-        // Deliveries under way are cut off, as when a forge is stopped.
+        // Aborts deliveries that are being sent, as when a forge is stopped.
         self.deliverer.abort();
         let _ = (&mut self.deliverer).await;
     }
@@ -299,9 +292,8 @@ impl Drop for StandIn {
     }
 }
 
-/// Accepts connections until told to stop. Hyper is used below axum's own
-/// server because a fault must be able to close a connection with nothing
-/// said on it.
+/// Accepts connections until it is told to stop. This uses hyper instead of axum's own server, because a fault must
+/// be able to close a connection without sending anything.
 async fn serve(listener: TcpListener, forge: Arc<Forge>, mut stopped: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
@@ -311,7 +303,7 @@ async fn serve(listener: TcpListener, forge: Arc<Forge>, mut stopped: watch::Rec
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    // Out of descriptors, most likely: others must close first.
+                    // Usually out of descriptors; other connections must close first.
                     tracing::warn!(%error, "the stand-in forge cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
@@ -325,14 +317,14 @@ async fn serve(listener: TcpListener, forge: Arc<Forge>, mut stopped: watch::Rec
                 let forge = forge.clone();
                 async move { handle(&forge, request).await }
             });
-            // Ends with an error for each dropped connection: that is the point.
+            // Fails for each connection that a fault dropped, which is intended.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
     connections.shutdown().await;
 }
 
-/// The connection is closed without an answer.
+/// A fault closed the connection without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection was dropped on purpose")]
 struct Dropped;
@@ -360,8 +352,7 @@ async fn handle(forge: &Arc<Forge>, request: Request<hyper::body::Incoming>) -> 
     };
 
     if let Some((owner, name, suffix, rest)) = git_http::parse(&path) {
-        // A wrong password is the handler's to refuse; a fault is only asked
-        // whose request it is.
+        // The handler refuses wrong passwords; a fault only needs to know whose request it is.
         let who = {
             let state = forge.state();
             api::authenticate(&state, &forge.refusals, &parts.headers).map(|c| c.login).unwrap_or_default()
@@ -383,7 +374,7 @@ async fn handle(forge: &Arc<Forge>, request: Request<hyper::body::Incoming>) -> 
         let (response, who) = git_http::answer(forge, request, Body::new(body)).await;
         let response = match fault.filter(ApiFaultKind::comes_after) {
             None => Ok(response),
-            // What git did counts once its answer has been read to the end.
+            // Git's work only takes effect once its answer has been read completely.
             Some(fault) => match whole(response).await {
                 Ok(reply) => after_doing(Some(&fault), forge, reply).await,
                 Err(_) => Err(Dropped),
@@ -465,7 +456,7 @@ async fn route(call: &Call<'_>) -> Answer {
             Some(body) => Ok(Reply { status: 200, content_type: "application/octet-stream", headers: vec![], body }),
             None => Ok(Reply::text(404, "Not found.\n")),
         },
-        // A page for people, if only to say where it has gone.
+        // A web page, which only exists here to redirect former names.
         (_, [owner, name, ..]) => {
             let found = call.repo(&call.forge.state(), owner, name);
             Err(match found {
@@ -512,7 +503,7 @@ async fn before_doing(forge: &Forge, fault: Option<&ApiFaultKind>, asked: &str) 
     }
 }
 
-/// Reads an answer to its end.
+/// Reads an answer completely.
 async fn whole(response: Response<Body>) -> Result<Reply, axum::Error> {
     let (parts, body) = response.into_parts();
     let body = body.collect().await?.to_bytes();
@@ -542,8 +533,8 @@ async fn after_doing(fault: Option<&ApiFaultKind>, forge: &Forge, mut reply: Rep
             let mut response = reply.into_response();
             let stream = async_stream::stream! {
                 yield Ok(half);
-                // Time for head and half to leave: an error at once would
-                // close the connection with nothing said.
+                // Gives head and half of the body time to leave: an immediate error would close the connection
+                // before anything is sent.
                 tokio::time::sleep(Duration::from_millis(30)).await;
                 yield Err(std::io::Error::new(
                     std::io::ErrorKind::ConnectionAborted,

@@ -1,10 +1,8 @@
-//! `POST /repos/migrate`: a repository with its issues is fetched from another
-//! server that speaks this API. What that server says is believed: names,
-//! times, and (seen on Gitea 1.25.4 and Forgejo 12) even where it is.
+//! `POST /repos/migrate`: copies a repository with its issues from another server that has the same API. Whatever
+//! that server says is believed: names, times, and (seen on Gitea 1.25.4 and Forgejo 12) even its own address.
 //!
-//! Of the real servers' ways only this one is here: issues, comments and
-//! labels of a `gitea` service. Pull requests, milestones and releases are
-//! passed over, as if nobody had asked for them.
+//! Of the real servers' options only this one exists here: issues, comments and labels of a `gitea` service. Pull
+//! requests, milestones and releases are ignored, as if nobody had asked for them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +16,7 @@ use super::reply::{Answer, Reply};
 use super::repositories;
 use super::state::{EntryKind, GHOST, Id, Label, LabelOwner, Reaction, State, next, now};
 
-/// The limit for one call to the other server.
+/// Time limit for one call to the other server.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn text<'v>(value: &'v Value, key: &str) -> &'v str {
@@ -33,12 +31,12 @@ fn yes(value: &Value, key: &str) -> bool {
     value.get(key).and_then(Value::as_bool).unwrap_or(false)
 }
 
-/// Seconds since 1970; now where nothing readable is stated.
+/// Seconds since 1970; the present time if the value cannot be parsed.
 fn time(value: &Value, key: &str) -> i64 {
     text(value, key).parse::<jiff::Timestamp>().map_or_else(|_| now(), jiff::Timestamp::as_second)
 }
 
-/// The other server, as far as one repository goes.
+/// One repository on the other server.
 struct Source {
     client: reqwest::Client,
     api: String,
@@ -70,7 +68,7 @@ impl Source {
     }
 }
 
-/// What was fetched and is not yet put down.
+/// What was fetched and not stored yet.
 struct Fetched {
     repository: Value,
     labels: Vec<Value>,
@@ -80,7 +78,7 @@ struct Fetched {
 struct FetchedIssue {
     issue: Value,
     comments: Vec<Value>,
-    /// By the comment's number; 0 is the issue itself.
+    /// Reactions by the comment's number; 0 is the issue itself.
     reactions: BTreeMap<i64, Vec<Value>>,
 }
 
@@ -107,7 +105,7 @@ async fn fetch(source: &Source, order: &Value) -> anyhow::Result<Fetched> {
     Ok(Fetched { repository, labels, issues })
 }
 
-/// `(base, owner, name)` of what is to be cloned.
+/// `(base, owner, name)` of the repository to clone.
 fn address(url: &str) -> Result<(String, String, String), String> {
     let parsed = reqwest::Url::parse(url).map_err(|error| error.to_string())?;
     let host = parsed.host_str().unwrap_or_default().to_owned();
@@ -116,7 +114,7 @@ fn address(url: &str) -> Result<(String, String, String), String> {
             "migration/cloning from '{host}' is not allowed: the provided url protocol is not allowed"
         ));
     }
-    // A stand-in speaks to this machine only, whatever an order says.
+    // A stand-in only talks to this machine, whatever the request says.
     if !matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]") {
         return Err(format!("migration/cloning from '{host}' is not allowed."));
     }
@@ -157,7 +155,7 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
     let made = async {
         call.forge.git.create(id, "main").await?;
         let source = source?;
-        // A plain `git` service has no issues to give.
+        // A plain `git` service has no issues.
         let service = text(&order, "service");
         let fetched = match service {
             "gitea" | "forgejo" => fetch(&source, &order).await.context("ask the other server")?,
@@ -175,7 +173,7 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
         put_down(call, &mut call.forge.state(), id, me, &branch, fetched);
         anyhow::Ok(())
     };
-    // What could not be had leaves an empty repository behind.
+    // If fetching fails, an empty repository is left behind.
     if let Err(error) = made.await {
         return Err(call.refuse().internal(&error));
     }
@@ -184,12 +182,12 @@ pub(super) async fn answer(call: &Call<'_>) -> Answer {
         return Err(call.refuse().not_found());
     };
     let mut shown = state.repo_json(repo, state.access(repo, Some(me)));
-    // The issues are there, but not yet counted.
+    // The issues exist, but are not counted yet.
     super::shapes::merge(&mut shown, json!({"open_issues_count": 0}));
     Ok(Reply::json(201, &shown))
 }
 
-/// Who gets the repository: oneself, or an organisation that one owns.
+/// Who gets the repository: the caller, or an organisation that the caller owns.
 fn new_owner(call: &Call<'_>, me: Id, login: &str) -> Result<Id, Reply> {
     if login.is_empty() {
         return Ok(me);
@@ -210,10 +208,9 @@ fn new_owner(call: &Call<'_>, me: Id, login: &str) -> Result<Id, Reply> {
     Ok(owner.id)
 }
 
-/// Puts what was fetched into the new repository, without a word to any hook.
+/// Stores what was fetched in the new repository, without triggering any hook.
 fn put_down(call: &Call<'_>, state: &mut State, repo: Id, me: Id, branch: &str, fetched: Fetched) {
-    // Who says of itself that it is this server has its people's numbers
-    // believed.
+    // If the other server claims to be this one, its account numbers are believed.
     let here = text(&fetched.repository, "html_url").starts_with(&format!("{}/", call.refuse().root_url));
     if let Some(found) = state.repos.get_mut(&repo) {
         branch.clone_into(&mut found.default_branch);
@@ -234,8 +231,7 @@ fn put_down(call: &Call<'_>, state: &mut State, repo: Id, me: Id, branch: &str, 
         };
         state.labels.insert(id, label);
     }
-    // Whose it becomes, and who wrote it elsewhere if that is nobody here: on
-    // Gitea it is then the migrating person's own.
+    // The account that gets texts whose author has no account here. On Gitea that is the person who migrates.
     let nobody = match call.flavour() {
         Flavour::Gitea => me,
         Flavour::Forgejo => GHOST,
@@ -255,7 +251,7 @@ fn put_down(call: &Call<'_>, state: &mut State, repo: Id, me: Id, branch: &str, 
             all.iter()
                 .map(|r| {
                     let (user, original) = whose(state, &r["user"]);
-                    // Alone among what is migrated, a reaction becomes nobody's.
+                    // A migrated reaction without an account here belongs to nobody, unlike everything else.
                     let user = if original.is_empty() { user } else { 0 };
                     Reaction { user, original, content: text(r, "content").to_owned(), created: now() }
                 })

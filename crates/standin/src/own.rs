@@ -1,13 +1,14 @@
-//! `/_standin/…`: routes that no forge has. They are for whoever holds the
-//! machine; the stand-in listens on loopback only.
+//! `/_standin/…`: routes that no forge has, for whoever controls the machine. The stand-in listens only on
+//! loopback.
 //!
 //! | call | does |
 //! | --- | --- |
-//! | `POST faults` ([`FaultOrder`]), `DELETE faults` | orders faults, ends them |
-//! | `POST errands` (a list of [`Errand`]) | makes calls in somebody's name, also unheard and back-dated; answers with a list of `{status, body}` |
-//! | `POST history` ([`History`]) | adds issues and comments with a past, as a migration leaves them |
+//! | `POST faults` ([`FaultOrder`]), `DELETE faults` | orders faults, removes them |
+//! | `POST errands` (a list of [`Errand`]) | makes calls on behalf of accounts, optionally without deliveries and
+//! back-dated; answers with a list of `{status, body}` |
+//! | `POST history` ([`History`]) | adds issues and comments with past dates, as a migration leaves them |
 //! | `POST settings` | `max_response_items`, `default_paging_num` as in the forge's `[api]`; `claimed_url`, `original_authors`, `next_account` (`Settings`) |
-//! | `POST replay`, `GET deliveries` | sends every delivery again; tells how they went |
+//! | `POST replay`, `GET deliveries` | sends every delivery again; lists their results |
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
@@ -77,26 +78,26 @@ pub(super) async fn answer(forge: &Forge, method: &str, path: &str, body: &Bytes
 struct Settings {
     max_response_items: Option<usize>,
     default_paging_num: Option<usize>,
-    /// Whether `original_author` is filled in. Neither Gitea 1.25.4 nor
-    /// Forgejo 12 does, though both document the field.
+    /// Whether `original_author` is filled in. Neither Gitea 1.25.4 nor Forgejo 12 does that, although both
+    /// document the field.
     original_authors: Option<bool>,
-    /// The number that the next account gets; one that is free.
+    /// The number that the next account gets. It must be unused.
     next_account: Option<Id>,
-    /// Where it says its repositories' pages are: a server can lie.
+    /// The URL at which the server claims its repositories' pages are: a server can lie.
     claimed_url: Option<String>,
 }
 
 tokio::task_local! {
-    /// Set while an errand runs of which no hook may hear.
+    /// Set while an errand runs that must not cause deliveries.
     static UNHEARD: ();
 }
 
-/// Whether what happens now must bring no delivery.
+/// Whether the present call must not cause deliveries.
 pub(super) fn unheard() -> bool {
     UNHEARD.try_with(|()| ()).is_ok()
 }
 
-/// Makes one call in somebody's name.
+/// Makes one call on behalf of an account.
 pub(super) async fn run(forge: &Forge, errand: &Errand) -> Reply {
     let login = errand.by.as_deref().unwrap_or("forgeadmin");
     let (login, account) = match forge.state().account_by_login(login) {
@@ -116,7 +117,7 @@ pub(super) async fn run(forge: &Forge, errand: &Errand) -> Reply {
         headers: &headers,
         body: if errand.body.is_null() { Bytes::new() } else { Bytes::from(errand.body.to_string()) },
     };
-    // Boxed: an errand goes through the same handlers as what it runs within.
+    // Boxed, because an errand runs through the same handlers as the request around it.
     let doing = Box::pin(async { api::answer(&call).await.unwrap_or_else(|refusal| refusal) });
     let reply = if errand.quietly { UNHEARD.scope((), doing).await } else { doing.await };
     if errand.in_its_first_second && reply.status < 400 {
@@ -125,7 +126,7 @@ pub(super) async fn run(forge: &Forge, errand: &Errand) -> Reply {
     reply
 }
 
-/// Makes an edit of a comment or an issue one of its first second.
+/// Sets the time of an edit to the second in which the comment or issue was created.
 fn back_date(forge: &Forge, path: &[&str]) {
     let mut state = forge.state();
     let ["", "api", "v1", "repos", owner, name, "issues", rest @ ..] = path else {
@@ -151,16 +152,16 @@ fn back_date(forge: &Forge, path: &[&str]) {
     }
 }
 
-/// Issues and comments with a past, for a repository that is there.
+/// Issues and comments with past dates, for an existing repository.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct History {
     /// `owner/name`.
     repository: String,
-    /// Where it is said to come from.
+    /// The original URL that it claims.
     #[serde(default)]
     original_url: Option<String>,
-    /// When the repository came to this forge.
+    /// When the repository was created on this forge.
     #[serde(default)]
     created_at: Option<jiff::Timestamp>,
     #[serde(default)]
@@ -170,17 +171,17 @@ struct History {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PastIssue {
-    /// A number that is there already: then only its comments are added.
+    /// The number of an existing issue: then only its comments are added.
     #[serde(default)]
     number: Option<i64>,
     #[serde(default)]
     title: String,
     #[serde(default)]
     body: String,
-    /// Whose, by login on this forge.
+    /// The author's login on this forge.
     #[serde(default)]
     author: Option<String>,
-    /// Who wrote it elsewhere.
+    /// The author's name on the other forge.
     #[serde(default)]
     original_author: String,
     #[serde(default)]
@@ -207,8 +208,8 @@ struct PastComment {
     updated_at: Option<jiff::Timestamp>,
 }
 
-/// Adds them without a word to any hook, as a migration does, and answers with
-/// their numbers: `{"issues": [{"number", "id", "comments": [id, …]}]}`.
+/// Adds them without triggering any hook, as a migration does. Answers with their numbers: `{"issues": [{"number",
+/// "id", "comments": [id, …]}]}`.
 fn history(state: &mut State, order: History) -> Answer {
     let bad = |what: String| Reply::text(422, format!("{what}\n"));
     let who = |state: &State, login: &Option<String>| -> Result<Id, Reply> {

@@ -16,7 +16,7 @@ pub(super) async fn answer(call: &Call<'_>, repo: Id, access: Access, path: &[&s
         ("GET", [base, head @ ..]) if !head.is_empty() && base.parse::<i64>().is_err() => {
             let head = head.join("/");
             let state = call.forge.state();
-            // The newest one, open or not, as the real servers look it up.
+            // The newest one, open or not, as on the real servers.
             let found = state
                 .issues
                 .values()
@@ -31,7 +31,7 @@ pub(super) async fn answer(call: &Call<'_>, repo: Id, access: Access, path: &[&s
             shown(call, &state, found, access, 200)
         }
         ("PATCH", [index]) => {
-            // The fields that matter are those of issues.
+            // An edit uses the fields that issues have too.
             let index_number = index.parse::<i64>().unwrap_or(0);
             let pull = call.forge.state().issue_by_number(repo, index_number).is_some_and(|i| i.pull.is_some());
             if !pull {
@@ -80,7 +80,7 @@ async fn create(call: &Call<'_>, repo: Id, access: Access) -> Answer {
     let order = call.json()?;
     let text = |key: &str| order.get(key).and_then(Value::as_str).unwrap_or_default();
     let (base, title) = (text("base"), text("title"));
-    // `owner:branch` where the owner is this repository's means the same.
+    // `owner:branch` means the same if the owner is this repository's.
     let head = text("head").rsplit(':').next().unwrap_or_default();
     for (field, value) in [("Head", head), ("Base", base), ("Title", title)] {
         if value.is_empty() {
@@ -90,7 +90,7 @@ async fn create(call: &Call<'_>, repo: Id, access: Access) -> Answer {
     if head == base {
         return Err(call.refuse().say(422, "Invalid PullRequest: There are no changes between the head and the base"));
     }
-    // A reader has no branch here to offer.
+    // A caller who cannot read has no branch here to offer.
     if access < Access::Read {
         return Err(call.refuse().not_found());
     }

@@ -1,5 +1,4 @@
-//! What a push brings with it: its delivery, and pull requests that now look
-//! different.
+//! What a push causes: its delivery, and updates of pull requests.
 
 use serde_json::{Value, json};
 
@@ -10,10 +9,10 @@ use super::git::{Commit, unsigned};
 use super::shapes::{Address, go_escapes};
 use super::state::{Access, Id, now};
 
-/// Commits named one by one in a delivery.
+/// Most commits that are listed in a delivery.
 const NAMED: usize = 30;
 
-/// Announces that a branch now points at `after`; `None` is "not there".
+/// Announces that a branch now points at `after`; `None` means that it was deleted.
 pub(super) async fn announce(
     forge: &Forge,
     repo: Id,
@@ -31,7 +30,7 @@ pub(super) async fn announce(
         found.empty = false;
         found.default_branch.clone()
     };
-    // A branch that is gone brings no push delivery.
+    // A deleted branch causes no push delivery.
     if let Some(after) = after {
         let default_sha = forge.git.branch(repo, &default).await.map(|c| c.id);
         let zeros = "0".repeat(40);
@@ -58,7 +57,7 @@ pub(super) async fn announce(
             "ref": format!("refs/heads/{branch}"), "before": before, "after": after,
             "compare_url": format!("{html}/compare/{from}...{after}"),
             "head_commit": commits.first(), "commits": commits, "total_commits": total,
-            // Whoever pushed: the delivery states an owner's rights.
+            // The delivery always states an owner's rights, whoever pushed.
             "repository": state.repo_json(found, Access::Owner),
             "pusher": state.user_json(doer, Address::NoReply, None),
             "sender": state.user_json(doer, Address::NoReply, None),
@@ -87,8 +86,8 @@ pub(super) async fn announce(
     }
 }
 
-/// "Test delivery": a push that changes nothing. A hook that does not listen
-/// to pushes gets nothing, though the call says all is well.
+/// "Test delivery": a push that changes nothing. A hook that is not subscribed to pushes gets nothing, although the
+/// call reports success.
 pub(super) async fn test(forge: &Forge, repo: Id, doer: Id, hook: Id) {
     let Some(default) = forge.state().repos.get(&repo).map(|r| r.default_branch.clone()) else {
         return;

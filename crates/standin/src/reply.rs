@@ -1,4 +1,4 @@
-//! Answers, and the forge's ways of saying no.
+//! Answers, including the forge's errors.
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -10,7 +10,7 @@ use super::shapes::go_escapes;
 
 const JSON: &str = "application/json;charset=utf-8";
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Clone)]
 pub(super) struct Reply {
     pub status: u16,
@@ -19,7 +19,7 @@ pub(super) struct Reply {
     pub body: Bytes,
 }
 
-/// What a handler gives; both sides are answers, `Err` leaves early.
+/// The result of a handler. Both variants are answers; `Err` only returns early.
 pub(super) type Answer = Result<Reply, Reply>;
 
 impl Reply {
@@ -28,7 +28,7 @@ impl Reply {
         Self { status, content_type: JSON, headers: vec![], body: Bytes::from(text) }
     }
 
-    /// A part of a list (from where, how many) with the count of all.
+    /// A part of a list (offset, limit), with the count of all items.
     pub(super) fn part(all: &[Value], (offset, limit): (usize, usize)) -> Self {
         let shown: Vec<Value> = all.iter().skip(offset).take(limit).cloned().collect();
         Self::json(200, &Value::Array(shown)).with("X-Total-Count", all.len())
@@ -42,7 +42,7 @@ impl Reply {
         Self { status, content_type: "text/plain; charset=utf-8", headers: vec![], body: Bytes::from(text.into()) }
     }
 
-    /// A page such as proxies answer with.
+    /// An HTML page such as proxies answer with.
     pub(super) fn page(status: u16) -> Self {
         let title = match status {
             200 => "Sign in",
@@ -57,7 +57,7 @@ impl Reply {
         Self { status, content_type: "text/html; charset=utf-8", headers: vec![], body: Bytes::from(body) }
     }
 
-    /// Only who reads is also told in HTML (`http.Redirect` of Go).
+    /// Only requests that read also get a body in HTML (Go's `http.Redirect`).
     pub(super) fn redirect(method: &str, status: u16, location: String) -> Self {
         if !matches!(method, "GET" | "HEAD") {
             return Self::empty(status).with("Location", location);
@@ -72,7 +72,7 @@ impl Reply {
         Self {
             status,
             content_type: "text/html; charset=utf-8",
-            // Within an attribute a quote must not end it.
+            // A quote must not end the attribute.
             body: Bytes::from(format!(
                 "<a href=\"{}\">{words}</a>.\n\n",
                 location.replace('&', "&amp;").replace('"', "&#34;").replace('<', "&lt;").replace('>', "&gt;")
@@ -101,7 +101,7 @@ impl Reply {
     }
 }
 
-/// The forge's errors, in the words of one flavour.
+/// The forge's errors, worded as by one flavour.
 #[derive(Clone)]
 pub(super) struct Refusals {
     pub flavour: Flavour,
@@ -136,14 +136,12 @@ impl Refusals {
         Reply::json(404, &body)
     }
 
-    /// Something that a path names is not there, in the words of the function
-    /// that looked for it.
+    /// Something that a path names does not exist, in the words of the function that looked for it.
     pub(super) fn no_such(&self, what: &str, error: String) -> Reply {
         Reply::json(404, &json!({"errors": [error], "message": what, "url": self.help()}))
     }
 
-    /// A missing issue below which something is asked for: a bare 500 on
-    /// Gitea.
+    /// The issue that a request is about does not exist: a bare 500 on Gitea.
     pub(super) fn no_issue(&self, repo: i64, index: i64) -> Reply {
         match self.flavour {
             Flavour::Gitea => self.say(500, ""),
@@ -157,7 +155,7 @@ impl Refusals {
         }
     }
 
-    /// Somebody was blocked by whose issue or repository it is.
+    /// The caller was blocked by the owner of the issue or repository.
     pub(super) fn blocked(&self) -> Reply {
         self.say(
             403,

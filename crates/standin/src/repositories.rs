@@ -1,4 +1,4 @@
-//! Repositories: themselves, who works on them, labels, files, branches.
+//! Repositories: their settings, collaborators, labels, files and branches.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -42,7 +42,7 @@ pub(super) fn list(call: &Call<'_>, wanted: impl Fn(&State, &Repository) -> bool
     call.paginated(&all)
 }
 
-/// Puts an empty repository there, unless the name is taken.
+/// Creates an empty repository, unless the name is taken.
 pub(super) fn add(
     call: &Call<'_>,
     state: &mut State,
@@ -58,7 +58,7 @@ pub(super) fn add(
         return Err(call.refuse().say(409, "The repository with the same name already exists."));
     }
     let id = next(&mut state.seq.repo);
-    // Whoever takes a name ends its redirect.
+    // A new repository with a former name ends that name's redirect.
     state.former_repos.remove(&(owner, name.to_lowercase()));
     let at = now();
     state.repos.insert(
@@ -208,7 +208,7 @@ pub(super) async fn answer(call: &Call<'_>, repo: Id, access: Access, path: &[&s
         (_, ["contents", rest @ ..]) => contents(call, repo, access, &rest.join("/")).await,
         ("GET", ["raw", rest @ ..]) => raw(call, repo, &rest.join("/")).await,
         ("GET", ["issue_templates"]) => templates::list(call, repo).await,
-        // Nobody gives these here; who migrates asks for them.
+        // The stand-in has no topics, but clients that migrate ask for them.
         ("GET", ["topics"]) => Ok(Reply::json(200, &json!({"topics": []}))),
         ("GET", ["releases"]) => Ok(call.paginated(&[])),
         ("GET", ["issue_config"]) => Ok(Reply::json(200, &json!({"blank_issues_enabled": true, "contact_links": []}))),
@@ -270,8 +270,8 @@ async fn edit(call: &Call<'_>, repo: Id, access: Access) -> Answer {
     Ok(Reply::json(200, &shown))
 }
 
-/// Gives the repository to somebody else: at once where the giver may also make
-/// repositories there, else it is offered.
+/// Transfers the repository to another owner: at once if the caller may also create repositories there, otherwise
+/// as an offer.
 fn transfer(call: &Call<'_>, repo: Id) -> Answer {
     let me = call.me()?;
     let order = call.json()?;
@@ -313,7 +313,7 @@ fn answer_transfer(call: &Call<'_>, repo: Id, access: Access, answer: &str) -> A
     } else if let Some(found) = state.repos.get_mut(&repo) {
         found.offered_to = None;
     }
-    // The rights shown are those from before.
+    // The answer shows the rights from before the transfer.
     let shown = state.repos.get(&repo).map_or(Value::Null, |r| state.repo_json(r, access));
     Ok(Reply::json(if answer == "accept" { 202 } else { 200 }, &shown))
 }
@@ -336,7 +336,7 @@ fn collaborators(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> An
             }
             let target = target.ok_or_else(|| call.refuse().no_user(login))?;
             let word = state.reported_access(found, target).word();
-            // The caller's relation to the account does not show here.
+            // The answer does not include the caller's relation to the account.
             Ok(Reply::json(
                 200,
                 &json!({
@@ -348,7 +348,7 @@ fn collaborators(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> An
             let all: Vec<Value> =
                 found.collaborators.keys().map(|id| state.user_json(*id, Address::Real, Some(me))).collect();
             drop(state);
-            // Gitea gives them all unless a page is asked for.
+            // Gitea returns all of them unless a page is requested.
             let window = match call.flavour() {
                 Flavour::Gitea => call.page_if_asked(),
                 Flavour::Forgejo => call.page(),
@@ -367,7 +367,7 @@ fn collaborators(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> An
         }
         (method @ ("PUT" | "DELETE"), [login]) => {
             at_least(call, access, Access::Admin)?;
-            // An organisation can be one, too.
+            // A collaborator can also be an organisation.
             let target = state
                 .account_by_login(login)
                 .map(|a| a.id)
@@ -377,7 +377,7 @@ fn collaborators(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> An
                 "read" => Access::Read,
                 "write" => Access::Write,
                 "admin" => Access::Admin,
-                // Forgejo takes the word and changes nothing.
+                // Forgejo accepts the request and changes nothing.
                 _ if call.flavour() == Flavour::Forgejo => {
                     found.collaborators.get(&target).copied().unwrap_or(Access::Write)
                 }
@@ -425,7 +425,7 @@ fn milestones(call: &Call<'_>, repo: Id, access: Access, path: &[&str]) -> Answe
     }
 }
 
-/// Whether a path can stand in a commit and stays inside it.
+/// Whether a path is valid in a commit and stays inside it.
 fn allowed_path(path: &str) -> bool {
     !path.is_empty()
         && !path.contains('\0')
@@ -516,7 +516,7 @@ async fn contents(call: &Call<'_>, repo: Id, access: Access, path: &str) -> Answ
             return Err(call.refuse().not_found());
         };
         let Some((kind, sha)) = git.entry(repo, &commit.id, path).await else {
-            // The first part of the path that is not there.
+            // The first part of the path that does not exist.
             let mut missing = String::new();
             for part in path.split('/') {
                 missing = if missing.is_empty() { part.to_owned() } else { format!("{missing}/{part}") };
@@ -566,8 +566,8 @@ async fn contents(call: &Call<'_>, repo: Id, access: Access, path: &str) -> Answ
         "DELETE" => None,
         _ => Some(BASE64.decode(text(&order, "content").unwrap_or_default().trim()).map_err(|_| bad_base64())?),
     };
-    // One writer at a time: between reading the branch and moving it nobody
-    // else may come in by the API. A push in between makes the move fail.
+    // One writer at a time: between reading the branch and moving it no other API call may interfere. If a push
+    // does, the move fails.
     let writing = call.forge.git_writes.lock().await;
     let before = git.branch(repo, &branch).await;
     let empty = git.branches(repo).await.map_err(|e| call.refuse().internal(&e))?.is_empty();
@@ -658,8 +658,8 @@ async fn raw(call: &Call<'_>, repo: Id, path: &str) -> Answer {
     }
 }
 
-/// Whether a rule (`main`, `release/*`) covers a branch; `*` stands for
-/// anything, also over slashes, as `case` in a shell has it.
+/// Whether a rule (`main`, `release/*`) covers a branch. As in a shell's `case`, `*` matches anything, including
+/// slashes.
 fn covers(rule: &str, branch: &str) -> bool {
     let pattern: Vec<String> = rule.split('*').map(regex::escape).collect();
     regex::Regex::new(&format!("^{}$", pattern.join(".*"))).is_ok_and(|r| r.is_match(branch))
@@ -690,7 +690,7 @@ impl State {
         })
     }
 
-    /// The account with an address, for commits; empty if there is none.
+    /// The account with this e-mail address, for commits; empty if there is none.
     pub(super) fn username_of(&self, email: &str) -> String {
         self.accounts
             .values()
@@ -700,7 +700,7 @@ impl State {
     }
 }
 
-/// All references that begin so.
+/// All references with this prefix.
 async fn references(call: &Call<'_>, repo: Id, beginning: &str) -> Answer {
     let root = {
         let state = call.forge.state();
@@ -721,8 +721,7 @@ async fn references(call: &Call<'_>, repo: Id, beginning: &str) -> Answer {
     if found.is_empty() { Err(call.refuse().not_found()) } else { Ok(Reply::json(200, &json!(found))) }
 }
 
-/// Whether a time has a year that a server's JSON has no form for: then it
-/// answers 200 with nothing.
+/// Whether a time has a year that the server's JSON cannot express. The server then answers 200 with an empty body.
 fn is_beyond_years(commit: &Commit) -> bool {
     [&commit.author.2, &commit.committer.2].iter().any(|time| time.find('-').is_none_or(|digits| digits != 4))
 }
@@ -772,7 +771,7 @@ async fn branches(call: &Call<'_>, repo: Id, access: Access, name: &str) -> Answ
         ("DELETE", name) => {
             let me = at_least(call, access, Access::Write)?;
             let Some(commit) = git.branch(repo, name).await else {
-                // One that was there is gone, as was wanted.
+                // Deleting a branch that was already deleted succeeds.
                 let gone = call.forge.state().repos.get(&repo).is_some_and(|r| r.gone_branches.contains(name));
                 return match (gone, call.flavour()) {
                     (true, Flavour::Gitea) => Ok(Reply::empty(204)),

@@ -1,5 +1,5 @@
-//! What things look like in answers and deliveries. The field names and the
-//! odd values are those of the recordings, Gitea's and Forgejo's.
+//! The JSON of things in answers and deliveries. The field names and odd values are those that were recorded from
+//! Gitea and Forgejo.
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -13,16 +13,16 @@ use super::state::{
 const NEVER: &str = "0001-01-01T00:00:00Z";
 const EPOCH: &str = "1970-01-01T00:00:00Z";
 
-/// Which address of a person an answer names: issues and accounts name the
-/// real one, comments and senders the one that receives nothing.
+/// Which e-mail address of a person an answer contains: issues and accounts contain the real one, comments and
+/// senders the one that receives nothing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Address {
     Real,
     NoReply,
 }
 
-/// Whether an answer says whose a team is: where one is shown it does, where
-/// several are listed or one was changed it does not.
+/// Whether an answer names a team's organisation: it does if a single team is shown, but not if several are listed
+/// or one was changed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum TeamView {
     Alone,
@@ -30,7 +30,7 @@ pub(super) enum TeamView {
 }
 
 impl Address {
-    /// The real one only for those who have signed in.
+    /// The real address is shown only to signed-in callers.
     pub(super) fn to(viewer: Option<Id>) -> Self {
         if viewer.is_some() { Self::Real } else { Self::NoReply }
     }
@@ -51,7 +51,7 @@ impl State {
         let account = self.accounts.get(&id);
         let login = account.map_or("Ghost", |a| a.login.as_str());
         let id = account.map_or(GHOST, |a| a.id);
-        // Only oneself and administrators see when somebody was there last.
+        // Only the person and administrators see when somebody was last active.
         let close = account.is_some() && (viewer == Some(id) || self.is_site_admin(viewer));
         let email = match account {
             Some(a) if address == Address::Real => a.email.clone(),
@@ -78,7 +78,7 @@ impl State {
         user
     }
 
-    /// Who reacted; somebody from elsewhere is named by the kind of server.
+    /// The person who reacted. One from another server is named after that server's kind.
     pub(super) fn reactor_json(&self, user: Id, original: &str, viewer: Option<Id>) -> Value {
         let mut out = self.user_json(user, Address::to(viewer), viewer);
         if user == 0 {
@@ -130,7 +130,7 @@ impl State {
                 "pull": access >= Access::Read,
             },
         });
-        // In two pieces: one is too long for the macro.
+        // In two pieces, because one is too long for the macro.
         merge(
             &mut out,
             json!({
@@ -259,7 +259,7 @@ impl State {
         out
     }
 
-    /// A pull request. Gitea's lists leave out what git would have to count.
+    /// A pull request. Gitea's lists omit what git would have to count.
     pub(super) fn pull_json(
         &self,
         repo: &Repository,
@@ -328,7 +328,7 @@ impl State {
         if issue.pull.is_some() { (html, url, String::new()) } else { (html, String::new(), url) }
     }
 
-    /// The field is documented, and both real servers leave it empty (seen).
+    /// The field is documented, but both real servers leave it empty (observed).
     fn shown_original<'a>(&self, original: &'a str) -> &'a str {
         if self.shows_original_authors { original } else { "" }
     }
@@ -371,7 +371,7 @@ impl State {
             }
             EntryKind::Push { commits } => json!({
                 "type": "pull_push",
-                // In this order: Go writes fields as they stand in its types.
+                // In this order, because Go encodes fields in the order of its types.
                 "body": format!("{{\"is_force_push\":false,\"commit_ids\":{}}}", json!(commits)),
             }),
             EntryKind::Close => json!({"type": "close"}),
@@ -405,7 +405,7 @@ impl State {
     }
 
     pub(super) fn team_json(&self, team: &Team, view: TeamView) -> Value {
-        // A team's own permission says nothing on Gitea unless it administers.
+        // On Gitea, a team's own permission has no meaning unless it is administration.
         let permission = match (self.flavour, team.permission) {
             (Flavour::Gitea, Access::Read | Access::Write) => "none",
             (_, permission) => permission.word(),
@@ -451,7 +451,7 @@ impl State {
     }
 }
 
-/// Puts the fields of `more` into `object`.
+/// Copies the fields of `more` into `object`.
 pub(super) fn merge(object: &mut Value, more: Value) {
     if let (Value::Object(into), Value::Object(from)) = (object, more) {
         let from: Map<String, Value> = from;
@@ -459,9 +459,8 @@ pub(super) fn merge(object: &mut Value, more: Value) {
     }
 }
 
-/// JSON as Go's encoder writes it: `<`, `>`, `&` and the two line separators
-/// as escapes. They can stand only inside strings, so the text may be changed
-/// after encoding.
+/// Encodes JSON as Go does: `<`, `>`, `&` and the two Unicode line separators become escapes. They can only occur
+/// inside strings, so the encoded text can be changed.
 pub(super) fn go_escapes(json: String) -> String {
     const SPECIAL: [char; 5] = ['<', '>', '&', '\u{2028}', '\u{2029}'];
     if !json.contains(SPECIAL) {
@@ -469,7 +468,7 @@ pub(super) fn go_escapes(json: String) -> String {
     }
     let mut out = String::with_capacity(json.len() + 64);
     let mut rest = json.as_str();
-    // In pieces and not by characters: texts can have 20 MB.
+    // In pieces and not by characters, because texts can have 20 MB.
     while let Some((before, special, after)) =
         rest.find(SPECIAL).and_then(|at| Some((&rest[..at], rest[at..].chars().next()?, &rest[at..])))
     {

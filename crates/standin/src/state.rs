@@ -1,21 +1,20 @@
-//! What the stand-in remembers: accounts, repositories, issues, one shared
-//! sequence of comments and timeline events, hooks. Plain data and questions
-//! about it; how it looks as JSON is in `shapes`, who may change it in the
-//! handlers.
+//! The stand-in's state: accounts, repositories, issues, one shared sequence of comments and timeline events,
+//! hooks. This module contains plain data and queries; `shapes` turns it into JSON, and the handlers check who may
+//! change it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Flavour;
 use super::deliveries::Queue;
 
-/// Numbers as the forge gives them, one sequence a kind of thing.
+/// Numbers as the forge assigns them, one sequence for each kind of thing.
 pub(super) type Id = i64;
 
-/// What lists name where an account was deleted, and whose a migrated text is on
-/// Forgejo if nobody here wrote it.
+/// The account that lists name in place of a deleted one. On Forgejo it also owns migrated texts whose author has
+/// no account here.
 pub(super) const GHOST: Id = -1;
 
-/// How much somebody may do in a repository.
+/// An account's access to a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Access {
     None,
@@ -57,7 +56,7 @@ pub(super) struct Account {
     pub is_admin: bool,
     pub is_org: bool,
     pub created: i64,
-    /// Accounts that this one has blocked.
+    /// Accounts that this account has blocked.
     pub blocked: BTreeSet<Id>,
 }
 
@@ -94,9 +93,9 @@ pub(super) struct Repository {
     pub owner: Id,
     pub name: String,
     pub description: String,
-    /// Where it was migrated from; empty if it was made here.
+    /// The URL that it was migrated from; empty if it was created here.
     pub original_url: String,
-    /// Who offers it to whom, where a transfer waits to be accepted.
+    /// Who offers it to whom, while a transfer waits for acceptance.
     pub offered_to: Option<(Id, Id)>,
     pub private: bool,
     pub archived_at: Option<i64>,
@@ -107,11 +106,11 @@ pub(super) struct Repository {
     pub collaborators: BTreeMap<Id, Access>,
     pub protections: Vec<Protection>,
     pub last_index: i64,
-    /// Branches that were deleted by the API: they can be deleted again.
+    /// Branches that were deleted through the API. Deleting them again succeeds.
     pub gone_branches: BTreeSet<String>,
 }
 
-/// What a label belongs to.
+/// The owner of a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LabelOwner {
     Repository(Id),
@@ -130,7 +129,7 @@ pub(super) struct Label {
 }
 
 impl Label {
-    /// `a/b` of `a/b/c`: labels of one exclusive scope replace each other.
+    /// `a/b` of `a/b/c`. Labels of one exclusive scope replace each other.
     pub(super) fn scope(&self) -> Option<&str> {
         if !self.exclusive {
             return None;
@@ -149,7 +148,7 @@ pub(super) struct Milestone {
 
 pub(super) struct Reaction {
     pub user: Id,
-    /// Who reacted elsewhere, if nobody here did.
+    /// The person's name on the original server, if they have no account here.
     pub original: String,
     pub content: String,
     pub created: i64,
@@ -164,7 +163,7 @@ pub(super) struct Asset {
     pub data: bytes::Bytes,
 }
 
-/// What git said about a pull request when it was last asked.
+/// Git's answer about a pull request when it was last asked.
 #[derive(Clone, Default)]
 pub(super) struct Comparison {
     pub head_sha: String,
@@ -187,7 +186,7 @@ pub(super) struct Issue {
     pub repo: Id,
     pub number: i64,
     pub author: Id,
-    /// Who wrote it elsewhere, if it was migrated.
+    /// The author's name on the original server, if it was migrated.
     pub original_author: String,
     pub title: String,
     pub body: String,
@@ -210,7 +209,7 @@ pub(super) struct Entry {
     pub id: Id,
     pub issue: Id,
     pub author: Id,
-    /// Who wrote it elsewhere, if it was migrated.
+    /// The author's name on the original server, if it was migrated.
     pub original_author: String,
     pub created: i64,
     pub updated: i64,
@@ -231,7 +230,7 @@ pub(super) enum EntryKind {
         old: String,
         new: String,
     },
-    /// Commits came to a pull request.
+    /// Commits were added to a pull request.
     Push {
         commits: Vec<String>,
     },
@@ -251,15 +250,14 @@ pub(super) enum EntryKind {
     },
 }
 
-/// What a hook belongs to.
+/// The owner of a hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HookOwner {
     Repository(Id),
     Organization(Id),
-    /// Hears of everything on the server.
+    /// Triggered by all events on the server.
     System,
-    /// Hears of nothing itself: new repositories get a copy of it, with its
-    /// secret.
+    /// Never triggered itself: each new repository gets a copy of it, including its secret.
     Default,
 }
 
@@ -290,7 +288,7 @@ pub(super) struct Hook {
     pub updated: i64,
 }
 
-/// The last number given out, one sequence a kind of thing.
+/// The last number that was assigned, for each kind of thing.
 #[derive(Default)]
 pub(super) struct Sequences {
     pub account: Id,
@@ -313,16 +311,16 @@ pub(super) fn next(sequence: &mut Id) -> Id {
 
 pub(super) struct State {
     pub flavour: Flavour,
-    /// `http://127.0.0.1:PORT`, without a slash at the end.
+    /// `http://127.0.0.1:PORT`, without a trailing slash.
     pub root_url: String,
     pub seq: Sequences,
     pub accounts: BTreeMap<Id, Account>,
-    /// Lower-case names that people once had.
+    /// Former names of accounts, in lower case.
     pub former_logins: HashMap<String, Id>,
     pub tokens: HashMap<String, Token>,
     pub teams: BTreeMap<Id, Team>,
     pub repos: BTreeMap<Id, Repository>,
-    /// (owner, lower-case name) that repositories once had.
+    /// Former names of repositories: owner and name in lower case.
     pub former_repos: HashMap<(Id, String), Id>,
     pub labels: BTreeMap<Id, Label>,
     pub milestones: BTreeMap<Id, Milestone>,
@@ -330,18 +328,18 @@ pub(super) struct State {
     pub entries: BTreeMap<Id, Entry>,
     pub hooks: BTreeMap<Id, Hook>,
     pub deliveries: Queue,
-    /// Whether `original_author` is filled in, as its documentation has it.
+    /// Whether `original_author` is filled in, as the API's documentation says.
     pub shows_original_authors: bool,
-    /// Where it says its repositories' pages are; `root_url` if it is honest.
+    /// The URL at which the server claims its repositories' pages are; `root_url` if it is honest.
     pub claimed_url: Option<String>,
 }
 
-/// Seconds since 1970, the forge's resolution.
+/// Seconds since 1970, which is the forge's resolution.
 pub(super) fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-/// `2026-11-20T23:29:28Z`.
+/// Formats a time like `2026-11-20T23:29:28Z`.
 pub(super) fn rfc3339(second: i64) -> String {
     jiff::Timestamp::from_second(second).map_or_else(|_| String::new(), |t| t.to_string())
 }
@@ -352,7 +350,7 @@ impl State {
         self.accounts.values().find(|a| a.login.to_lowercase() == lower)
     }
 
-    /// `Ghost` where the account is gone.
+    /// `Ghost` if the account was deleted.
     pub(super) fn login(&self, id: Id) -> &str {
         self.accounts.get(&id).map_or("Ghost", |a| a.login.as_str())
     }
@@ -382,14 +380,14 @@ impl State {
         self.teams.values().any(|t| t.org == org && t.members.contains(&account))
     }
 
-    /// Teams in the order in which lists have them.
+    /// Teams in the order of lists.
     pub(super) fn teams_by_name(&self, wanted: impl Fn(&Team) -> bool) -> impl Iterator<Item = &Team> {
         let mut found: Vec<&Team> = self.teams.values().filter(|t| wanted(t)).collect();
         found.sort_by_key(|t| (t.name.to_lowercase(), t.id));
         found.into_iter()
     }
 
-    /// What somebody may really do.
+    /// What somebody may really do, from all sources of rights.
     pub(super) fn access(&self, repo: &Repository, account: Option<Id>) -> Access {
         let public = if repo.private { Access::None } else { Access::Read };
         let Some(account) = account else {
@@ -413,8 +411,7 @@ impl State {
         public.max(by_team).max(invited)
     }
 
-    /// What the permission call answers. Gitea leaves out what comes from a
-    /// team by units; Forgejo counts it.
+    /// The answer of the permission call. Gitea omits rights that come from a team's units; Forgejo includes them.
     pub(super) fn reported_access(&self, repo: &Repository, account: Id) -> Access {
         let real = self.access(repo, Some(account));
         if self.flavour == Flavour::Forgejo || real >= Access::Admin {
@@ -432,8 +429,7 @@ impl State {
         self.entries.values().filter(|e| e.issue == issue && matches!(e.kind, EntryKind::Comment { .. })).count()
     }
 
-    /// Entries in the order in which lists have them: by their creation, which
-    /// for migrated ones is not the order of their ids.
+    /// Entries in the order of lists: by creation time, which for migrated ones is not the order of their ids.
     pub(super) fn entries_by_time(&self, wanted: impl Fn(&Entry) -> bool) -> impl Iterator<Item = &Entry> {
         let mut found: Vec<&Entry> = self.entries.values().filter(|e| wanted(e)).collect();
         found.sort_by_key(|e| (e.created, e.id));
@@ -464,15 +460,15 @@ impl State {
         id
     }
 
-    /// Labels of an issue, in the order in which the forge lists them.
+    /// Labels of an issue, in the forge's order.
     pub(super) fn issue_labels(&self, ids: &[Id]) -> Vec<&Label> {
         let mut labels: Vec<&Label> = ids.iter().filter_map(|id| self.labels.get(id)).collect();
         labels.sort_by(|a, b| a.name.cmp(&b.name).then(a.id.cmp(&b.id)));
         labels
     }
 
-    /// Moves a repository to another owner. Its hooks stay with it; labels of
-    /// an organisation that it leaves do not.
+    /// Moves a repository to another owner. Its hooks stay with it. Labels of the organisation that it leaves do
+    /// not.
     pub(super) fn move_repo(&mut self, repo: Id, to: Id) {
         let Some(found) = self.repos.get_mut(&repo) else {
             return;
@@ -491,8 +487,7 @@ impl State {
         }
     }
 
-    /// Removes a repository and all that hangs on it. The files stay until
-    /// the caller removes them.
+    /// Removes a repository and everything that belongs to it. The caller must remove the files.
     pub(super) fn remove_repo(&mut self, repo: Id) {
         self.repos.remove(&repo);
         self.former_repos.retain(|_, target| *target != repo);

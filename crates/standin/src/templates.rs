@@ -1,8 +1,6 @@
-//! Issue templates as the forge lists them: read from the repository's
-//! `.gitea/ISSUE_TEMPLATE/` and its kin. Only as much YAML is understood as
-//! templates use: block maps and lists, flow lists, quoted and plain scalars,
-//! block texts. What is beyond that leaves the template out of the list, as a
-//! broken one is on a real server.
+//! Issue templates as the forge lists them, read from the repository's `.gitea/ISSUE_TEMPLATE/` and similar
+//! directories. It supports only as much YAML as templates use: block maps and lists, flow lists, quoted and plain
+//! scalars, block texts. A template with anything else is left out of the list, like a broken one on a real server.
 
 use serde_json::{Map, Value, json};
 
@@ -11,7 +9,7 @@ use super::api::Call;
 use super::reply::{Answer, Reply};
 use super::state::Id;
 
-/// Where forges look, in this order.
+/// The directories in which forges look, in this order.
 const PLACES: [&str; 8] = [
     "ISSUE_TEMPLATE",
     "issue_template",
@@ -50,7 +48,7 @@ pub(super) async fn list(call: &Call<'_>, repo: Id) -> Answer {
             };
             all.extend(found);
         }
-        // The first place that has any is the one.
+        // Only the first directory that contains any templates counts.
         if !all.is_empty() {
             break;
         }
@@ -113,11 +111,11 @@ fn markdown(text: &str, path: &str, flavour: Flavour) -> Option<Value> {
 struct Line<'a> {
     indent: usize,
     text: &'a str,
-    /// The line as it stands, for block texts.
+    /// The unmodified line, for block texts.
     raw: &'a str,
 }
 
-/// Reads the subset of YAML named above; `None` for anything else.
+/// Parses the subset of YAML named above; `None` for anything else.
 fn read_yaml(text: &str) -> Option<Value> {
     let lines: Vec<Line<'_>> = text
         .lines()
@@ -136,7 +134,7 @@ fn skip_blank(lines: &[Line<'_>], at: &mut usize) {
     }
 }
 
-/// Cuts `key: value`; the value may be empty.
+/// Splits `key: value`. The value may be empty.
 fn key(text: &str) -> Option<(String, &str)> {
     let (name, rest) = match text.find(": ") {
         Some(at) => (&text[..at], text[at + 2..].trim()),
@@ -149,7 +147,7 @@ fn key(text: &str) -> Option<(String, &str)> {
 }
 
 fn block(lines: &[Line<'_>], at: &mut usize, least: usize, depth: usize) -> Option<Value> {
-    // Templates are flat; what is deeper is an attack on the stack.
+    // Templates are flat. Deeper nesting is an attack on the stack.
     if depth > 16 {
         return None;
     }
@@ -200,11 +198,11 @@ fn keys(lines: &[Line<'_>], at: &mut usize, indent: usize, depth: usize, map: &m
     }
 }
 
-/// The value of a key: on its line, below it, or a block text.
+/// The value of a key: on its line, below it, or as a block text.
 fn entry(value: &str, lines: &[Line<'_>], at: &mut usize, indent: usize, depth: usize) -> Option<Value> {
     if value.is_empty() || value.starts_with('#') {
         skip_blank(lines, at);
-        // A list may stand at the key's own indent.
+        // A list may have the same indent as its key.
         let list = lines.get(*at).is_some_and(|l| l.indent == indent && l.text.starts_with("- "));
         return block(lines, at, if list { indent } else { indent + 1 }, depth + 1);
     }

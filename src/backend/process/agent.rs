@@ -1,4 +1,4 @@
-//! From what an agent is to be to the order that starts it in a cell of this host.
+//! Turns an agent's description into the order that starts it in a cell of this host.
 
 use super::ProcessBackend;
 use super::connection::Keeper;
@@ -12,14 +12,14 @@ use crate::workspace::HomeError;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long an agent's program may take until it runs.
+/// How long an agent's program may take to start.
 const START_MAX: Duration = Duration::from_secs(30);
-/// What an agent with a root of its own may write besides what is the cell's.
+/// Paths that an agent with a root of its own may write, in addition to the cell's own.
 const WRITABLE: [&str; 9] =
     ["/tmp", "/run", "/dev/shm", "/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/pts", "/dev/ptmx"];
 
 impl ProcessBackend {
-    /// Starts an agent, unless that run was started. Returns once its program runs.
+    /// Starts an agent, unless that run was already started. Returns once its program runs.
     pub(super) async fn start_run(&self, spec: &CellSpec, agent: AgentSpec) -> Result<(), BackendError> {
         let keeper = self.keeper(&spec.cell).ok_or(BackendError::Gone)?;
         let order = self.order_for(spec, agent, &keeper).await?;
@@ -40,7 +40,7 @@ impl ProcessBackend {
         }
     }
 
-    /// Makes what the agent needs in its cell, and puts paths for the places of its command.
+    /// Makes what the agent needs in its cell, and replaces symbolic paths in its command by real ones.
     async fn order_for(&self, spec: &CellSpec, agent: AgentSpec, keeper: &Keeper) -> Result<StartAgent, BackendError> {
         let AgentSpec { agent, run, command, prompt, access, worktree, ptrace } = agent;
         let home = self.roots.home(&spec.cell);
@@ -63,7 +63,7 @@ impl ProcessBackend {
         for (name, value) in [
             ("CELL_HOME", inside.at("")),
             ("LAZARUS_MESSAGES", messages),
-            // What is left there counts as the agent's disk; `/tmp` is memory.
+            // Files in this directory count towards the cell's disk limit; `/tmp` is in memory.
             ("TMPDIR", own_home.join("tmp")),
         ] {
             if !env.iter().any(|(n, _)| n == name) {
@@ -71,8 +71,8 @@ impl ProcessBackend {
             }
         }
         if !(ptrace && inside.has_root()) {
-            // The search for leaks stops a program's threads by tracing them. Where it may not, a sanitized program would
-            // end with an error of the search's instead of its own status.
+            // The leak check of a sanitizer stops a program's threads by tracing them. If tracing is not allowed,
+            // the program would end with an error of that check instead of its own status.
             for name in ["ASAN_OPTIONS", "LSAN_OPTIONS"] {
                 if !env.iter().any(|(n, _)| n == name) {
                     env.push((name.to_owned(), "detect_leaks=0".to_owned()));
@@ -89,7 +89,7 @@ impl ProcessBackend {
         if view == View::Work {
             write.extend([inside.at("shared"), project, inside.at("work")]);
             if worktree {
-                // It makes its own work tree, with its own rights, and goes on there.
+                // The agent makes its own work tree, with its own rights, and continues there.
                 let own = [program.clone(), "cell-worktree".into(), inside.at("work").join(&agent)];
                 argv.splice(0..0, own.map(|part| part.display().to_string()));
             }
@@ -102,12 +102,12 @@ impl ProcessBackend {
             read.push(PathBuf::from("/"));
             write.extend(WRITABLE.map(PathBuf::from));
         } else {
-            // Without a root of its own there is no `/run/lazarus` to find it in.
+            // Without a root of its own it has no `/run/lazarus` in which to find the program.
             for word in argv.iter_mut().filter(|word| *word == "lazarus").take(1) {
                 *word = program.display().to_string();
             }
-            // Landlock denies the host's, and to git a denied file is an error
-            // where a missing one is not.
+            // Landlock denies access to the host's configuration. For git a denied file is an error, but a missing
+            // one is not.
             env.push(("GIT_CONFIG_NOSYSTEM".to_owned(), "1".to_owned()));
             let own = [inside.at(".lazarus"), inside.at("project"), inside.at("work"), inside.at("shared")];
             let shown =
@@ -129,10 +129,10 @@ impl ProcessBackend {
         })
     }
 
-    /// The user id that agents at `level_2` see themselves as.
+    /// The user id that agents at `level_2` see as their own.
     async fn uid_inside(&self) -> u32 {
         match self.host.report().await {
-            // `bwrap` maps no other id than the one there is.
+            // `bwrap` can map only the one id that exists.
             Ok(report) if !report.namespaces => rustix::process::geteuid().as_raw(),
             _ => AGENT_ID,
         }

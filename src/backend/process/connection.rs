@@ -1,4 +1,4 @@
-//! The connection to a keeper: orders go out, what happens to agents comes in.
+//! The connection to a keeper: the daemon sends orders and receives events about agents.
 
 use super::ProcessBackend;
 use super::launcher::reap;
@@ -15,14 +15,14 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
-/// What is known of a keeper that lives.
+/// What is known about a keeper that is alive.
 pub(super) struct Keeper {
     pub orders: mpsc::UnboundedSender<Order>,
     pub agents: watch::Receiver<Option<Vec<AgentState>>>,
     pub running: Running,
 }
 
-/// A message as one line.
+/// Encodes a message as one line of JSON.
 pub(super) fn line_of(message: &impl serde::Serialize) -> Vec<u8> {
     let mut line = serde_json::to_vec(message).unwrap_or_default();
     line.push(b'\n');
@@ -30,27 +30,27 @@ pub(super) fn line_of(message: &impl serde::Serialize) -> Vec<u8> {
 }
 
 impl ProcessBackend {
-    /// The keeper of a cell, where it is connected.
+    /// The keeper of a cell; `None` if there is no connection to it.
     pub(super) fn keeper(&self, cell: &CellId) -> Option<Arc<Keeper>> {
         self.keepers.lock().unwrap_or_else(PoisonError::into_inner).get(cell).cloned()
     }
 
-    /// Connects to a keeper and listens to it from here on.
+    /// Connects to a keeper and starts listening to it.
     pub(super) async fn connect(
         &self,
         cell: &CellId,
         run_dir: &Path,
         known: Option<Running>,
     ) -> Result<(Vec<AgentState>, Vec<String>, Running), BackendError> {
-        // A path for a socket has at most 107 bytes; through a descriptor of
-        // its directory it is always short.
+        // A socket's path may have at most 107 bytes. Through a descriptor of its directory the path is always
+        // short.
         let directory =
             std::fs::File::open(run_dir).map_err(BackendError::io(format!("opening {}", run_dir.display())))?;
         let short = format!("/proc/self/fd/{}/control.sock", directory.as_raw_fd());
         let stream = UnixStream::connect(&short).await.map_err(BackendError::io("connecting to the cell's keeper"))?;
         drop(directory);
         let (read, mut write) = stream.into_split();
-        // Hundreds of these wait for rare, short lines.
+        // A small buffer: hundreds of these connections wait for rare, short lines.
         let mut lines = tokio::io::BufReader::with_capacity(512, read).lines();
         let first = tokio::time::timeout(Duration::from_secs(10), lines.next_line())
             .await
@@ -58,15 +58,20 @@ impl ProcessBackend {
             .map_err(BackendError::io("listening to the cell's keeper"))?
             .ok_or(BackendError::Gone)?;
         let Ok(Event::Hello { cell: named, sandboxed, applied, agents }) = serde_json::from_str(&first) else {
-            return Err(BackendError::Start("the keeper did not say who it is".to_owned()));
+            return Err(BackendError::Start(
+                "the keeper did not send its greeting first; look into keeper.log in the cell's run directory"
+                    .to_owned(),
+            ));
         };
         if named != cell.as_str() {
-            return Err(BackendError::Start(format!("the keeper there is of cell {named}")));
+            return Err(BackendError::Start(format!(
+                "the control socket belongs to the keeper of another cell, {named}"
+            )));
         }
         let (orders, mut to_send) = mpsc::unbounded_channel::<Order>();
         let (states, agents_seen) = watch::channel(Some(agents.clone()));
         let running = known.unwrap_or_default();
-        // What the keeper has, not what this host gives now.
+        // What the keeper has set up, which may differ from what this host supports now.
         let level = if sandboxed { Isolation::Level2 } else { Isolation::Level1 };
         let running = Running { applied: applied.clone(), isolation: Some(level), ..running };
         let keeper = Arc::new(Keeper { orders, agents: agents_seen, running: running.clone() });
@@ -96,8 +101,8 @@ impl ProcessBackend {
                         if let Event::Started(mut state) | Event::Ended(mut state) = event {
                             let ended = !state.running;
                             if ended {
-                                // While the group is there: systemd takes its own away with
-                                // the last process.
+                                // Read while the control group exists: systemd removes it together with the last
+                                // process.
                                 usage_of(&run_dir);
                             }
                             if ended && state.signal == Some(libc::SIGKILL) && state.note.as_deref() == Some("killed") {
@@ -119,7 +124,7 @@ impl ProcessBackend {
                     }
                 }
             }
-            // The keeper is gone, or about to be: what it left says how.
+            // The keeper has ended, or is about to. The files that it left say how.
             let dir = run_dir.clone();
             let child = children.lock().unwrap_or_else(PoisonError::into_inner).remove(&cell);
             let _ = tokio::task::spawn_blocking(move || {
@@ -139,7 +144,7 @@ impl ProcessBackend {
         Ok((agents, applied, running))
     }
 
-    /// Waits until the states of a keeper's agents are as wanted.
+    /// Waits until `wanted` holds for the states of a keeper's agents.
     pub(super) async fn wait_for(
         &self,
         keeper: &Keeper,
@@ -156,7 +161,7 @@ impl ProcessBackend {
     }
 }
 
-/// Reports the end of an agent's run. What reads the work is no agent.
+/// Reports the end of an agent's run as an event. A harvest is not an agent, so it is not reported.
 pub(super) fn report(events: &mpsc::UnboundedSender<CellEvent>, cell: &CellId, state: &AgentState) {
     if state.agent == HARVESTER {
         return;
@@ -166,7 +171,7 @@ pub(super) fn report(events: &mpsc::UnboundedSender<CellEvent>, cell: &CellId, s
     let _ = events.send(CellEvent::AgentEnded { cell: cell.clone(), agent: state.agent.clone(), run: state.run, exit });
 }
 
-/// Every run as it ended: by the exit record, or as killed where there is none.
+/// The final state of every run: from the exit record, or as killed if there is none.
 pub(super) fn settle_by_record(run_dir: &Path, known: Vec<AgentState>) -> Vec<AgentState> {
     let record: Option<ExitRecord> = read_json(run_dir.join("keeper/exit.json"));
     let mut ended: Vec<AgentState> = record.map(|r| r.agents).unwrap_or_default();

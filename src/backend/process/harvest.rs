@@ -1,5 +1,5 @@
-//! Having the work of a cell handed out: by git inside the cell's own walls, because the clone is the agents' and may
-//! be made to run anything.
+//! Harvests the work of a cell with git inside the cell's own sandbox, because agents control the clone and can
+//! make git run anything.
 
 use super::ProcessBackend;
 use super::place::Inside;
@@ -10,13 +10,13 @@ use crate::workspace::{HarvestManifest, HarvestOrder, HomeError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long the work may take to be handed out.
+/// How long a harvest may take.
 const HAND_OUT_MAX: Duration = Duration::from_secs(300);
-/// Longest line in which it is said what was handed out, in bytes.
+/// Longest line in which the harvester reports its result, in bytes.
 const HANDED_OUT_MAX: u64 = 128 << 10;
 
 impl ProcessBackend {
-    /// Has the work handed out. `run` is larger each time.
+    /// Harvests the work. `run` must be larger in each call.
     pub(super) async fn hand_out(&self, spec: &CellSpec, request: HarvestRequest, run: u32) -> HandedWork {
         match self.try_to_hand_out(spec, request, run).await {
             Ok(manifest) => {
@@ -27,7 +27,7 @@ impl ProcessBackend {
         }
     }
 
-    /// The error is why it could not, in words.
+    /// Harvests the work. The error says in words why that failed.
     async fn try_to_hand_out(
         &self,
         spec: &CellSpec,
@@ -37,12 +37,11 @@ impl ProcessBackend {
         let keeper = self.keeper(&spec.cell).ok_or("the cell's keeper is gone")?;
         let home = self.roots.home(&spec.cell);
         let inside = Inside::of(&keeper.running, &home);
-        // Only now: most cells are not looked into before their end, and a start
-        // should not wait for what that takes.
+        // Done only now: most cells are never harvested before their end, and a start should not wait for this.
         let (place, uid) = (home.clone(), self.agents_uid(spec.slot).await);
         let made = tokio::task::spawn_blocking(move || {
             place.make_agent(HARVESTER, uid)?;
-            // Where there are quotas: reading the work is not the agents' doing.
+            // With quotas, the space that the harvest uses must not count as the agents'.
             let _ = quota::exempt(&place.path.join("home").join(HARVESTER));
             Ok::<(), HomeError>(())
         });
@@ -82,7 +81,7 @@ impl ProcessBackend {
         let ended = |agents: &[AgentState]| agents.iter().any(|a| a.agent == HARVESTER && a.run >= run && !a.running);
         self.wait_for(&keeper, HAND_OUT_MAX, ended).await.map_err(|e| e.to_string())?;
         let text = tokio::task::spawn_blocking(move || end_of(&log)).await.unwrap_or_default();
-        // The last: the log is appended to, and a harvest may be read twice.
+        // Takes the last such line: the log is only appended to, and a harvest may be repeated.
         let line = text.split(|b| *b == b'\n').rfind(|l| l.starts_with(b"{")).unwrap_or_default();
         serde_json::from_slice(line).map_err(|_| {
             let words: String = String::from_utf8_lossy(&text).chars().take(200).collect();
@@ -91,8 +90,7 @@ impl ProcessBackend {
     }
 }
 
-/// What of a harvester's log is read: its last line, of which agents may have
-/// made whatever they like.
+/// Reads the end of a harvester's log, for its last line. Agents may have influenced all of its content.
 fn end_of(log: &Path) -> Vec<u8> {
     use std::io::{Read as _, Seek as _, SeekFrom};
     let mut text = vec![];

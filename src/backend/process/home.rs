@@ -1,4 +1,4 @@
-//! A cell's home on this host: made with the project in it, and read.
+//! A cell's home on this host: makes it with the project in it, and reads from it.
 
 use super::ProcessBackend;
 use crate::backend::{BackendError, Brief, CellPath, CellSpec, Created, Record};
@@ -8,8 +8,8 @@ use crate::workspace::{Home, HomeError, scrub};
 use std::path::Path;
 
 impl ProcessBackend {
-    /// Makes a home and the clone in it, from nothing, unless it is made: one that was handed over may hold anything
-    /// by now, and stays as it is.
+    /// Makes a home with the clone in it, unless it exists. A home that agents were given may contain anything by
+    /// now, so it is not changed.
     pub(super) async fn make_home(
         &self,
         spec: &CellSpec,
@@ -22,7 +22,7 @@ impl ProcessBackend {
         if let Some(commit) = home.is_made() {
             created.commit = commit;
         } else {
-            // Half a home, from before a crash, that no agent has seen.
+            // An incomplete home from before a crash, which no agent has seen.
             let place = home.clone();
             blocking(move || {
                 let tried = BackendError::io(format!("removing {}", place.path.display()));
@@ -30,7 +30,7 @@ impl ProcessBackend {
                 Ok(place.make()?)
             })
             .await?;
-            // Where a cell has no root of its own, it cannot be shown the mirror.
+            // A cell without a root of its own cannot be shown the mirror.
             let borrow = self.host.report().await.is_ok_and(|host| host.level_2());
             let (cloned, left_out) = source.clone_to(&project, borrow).await?;
             let uid = self.agents_uid(spec.slot).await;
@@ -50,7 +50,7 @@ impl ProcessBackend {
         Ok(created)
     }
 
-    /// Adds to a cell's records.
+    /// Adds an entry to a cell's records.
     pub(super) async fn write_record(&self, cell: &CellId, record: Record) -> Result<(), BackendError> {
         let home = self.roots.home(cell);
         blocking(move || {
@@ -89,7 +89,7 @@ impl ProcessBackend {
         .await
     }
 
-    /// Does something with the roots that may take long.
+    /// Runs something that may take long with the roots, on a blocking thread.
     pub(super) async fn with_roots(
         &self,
         work: impl FnOnce(&crate::workspace::Roots) -> Result<(), HomeError> + Send + 'static,
@@ -99,15 +99,15 @@ impl ProcessBackend {
     }
 }
 
-/// Runs what may block.
+/// Runs something that may block, on a blocking thread.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BackendError> + Send + 'static,
 ) -> Result<T, BackendError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| BackendError::Gone)?
 }
 
-/// Configuration for agents that a repository carries: said, never loaded by
-/// the host's side.
+/// Lists the configuration files for agents that a repository contains. They are reported, and never loaded on the
+/// host's side.
 fn agent_config_in(project: &Path) -> Vec<String> {
     [
         ".claude",

@@ -1,9 +1,9 @@
-//! Launchers: the processes that make a cell's first one, see [`crate::keeper`].
+//! Launchers: the processes that make a cell's keeper, see [`crate::keeper`].
 //!
-//! One waits for the next cell, with everything made that is the same for every cell. What it made was true
-//! when it was made, and the machine goes on meanwhile: packages replace files, file systems are mounted, groups
-//! are removed. So whoever takes it asks first whether it [is still good](Launcher::is_good), and a start that failed is
-//! made again with a new one.
+//! One launcher is on standby for the next cell, with everything prewarmed that is the same for every cell. But the
+//! machine changes meanwhile: packages replace files, file systems are mounted, groups are removed. So whoever
+//! takes the launcher first checks whether it [is still good](Launcher::is_good), and a start that failed is
+//! repeated with a new launcher.
 
 use crate::keeper::{LaunchSpec, Prewarmed, Ready, clear_prewarmed};
 use crate::sandbox::{SystemMark, is_passing, program};
@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a launcher and the keeper that it makes may take until that listens.
+/// How long a launcher and its keeper may take until the keeper listens.
 const LAUNCH_MAX: Duration = Duration::from_secs(30);
-/// Most that both say, in bytes.
+/// Most bytes that both may write to their output.
 const WORDS_MAX: usize = 1 << 20;
 
-/// A launcher's process. It ends by itself when its input does.
+/// The process of a launcher. It ends by itself when its input closes.
 pub(super) struct Launcher {
     process: Child,
     run_root: PathBuf,
@@ -33,7 +33,7 @@ pub(super) struct Launcher {
 pub(super) struct NotLaunched {
     /// Which step failed, and why.
     pub why: String,
-    /// Whether it may well go later, with nobody changing anything.
+    /// Whether a later attempt may succeed without anybody changing anything.
     pub passing: bool,
 }
 
@@ -48,9 +48,9 @@ impl NotLaunched {
 }
 
 impl Launcher {
-    /// Starts one, of the image that runs now, and has it make those walls.
+    /// Starts a launcher from the image that runs now, and has it make that sandbox.
     pub(super) fn spawn(run_root: &Path, prewarmed: Prewarmed) -> Result<Self, NotLaunched> {
-        // Before it looks: what changes from here on is found to be different.
+        // Taken before the launcher looks at the system, so that later changes are noticed.
         let mark = SystemMark::take();
         let mut command = Command::new(program::RUNNING);
         command.arg0("lazarus").arg("cell-launch").arg(run_root).env_clear();
@@ -59,22 +59,22 @@ impl Launcher {
         let mut launcher = Self { process, run_root: run_root.to_owned(), prewarmed, mark };
         if let Some(input) = &mut launcher.process.stdin {
             let said = input.write_all(&super::connection::line_of(&launcher.prewarmed));
-            said.map_err(|error| NotLaunched::io("telling the launcher which walls to make", &error))?;
+            said.map_err(|error| NotLaunched::io("telling the launcher which sandbox to make", &error))?;
         }
         Ok(launcher)
     }
 
-    /// Whether it was made for those walls.
+    /// Whether it was made for this kind of sandbox.
     pub(super) fn is_for(&self, prewarmed: &Prewarmed) -> bool {
         self.prewarmed == *prewarmed
     }
 
-    /// Whether what it made is still what one would make now.
+    /// Whether what it prewarmed is still what a new launcher would make.
     pub(super) fn is_good(&mut self) -> bool {
         matches!(self.process.try_wait(), Ok(None)) && self.mark == SystemMark::take()
     }
 
-    /// Says what to launch and waits for the keeper's first words. Returns its pid.
+    /// Tells it which cell to launch, and waits until the keeper listens. Returns the keeper's pid.
     pub(super) fn launch(mut self, spec: &LaunchSpec) -> Result<i32, NotLaunched> {
         let gone = || NotLaunched::passing("the launcher ended before it could be told what to launch");
         let sent = self.process.stdin.take().map(|mut input| input.write_all(&super::connection::line_of(spec)));
@@ -87,7 +87,7 @@ impl Launcher {
                 Ok(Some(Ready::Launched { pid })) => keeper = Some(pid),
                 Ok(Some(Ready::Listening { .. })) => match keeper {
                     Some(pid) => return Ok(pid),
-                    None => break NotLaunched::passing("a keeper listens that has no number"),
+                    None => break NotLaunched::passing("the keeper listens, but the launcher did not report its pid"),
                 },
                 Ok(Some(Ready::Failed { why, passing })) => break NotLaunched { why, passing },
                 Ok(None) if keeper.is_none() => break gone(),
@@ -100,8 +100,8 @@ impl Launcher {
             }
         };
         if let Some(pid) = keeper {
-            // Without its launcher it ends by itself, unless it hangs. A child of ours that was not collected:
-            // nobody else has its number.
+            // Without its launcher the keeper ends by itself, unless it hangs. It is our own child and not yet
+            // reaped, so its pid cannot belong to another process.
             if let Some(pid) = Pid::from_raw(pid).filter(|_| hangs) {
                 let _ = kill_process(pid, Signal::KILL);
             }
@@ -115,24 +115,24 @@ impl Drop for Launcher {
     fn drop(&mut self) {
         drop(self.process.stdin.take());
         let ended = self.process.wait();
-        // It was not needed, and neither is the keeper that it made.
+        // The launcher was not needed, so the keeper that it made is not needed either; it is reaped here.
         let said = self.process.stdout.take().and_then(|stdout| BufReader::new(stdout).lines().next()?.ok());
         if let Some(Ok(Ready::Launched { pid })) = said.map(|line| serde_json::from_str(&line)) {
             reap(pid);
         }
         if !ended.is_ok_and(|status| status.success()) {
-            // It may have been killed, and not have tidied up.
+            // The launcher may have been killed before it could clean up.
             clear_prewarmed(&self.run_root, Some(self.process.id()));
         }
     }
 }
 
-/// Lines as they come.
+/// Reads messages line by line as they arrive.
 #[derive(Default)]
 struct Words(Vec<u8>);
 
 impl Words {
-    /// The next line; nothing where there is no more.
+    /// The next message; `None` at the end of the output.
     fn next(&mut self, from: &mut ChildStdout, until: Instant) -> io::Result<Option<Ready>> {
         loop {
             if let Some(end) = self.0.iter().position(|byte| *byte == b'\n') {
@@ -143,7 +143,12 @@ impl Words {
             let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
             let mut polled = [PollFd::new(&*from, PollFlags::IN)];
             match poll(&mut polled, Some(&timeout)) {
-                Ok(0) => return Err(io::Error::other(format!("it did not listen within {} s", LAUNCH_MAX.as_secs()))),
+                Ok(0) => {
+                    return Err(io::Error::other(format!(
+                        "the keeper did not listen within {} s",
+                        LAUNCH_MAX.as_secs()
+                    )));
+                }
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
@@ -151,14 +156,14 @@ impl Words {
             let mut bytes = [0; 4096];
             match from.read(&mut bytes)? {
                 0 => return Ok(None),
-                _ if self.0.len() > WORDS_MAX => return Err(io::Error::other("it says too much")),
+                _ if self.0.len() > WORDS_MAX => return Err(io::Error::other("it wrote more than the limit of 1 MiB")),
                 read => self.0.extend_from_slice(&bytes[..read]),
             }
         }
     }
 }
 
-/// Collects a child of this process that ended.
+/// Reaps a child of this process that ended.
 pub(super) fn reap(pid: i32) {
     if let Some(pid) = Pid::from_raw(pid) {
         let _ = waitpid(Some(pid), WaitOptions::empty());

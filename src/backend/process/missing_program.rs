@@ -1,13 +1,13 @@
-//! A program that an agent needs and its cell does not show.
+//! Advice about a program that an agent needs and its cell does not show.
 
 use crate::agents::programs;
 use crate::keeper::NOT_IN_CELL;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What to do about a program that a cell does not see: it may be on this machine all the same.
+/// Says what to do about a program that a cell does not see although it may exist on this machine.
 pub(super) fn where_it_is(why: &str, agent: &str, host_env: &BTreeMap<String, String>) -> String {
-    // The word before those is what is missing, but for a loader, which is not named.
+    // The word before that phrase is what is missing; only a loader is not named.
     let before = why.split(NOT_IN_CELL).next().unwrap_or_default().trim_end();
     let missing =
         before.rsplit(' ').next().filter(|_| !before.ends_with("the loader that it names")).unwrap_or_default();

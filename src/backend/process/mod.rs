@@ -1,13 +1,13 @@
-//! Cells as processes of this host, each under its keeper.
+//! Cells as processes of this host, each under a keeper of its own.
 //!
 //! | file | holds |
 //! | --- | --- |
 //! | `home` | a cell's home, with the project in it |
-//! | `start`, `launcher` | a keeper for a cell, by what this host gives |
-//! | `connection` | what is said to a keeper, and by it |
-//! | `place`, `agent`, `missing_program` | how an agent is started, and where things are for it |
-//! | `harvest` | having the work handed out |
-//! | `usage`, `outside` | what a cell used; a keeper as it is seen from outside |
+//! | `start`, `launcher` | starting a keeper for a cell, with what this host supports |
+//! | `connection` | orders to a keeper, and its events |
+//! | `place`, `agent`, `missing_program` | how an agent is started, and the paths that it sees |
+//! | `harvest` | harvesting the work |
+//! | `usage`, `outside` | what a cell used; how a keeper looks from outside |
 
 mod agent;
 mod connection;
@@ -49,29 +49,30 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use usage::{clear_up, note_quota, usage_of};
 
-/// How long agents may take to end by themselves.
+/// How long agents may take to end by themselves before they are killed.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Cells as processes.
+/// The backend that runs cells as processes of this host.
 pub struct ProcessBackend {
     roots: Roots,
     mirrors: PathBuf,
     profiles: Profiles,
     host: Arc<Host>,
-    /// The daemon's environment, in which programs are looked for that a cell does not show.
+    /// The daemon's environment: its PATH is searched for programs that a cell does not show.
     host_env: BTreeMap<String, String>,
     sight: Mutex<Arc<Sight>>,
     events: mpsc::UnboundedSender<CellEvent>,
     heard: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<CellEvent>>>,
     keepers: Arc<Mutex<HashMap<CellId, Arc<Keeper>>>>,
-    /// A launcher that waits to be told what to launch.
+    /// A launcher on standby, which waits to be told what to launch.
     standby: Arc<Mutex<Option<Launcher>>>,
-    /// Keepers that this process has to reap. Until then their pids are theirs.
+    /// Keepers that this process must reap. Until then the kernel does not reuse their pids.
     children: Arc<Mutex<HashMap<CellId, i32>>>,
 }
 
 impl ProcessBackend {
-    /// A backend whose cells lie below `roots`, borrow objects of `mirrors`, and see nothing of ours that is in `sight`.
+    /// Creates a backend whose cells lie below `roots`, borrow objects from `mirrors`, and see none of the paths in
+    /// `sight`.
     pub fn new(roots: Roots, mirrors: PathBuf, profiles: Profiles, sight: Sight, host: Arc<Host>) -> Self {
         let (events, heard) = mpsc::unbounded_channel();
         Self {
@@ -91,10 +92,10 @@ impl ProcessBackend {
         }
     }
 
-    /// The backend of an installation. Nothing is made yet.
+    /// Creates the backend of an installation. Nothing is created on disk yet.
     ///
     /// # Errors
-    /// Where cells would see something of ours.
+    /// If cells would see some of the daemon's own files.
     pub fn of(config: &Config, profiles: Profiles, host: Arc<Host>) -> Result<Self, BackendError> {
         let roots = Roots {
             cells: config.paths.cells.clone(),
@@ -107,13 +108,13 @@ impl ProcessBackend {
         Ok(Self::new(roots, mirrors_in(&config.paths.data), profiles, sight, host))
     }
 
-    /// The places of ours that are kept out of every cell's view.
+    /// The daemon's own paths, which no cell may see.
     fn sight(&self) -> Arc<Sight> {
         Arc::clone(&self.sight.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Refuses where cells would see something of ours.
+/// Fails if cells would see some of the daemon's own files.
 fn nothing_in_sight(sight: &Sight) -> Result<(), BackendError> {
     let found: Vec<String> = sight.ours_in_sight().iter().map(ToString::to_string).collect();
     if found.is_empty() { Ok(()) } else { Err(BackendError::InSight(found.join("\n  "))) }
@@ -128,7 +129,7 @@ impl Backend for ProcessBackend {
     fn prepare(&self) -> Result<(), BackendError> {
         self.roots.make()?;
         let mut sight = self.sight.lock().unwrap_or_else(PoisonError::into_inner);
-        // Now that all of it is there: what did not exist could not be compared as closely.
+        // Checked again now that all files exist: a path that did not exist could not be compared as closely.
         nothing_in_sight(&sight)?;
         if let Some(sight) = Arc::get_mut(&mut sight) {
             sight.hold();
@@ -143,7 +144,7 @@ impl Backend for ProcessBackend {
         let report = self.host.report().await?;
         let mut networks = vec![Network::None];
         if report.namespaces {
-            // The way out to named hosts ends in a network namespace of the cell's own.
+            // The way out to named hosts needs a network namespace of the cell's own.
             networks.push(Network::Proxy);
         }
         networks.push(Network::Host);
@@ -227,7 +228,7 @@ impl Backend for ProcessBackend {
         let mut work = None;
         if let Some(request) = harvest.filter(|_| home.path.join("project").is_dir()) {
             if self.keeper(cell).is_none() {
-                // It died: its work is still there to be read, without a network.
+                // The keeper died, but its work can still be harvested, without a network.
                 let _ = self.launch(&CellSpec { network: Network::None, ..spec.clone() }).await;
             }
             work = Some(self.hand_out(spec, request, u32::MAX).await);
@@ -244,7 +245,7 @@ impl Backend for ProcessBackend {
             let waited = tokio::task::spawn_blocking(move || wait_for_end(&dir));
             let _ = tokio::time::timeout(Duration::from_secs(20), waited).await;
         }
-        // One that never listened has nobody else to collect it.
+        // A keeper that never listened has nobody else to reap it.
         let child = self.children.lock().unwrap_or_else(PoisonError::into_inner).remove(cell);
         if let Some(child) = child
             && !keeper_lives(&run_dir)
@@ -252,7 +253,7 @@ impl Backend for ProcessBackend {
             let _ = tokio::task::spawn_blocking(move || reap(child)).await;
         }
         if keeper_lives(&run_dir) {
-            return Err(BackendError::Start("the cell's keeper does not end, not even by SIGKILL".to_owned()));
+            return Err(BackendError::Start("the cell's keeper did not end, not even after SIGKILL".to_owned()));
         }
         let dir = run_dir.clone();
         let usage = tokio::task::spawn_blocking(move || clear_up(&dir)).await.map_err(|_| BackendError::Gone)??;
@@ -294,8 +295,7 @@ impl Backend for ProcessBackend {
             return Ok(Adopted::Live(keeper.running.clone()));
         }
         let run_dir = self.roots.run_dir(cell);
-        // A keeper that is just starting holds the lock a moment before it
-        // listens.
+        // A keeper that is starting takes its lock a moment before it listens.
         for _ in 0..100 {
             if !keeper_lives(&run_dir) {
                 break;

@@ -1,4 +1,4 @@
-//! Where things are, as the agents of one cell see them.
+//! Paths as the agents of one cell see them.
 
 use super::ProcessBackend;
 use super::start::hidden;
@@ -9,7 +9,7 @@ use crate::workspace::Home;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The places of one cell. Where it has a root of its own they lie below `/cell`, elsewhere where they are on the host.
+/// The paths of one cell. In a cell with a root of its own they lie below `/cell`; otherwise they are the host's.
 pub(super) struct Inside {
     has_root: bool,
     home: PathBuf,
@@ -21,12 +21,12 @@ impl Inside {
         Self { has_root, home: home.path.clone() }
     }
 
-    /// Whether agents have a root of their own, and namespaces around it.
+    /// Whether agents have a root and namespaces of their own.
     pub(super) fn has_root(&self) -> bool {
         self.has_root
     }
 
-    /// Something of the cell's home; `""` is the home itself.
+    /// The path of something in the cell's home; `""` is the home itself.
     pub(super) fn at(&self, inside: &str) -> PathBuf {
         if self.has_root { Path::new("/cell").join(inside) } else { self.home.join(inside) }
     }
@@ -36,15 +36,15 @@ impl Inside {
         self.at("home").join(agent)
     }
 
-    /// Where the cell finds this program.
+    /// The path at which the cell finds this program.
     pub(super) fn program(&self) -> io::Result<PathBuf> {
         if self.has_root { Ok(PathBuf::from("/run/lazarus/lazarus")) } else { program::path() }
     }
 }
 
 impl ProcessBackend {
-    /// What an agent may read that has no root of its own: the system, its profile's paths and its own.
-    /// Nothing of ours that lies in the first two, wherever it was moved to.
+    /// What an agent without a root of its own may read: the system, its profile's paths and its own files. Leaves
+    /// out those of the daemon's files that lie in the first two, even if they were moved there.
     pub(super) fn read_paths_without_a_root(&self, of_profile: &[PathBuf], own: &[PathBuf]) -> Vec<PathBuf> {
         let hidden = hidden(&self.sight(), of_profile);
         let system = shown_to_every_cell();

@@ -1,4 +1,4 @@
-//! Starting a cell: what this host gives for what was asked, and a keeper for it.
+//! Starts a cell: decides which isolation this host can provide, and launches a keeper for it.
 
 use super::ProcessBackend;
 use super::launcher::{Launcher, NotLaunched};
@@ -15,39 +15,38 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-/// Ids a cell: the keeper's, the agents', the egress proxy's, and one to spare.
+/// User ids for each cell: the keeper's, the agents', the egress proxy's, and one in reserve.
 const IDS_A_CELL: i64 = 4;
-/// How long after a cell the next launcher is made: while a process enters a
-/// control group the kernel lets nobody fork, and this cell's agents are to.
+/// How long after a cell's start the next launcher is made. While a process enters a control group the kernel
+/// delays every fork, and this cell's agents are about to fork.
 const SPARE_AFTER: Duration = Duration::from_millis(10);
-/// How often a cell's start is tried before it has failed.
+/// How often a cell's start is attempted before it counts as failed.
 const LAUNCHES: u32 = 3;
-/// How long to wait before the last of them.
+/// How long to wait before the last attempt.
 const LAUNCH_PAUSE: Duration = Duration::from_millis(250);
 
-/// What a cell is to be started as, on this host.
+/// Everything that is needed to start a cell on this host.
 struct Prepared {
     level: Isolation,
-    /// What is missing for more, in words.
+    /// What is missing for stronger isolation, in words.
     missing: Vec<String>,
     prewarmed: Prewarmed,
     spec: LaunchSpec,
 }
 
 impl ProcessBackend {
-    /// The first of a cell's ids, where this process is root.
+    /// The first of a cell's user ids; `None` if this process is not root.
     pub(super) async fn id_base(&self, slot: i64) -> Option<u32> {
         let root = self.host.report().await.is_ok_and(|r| r.root);
         root.then_some((i64::from(FIRST_ID) + slot * IDS_A_CELL) as u32)
     }
 
-    /// The user that a cell's agents run as, where this process is root; else
-    /// they run as this user.
+    /// The user that a cell's agents run as if this process is root. `None` otherwise: they run as this user.
     pub async fn agents_uid(&self, slot: i64) -> Option<u32> {
         Some(self.id_base(slot).await? + 1)
     }
 
-    /// Paths of the system that a cell's agents are shown besides the usual, by their profiles.
+    /// Host paths that the profiles of a cell's agents show in addition to the usual ones.
     fn read_paths(&self, spec: &CellSpec) -> Vec<PathBuf> {
         let profiles = spec.agents.iter().filter_map(|agent| self.profiles.get(agent));
         let mut paths: Vec<PathBuf> =
@@ -57,7 +56,8 @@ impl ProcessBackend {
         paths
     }
 
-    /// Decides what this host gives for what was asked, or refuses. Hosts change: before it refuses it looks again.
+    /// Decides which isolation this host provides for the requested one, or refuses. Hosts change, so it probes
+    /// again before it refuses.
     async fn level_for(&self, asked: Isolation) -> Result<(Isolation, Arc<HostReport>), BackendError> {
         let report = self.host.report().await?;
         if let Ok(level) = level_of(&report, asked) {
@@ -68,7 +68,7 @@ impl ProcessBackend {
         Ok((level_of(&report, asked)?, report))
     }
 
-    /// Everything that is to be known for a cell's start, by what the host gives now.
+    /// Collects everything that a cell's start needs, from what the host supports now.
     async fn prepared(&self, spec: &CellSpec) -> Result<Prepared, BackendError> {
         let (level, report) = self.level_for(spec.isolation).await?;
         let missing = missing_words(&report);
@@ -113,7 +113,7 @@ impl ProcessBackend {
             cell: spec.cell.to_string(),
             home: self.roots.home(&spec.cell).path,
             run_dir,
-            // Both are asked for as late as can be.
+            // Both are filled in as late as possible.
             program: PathBuf::new(),
             hidden: vec![],
             id_base,
@@ -123,13 +123,13 @@ impl ProcessBackend {
             limits: ProcessLimits {
                 open_files: limits.open_files,
                 file_size: room.bytes,
-                // Elsewhere the count would be of all that the user runs.
+                // Otherwise the kernel would count all processes that the user runs.
                 processes: (namespaces || id_base.is_some()).then_some(resources.processes),
                 data: None,
             },
             resources,
             room,
-            // A snapshot holds every file once more, and the pack comes beside it.
+            // A snapshot stores every file once more, and the pack needs space in addition.
             harvest_room: DiskSpace {
                 bytes: limits.disk.saturating_add(spec.pack_max.saturating_mul(2)),
                 files: limits.files.saturating_mul(2).saturating_add(1000),
@@ -143,8 +143,8 @@ impl ProcessBackend {
         Ok(Prepared { level, missing, prewarmed: Prewarmed { sandbox, groups }, spec: launch })
     }
 
-    /// Starts a cell. What fails is tried again before it is the cell's failure: with a new launcher, because
-    /// what the waiting one made may have been overtaken, and then by what the host gives now.
+    /// Starts a cell. A failed attempt is repeated before it counts as the cell's failure: first with a new
+    /// launcher, because what the one on standby made may be out of date, and then after probing the host again.
     pub(super) async fn launch(&self, spec: &CellSpec) -> Result<Running, BackendError> {
         let mut prepared = self.prepared(spec).await?;
         let mut standby = self
@@ -193,7 +193,7 @@ impl ProcessBackend {
         Ok(running)
     }
 
-    /// Has a keeper launched, once: by the launcher that waits, where one is given and what it made is still good.
+    /// Launches a keeper once: with the launcher on standby, if one is given and what it prewarmed is still good.
     async fn launch_keeper(
         &self,
         prepared: &Prepared,
@@ -206,23 +206,23 @@ impl ProcessBackend {
             .map_err(|_| BackendError::Gone)?
     }
 
-    /// Has a launcher ready for the next cell.
+    /// Makes a launcher for the next cell and puts it on standby.
     fn keep_a_standby(&self, prewarmed: Prewarmed) {
         let (standby, run_root) = (Arc::clone(&self.standby), self.roots.run.clone());
         tokio::task::spawn_blocking(move || {
             std::thread::sleep(SPARE_AFTER);
             let mut standby = standby.lock().unwrap_or_else(PoisonError::into_inner);
             if standby.is_none() {
-                // Where it cannot be had now, the next cell will say so.
+                // If that fails now, the next cell's start will report it.
                 *standby = Launcher::spawn(&run_root, prewarmed).ok();
             }
         });
     }
 }
 
-/// Tells a launcher, which makes the run directory, and waits for the keeper's
-/// first words. Returns the keeper's pid: a child of this process. The outer error is
-/// of what a former run of the cell left.
+/// Tells a launcher what to launch; it makes the run directory. Waits until the keeper listens and returns the
+/// keeper's pid, which is a child of this process. The outer error is about the remains of an earlier run of the
+/// cell.
 fn prepare_and_launch(
     run_root: &Path,
     sight: &Sight,
@@ -230,11 +230,11 @@ fn prepare_and_launch(
     prewarmed: Prewarmed,
     mut spec: LaunchSpec,
 ) -> Result<Result<i32, NotLaunched>, BackendError> {
-    // It ran before, and what belonged to it outside its walls may still be there.
+    // The cell ran before: what belonged to it outside its sandbox may still exist.
     if spec.run_dir.join(GROUP).exists() {
         clear_up(&spec.run_dir)?;
     }
-    // `bwrap` is given its path for each agent anew: that file must stay.
+    // `bwrap` is given this path for each agent, so the file must stay.
     let program = if prewarmed.sandbox.bwrap { program::copy() } else { program::path() };
     spec.program = program.map_err(BackendError::io("finding this program's file"))?;
     if let Some(base) = spec.id_base {
@@ -246,7 +246,7 @@ fn prepare_and_launch(
         let _ = std::fs::remove_file(spec.run_dir.join(left));
     }
     if spec.id_base.is_some() && !prewarmed.sandbox.namespaces {
-        // Without a root of its own the cell has to walk there by itself.
+        // Without a root of its own, the cell must be able to walk to its home through these directories.
         for directory in spec.home.ancestors().take(2) {
             let _ = std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o711));
         }
@@ -254,14 +254,14 @@ fn prepare_and_launch(
     spec.hidden = hidden(sight, &spec.read_paths).into_iter().filter_map(|hidden| hidden.in_cell).collect();
     if let Some(old) = standby.take_if(|standby| !standby.is_good()) {
         tracing::debug!("the machine changed while a launcher waited: a new one is made");
-        // It takes a while to tidy up, and nobody has to wait for it.
+        // Cleaning up takes a while, and nobody has to wait for it.
         std::thread::spawn(move || drop(old));
     }
     let launcher = standby.map_or_else(|| Launcher::spawn(run_root, prewarmed), Ok);
     Ok(launcher.and_then(|launcher| launcher.launch(&spec)))
 }
 
-/// What is of ours in what a cell sees. It was not there when the daemon started.
+/// Finds files of the daemon that a cell would see. None were visible when the daemon started.
 pub(super) fn hidden(sight: &Sight, read_paths: &[PathBuf]) -> Vec<Hidden> {
     let hidden = sight.hidden(read_paths);
     for place in &hidden {
@@ -274,7 +274,7 @@ pub(super) fn hidden(sight: &Sight, read_paths: &[PathBuf]) -> Vec<Hidden> {
     hidden
 }
 
-/// What this host gives for what was asked, or why not.
+/// The isolation that this host provides for the requested one, or why it cannot.
 fn level_of(report: &HostReport, asked: Isolation) -> Result<Isolation, BackendError> {
     let best = if report.level_2() { Isolation::Level2 } else { Isolation::Level1 };
     let uid_0 = rustix::process::geteuid().is_root() && !report.root;
@@ -295,7 +295,7 @@ fn level_of(report: &HostReport, asked: Isolation) -> Result<Isolation, BackendE
     Ok(best)
 }
 
-/// What is missing for more, in words.
+/// Describes what is missing for stronger isolation, in words.
 pub(super) fn missing_words(report: &HostReport) -> Vec<String> {
     report.missing.iter().map(|m| format!("{}: {} — {}", m.what, m.why, m.hint)).collect()
 }

@@ -1,4 +1,4 @@
-//! What a cell used, and what is left of it outside its walls.
+//! What a cell used, and what remains of it outside its sandbox.
 
 use super::outside::kill_locked;
 use crate::backend::{BackendError, Usage};
@@ -10,27 +10,26 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// What a cell used, in its run directory, so that it is not lost when the
-/// daemon dies between its end and the record of it.
+/// The file in the run directory with the cell's usage. It makes sure that nothing is lost when the daemon dies
+/// between the cell's end and its record.
 const USAGE: &str = "usage.json";
-/// Held while that file is read and written anew: an agent's end and a cell's may
-/// do so at once.
+/// Held while that file is read and rewritten: an agent's end and a cell's may do so at the same time.
 static NOTING: Mutex<()> = Mutex::new(());
 /// Longest record of a keeper that is read, in bytes.
 const RECORD_MAX: u64 = 4 << 20;
 /// How long an egress proxy may take to end after its cell.
 const PROXY_END_MAX: Duration = Duration::from_secs(5);
 
-/// The directories of a home that agents write.
+/// The directories of a home that agents can write.
 pub(super) fn written_in(home: &Path) -> [PathBuf; 4] {
     ["project", "work", "shared", "home"].map(|name| home.join(name))
 }
 
-/// Notes whether the agents met a quota of the file system.
+/// Records whether the agents hit a quota of the file system.
 pub(super) fn note_quota(run_dir: &Path, home: &Path, project: u32, room: DiskSpace) {
     let [first, ..] = written_in(home);
     let Ok((bytes, files)) = quota::used(&first, project) else { return };
-    // The last block that did not fit is not counted.
+    // The last block, which did not fit, is not counted, so 2 % below the limit counts as full.
     let near = |used: u64, most: u64| used + most / 50 >= most;
     let _noting = NOTING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut usage: Usage = read_json(run_dir.join(USAGE));
@@ -45,8 +44,9 @@ pub(super) fn note_quota(run_dir: &Path, home: &Path, project: u32, room: DiskSp
     let _ = std::fs::write(run_dir.join(USAGE), serde_json::to_vec(&usage).unwrap_or_default());
 }
 
-/// What a record holds, or nothing. Some lie in the keeper's directory, which as root belongs to another user: no
-/// link is followed, nothing but a plain file read, and of that no more than a record can have.
+/// Reads a record; the default value if there is none. Some records lie in the keeper's directory, which belongs to
+/// another user when the daemon is root. So no link is followed, only a regular file is read, and no more of it
+/// than a record can have.
 pub(super) fn read_json<T: serde::de::DeserializeOwned + Default>(path: PathBuf) -> T {
     use std::io::Read as _;
     let read = || -> std::io::Result<Vec<u8>> {
@@ -62,13 +62,12 @@ pub(super) fn read_json<T: serde::de::DeserializeOwned + Default>(path: PathBuf)
     read().ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
-/// The control group of a cell, where it has one.
+/// The control group of a cell; the default (no limits) if it has none.
 pub(super) fn group_of(run_dir: &Path) -> Group {
     read_json(run_dir.join(GROUP))
 }
 
-/// What the cell of a run directory used, as far as it is known now, and was
-/// known when this was asked before.
+/// What the cell of a run directory used: what is known now, combined with what was known at earlier calls.
 pub(super) fn usage_of(run_dir: &Path) -> Usage {
     let _noting = NOTING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut usage: Usage = read_json(run_dir.join(USAGE));
@@ -82,8 +81,8 @@ pub(super) fn usage_of(run_dir: &Path) -> Usage {
     usage
 }
 
-/// Waits for what belongs to a cell and lives outside its walls: its proxy,
-/// and its control group, which has to be empty. Both are gone after this.
+/// Waits for everything that belongs to a cell but lives outside its sandbox: its proxy, and its control group,
+/// which must become empty. Both are gone afterwards.
 pub(super) fn clear_up(run_dir: &Path) -> Result<Usage, BackendError> {
     let proxy = run_dir.join("egress");
     let until = std::time::Instant::now() + PROXY_END_MAX;

@@ -1,33 +1,33 @@
-//! Which addresses are everybody's. A name that is allowed may lead anywhere,
-//! by a mistake or by malice; what is somebody's own network, this machine, or
-//! a cloud's metadata is not reached by that.
+//! Decides which addresses a cell may reach. An allowed name can resolve to any address, by mistake
+//! or by malice, so private networks, this machine and a cloud's metadata service are refused even
+//! then.
 //!
 //! Source: the IANA special-purpose address registries (RFC 6890 and its
 //! updates) and the cloud providers' documentation of metadata services.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whose an address is.
+/// How far an address may be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// Everybody's: it may be reached.
+    /// A public address: it may be reached.
     Everybodys,
-    /// Somebody's own network: reached where its range is allowed.
+    /// A private network's address: reached only if its range is allowed.
     Range(&'static str),
-    /// This machine, this link or a metadata service: reached where that
-    /// address alone is allowed.
+    /// An address of this machine, this link or a metadata service: reached only if exactly this
+    /// address is allowed.
     Alone(&'static str),
-    /// Nobody's to reach.
+    /// An address that can never be reached.
     Never(&'static str),
 }
 
-/// An IPv4-mapped address (`::ffff:a.b.c.d`) as the IPv4 address that the
-/// kernel makes of it; every other as it is.
+/// Converts an IPv4-mapped address (`::ffff:a.b.c.d`) to the IPv4 address that the kernel would
+/// use; returns any other address unchanged.
 pub fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
-/// Whose an address is. Of a mapped one, whose its IPv4 address is.
+/// Classifies an address. A mapped address is classified as its IPv4 address.
 pub fn standing(address: IpAddr) -> Standing {
     match canonical(address) {
         IpAddr::V4(v4) => standing_v4(v4),
@@ -42,7 +42,7 @@ fn standing_v4(address: Ipv4Addr) -> Standing {
     match address.octets() {
         [0, ..] => Never("unspecified"),
         [127, ..] => Alone("loopback"),
-        // Most clouds; Alibaba; Oracle (classic); Azure's wire server.
+        // Most clouds; Alibaba; Oracle (classic); Azure's WireServer.
         [169, 254, 169, 254] | [100, 100, 100, 200] | [192, 0, 0, 192] | [168, 63, 129, 16] => Alone(METADATA),
         [169, 254, ..] => Alone("link-local"),
         [10, ..] | [192, 168, ..] => Range("private"),
@@ -71,8 +71,8 @@ fn standing_v6(address: Ipv6Addr) -> Standing {
         [first, ..] if first & 0xffc0 == 0xfe80 => Alone("link-local"),
         [first, ..] if first & 0xffc0 == 0xfec0 => Range("site-local"),
         [first, ..] if first & 0xff00 == 0xff00 => Never("multicast"),
-        // NAT64 (RFC 6052): where it leads is in its last 32 bits. Networks
-        // that have IPv6 alone reach the rest of the world by it.
+        // NAT64 (RFC 6052) carries the IPv4 destination in the last 32 bits. IPv6-only networks
+        // reach the rest of the world through it.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
             match standing_v4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low))) {
                 Everybodys => Everybodys,
@@ -80,15 +80,15 @@ fn standing_v6(address: Ipv6Addr) -> Standing {
             }
         }
         [0x64, 0xff9b, 1, ..] => Alone("a local NAT64's"),
-        // 6to4 and Teredo lead to an IPv4 address, by relays that are gone.
+        // 6to4 and Teredo lead to an IPv4 address through relays that no longer exist.
         [0x2002, ..] => Never("a 6to4 tunnel's"),
         [0x2001, 0, ..] => Never("a Teredo tunnel's"),
         [0x2001, 2, 0, ..] => Range("benchmarking's"),
         [0x2001, second, ..] if second < 0x200 => Range("a protocol's own"),
         [0x2001, 0xdb8, ..] => Range("documentation's"),
         [0x3fff, second, ..] if second < 0x1000 => Range("documentation's"),
-        // The rest of what is global (RFC 4291, section 2.4) lies in 2000::/3:
-        // IPv4-compatible and -translated addresses do not.
+        // All other global unicast addresses (RFC 4291, section 2.4) are in 2000::/3.
+        // IPv4-compatible and IPv4-translated addresses are not.
         [first, ..] if first & 0xe000 == 0x2000 => Everybodys,
         _ => Never("not a global unicast"),
     }

@@ -1,48 +1,48 @@
-//! Reads the server's name out of a TLS ClientHello (RFC 8446, section 4.1.2;
-//! RFC 6066, section 3), from whatever bytes a client sends first. Nothing
-//! here trusts a length: every one is cut from what is there.
+//! Reads the server's name from a TLS ClientHello (RFC 8446, section 4.1.2; RFC 6066, section 3).
+//! The bytes come straight from the client, so no length in them is trusted: every slice is bounded
+//! by what has arrived.
 
 use lazarus_core::hosts::HostName;
 
-/// Longest ClientHello, in bytes of its handshake message. Real ones have 200
-/// to 2,000.
+/// Longest ClientHello that is accepted, in bytes of its handshake message. Real ones have 200 to
+/// 2,000.
 const HELLO_MAX: usize = 16 * 1024;
-/// Most bytes that are read for it: a hostile client cuts it into records of
-/// one byte.
+/// Most bytes that are read to find it, record headers included: a hostile client may split it into
+/// records of one byte.
 pub const WIRE_MAX: usize = 2 * HELLO_MAX;
 /// Largest plaintext record, RFC 8446, section 5.1.
 const RECORD_MAX: usize = 1 << 14;
-/// A record's header.
+/// Bytes of a record's header.
 const HEADER: usize = 5;
 /// The record type of handshake messages.
 pub const HANDSHAKE: u8 = 22;
 
-/// What the first bytes are.
+/// What the first bytes of a connection are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reading {
-    /// The beginning of a ClientHello; more is needed.
+    /// The beginning of a ClientHello; more bytes are needed.
     More,
     /// Not TLS.
     NotTls,
-    /// TLS, but not a ClientHello that can be read, and why.
+    /// TLS, but not a readable ClientHello; the text says why.
     Malformed(&'static str),
-    /// A whole ClientHello.
+    /// A complete ClientHello.
     Hello(Hello),
 }
 
-/// What a ClientHello says of the server.
+/// What a ClientHello says about the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
-    /// The name asked for, in the clear.
+    /// The server name that is asked for in clear text; `None` without the extension.
     pub name: Option<HostName>,
-    /// Whether another name may be in it that cannot be read (Encrypted Client
-    /// Hello, or its forerunner).
+    /// Whether it may contain another name that cannot be read (Encrypted Client Hello, or its
+    /// predecessor).
     pub encrypted: bool,
-    /// Bytes of the records that it took.
+    /// Bytes of the connection that the ClientHello took, record headers included.
     pub taken: usize,
 }
 
-/// Reads the first bytes of a connection.
+/// Classifies the first bytes of a connection.
 pub fn read(bytes: &[u8]) -> Reading {
     let mut message = vec![];
     let mut rest = bytes;
@@ -96,12 +96,12 @@ pub fn read(bytes: &[u8]) -> Reading {
     }
 }
 
-/// Bytes that are cut from the front.
+/// A cursor that cuts slices off the front.
 struct Cut<'a>(&'a [u8]);
 
 impl<'a> Cut<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8], &'static str> {
-        let (head, rest) = self.0.split_at_checked(length).ok_or("a length that is more than there is")?;
+        let (head, rest) = self.0.split_at_checked(length).ok_or("a length that exceeds the message")?;
         self.0 = rest;
         Ok(head)
     }
@@ -110,7 +110,7 @@ impl<'a> Cut<'a> {
         Ok(self.take(BYTES)?.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
     }
 
-    /// What a length of that many bytes announces.
+    /// Reads a length of that many bytes, then returns as many bytes as it announces.
     fn vector<const BYTES: usize>(&mut self) -> Result<Cut<'a>, &'static str> {
         let length = self.number::<BYTES>()?;
         self.take(length).map(Cut)
@@ -128,7 +128,7 @@ fn parse(message: &[u8]) -> Result<(Option<HostName>, bool), &'static str> {
     }
     let mut extensions = message.vector::<2>()?;
     if !message.0.is_empty() {
-        return Err("something after the extensions");
+        return Err("extra bytes after the extensions");
     }
     let (mut name, mut encrypted) = (None, false);
     while !extensions.0.is_empty() {
@@ -149,22 +149,25 @@ fn server_name(mut data: Cut<'_>) -> Result<HostName, &'static str> {
     let mut list = data.vector::<2>()?;
     let kind = list.number::<1>()?;
     let name = list.vector::<2>()?;
-    // A server may take the first of several, or the last: one is one.
+    // With several names, a server may use the first or the last, so exactly one is required.
     if kind != 0 || !list.0.is_empty() || !data.0.is_empty() {
         return Err("not exactly one server name");
     }
-    std::str::from_utf8(name.0).ok().and_then(|name| name.parse().ok()).ok_or("a server name that is none")
+    std::str::from_utf8(name.0)
+        .ok()
+        .and_then(|name| name.parse().ok())
+        .ok_or("a server name that is not a valid host name")
 }
 
-/// A ClientHello for tests: its server names, other extensions.
+/// Builds a ClientHello for tests, from server names and other extensions.
 #[cfg(test)]
 pub(crate) mod made {
-    /// With a length of two bytes before it.
+    /// The bytes, preceded by their length in two bytes.
     fn sized(bytes: &[u8]) -> Vec<u8> {
         [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat()
     }
 
-    /// The handshake message.
+    /// The handshake message alone.
     pub fn message(names: &[&str], others: &[u16]) -> Vec<u8> {
         let mut extensions = vec![];
         if !names.is_empty() {
@@ -178,7 +181,7 @@ pub(crate) mod made {
         [&[1, 0][..], &sized(&body)].concat()
     }
 
-    /// In records of at most that many bytes.
+    /// Splits a message into records of at most `size` bytes.
     pub fn records(message: &[u8], size: usize) -> Vec<u8> {
         message.chunks(size).flat_map(|part| [&[22, 3, 1][..], &sized(part)].concat()).collect()
     }

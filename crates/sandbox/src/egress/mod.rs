@@ -1,27 +1,24 @@
-//! Egress: the one way out of a cell whose network is `proxy`.
+//! Egress: the only way out of a cell whose network is `proxy`.
 //!
-//! Such a cell has a network namespace with loopback alone. A listening socket
-//! that was opened *in* it is handed out to a process of the host's side, one
-//! a cell (`lazarus cell-egress`, see [`start`]), which speaks CONNECT and
-//! plain HTTP there and connects to the hosts that the cell's [`Rules`] name.
-//! A process of its own, so that the daemon can be stopped or replaced without
-//! breaking a connection, and so that what a cell says to its proxy is not read
-//! in the process that holds every other cell's secrets.
+//! Such a cell has a network namespace with nothing but loopback. A listening socket that was
+//! opened *inside* it is handed to a process on the host's side (`lazarus cell-egress`, one for
+//! each cell, see [`start`]). That process speaks CONNECT and plain HTTP on the socket and connects
+//! to the hosts that the cell's [`Rules`] name. It is a separate process for two reasons: the
+//! daemon can be stopped or replaced without breaking connections, and untrusted input of one cell
+//! is never parsed in the process that holds the secrets of all others.
 //!
-//! What a request passes, in this order:
+//! Each request goes through these checks, in this order:
 //!
-//! 1. its head is read, 8 KiB and 10 s at most; [`Token`];
+//! 1. its head is read, at most 8 KiB within 10 s, and its [`Token`] is checked;
 //! 2. the name and port are checked against the rules;
-//! 3. the proxy itself looks the name up, once, and checks *every* address:
-//!    none may be private, of this machine, a metadata service's, or any of
-//!    those in disguise (`address.rs`);
-//! 4. it connects to an address that it checked;
-//! 5. a tunnel has to begin with a TLS ClientHello for the same name
-//!    (`hello.rs`, `tunnel.rs`); a plain request is rewritten for that host and
-//!    sent on alone, over a connection of its own.
+//! 3. the proxy itself resolves the name, once, and checks *every* address: none may be private,
+//!    this machine's or a metadata service's, in any notation (`address.rs`);
+//! 4. it connects to one of the checked addresses;
+//! 5. a tunnel must begin with a TLS ClientHello for the same name (`hello.rs`, `tunnel.rs`); a
+//!    plain request is rewritten for that host and forwarded over a connection of its own.
 //!
-//! Counters and refusals ([`Report`], [`Refusal`]) lie in the proxy's directory
-//! and are there after its end. No path, query, header or token is in them.
+//! Counters and refusals ([`Report`], [`Refusal`]) are written to the proxy's directory and stay
+//! there after it ends. They contain no path, query, header or token.
 
 mod address;
 mod hello;

@@ -1,10 +1,9 @@
-//! The proxy's own process, `lazarus cell-egress`: how the daemon starts it,
-//! and its life. It outlives the daemon, and ends with its cell.
+//! The proxy's own process, `lazarus cell-egress`: how the daemon starts it and what it does until
+//! it ends. It outlives the daemon and ends with its cell.
 //!
-//! What it is to do comes over its standard input, a unix socket, and with it
-//! the descriptors that it is to use: so neither the token nor a descriptor's
-//! number is on a command line, and the daemon starts it by a plain
-//! `posix_spawn`, which can hand on nothing but the standard streams.
+//! The specification and the descriptors that the proxy needs come over its standard input, a unix
+//! socket. So no token and no descriptor number appears on a command line, and the daemon can start
+//! it with a plain `posix_spawn`, which passes on only the standard streams.
 
 use super::proxy::{HostNetwork, Proxy, ProxyLimits};
 use super::record::Record;
@@ -35,38 +34,38 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroize as _;
 
-/// The file that is locked as long as the proxy lives, in its directory.
+/// The lock file in the proxy's directory, locked while the proxy lives.
 const LOCK: &str = "lock";
-/// Longest specification that is read, in bytes.
+/// Longest specification that is accepted, in bytes.
 const SPEC_MAX: u64 = 1 << 20;
-/// How often counters are written, where they changed.
+/// How often the counters are written, if they changed.
 const WRITE_EVERY: Duration = Duration::from_secs(3);
 /// Threads for the system's resolver, which blocks.
 const RESOLVERS: usize = 8;
 
-/// Whom a proxy that is started by root becomes.
+/// The unprivileged user that a proxy started by root becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
-    /// User, not 0.
+    /// User id, not 0.
     pub uid: u32,
-    /// Group, not 0.
+    /// Group id, not 0.
     pub gid: u32,
 }
 
-/// What one proxy is to do.
+/// Specification of one proxy.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
-    /// The cell, for the process list.
+    /// The cell's name, shown in the process list.
     pub cell: String,
-    /// What opens the proxy.
+    /// The token that a request must carry.
     pub token: Token,
-    /// What may be reached.
+    /// The hosts and addresses that may be reached.
     pub rules: Rules,
-    /// A directory for the proxy alone, that exists: counters, refusals, lock.
-    /// As root it is given to the user below.
+    /// An existing directory that only the proxy uses, for counters, refusals and the lock. When
+    /// started by root, the proxy gives it to `user`.
     pub directory: PathBuf,
-    /// Whom to become; needed as root, and only then.
+    /// The user to become. Required when started by root, ignored otherwise.
     #[serde(default)]
     pub user: Option<User>,
     /// Addresses of names that are not asked of the system's resolver.
@@ -74,7 +73,7 @@ pub struct Spec {
     pub addresses: BTreeMap<HostName, Vec<IpAddr>>,
 }
 
-/// The proxy's one word on its standard output.
+/// The single line that the proxy writes to its standard output.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "egress", rename_all = "snake_case")]
 enum Ready {
@@ -85,24 +84,23 @@ enum Ready {
 /// Why a proxy did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The process could not be started or spoken to.
+    /// The process could not be started, or the connection to it failed.
     #[error("starting the egress proxy: {0}")]
     Io(#[from] io::Error),
-    /// It says why not.
+    /// The proxy said why it cannot run.
     #[error("the egress proxy did not start: {0}")]
     Refused(String),
 }
 
-/// Starts a proxy and waits for its word that it serves.
+/// Starts a proxy and waits until it says that it serves.
 ///
-/// `program` is this binary. `listener` is a listening TCP or unix socket, of
-/// the cell's network namespace mostly. `ends` is any descriptor that becomes
-/// readable, or whose other end closes, when the cell ends: a pipe from the
-/// keeper, or the keeper's pidfd. Without it the proxy ends by SIGTERM alone.
-/// The child is the caller's to reap; it does not end with the caller.
+/// `program` is this binary. `listener` is a listening TCP or unix socket, usually in the cell's
+/// network namespace. `ends` is any descriptor that becomes readable, or whose other end closes,
+/// when the cell ends: a pipe from the keeper, or the keeper's pidfd. Without it only SIGTERM ends
+/// the proxy. The caller must reap the child, which does not end with the caller.
 ///
 /// # Errors
-/// Where it did not start. Nothing is left then.
+/// If the proxy did not start. Nothing is left behind then.
 pub fn start(
     program: &Path,
     spec: &Spec,
@@ -115,13 +113,13 @@ pub fn start(
     command.arg("cell-egress").env_clear();
     command.stdin(Stdio::from(theirs)).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn()?;
-    // The command holds the proxy's end, whose closing we wait for.
+    // The command still holds the proxy's end of the socket, and we wait for that end to close.
     drop(command);
     let said = say(&ours, spec, [Some(listener), ends]).and_then(|()| {
         let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let mut line = String::new();
         BufReader::new(output.take(4096)).read_line(&mut line)?;
-        serde_json::from_str::<Ready>(&line).map_err(|_| io::Error::other("it ended without a word"))
+        serde_json::from_str::<Ready>(&line).map_err(|_| io::Error::other("it ended without saying why"))
     });
     let error = match said {
         Ok(Ready::Serving) => return Ok(child),
@@ -140,8 +138,8 @@ fn say(socket: &OwnedFd, spec: &Spec, descriptors: [Option<BorrowedFd<'_>>; 2]) 
     control.push(SendAncillaryMessage::ScmRights(&descriptors));
     let mut line = serde_json::to_vec(spec)?;
     line.push(b'\n');
-    // The first byte alone carries the descriptors, so that the rest may be cut
-    // wherever the socket's buffer ends.
+    // Only the first byte carries the descriptors, so the rest may be split wherever the socket's
+    // buffer ends.
     let sent = sendmsg(socket, &[IoSlice::new(&line[..1])], &mut control, SendFlags::NOSIGNAL);
     let done = match sent {
         Ok(_) => UnixStream::from(socket.try_clone()?).write_all(&line[1..]),
@@ -151,13 +149,13 @@ fn say(socket: &OwnedFd, spec: &Spec, descriptors: [Option<BorrowedFd<'_>>; 2]) 
     done
 }
 
-/// Whether the proxy that was given that directory lives.
+/// Whether the proxy that was given this directory is alive.
 pub fn lives(directory: &Path) -> bool {
     File::open(directory.join(LOCK))
         .is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK))
 }
 
-/// `lazarus cell-egress`. Has to be called before anything starts a thread.
+/// Entry point of `lazarus cell-egress`. Must be called before any thread starts.
 pub fn main() -> ExitCode {
     let answer = |ready: &Ready| {
         let mut line = serde_json::to_vec(ready).unwrap_or_default();
@@ -178,7 +176,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// A proxy that is ready, with no more rights than it needs.
+/// A proxy that is ready to serve, with no more rights than it needs.
 struct Settled {
     runtime: tokio::runtime::Runtime,
     listener: Listener,
@@ -193,7 +191,7 @@ fn settle() -> Result<Settled, String> {
         let what = what.to_owned();
         move |error: &dyn std::fmt::Display| format!("{what}: {error}")
     };
-    // A terminal's keys end the daemon, not the cells.
+    // Leaves the terminal's session: Ctrl-C there must end the daemon and not the cells.
     let _ = rustix::process::setsid();
     let (spec, mut descriptors) = hear().map_err(|e| {
         wrong("reading what to do from standard input, which has to be a unix socket (the daemon starts this)")(&e)
@@ -204,7 +202,7 @@ fn settle() -> Result<Settled, String> {
     let ends = (descriptors.len() > 1).then(|| descriptors.remove(1));
     let listener = descriptors.pop().ok_or("no listening socket came with the specification")?;
 
-    // While the way to it can still be walked.
+    // Opened now, because the path may no longer be reachable once we are another user.
     let directory =
         rustix::fs::open(&spec.directory, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| wrong(&format!("opening the directory {}", spec.directory.display()))(&e))?;
@@ -220,7 +218,7 @@ fn settle() -> Result<Settled, String> {
         become_user(uid, gid).map_err(|e| e.to_string())?;
     }
     drop_capabilities().map_err(|e| e.to_string())?;
-    // To become a user may have made it dumpable again.
+    // Changing the user may have made the process dumpable again.
     not_dumpable().map_err(|e| e.to_string())?;
 
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -247,7 +245,7 @@ fn settle() -> Result<Settled, String> {
     Ok(Settled { runtime, listener, ends, proxy, record, _lock: lock.into() })
 }
 
-/// The specification, and the descriptors that came with it.
+/// Reads the specification and the descriptors that come with it from standard input.
 fn hear() -> io::Result<(Spec, Vec<OwnedFd>)> {
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
@@ -269,7 +267,7 @@ fn hear() -> io::Result<(Spec, Vec<OwnedFd>)> {
     Ok((spec?, descriptors))
 }
 
-/// Nothing connects it with whoever started it any more.
+/// Drops every tie to the process that started this one.
 fn detach() {
     let Ok(null) = File::options().read(true).write(true).open("/dev/null") else { return };
     let _ = rustix::stdio::dup2_stdin(&null);
@@ -287,41 +285,40 @@ impl Settled {
                 ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
                 loop {
                     ticks.tick().await;
-                    // Where it cannot be written now, it is tried again.
+                    // A failed write is tried again the next time.
                     let _ = writing.write(false);
                 }
             });
             proxy.serve(listener, until_the_end(ends)).await;
         });
-        // A resolver that hangs is not waited for.
+        // Does not wait for a resolver that hangs.
         runtime.shutdown_background();
         let _ = record.write(true);
     }
 }
 
-/// Returns at SIGTERM, or when the cell has ended.
+/// Returns on SIGTERM, or when the cell has ended.
 async fn until_the_end(ends: Option<OwnedFd>) {
     let told = async {
         match signal(SignalKind::terminate()) {
             Ok(mut terminate) => {
                 terminate.recv().await;
             }
-            // Then the signal ends the process by itself.
+            // Without a handler SIGTERM ends the process by default.
             Err(_) => std::future::pending().await,
         }
     };
     let ended = async {
         let Some(ends) = ends else { return std::future::pending().await };
         let (ended, heard) = tokio::sync::oneshot::channel();
-        // A thread, because it may be a descriptor of any kind. It goes with
-        // the process.
+        // A thread, because the descriptor may be of any kind. It ends with the process.
         let waits = move || {
             let mut polled = [PollFd::new(&ends, PollFlags::IN)];
             while poll(&mut polled, None) == Err(rustix::io::Errno::INTR) {}
             let _ = ended.send(());
         };
-        // Where there can be no thread the sender is dropped, and that ends us:
-        // better no network than a proxy that nobody ends.
+        // If no thread can be started, the sender is dropped, which ends the proxy: a cell without
+        // network is better than a proxy that nobody ends.
         let _ = std::thread::Builder::new().stack_size(64 << 10).spawn(waits);
         let _ = heard.await;
     };

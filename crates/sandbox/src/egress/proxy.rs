@@ -1,6 +1,5 @@
-//! The proxy: requests in, checked, out. Every request is checked anew, and
-//! every one has a connection of its own to the host, made to an address that
-//! was checked and is not looked up again.
+//! The proxy: takes requests, checks each one, and forwards it. Each request gets its own
+//! connection to the host, to an address that was checked and is not resolved again.
 
 use super::record::{Live, Reason, Record};
 use super::rules::{HTTP_PORT, Permit, Rules};
@@ -31,16 +30,16 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-/// Largest head of a request, in bytes.
+/// Largest head of a request that is accepted, in bytes.
 const HEAD_MAX: usize = 8 * 1024;
-/// Largest head of an answer, and most that is held of a body, in bytes.
+/// Largest head of an answer, and most of a body that is buffered, in bytes.
 const ANSWER_BUFFER: usize = 64 * 1024;
-/// Most addresses of a name that are tried. All are checked.
+/// Most addresses of one name that connections are tried to. All of its addresses are checked.
 const TRIED_MAX: usize = 8;
-/// How long connections may go on once the proxy is told to end.
+/// How long open connections may continue after the proxy is told to end.
 const DRAIN: Duration = Duration::from_secs(1);
-/// What belongs to one connection and not to the message: RFC 9110, section
-/// 7.6.1, and what was in use before it.
+/// Headers that belong to one connection and not to the message: RFC 9110, section 7.6.1, and the
+/// ones that older clients use.
 const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -53,19 +52,19 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
-/// The answer header that says why something was refused, in a word.
+/// The header of an answer that names the reason of a refusal in one word.
 pub const REFUSED: HeaderName = HeaderName::from_static("lazarus-refused");
 
-/// What may be used of time and connections.
+/// Limits on time and connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProxyLimits {
-    /// Connections at once; more wait at the socket.
+    /// Most connections at once; more wait at the socket.
     pub connections: usize,
-    /// For a request's head, and for a tunnel's first bytes.
+    /// Longest time to receive a request's head, or a tunnel's first bytes.
     pub head: Duration,
-    /// To find a host, and again to connect to it.
+    /// Longest time to resolve a host, and again to connect to it.
     pub connect: Duration,
-    /// How long nothing may move.
+    /// Longest time without any byte moving.
     pub idle: Duration,
 }
 
@@ -80,19 +79,18 @@ impl Default for ProxyLimits {
     }
 }
 
-/// The network as the proxy sees it. Tests have one of their own.
+/// The network as the proxy sees it. Tests replace it.
 pub trait Outside: Send + Sync + 'static {
-    /// Every address of a name.
+    /// Resolves a name to all its addresses.
     fn resolve<'a>(&'a self, name: &'a HostName) -> BoxFuture<'a, io::Result<Vec<IpAddr>>>;
-    /// A connection to exactly that address.
+    /// Connects to exactly this address.
     fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>>;
 }
 
-/// This host's resolver and network.
+/// The resolver and network of this host.
 #[derive(Debug, Default)]
 pub struct HostNetwork {
-    /// Names whose addresses are given rather than asked for; they are checked
-    /// like any other.
+    /// Fixed addresses of names, used instead of the resolver. They are checked like any other.
     pub addresses: BTreeMap<HostName, Vec<IpAddr>>,
 }
 
@@ -114,7 +112,7 @@ impl Outside for HostNetwork {
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
-/// One cell's proxy.
+/// The proxy of one cell.
 pub struct Proxy {
     rules: Rules,
     token: TokenDigest,
@@ -123,7 +121,7 @@ pub struct Proxy {
     limits: ProxyLimits,
 }
 
-/// A tunnel that was granted and waits for its client's side.
+/// A tunnel that was granted and waits for the client to switch to it.
 struct Granted {
     upgrade: OnUpgrade,
     server: Stream,
@@ -134,13 +132,13 @@ struct Granted {
 
 type Slot = Mutex<Option<Granted>>;
 
-/// A request that is not carried out.
+/// Why a request is not forwarded.
 enum Refused {
-    /// On record.
+    /// Refused by a check; the refusal is recorded.
     For { reason: Reason, asked: Option<Asked>, address: Option<IpAddr>, detail: Option<String>, say: String },
-    /// Allowed, but it cannot be done.
+    /// Allowed, but the host could not be resolved or reached.
     Failed { status: StatusCode, say: String },
-    /// The token has to come with it.
+    /// The request carries no token; the client is asked for it.
     Token,
 }
 
@@ -155,7 +153,7 @@ impl Refused {
 }
 
 impl Proxy {
-    /// A proxy for those rules, that answers who has the token.
+    /// Creates a proxy that enforces these rules and answers only requests that carry the token.
     pub fn new(
         rules: Rules,
         token: &Token,
@@ -166,8 +164,7 @@ impl Proxy {
         Self { rules, token: token.digest(), record, outside, limits }
     }
 
-    /// Serves a cell until `stop` is done, then lets connections go on for a
-    /// second.
+    /// Serves a cell until `stop` resolves, then lets open connections continue for one second.
     pub async fn serve(self: Arc<Self>, listener: Listener, stop: impl Future<Output = ()>) {
         let places = Arc::new(Semaphore::new(self.limits.connections));
         let mut connections = JoinSet::new();
@@ -188,7 +185,7 @@ impl Proxy {
                             drop(place);
                         });
                     }
-                    // Out of descriptors, mostly: others are closed in a moment.
+                    // Usually out of descriptors; other connections will close soon.
                     Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
                 },
             }
@@ -197,13 +194,13 @@ impl Proxy {
         let _ = timeout(DRAIN, async { while connections.join_next().await.is_some() {} }).await;
     }
 
-    /// One connection of the cell's, from its first request to its end.
+    /// Serves one connection of the cell, from its first request to its end.
     async fn connection(&self, stream: Stream) {
         let slot = Slot::default();
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(self.limits.head).max_buf_size(HEAD_MAX);
         let service = service_fn(|request| self.answer(request, &slot).map(Ok::<_, std::convert::Infallible>));
-        // hyper answers what it cannot read by itself.
+        // hyper itself answers requests that it cannot parse.
         match builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
             Err(error) if error.is_parse_too_large() => {
                 self.record.refused(Reason::HeadTooLarge, None, None, None);
@@ -253,7 +250,7 @@ impl Proxy {
             }
             Refused::Token => {
                 self.record.asked_for_token();
-                let say = "the egress proxy wants the token of this cell, which is in HTTPS_PROXY".to_owned();
+                let say = "the egress proxy requires the token of this cell, which is in HTTPS_PROXY".to_owned();
                 (StatusCode::PROXY_AUTHENTICATION_REQUIRED, None, say)
             }
         };
@@ -275,11 +272,11 @@ impl Proxy {
         match (given.next(), given.next()) {
             (None, _) => Err(Refused::Token),
             (Some(value), None) if self.token.is_of(value.as_bytes()) => Ok(()),
-            _ => Err(Refused::new(Reason::Token, "this is not the token of this cell")),
+            _ => Err(Refused::new(Reason::Token, "the token is not this cell's")),
         }
     }
 
-    /// Whether the rules name it.
+    /// Checks the rules for what was asked for.
     fn permit(&self, asked: &Asked) -> Result<Permit, Refused> {
         self.rules.permit(asked).ok_or_else(|| {
             let say = format!(
@@ -290,7 +287,7 @@ impl Proxy {
         })
     }
 
-    /// A connection to one of the host's addresses, all of which were checked.
+    /// Connects to one of the host's addresses, after all of them were checked.
     async fn reach(&self, asked: &Asked) -> Result<(Stream, Arc<Live>), Refused> {
         let failed = |status, what: &str| Refused::Failed { status, say: format!("`{asked}` {what}") };
         let addresses = match &asked.host {
@@ -306,7 +303,8 @@ impl Proxy {
             match self.rules.reachable(address) {
                 Ok(address) if checked.contains(&address) => {}
                 Ok(address) => checked.push(address),
-                // A name that leads to one such address is not trusted with its others.
+                // One refused address makes the name untrustworthy, so its other addresses are not
+                // tried either.
                 Err(kind) => {
                     return Err(Refused::For {
                         reason: Reason::Address,
@@ -333,7 +331,7 @@ impl Proxy {
         Err(failed(StatusCode::BAD_GATEWAY, "could not be connected to"))
     }
 
-    /// CONNECT: a tunnel, once the host is there.
+    /// CONNECT: opens a tunnel once the host is connected.
     async fn connect(&self, mut request: Request<Incoming>, slot: &Slot) -> Result<Response<Body>, Refused> {
         let headers = request.headers();
         if headers.contains_key(header::TRANSFER_ENCODING)
@@ -341,7 +339,7 @@ impl Proxy {
         {
             return Err(Refused::new(Reason::Malformed, "CONNECT has no body"));
         }
-        // The whole of what is asked for: `CONNECT http://host:443/` is none.
+        // The URI must be only `host:port`: `CONNECT http://host:443/` is refused.
         let uri = request.uri();
         let authority = uri.authority().filter(|_| uri.scheme().is_none() && uri.path_and_query().is_none());
         let asked = authority.map_or(Err(super::NameError::Empty), |a| Asked::parse(a.as_str(), None));
@@ -350,7 +348,7 @@ impl Proxy {
             asked: None,
             address: None,
             detail: Some(why.to_string()),
-            say: format!("what CONNECT asks for is no host and port: {why}"),
+            say: format!("CONNECT needs a host and port: {why}"),
         })?;
         let permit = self.permit(&asked)?;
         let (server, count) = self.reach(&asked).await?;
@@ -360,7 +358,7 @@ impl Proxy {
         Ok(Response::new(nothing()))
     }
 
-    /// Any other method: a request in absolute form, sent on alone.
+    /// Any other method: forwards one request in absolute form.
     async fn forward(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Refused> {
         let asked = check_request(&request)?;
         self.permit(&asked)?;
@@ -379,7 +377,7 @@ impl Proxy {
         let headers = request.headers_mut();
         headers.insert(header::HOST, host);
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        // Answered on this side, where the body is read.
+        // The proxy answers `Expect` itself, when it reads the body.
         headers.remove(header::EXPECT);
 
         let failed = || Refused::Failed {
@@ -392,7 +390,7 @@ impl Proxy {
         client.max_buf_size(ANSWER_BUFFER);
         let (mut sender, connection) = client.handshake(io).await.map_err(|_| failed())?;
         let idle = self.limits.idle;
-        // Ends with the answer's body, or where the client lets go of that.
+        // Ends with the answer's body, or when the client drops it.
         tokio::spawn(async move {
             tokio::select! {
                 _ = connection => {}
@@ -417,7 +415,7 @@ fn whole(text: String) -> Body {
     Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed()
 }
 
-/// Checks that a request means one thing, and returns the host that it is for.
+/// Checks that a request is unambiguous, and returns the host that it is for.
 fn check_request(request: &Request<Incoming>) -> Result<Asked, Refused> {
     let headers = request.headers();
     let uri = request.uri();
@@ -426,7 +424,7 @@ fn check_request(request: &Request<Incoming>) -> Result<Asked, Refused> {
         asked: None,
         address: None,
         detail: Some(why.to_string()),
-        say: format!("{what} is no host: {why}"),
+        say: format!("{what} is not a host name: {why}"),
     };
     let Some(authority) = uri.authority().filter(|_| uri.scheme() == Some(&Scheme::HTTP)) else {
         return Err(Refused::new(
@@ -454,8 +452,7 @@ fn check_request(request: &Request<Incoming>) -> Result<Asked, Refused> {
         }
         _ => return Err(Refused::of(Reason::Malformed, &asked, "there has to be one Host header")),
     }
-    // Any other coding would be lost with the header, and the body's length
-    // with it.
+    // Any other coding would be lost together with this header, and with it the body's length.
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let chunked = codings.next().is_none_or(|c| c.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
     if !chunked || codings.next().is_some() {
@@ -464,8 +461,8 @@ fn check_request(request: &Request<Incoming>) -> Result<Asked, Refused> {
     Ok(asked)
 }
 
-/// Takes out what belongs to the connection, by its usual names and by those
-/// that the message gives.
+/// Removes headers that belong to the connection: the usual ones, and those that the message's
+/// `Connection` header names.
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
@@ -473,7 +470,7 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
-        // It says where a message ends, and is not the sender's to drop.
+        // Content-Length says where a message ends, so the sender may not have it dropped.
         .filter(|name| *name != header::CONTENT_LENGTH)
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {

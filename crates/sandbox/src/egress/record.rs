@@ -1,6 +1,6 @@
-//! What went through and what was refused: counters in a file that is replaced
-//! as a whole, refusals as lines of JSON in a file that only grows, to a limit.
-//! Both hold hosts and numbers alone: no paths, queries, headers or tokens.
+//! The record of what the proxy carried and refused: counters in a file that is always replaced as
+//! a whole, and refusals as lines of JSON in a file that grows up to a limit. Both hold only hosts
+//! and numbers: no paths, queries, headers or tokens.
 
 use lazarus_core::hosts::Asked;
 use rustix::fs::{Mode, OFlags, openat, renameat};
@@ -16,54 +16,54 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The counters' file, in the proxy's directory.
 pub const REPORT: &str = "egress.json";
-/// The refusals' file.
+/// The file of refusals, in the proxy's directory.
 pub const REFUSALS: &str = "refusals.jsonl";
-/// Longest line of a refusal, in bytes, with its end.
+/// Longest line of a refusal, in bytes, with its newline.
 pub const LINE_MAX: usize = 512;
-/// Most bytes of refusals that are written; further ones are counted alone.
+/// Most bytes of refusals that are written. Later refusals are only counted.
 pub const LOG_MAX: u64 = 1 << 20;
-/// Hosts that are counted by name; a wildcard can stand for any number. The
-/// others are counted together.
+/// Most hosts that are counted by name; a wildcard rule can match any number. The rest are counted
+/// together.
 const HOSTS_MAX: usize = 256;
-/// Largest file of counters that is read back.
+/// Largest counters' file that is read back, in bytes.
 const REPORT_MAX: u64 = 1 << 20;
 
-/// Why something was refused.
+/// Why a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// No rule names the host and port.
     NotNamed,
-    /// What was asked for is not the name of a host and a port.
+    /// The request does not name a valid host and port.
     BadName,
-    /// The name leads to an address that is not everybody's.
+    /// The name resolves to an address that is not public.
     Address,
-    /// A token was given, and it is wrong.
+    /// The request carries a wrong token.
     Token,
-    /// Not a request that a proxy takes: no absolute `http:` URI.
+    /// The request is not one for a proxy: it has no absolute `http:` URI.
     NotAbsolute,
-    /// The `Host` header asks for another host than the URI.
+    /// The `Host` header names another host than the URI.
     HostHeader,
-    /// A tunnel that does not begin with TLS.
+    /// The tunnel does not begin with TLS.
     NotTls,
-    /// A ClientHello that cannot be read.
+    /// The ClientHello cannot be read.
     BadHello,
-    /// A ClientHello without a server name.
+    /// The ClientHello has no server name.
     NoServerName,
-    /// A ClientHello for another host than the tunnel was asked for.
+    /// The ClientHello names another host than CONNECT did.
     ServerName,
-    /// A ClientHello with a name that cannot be read.
+    /// The ClientHello may contain an encrypted name.
     EncryptedName,
-    /// A request for another protocol on the connection.
+    /// The request asks for another protocol on the connection.
     Upgrade,
-    /// A request that has more than one meaning, or none.
+    /// The request is ambiguous or invalid.
     Malformed,
-    /// A head of more than 8 KiB.
+    /// The head has more than 8 KiB.
     HeadTooLarge,
 }
 
 impl Reason {
-    /// For people: what was refused.
+    /// What was refused, in words for people.
     pub fn words(self) -> &'static str {
         match self {
             Self::NotNamed => "a host or port that is not named",
@@ -83,7 +83,7 @@ impl Reason {
         }
     }
 
-    /// The word in files and headers.
+    /// The word that files and headers use.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotNamed => "not_named",
@@ -107,75 +107,75 @@ impl Reason {
 /// One line of [`REFUSALS`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// When.
+    /// When the request was refused.
     pub at: jiff::Timestamp,
-    /// Why.
+    /// Why it was refused.
     pub reason: Reason,
-    /// The host that was asked for, where it was one.
+    /// The host that was asked for; `None` if the request named no valid host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// The port.
+    /// The port that was asked for, under the same condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// The address that the name led to, where that is why.
+    /// The address that the name resolved to, if the address is the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
-    /// What kind of address, or what is wrong, in words.
+    /// The kind of address, or what is wrong, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
 
-/// Counts of one host and port, or of several together.
+/// Counts for one host and port, or for several together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Count {
     /// Connections that were made.
     pub connections: u64,
-    /// Bytes from the cell.
+    /// Bytes that the cell sent.
     pub bytes_out: u64,
-    /// Bytes to the cell.
+    /// Bytes that the cell received.
     pub bytes_in: u64,
 }
 
-/// [`REPORT`], for the close log.
+/// The content of [`REPORT`], which the close log uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
-    /// By `host:port`, at most 256.
+    /// Counts by `host:port`, at most 256 of them.
     pub hosts: BTreeMap<String, Count>,
-    /// Every other host, together.
+    /// Counts of all other hosts together.
     pub other_hosts: Count,
-    /// Refusals, by reason.
+    /// Number of refusals, by reason.
     pub refused: BTreeMap<Reason, u64>,
-    /// Refusals that have no line, because the file was full.
+    /// Refusals without a line in [`REFUSALS`], because that file was full.
     pub refused_without_line: u64,
-    /// Requests without a token, which were asked for one: `git` begins so.
+    /// Requests without a token, which were answered by asking for it; `git` always begins that
+    /// way.
     pub asked_for_token: u64,
-    /// Hosts that were allowed but could not be found or reached.
+    /// Connections that were allowed but failed: the host could not be resolved or reached.
     pub failed: u64,
-    /// Whether the proxy has ended; where not, it runs or died.
+    /// Whether the proxy has ended in order. If false, it still runs or it died.
     pub ended: bool,
 }
 
 impl Report {
-    /// Everything that was refused.
+    /// Number of all refusals.
     pub fn refused_in_all(&self) -> u64 {
         self.refused.values().sum()
     }
 
-    /// The counters of a proxy, while it runs or after. Nothing where there
-    /// was none yet.
+    /// Reads the counters of a proxy, while it runs or afterwards. `None` if it has written none
+    /// yet.
     ///
     /// # Errors
-    /// Where the file cannot be read, or is not a report.
+    /// If the file cannot be read or is not a report.
     pub fn read(directory: &Path) -> io::Result<Option<Self>> {
         read_report(rustix::fs::open(directory, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?.as_fd())
     }
 }
 
-/// What a proxy refused: lines of [`Refusal`], [`LOG_MAX`] bytes at most. Nothing
-/// where there is no such file: its directory is the proxy's, and no link in it
-/// is followed.
+/// Reads what a proxy refused: lines of [`Refusal`], at most [`LOG_MAX`] bytes. Empty if there is
+/// no such file. The directory belongs to the proxy, so no link in it is followed.
 pub fn refusals(directory: &Path) -> Vec<u8> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let read = || -> io::Result<Vec<u8>> {
@@ -201,7 +201,7 @@ fn read_report(directory: impl std::os::fd::AsFd) -> io::Result<Option<Report>> 
     serde_json::from_slice(&text).map(Some).map_err(io::Error::other)
 }
 
-/// Counts of one host while it is being counted.
+/// Live counters of one host.
 #[derive(Debug, Default)]
 pub struct Live {
     connections: AtomicU64,
@@ -226,12 +226,12 @@ impl Live {
         }
     }
 
-    /// Bytes from the cell were sent on.
+    /// Counts bytes that were forwarded from the cell.
     pub fn sent(&self, bytes: usize) {
         self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Bytes for the cell arrived.
+    /// Counts bytes that arrived for the cell.
     pub fn received(&self, bytes: usize) {
         self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -258,16 +258,16 @@ pub struct Record {
 }
 
 impl Record {
-    /// A record in a directory of the proxy's own; goes on from what an earlier
-    /// proxy of the same cell left there. The default is one that only counts.
+    /// Creates a record in a directory that only the proxy uses. It continues from what an earlier
+    /// proxy of the same cell left there. (`Record::default()` only counts in memory.)
     ///
     /// # Errors
-    /// Where its files cannot be made.
+    /// If its files cannot be created.
     pub fn in_directory(directory: OwnedFd) -> io::Result<Self> {
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let log = File::from(openat(&directory, REFUSALS, flags, Mode::from_raw_mode(0o600))?);
         let log_length = log.metadata()?.len();
-        // A report that cannot be read is no reason to give a cell no network.
+        // A damaged report must not keep a cell from its network, so we start again at zero.
         let before = read_report(&directory).ok().flatten().unwrap_or_default();
         let state = State {
             hosts: before.hosts.into_iter().map(|(host, count)| (host, Arc::new(Live::of(count)))).collect(),
@@ -287,7 +287,7 @@ impl Record {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection to a host was made. What it carries is counted there.
+    /// Counts a new connection to a host. The caller adds its traffic to what this returns.
     pub fn connected(&self, asked: &Asked) -> Arc<Live> {
         let mut state = self.state();
         let known = state.hosts.len();
@@ -302,17 +302,17 @@ impl Record {
         live
     }
 
-    /// A request came without a token, as a program's first one may.
+    /// Counts a request without a token, as a program's first request often is.
     pub fn asked_for_token(&self) {
         self.state().asked_for_token += 1;
     }
 
-    /// An allowed host could not be found or reached.
+    /// Counts an allowed host that could not be resolved or reached.
     pub fn failed(&self) {
         self.state().failed += 1;
     }
 
-    /// Something was refused.
+    /// Records a refusal.
     pub fn refused(&self, reason: Reason, asked: Option<&Asked>, address: Option<IpAddr>, detail: Option<String>) {
         let refusal = Refusal {
             at: jiff::Timestamp::now(),
@@ -320,7 +320,8 @@ impl Record {
             host: asked.map(|a| a.host.to_string()),
             port: asked.map(|a| a.port),
             address,
-            // With the longest name and address the line stays below its limit.
+            // Shortened so that the line stays below its limit even with the longest name and
+            // address.
             detail: detail
                 .map(|d| d.chars().filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\')).take(80).collect()),
         };
@@ -329,7 +330,7 @@ impl Record {
         let mut state = self.state();
         *state.refused.entry(reason).or_default() += 1;
         let room = state.log_length + line.len() as u64 <= LOG_MAX && line.len() <= LINE_MAX;
-        // One write, so that a line is there whole or not at all.
+        // One write, so that a line is there completely or not at all.
         let written = room && state.log.as_mut().is_some_and(|log| log.write_all(&line).is_ok());
         if written {
             state.log_length += line.len() as u64;
@@ -338,7 +339,7 @@ impl Record {
         }
     }
 
-    /// The counters as they are.
+    /// The current counters.
     pub fn report(&self) -> Report {
         let state = self.state();
         Report {
@@ -352,10 +353,10 @@ impl Record {
         }
     }
 
-    /// Writes the counters, where they changed since the last time.
+    /// Writes the counters, if they changed since the last time.
     ///
     /// # Errors
-    /// Where the file cannot be replaced.
+    /// If the file cannot be replaced.
     pub fn write(&self, ended: bool) -> io::Result<()> {
         let Some(directory) = &self.directory else { return Ok(()) };
         let report = Report { ended, ..self.report() };

@@ -1,38 +1,38 @@
-//! What one cell may reach: the hosts that it may ask for, and the addresses
-//! that their names may lead to.
+//! What one cell may reach: the hosts that it may ask for, and the addresses that their names may
+//! resolve to.
 
 use super::address::{Standing, canonical, standing};
 use lazarus_core::hosts::{AddressRange, Asked, Host, HostRule};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
-/// The port of `http:` where a URI names none.
+/// The port of an `http:` URI that names none.
 pub(crate) const HTTP_PORT: u16 = 80;
 
 /// What one cell may reach.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rules {
-    /// The hosts.
+    /// The hosts and ports that may be asked for.
     pub hosts: Vec<HostRule>,
-    /// Addresses that are not everybody's and may be reached nevertheless, by
-    /// the names above: an operator's own network. Loopback, link-local and
-    /// metadata addresses, and those of this machine, only one by one.
+    /// Addresses that are not public but may be reached by the names above: an operator's own
+    /// network. Loopback, link-local and metadata addresses, and this machine's own, must be listed
+    /// one by one.
     #[serde(default)]
     pub allow_addresses: Vec<AddressRange>,
 }
 
-/// What a rule gives.
+/// What a matching rule allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Permit {
-    /// Whether a tunnel may carry something else than TLS.
+    /// Whether a tunnel may carry something other than TLS.
     pub plain: bool,
 }
 
 impl Rules {
-    /// Whether that may be asked for. An address has to be named by a rule and
-    /// to be listed, alone, in the allowed addresses: a proposal cannot name
-    /// one that policy does not.
+    /// Looks for a rule that allows what was asked for. A host given as an address must be named by
+    /// a rule and also listed by itself in `allow_addresses`, so a proposal cannot name an address
+    /// that policy does not allow.
     pub fn permit(&self, asked: &Asked) -> Option<Permit> {
         if let Host::Address(address) = asked.host
             && !self.listed_alone(address)
@@ -44,11 +44,11 @@ impl Rules {
         Some(Permit { plain: covering.any(HostRule::is_plain) })
     }
 
-    /// Whether a name may lead to that address. Returns the address to connect
-    /// to, which is IPv4 where it was IPv4 in IPv6's clothes.
+    /// Checks whether a name may resolve to that address. Returns the address to connect to; an
+    /// IPv4-mapped address becomes IPv4.
     ///
     /// # Errors
-    /// With the kind of address that it is.
+    /// The kind of address, in words, if it may not be reached.
     pub fn reachable(&self, address: IpAddr) -> Result<IpAddr, &'static str> {
         let address = canonical(address);
         let in_range = || self.allow_addresses.iter().any(|range| range.contains(address));
@@ -57,13 +57,13 @@ impl Rules {
             _ if self.listed_alone(address) => Ok(address),
             Standing::Alone(kind) => Err(kind),
             Standing::Range(kind) if !in_range() => Err(kind),
-            // An allowed range is the network, not the machine that we are on.
+            // An allowed range means that network, not the machine that we run on.
             Standing::Range(_) | Standing::Everybodys if is_of_this_machine(address) => Err("of this machine itself"),
             Standing::Range(_) | Standing::Everybodys => Ok(address),
         }
     }
 
-    /// The hosts, in words.
+    /// Lists the hosts, in words for people.
     pub fn words(&self) -> String {
         if self.hosts.is_empty() {
             return "none is named".to_owned();
@@ -76,9 +76,9 @@ impl Rules {
     }
 }
 
-/// Whether an interface of this machine has the address: what listens there may
-/// trust its neighbours. To such an address, and to no other, the kernel goes
-/// from that address itself. To connect a UDP socket sends nothing.
+/// Whether this machine has the address: services that listen on it may trust local clients. The
+/// kernel uses an own address as its own source, and only then. Connecting a UDP socket sends
+/// nothing, so we ask that way.
 fn is_of_this_machine(address: IpAddr) -> bool {
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     UdpSocket::bind((any, 0))

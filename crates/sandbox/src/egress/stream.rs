@@ -1,5 +1,5 @@
-//! A connection, over TCP or a unix socket, that both directions of a tunnel
-//! can use at once; and one that counts.
+//! Connections over TCP or a unix socket that both directions of a tunnel can use at once, and a
+//! wrapper that counts their traffic.
 
 use super::record::Live;
 use rustix::net::{AddressFamily, Shutdown, getsockname, shutdown};
@@ -14,20 +14,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::Instant;
 
-/// Where the cell's connections arrive.
+/// The socket on which the cell's connections arrive.
 #[derive(Debug)]
 pub enum Listener {
-    /// On the cell's own loopback, mostly.
+    /// TCP, usually on the cell's own loopback.
     Tcp(TcpListener),
-    /// On a path.
+    /// A unix socket.
     Unix(UnixListener),
 }
 
 impl Listener {
-    /// A listening socket that somebody else opened.
+    /// Wraps a listening socket that another process opened.
     ///
     /// # Errors
-    /// Where it is not a socket, or of neither kind.
+    /// If the descriptor is not a TCP or unix socket.
     pub fn from_descriptor(descriptor: OwnedFd) -> io::Result<Self> {
         let family = getsockname(&descriptor)?.address_family();
         rustix::io::ioctl_fionbio(&descriptor, true)?;
@@ -38,15 +38,15 @@ impl Listener {
         }
     }
 
-    /// The next connection.
+    /// Waits for the next connection.
     ///
     /// # Errors
-    /// Where there are no descriptors left, mostly.
+    /// Usually when no descriptors are left.
     pub async fn accept(&self) -> io::Result<Stream> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // What a tunnel gets is sent on at once.
+                // A tunnel forwards each chunk at once, so Nagle's algorithm would only delay it.
                 let _ = stream.set_nodelay(true);
                 Ok(Stream::Tcp(stream))
             }
@@ -100,9 +100,9 @@ impl Stream {
         }
     }
 
-    /// Says that nothing more will be sent.
+    /// Shuts down the sending side.
     pub(super) fn finish(&self) {
-        // Where the other end is gone already, it knows.
+        // An error means that the peer is already gone, which is what it would have learned.
         let _ = shutdown(self.as_fd(), Shutdown::Write);
     }
 }
@@ -136,11 +136,11 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// When something last moved.
+/// When a byte last moved.
 #[derive(Debug)]
 pub(super) struct Movement {
     start: Instant,
-    /// Milliseconds after the start.
+    /// Milliseconds since the start.
     last: AtomicU64,
 }
 
@@ -153,7 +153,7 @@ impl Movement {
         self.last.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// Returns once nothing has moved for that long.
+    /// Returns once no byte has moved for `idle`.
     pub(super) async fn ceased(&self, idle: Duration) {
         loop {
             let until = self.start + Duration::from_millis(self.last.load(Ordering::Relaxed)) + idle;
@@ -165,7 +165,7 @@ impl Movement {
     }
 }
 
-/// A connection to a host, counted.
+/// A connection to a host, with its traffic counted.
 #[derive(Debug)]
 pub(super) struct Metered {
     pub stream: Stream,

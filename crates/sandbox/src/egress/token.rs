@@ -1,5 +1,5 @@
-//! The token of one cell's proxy: in the cell it is part of `HTTPS_PROXY`; in
-//! the proxy only its digest is kept.
+//! The token of one cell's proxy. The cell has it in `HTTPS_PROXY`; the proxy keeps only its
+//! digest.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -9,50 +9,50 @@ use std::fmt;
 use std::net::SocketAddr;
 use zeroize::Zeroizing;
 
-/// The user's name that goes with every token.
+/// The user name that goes with every token.
 const USER: &str = "lazarus";
 
-/// What a cell shows to its proxy: 64 hexadecimal digits, 256 bits. Its `Debug`
-/// does not show it, and its memory is overwritten.
+/// The secret that a cell shows to its proxy: 64 hexadecimal digits, 256 bits. `Debug` does not
+/// print it, and its memory is overwritten on drop.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(Zeroizing<String>);
 
-/// Not a token.
+/// The text is not a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a token of the egress proxy has 64 hexadecimal digits")]
 pub struct NotAToken;
 
 impl Token {
-    /// A new one.
+    /// Generates a random token.
     ///
     /// # Errors
-    /// Where the system has no randomness to give.
+    /// If the system cannot provide randomness.
     pub fn new() -> Result<Self, getrandom::Error> {
         let mut bytes = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *bytes)?;
         Ok(Self(Zeroizing::new(hex::encode(bytes.as_slice()))))
     }
 
-    /// A token that was written down.
+    /// Parses a token that was stored.
     ///
     /// # Errors
-    /// Where it is none.
+    /// If the text is not a token.
     pub fn parse(text: &str) -> Result<Self, NotAToken> {
         let good = text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
         if good { Ok(Self(Zeroizing::new(text.to_owned()))) } else { Err(NotAToken) }
     }
 
-    /// The secret itself, for the pool of secrets that nothing may leave with.
+    /// The secret itself, for the pool of secrets that may not leave in any text.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The environment of an agent's programs, for a proxy that listens on that
-    /// address of the cell's own.
+    /// The proxy variables for an agent's environment, for a proxy that listens on that address
+    /// inside the cell.
     pub fn environment(&self, listens: SocketAddr) -> Vec<(String, String)> {
         let url = format!("http://{USER}:{}@{listens}", self.expose());
         let mut environment = vec![];
-        // Programs read one spelling or the other; curl reads `http_proxy` alone.
+        // Programs read one spelling or the other; curl reads only `http_proxy` in lower case.
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"] {
             environment.push((name.to_owned(), url.clone()));
         }
@@ -88,12 +88,12 @@ impl<'de> Deserialize<'de> for Token {
     }
 }
 
-/// SHA-256 of the user's name and the token.
+/// SHA-256 of the user name and the token.
 pub(super) struct TokenDigest([u8; 32]);
 
 impl TokenDigest {
-    /// Whether a `Proxy-Authorization` header gives the token. Takes as long
-    /// for a wrong one as for the right one: digests are compared, and whole.
+    /// Whether a `Proxy-Authorization` header carries the token. Takes the same time for a wrong
+    /// token as for the right one, because it compares whole digests.
     pub fn is_of(&self, header: &[u8]) -> bool {
         let Some((scheme, rest)) = header.split_at_checked(6) else { return false };
         if !scheme.eq_ignore_ascii_case(b"basic ") {

@@ -1,10 +1,10 @@
-//! A tunnel, from the answer to CONNECT to its end: looks at what the client
-//! says first, and carries bytes only where that fits what was asked for.
+//! A tunnel, from the answer to CONNECT to its end. It inspects what the client sends first, and
+//! forwards bytes only if that matches what was asked for.
 //!
-//! A server may ask for a second ClientHello (RFC 8446, section 4.1.4), and
-//! some take the name from that one; so it is looked at as well. What is said
-//! after the keys are agreed on cannot be seen: a `Host` header within TLS,
-//! a renegotiation. `docs/isolation.md` says so.
+//! A server may request a second ClientHello (RFC 8446, section 4.1.4), and some servers take the
+//! name from that one, so it is inspected as well. What follows the key exchange is encrypted and
+//! cannot be inspected: a `Host` header inside TLS, or a renegotiation. `docs/isolation.md` says
+//! so.
 
 use super::hello::{self, Reading, WIRE_MAX};
 use super::proxy::ProxyLimits;
@@ -18,35 +18,35 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long the thread looks for the next bytes before it sleeps: what is asked
-/// over loopback is answered within that time, and to be woken takes as long as
-/// the answer. At most once for each chunk that was moved.
+/// How long the thread polls for the next bytes before it sleeps. Over loopback an answer arrives
+/// within this time, and waking up would take as long as the answer itself. Done at most once for
+/// each chunk that was moved.
 const LOOK_AGAIN: Duration = Duration::from_micros(20);
-/// Tunnels at once with which that is done; with more, others would wait for it.
+/// Most open tunnels with which the thread polls; with more, it would delay the others.
 const LOOK_AGAIN_TUNNELS: usize = 2;
 /// Most bytes that are moved at once.
 const CHUNK: usize = 64 * 1024;
-/// Bytes of a server's first record up to the end of its random.
+/// Bytes of a server's first record, up to the end of its random value.
 const SERVER_RANDOM_END: usize = 5 + 4 + 2 + 32;
-/// The random of a ServerHello that asks for another ClientHello: SHA-256 of
+/// The random value of a ServerHello that requests another ClientHello: SHA-256 of
 /// `HelloRetryRequest`, RFC 8446, section 4.1.3.
 const RETRY: [u8; 32] = [
     0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2, 0xa2, 0x11,
     0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 ];
-/// Record types that may stand before a second ClientHello: a change of cipher
-/// for old boxes on the way, an alert, early data.
+/// Record types that may precede a second ClientHello: a change-cipher-spec for old middleboxes, an
+/// alert, early data.
 const BEFORE_SECOND: [u8; 3] = [20, 21, 23];
-/// A fatal `unrecognized_name`, so that the client can say why it failed.
+/// A fatal `unrecognized_name` alert, so that the client can report why it failed.
 const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 thread_local! {
-    /// One buffer for every tunnel: it is only held between two waits, and what
-    /// cannot be sent on at once is kept by its tunnel.
+    /// One buffer for all tunnels of the thread: it is used only between two awaits, and each
+    /// tunnel itself keeps what it cannot send at once.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into_boxed_slice());
 }
 
-/// Why a tunnel ended before its two ends did.
+/// Why a tunnel was ended before either side closed it.
 enum Ended {
     Io,
     Refused(Reason, Option<&'static str>),
@@ -58,10 +58,10 @@ impl From<io::Error> for Ended {
     }
 }
 
-/// Tunnels that are open in this process.
+/// Number of open tunnels in this process.
 static TUNNELS: AtomicUsize = AtomicUsize::new(0);
 
-/// One of them.
+/// Counts one open tunnel while it lives.
 struct Open;
 
 impl Open {
@@ -81,10 +81,10 @@ impl Drop for Open {
 pub(super) struct Tunnel {
     pub client: Stream,
     pub server: Stream,
-    /// What the client sent before it had its answer.
+    /// What the client sent before it had the answer to CONNECT.
     pub early: Vec<u8>,
     pub asked: Asked,
-    /// Whether it may carry something else than TLS.
+    /// Whether it may carry something other than TLS.
     pub plain: bool,
     pub count: Arc<Live>,
     pub record: Arc<Record>,
@@ -92,7 +92,7 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    /// Carries it to its end.
+    /// Carries the tunnel to its end.
     pub async fn run(mut self) {
         let _open = Open::new();
         let movement = Movement::new();
@@ -118,7 +118,7 @@ impl Tunnel {
             let (hello, more) = first.split_at(taken);
             self.send(hello, movement).await?;
             retry = self.server_wants_another(movement).await?;
-            // What came with the greeting may be another one, sent in advance.
+            // The bytes behind the first ClientHello may be a second one, sent in advance.
             if retry {
                 ahead = more.to_vec();
             } else {
@@ -137,8 +137,9 @@ impl Tunnel {
         tokio::try_join!(outwards, inwards).map(|_| ())
     }
 
-    /// The client's first bytes, once they begin with a ClientHello that fits, and
-    /// how many of them are that. Nothing where the client left without a word.
+    /// Reads the client's first bytes until they begin with a matching ClientHello. Returns them,
+    /// and how many of them are the ClientHello; `None` if the client closed without sending
+    /// anything.
     async fn first(&self, mut bytes: Vec<u8>) -> Result<Option<(Vec<u8>, usize)>, Ended> {
         loop {
             if !bytes.is_empty() {
@@ -173,14 +174,14 @@ impl Tunnel {
         }
     }
 
-    /// Hands on the server's first words and says whether they ask for another
-    /// ClientHello, or may.
+    /// Forwards the server's first bytes and returns whether they request another ClientHello, or
+    /// might.
     async fn server_wants_another(&self, movement: &Movement) -> Result<bool, Ended> {
         let mut heard = vec![];
         loop {
             let before = heard.len();
             if self.read_more(&self.server, &mut heard).await? == 0 {
-                // The end is for the pump to find, and to hand on.
+                // The pump will see the end of the stream and forward it.
                 return Ok(true);
             }
             write_all(&self.client, &heard[before..], movement).await?;
@@ -192,7 +193,7 @@ impl Tunnel {
                     if *kind != 2 {
                         return Ok(false);
                     }
-                    // Nobody cuts it so short but to hide what it is.
+                    // A server cuts its record this short only to hide what it is.
                     if length < SERVER_RANDOM_END - 5 {
                         return Ok(true);
                     }
@@ -205,7 +206,7 @@ impl Tunnel {
         }
     }
 
-    /// Hands on the second ClientHello, once it fits, and what stands before it.
+    /// Forwards the second ClientHello, once it matches, and the records before it.
     async fn second(&self, mut bytes: Vec<u8>, movement: &Movement) -> Result<(), Ended> {
         loop {
             match bytes.first() {
@@ -234,8 +235,8 @@ impl Tunnel {
         }
     }
 
-    /// Adds what there is to read. Returns how much; 0 at the end. A record has
-    /// less than [`WIRE_MAX`] or two bytes of length.
+    /// Reads and appends what has arrived. Returns the number of bytes; 0 at the end of the stream.
+    /// A record is shorter than [`WIRE_MAX`], or than what two bytes of length can express.
     async fn read_more(&self, from: &Stream, bytes: &mut Vec<u8>) -> Result<usize, Ended> {
         let room = (WIRE_MAX + CHUNK).saturating_sub(bytes.len()).min(WIRE_MAX);
         loop {
@@ -252,7 +253,7 @@ impl Tunnel {
         }
     }
 
-    /// Waits a moment for either end, without sleeping.
+    /// Polls both ends for a moment, without sleeping.
     fn look_again(&self) {
         if TUNNELS.load(Ordering::Relaxed) > LOOK_AGAIN_TUNNELS {
             return;
@@ -272,7 +273,7 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Moves bytes until their end, and hands that on.
+    /// Moves bytes in one direction until its end, and forwards that end.
     async fn pump(
         &self,
         from: &Stream,
@@ -301,7 +302,7 @@ impl Tunnel {
                     return Ok(());
                 }
                 Ok((read, rest)) => {
-                    // A full buffer means that there is more at once.
+                    // A full buffer means that more is waiting.
                     moving = read < CHUNK;
                     movement.seen();
                     write_all(to, &rest, movement).await?;
@@ -310,7 +311,7 @@ impl Tunnel {
                 Err(error) if would_block(&error) => {}
                 Err(error) => return Err(error.into()),
             }
-            // One fast tunnel does not keep the others from theirs.
+            // Yields now and then, so that one fast tunnel does not starve the others.
             tokio::task::consume_budget().await;
         }
     }

@@ -1,4 +1,4 @@
-//! Starting one agent inside the cell: its own init, and its program.
+//! Starts one agent inside the cell: its init process, and its program.
 
 use super::in_memory;
 use super::init::sockets_in;
@@ -19,18 +19,19 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Directories of agents that lie beside their homes: no agent can have this name, and none sees it.
+/// Directory for agents' files that must lie outside their homes. No agent can have this name, and no agent sees
+/// it.
 const OUTSIDE_HOMES: &str = ".private";
-/// The id of agents inside a cell.
+/// The user and group id of agents inside a cell.
 pub const AGENT_ID: u32 = 1000;
-/// Most bytes of addresses that one process may reserve where no control group counts its memory: 128 TiB, all
-/// that a processor gives to one process (AddressSanitizer takes 16 of them, ThreadSanitizer more).
+/// Most bytes of address space that one process may reserve if no control group counts its memory: 128 TiB, all
+/// that a processor gives to one process (AddressSanitizer reserves 16 TiB of them, ThreadSanitizer more).
 const ADDRESSES: u64 = 1 << 47;
 /// Bytes of each agent's `/dev/shm`, and of its `/run`.
 const SHARED_MEMORY: u64 = 64 << 20;
 const RUN: u64 = 16 << 20;
 
-/// What programs expect to find in `/run`, and its mode: services have their sockets there by default.
+/// Directories that programs expect in `/run`, with their modes: services keep their sockets there by default.
 fn run_directories(uid: u32) -> [(String, u32); 4] {
     [
         (format!("user/{uid}"), 0o700),
@@ -40,13 +41,13 @@ fn run_directories(uid: u32) -> [(String, u32); 4] {
     ]
 }
 
-/// An agent that runs.
+/// A running agent.
 pub struct Started {
-    /// Its init, as the keeper sees it.
+    /// Pid of its init process, as the keeper sees it.
     pub pid: libc::pid_t,
-    /// What the init will say of the program's end.
+    /// The pipe on which the init reports how the program ended.
     pub report: File,
-    /// Steps that were taken for it, in words.
+    /// Isolation steps that were taken for it, in words.
     pub applied: Vec<String>,
 }
 
@@ -55,23 +56,23 @@ fn io_step(step: &str) -> impl FnOnce(io::Error) -> StepError {
     move |source| StepError { step, source }
 }
 
-/// What is the same for every agent of a cell.
+/// What is the same for all agents of a cell.
 #[derive(Clone, Copy)]
 pub struct InCell<'a> {
-    /// The cell.
+    /// The specification of the cell.
     pub spec: &'a LaunchSpec,
-    /// Its walls.
+    /// The kind of sandbox that agents get.
     pub sandbox: SandboxKind,
-    /// Its control group.
+    /// The cell's control group.
     pub group: &'a Group,
-    /// Where logs are.
+    /// The directory for logs.
     pub run_dir: &'a File,
-    /// The system call filter.
+    /// The system call filter for agents.
     pub filter: &'a Filter,
 }
 
-/// An agent's init that has made what is the same for every agent, and waits to
-/// hear for which.
+/// An agent's init that has made everything that is the same for all agents, and now waits for the order that says
+/// which agent it is for.
 pub struct Waiting {
     /// Its pid, as the keeper sees it.
     pub pid: libc::pid_t,
@@ -80,11 +81,11 @@ pub struct Waiting {
     trouble: io::PipeReader,
 }
 
-/// Makes an agent's init, ahead of its order.
+/// Prewarms an agent's init, before there is an order for it.
 pub fn prepare(cell: InCell<'_>) -> Result<Waiting, StepError> {
     let pipe = || io::pipe().map_err(io_step("making a pipe"));
-    // The order; the program's end; and what went wrong before `exec`, which
-    // closes by itself when `exec` succeeds.
+    // Three pipes: one for the order; one for how the program ended; and one for what went wrong before `exec`,
+    // which closes by itself when `exec` succeeds.
     let ((order_end, order), (report, report_end), (trouble, trouble_end)) = (pipe()?, pipe()?, pipe()?);
     let namespaces = cell.sandbox.namespaces;
     let flags = if namespaces { libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC } else { 0 };
@@ -99,15 +100,15 @@ pub fn prepare(cell: InCell<'_>) -> Result<Waiting, StepError> {
                 127
             }
         };
-        // SAFETY: ends this process at once; destructors belong to the keeper.
+        // SAFETY: ends this process at once; its destructors belong to the keeper.
         unsafe { libc::_exit(status) };
     }
     Ok(Waiting { pid, order, report, trouble })
 }
 
 impl Waiting {
-    /// Starts an agent: returns once its program's `exec` succeeded. Where the init
-    /// was gone before it heard of the agent, the error's kind is `BrokenPipe`.
+    /// Starts an agent, and returns once its program's `exec` succeeded. If the init died before it read the order,
+    /// the error's kind is `BrokenPipe`.
     pub fn begin(mut self, sandbox: SandboxKind, start: &StartAgent) -> Result<Started, StepError> {
         let mut order = serde_json::to_vec(start).unwrap_or_default();
         let sent = self.order.write_all(&order);
@@ -117,14 +118,14 @@ impl Waiting {
         self.trouble.read_to_string(&mut said).map_err(io_step("waiting for the agent's start"))?;
         let gone = said.is_empty() && sent.is_err();
         if let (Err(error), true) = (&sent, gone) {
-            said = format!("-the agent's init does not listen: {error}");
+            said = format!("-the agent's init ended before it read the order: {error}");
         }
         if sandbox.bwrap && said.is_empty() {
             said = format!("-bwrap ended before the agent could begin; the log of {} says why", start.agent);
         }
         if let Some((_, why)) = said.split_once('-') {
             let mut status = 0;
-            // SAFETY: a child of ours that was not reaped; status lives here.
+            // SAFETY: our own child, not yet reaped; `status` lives through the call.
             unsafe { libc::waitpid(self.pid, &raw mut status, 0) };
             let kind = if gone { io::ErrorKind::BrokenPipe } else { io::ErrorKind::Other };
             return Err(StepError {
@@ -137,16 +138,15 @@ impl Waiting {
     }
 }
 
-/// What an agent is started as.
+/// The kind of process that an agent is started as.
 #[derive(Clone, Copy)]
 struct Kind<'a> {
     cell: InCell<'a>,
     start: &'a StartAgent,
 }
 
-/// The agent's own init: makes its view, starts the program, writes its log,
-/// collects what it leaves behind. Its end is the end of everything in its PID
-/// namespace.
+/// The agent's init process: makes its view, starts the program, writes its log, and reaps what the program leaves
+/// behind. When it ends, everything in its PID namespace ends.
 fn agent_init(
     cell: InCell<'_>,
     mut order: io::PipeReader,
@@ -154,8 +154,7 @@ fn agent_init(
     trouble: &mut io::PipeWriter,
 ) -> Result<i32, StepError> {
     let InCell { spec, sandbox, run_dir, .. } = cell;
-    // SAFETY: resets what the keeper blocked and ignored; sets live through
-    // the calls.
+    // SAFETY: resets the signals that the keeper blocked and ignored; the sets live through the calls.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
@@ -175,14 +174,14 @@ fn agent_init(
     order.read_to_end(&mut line).map_err(io_step("waiting for an order"))?;
     let start = serde_json::from_slice::<StartAgent>(&line);
     zeroize::Zeroize::zeroize(&mut line);
-    // Nobody needs it.
+    // The pipe closed without an order: this init is not needed.
     let Ok(start) = start else { return Ok(0) };
     if sandbox.namespaces {
         own_view(spec, &start)?;
     }
     let kind = Kind { cell, start: &start };
     let (mut output, output_end) = io::pipe().map_err(io_step("making a pipe"))?;
-    // SAFETY: as for any fork of a single-threaded process.
+    // SAFETY: a fork of a single-threaded process.
     let pid = clone_process(0)?;
     if pid == 0 {
         drop((report, output));
@@ -194,7 +193,7 @@ fn agent_init(
         unsafe { libc::_exit(127) };
     }
     drop(output_end);
-    // Only the program's own process may keep this open.
+    // Only the program's own process may keep this pipe open.
     close_pipe(trouble);
     close_streams();
     let mut log = Log::new(run_dir, &start.agent, spec.log);
@@ -206,8 +205,7 @@ fn agent_init(
     };
     let _ = report.write_all(format!("{end} {}", log.dropped()).as_bytes());
     if !sandbox.namespaces {
-        // What the program left behind goes with it; orphans of it are the
-        // keeper's by now and end with the cell.
+        // Ends what the program left behind. Orphans already belong to the keeper and end with the cell.
         for pid in descendants() {
             signal(pid, libc::SIGKILL);
         }
@@ -215,12 +213,12 @@ fn agent_init(
     Ok(0)
 }
 
-/// Writes what the program prints, and collects orphans, until the program has
-/// ended. What it printed before that is in the log then. Returns its status.
+/// Writes the program's output to its log and reaps orphans until the program has ended and all its output is in
+/// the log. Returns its wait status.
 fn write_log_until_end(pid: libc::pid_t, output: &mut io::PipeReader, log: &mut Log<'_>) -> Result<i32, StepError> {
     rustix::io::ioctl_fionbio(&*output, true).map_err(StepError::of("reading what the agent prints"))?;
-    // SAFETY: the sets live through the calls, the descriptor is ours. SIGTERM
-    // is for the program; it gets it by itself.
+    // SAFETY: the sets live through the calls, and the descriptor is ours. SIGTERM is not handled here: the program
+    // receives it itself.
     let children = unsafe {
         libc::signal(libc::SIGTERM, libc::SIG_IGN);
         let mut set: libc::sigset_t = std::mem::zeroed();
@@ -235,7 +233,7 @@ fn write_log_until_end(pid: libc::pid_t, output: &mut io::PipeReader, log: &mut 
     };
     let mut buffer = [0; 8 << 10];
     let output_fd = output.as_raw_fd();
-    // Bytes; at the end what is in the pipe, at most.
+    // Reads up to `most` bytes; at the end at most what is still in the pipe.
     let mut take = |most: usize| {
         let mut taken = 0;
         while taken < most {
@@ -255,7 +253,7 @@ fn write_log_until_end(pid: libc::pid_t, output: &mut io::PipeReader, log: &mut 
         let mut ended = None;
         loop {
             let mut status = 0;
-            // SAFETY: waits for any child without blocking; status lives here.
+            // SAFETY: waits for any child without blocking; `status` lives through the call.
             let child = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
             if child <= 0 {
                 break;
@@ -272,10 +270,10 @@ fn write_log_until_end(pid: libc::pid_t, output: &mut io::PipeReader, log: &mut 
             libc::pollfd { fd: children.as_raw_fd(), events: libc::POLLIN, revents: 0 },
             libc::pollfd { fd: if open { output_fd } else { -1 }, events: libc::POLLIN, revents: 0 },
         ];
-        // SAFETY: the array lives through the call and its length is given.
+        // SAFETY: the array lives through the call, and its length is passed.
         unsafe { libc::poll(polled.as_mut_ptr(), 2, -1) };
         if polled[0].revents != 0 {
-            // SAFETY: signalfd_siginfo is plain data, and this its size.
+            // SAFETY: signalfd_siginfo is plain data, read with its exact size.
             unsafe {
                 let mut info: libc::signalfd_siginfo = std::mem::zeroed();
                 libc::read(children.as_raw_fd(), (&raw mut info).cast(), std::mem::size_of_val(&info));
@@ -288,7 +286,7 @@ fn write_log_until_end(pid: libc::pid_t, output: &mut io::PipeReader, log: &mut 
 }
 
 fn close_pipe(pipe: &mut io::PipeWriter) {
-    // Replaced rather than dropped, because the caller still holds it.
+    // Replaced and not dropped, because the caller still owns it.
     if let Ok(null) = File::options().write(true).open("/dev/null") {
         // SAFETY: both descriptors are open and ours.
         unsafe { libc::dup3(null.as_raw_fd(), pipe.as_raw_fd(), libc::O_CLOEXEC) };
@@ -304,20 +302,19 @@ fn close_streams() {
     }
 }
 
-/// Without a PID namespace nothing ends with the keeper by itself.
+/// Without a PID namespace, nothing else would end this process when the keeper ends.
 fn end_with_parent() {
     // SAFETY: prctl with integers.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
 }
 
-/// Mounts that are the same for every agent: its own `/tmp`, `/run`, shared memory
-/// and process view. What is mounted here is seen by nobody else: the keeper made
-/// every mount of the cell private.
+/// Makes the mounts that are the same for all agents: a `/tmp`, `/run`, shared memory and `/proc` of its own.
+/// Nobody else sees them, because the keeper made all mounts of the cell private.
 fn every_view(spec: &LaunchSpec) -> Result<(), StepError> {
     for (place, bytes) in [("/tmp", spec.tmp), ("/dev/shm", SHARED_MEMORY)] {
         mount_tmpfs(Path::new(place), "1777", bytes)?;
     }
-    // A place for sockets and locks, and in it Lazarus itself as before.
+    // `/run` is for sockets and locks, and the binary stays visible in it at `/run/lazarus`.
     let own = pick(Path::new("/run/lazarus"))?;
     mount_tmpfs(Path::new("/run"), "1777", RUN)?;
     attach(&own, Path::new("/run/lazarus"), false, false)?;
@@ -335,8 +332,7 @@ fn every_view(spec: &LaunchSpec) -> Result<(), StepError> {
     hide_proc()
 }
 
-/// The agent's own: its home and no other, and everything that it may not write
-/// read-only.
+/// Makes the mounts for this agent: shows its home and no other, and makes all that it may not write read-only.
 fn own_view(spec: &LaunchSpec, start: &StartAgent) -> Result<(), StepError> {
     let home = Path::new("/cell/home").join(&start.agent);
     let place = if spec.in_memory && start.agent != HARVESTER {
@@ -358,26 +354,27 @@ fn own_view(spec: &LaunchSpec, start: &StartAgent) -> Result<(), StepError> {
     read_only(Path::new("/"), false)
 }
 
-/// User, limits, streams; then the walls of `bwrap`, or the last steps.
+/// Sets user, limits and streams; then either runs `bwrap`, which makes the sandbox, or takes the last steps
+/// itself.
 fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeWriter) -> Result<(), StepError> {
     let Kind { cell: InCell { spec, sandbox, group, filter, .. }, start } = kind;
     let c = |text: &str| {
         CString::new(text).map_err(|_| StepError {
             step: "preparing the agent's arguments".to_owned(),
-            source: io::Error::other("an argument holds a NUL byte"),
+            source: io::Error::other("an argument contains a NUL byte"),
         })
     };
     let argv: Vec<CString> = start.argv.iter().map(|a| c(a)).collect::<Result<_, _>>()?;
-    // Only here does the token come into the cell.
+    // The proxy's token enters the cell only here.
     let way_out = spec.egress.as_ref().map(|egress| egress.token.environment(EGRESS_AT)).unwrap_or_default();
     let own = start.env.iter().filter(|(name, _)| !way_out.iter().any(|(n, _)| n == name));
     let env: Vec<CString> =
         own.chain(&way_out).map(|(name, value)| c(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
     set_limits(ProcessLimits {
-        // Runtimes and sanitizers reserve terabytes of addresses that they never use: the keeper counts what is
-        // used, and this only ends what could not be meant.
+        // Runtimes and sanitizers reserve terabytes of address space that they never use. The keeper counts memory
+        // in use; this limit only stops what cannot be intended.
         data: (!group.memory).then_some(ADDRESSES),
-        // Where the group counts them, it also says that it refused some.
+        // If the group counts processes, it also records that it refused some, so no second limit is set.
         processes: spec.limits.processes.filter(|_| !group.processes),
         ..spec.limits
     })?;
@@ -385,11 +382,11 @@ fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeW
         let pick = spec.cell.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
         keep_to_processors(spec.resources.cpu.div_ceil(1000), pick)?;
     }
-    // The bounding set can only be emptied while there is the right to do so.
+    // The bounding set can only be emptied while this process still has the privilege.
     drop_capability_bounds();
     if let Some(base) = spec.id_base {
         let id = if sandbox.namespaces { AGENT_ID } else { base + 1 };
-        // Its own, so that it can open `/dev/stdout` again.
+        // The agent must own its stream to be able to reopen `/dev/stdout`.
         std::os::unix::fs::fchown(output, Some(id), Some(id)).map_err(io_step("giving the agent its streams"))?;
         become_user(id, id)?;
     }
@@ -397,7 +394,7 @@ fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeW
         end_with_parent();
     }
     let stdin = start.stdin.as_deref().unwrap_or(Path::new("/dev/null"));
-    // The only place that is named as the agent sees it and opened before it does.
+    // This path is given as the agent sees it, but is opened before the agent's view exists, so it is translated.
     let stdin = match stdin.strip_prefix("/cell") {
         Ok(below) if sandbox.bwrap => spec.home.join(below),
         _ => stdin.to_owned(),
@@ -410,7 +407,7 @@ fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeW
         }
     }
     std::mem::forget(stdin);
-    // SAFETY: integers alone.
+    // SAFETY: passes only an integer.
     unsafe { libc::umask(0o022) };
     let path = start.env.iter().find(|(n, _)| n == "PATH").map(|(_, v)| v.as_str());
     if let Some(bwrap) = &spec.bwrap {
@@ -419,7 +416,8 @@ fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeW
     if let Some((_, own)) = start.env.iter().find(|(name, _)| name == "TMPDIR")
         && Path::new(own).parent() == start.env.iter().find(|(name, _)| name == "HOME").map(|(_, home)| Path::new(home))
     {
-        // An earlier run may have taken it away, and it is in the agent's own hands: with its rights, or not at all.
+        // An earlier run may have removed it. It lies in a directory that the agent controls, so we create it with
+        // the agent's rights and ignore a failure.
         let _ = std::fs::create_dir(own);
     }
     std::env::set_current_dir(&start.cwd).map_err(io_step(&format!("entering {}", start.cwd.display())))?;
@@ -431,7 +429,7 @@ fn become_agent(kind: Kind<'_>, output: &io::PipeWriter, trouble: &mut io::PipeW
     last_steps(&start.paths, sandbox, own_filter.as_ref().unwrap_or(filter), trouble, || exec(&argv, &env, path))
 }
 
-/// Has `bwrap` make this agent's walls, and the rest of the way walked in them.
+/// Runs `bwrap` to make this agent's sandbox; `lazarus cell-enter` takes the remaining steps inside it.
 fn become_bwrap(kind: Kind<'_>, bwrap: &Path, env: &[CString], trouble: &mut io::PipeWriter) -> Result<(), StepError> {
     let Kind { cell: InCell { spec, sandbox, .. }, start } = kind;
     let work = start.view == View::Work;
@@ -446,11 +444,11 @@ fn become_bwrap(kind: Kind<'_>, bwrap: &Path, env: &[CString], trouble: &mut io:
     if let Some(objects) = &spec.objects {
         binds.push((objects.clone(), OBJECTS_IN_CELL.into(), false));
     }
-    // A setuid `bwrap` makes nothing in memory with a size: these are on the disk,
-    // and count as the cell's. Beside the agents' homes, and not in one: an agent
-    // could leave a link there, which `bwrap` would follow for its next run.
+    // A setuid `bwrap` cannot limit the size of a tmpfs, so these directories are on the disk and count as the
+    // cell's. They lie beside the agents' homes and not in one: an agent could leave a link in its home, which
+    // `bwrap` would follow in the next run.
     let mut places = vec![("/tmp".to_owned(), "tmp".to_owned()), ("/dev/shm".to_owned(), "shm".to_owned())];
-    // SAFETY: asks for a number.
+    // SAFETY: takes no arguments.
     let uid = unsafe { libc::geteuid() };
     for (name, _) in run_directories(uid) {
         places.push((format!("/run/{name}"), format!("run-{}", name.replace('/', "-"))));
@@ -468,7 +466,7 @@ fn become_bwrap(kind: Kind<'_>, bwrap: &Path, env: &[CString], trouble: &mut io:
     let (mut words, open) =
         bwrap_arguments(&spec.cell, &home, &binds, &spec.read_paths, &spec.hidden, sandbox.host_network)?;
     if let Some((name, value)) = start.env.iter().find(|(name, _)| name == "TMPDIR") {
-        // The linker takes it away from a setuid program (ld.so(8), secure-execution mode).
+        // The dynamic linker removes it from a setuid program's environment (ld.so(8), secure-execution mode).
         words.extend(["--setenv", name, value].map(str::to_owned));
     }
     let enter = Enter {
@@ -482,7 +480,7 @@ fn become_bwrap(kind: Kind<'_>, bwrap: &Path, env: &[CString], trouble: &mut io:
     let said = trouble.as_raw_fd();
     words.extend(["--", "/run/lazarus/lazarus", "cell-enter"].map(str::to_owned));
     words.extend([enter.as_raw_fd().to_string(), said.to_string()]);
-    // SAFETY: the descriptor is ours; it is to stay open for `cell-enter`.
+    // SAFETY: the descriptor is ours; it must stay open for `cell-enter`.
     unsafe { libc::fcntl(said, libc::F_SETFD, 0) };
     let argv: Vec<CString> =
         std::iter::once(bwrap.display().to_string()).chain(words).filter_map(|word| CString::new(word).ok()).collect();
@@ -491,12 +489,12 @@ fn become_bwrap(kind: Kind<'_>, bwrap: &Path, env: &[CString], trouble: &mut io:
     Err(StepError { step: format!("running {}", bwrap.display()), source: error })
 }
 
-/// `lazarus cell-enter WHAT SAY`: numbers of descriptors, of what is to be done
-/// and of where trouble is said. Returns only if it failed.
+/// `lazarus cell-enter WHAT SAY`: the descriptor numbers of the [`Enter`](super::Enter) to read and of the pipe on
+/// which errors are reported. Returns only if it failed.
 pub fn enter(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> i32 {
     let mut number = || arguments.next().and_then(|a| a.to_str()?.parse::<i32>().ok()).filter(|n| *n > 2);
     let (Some(what), Some(say)) = (number(), number()) else { return 2 };
-    // SAFETY: whoever started this opened both for it, and nothing else uses them.
+    // SAFETY: the parent opened both descriptors for this process, and nothing else uses them.
     let (mut what, mut trouble) = unsafe { (File::from_raw_fd(what), io::PipeWriter::from(OwnedFd::from_raw_fd(say))) };
     let mut result = || -> Result<(), StepError> {
         let mut text = String::new();
@@ -525,7 +523,7 @@ pub fn enter(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> i32 {
     127
 }
 
-/// From here on there is no way back: capabilities, Landlock, filter, program.
+/// Takes the irreversible steps: drops capabilities, applies Landlock and the filter, and runs the program.
 fn last_steps(
     paths: &LandlockPaths,
     sandbox: SandboxKind,
@@ -540,7 +538,7 @@ fn last_steps(
         Some(how) => {
             let _ = writeln!(trouble, "Landlock ({how})");
         }
-        // Namespaces without Landlock would be less than `level_2` promises.
+        // Without Landlock, namespaces alone are less than `level_2` promises.
         None if sandbox.namespaces || sandbox.bwrap => {
             return Err(StepError {
                 step: "restricting by Landlock".to_owned(),
@@ -549,10 +547,10 @@ fn last_steps(
         }
         None => {}
     }
-    // The pipe for trouble is kept open to say so if exec fails; it closes
-    // itself when exec succeeds. Everything else goes.
+    // The pipe for errors stays open so that a failing `exec` can be reported, and closes by itself when `exec`
+    // succeeds. Every other descriptor is closed.
     let keep = trouble.as_raw_fd();
-    // SAFETY: both descriptors are ours; 3 is not used after this.
+    // SAFETY: both descriptors are ours, and 3 is not used for anything else afterwards.
     unsafe {
         if keep == 3 {
             libc::fcntl(keep, libc::F_SETFD, libc::FD_CLOEXEC);
@@ -561,7 +559,7 @@ fn last_steps(
         }
     }
     close_from(4);
-    // SAFETY: descriptor 3 is the pipe, from the lines above.
+    // SAFETY: descriptor 3 is the pipe, as of the lines above.
     let mut trouble = std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(3) });
     if let Err(error) = apply_filter(filter) {
         let _ = write!(trouble, "-{error}");
@@ -572,7 +570,7 @@ fn last_steps(
     Ok(())
 }
 
-/// `execve` along the agent's own PATH. Returns only if it failed.
+/// Runs `execve` along the agent's own PATH. Returns only if it failed.
 fn exec(argv: &[CString], env: &[CString], path: Option<&str>) -> io::Error {
     let Some(program) = argv.first() else { return io::Error::other("there is no program to run") };
     let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
@@ -593,10 +591,10 @@ fn exec(argv: &[CString], env: &[CString], path: Option<&str>) -> io::Error {
             last = Some(io::Error::other(format!("running {file}: {missing}")));
             continue;
         }
-        // SAFETY: the arrays end with NULL, their strings live on.
+        // SAFETY: both arrays end with NULL, and their strings outlive the call.
         unsafe { libc::execve(candidate.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
         let error = io::Error::last_os_error();
-        // Where it is there all the same, what is missing is something that it needs.
+        // If the file exists, the kernel misses something that the file needs.
         let there = Path::new(&file).exists();
         if error.raw_os_error() == Some(libc::ENOENT) && there {
             let what = format!("the loader that it names {NOT_IN_CELL}");
@@ -611,10 +609,11 @@ fn exec(argv: &[CString], env: &[CString], path: Option<&str>) -> io::Error {
     })
 }
 
-/// Words of an error by which the daemon knows that a program, or what it needs, is not to be seen in the cell.
+/// Words of an error by which the daemon recognises that a program, or something it needs, is not visible in the
+/// cell.
 pub const NOT_IN_CELL: &str = "is not in the cell";
 
-/// Whether the interpreter of a script is there, and what `env` in its first line is to find along `path`.
+/// Checks that a script's interpreter exists, and also what `env` in its first line would look up along `path`.
 fn interpreter_of(file: &Path, path: &str) -> Result<(), String> {
     let mut start = [0; 256];
     let Ok(read) = File::open(file).and_then(|mut file| file.read(&mut start)) else { return Ok(()) };
@@ -636,18 +635,18 @@ fn interpreter_of(file: &Path, path: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What an agent's init said of its program's end.
+/// How an agent's program ended, as its init reported it.
 #[derive(Clone, Copy)]
 pub struct Report {
-    /// Exit status.
+    /// Exit status, if the program exited.
     pub code: Option<i32>,
-    /// Signal.
+    /// Signal number, if a signal ended it.
     pub signal: Option<i32>,
-    /// Bytes of the log that are not kept.
+    /// Bytes of output that the log did not keep.
     pub dropped: u64,
 }
 
-/// Reads what an agent's init said of its program's end.
+/// Parses the report of an agent's init. `None` if it is not a report.
 pub fn parse_report(text: &str) -> Option<Report> {
     let mut words = text.split(' ');
     let (kind, number) = (words.next()?, words.next()?.parse().ok()?);
@@ -659,19 +658,18 @@ pub fn parse_report(text: &str) -> Option<Report> {
     }
 }
 
-/// Every process of this PID namespace but its first.
+/// Every process of this PID namespace except the first.
 pub fn others() -> Vec<libc::pid_t> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return vec![] };
     entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(|pid| *pid != 1).collect()
 }
 
-/// Signals a process that was a descendant of this one, if it still is:
-/// numbers are given again.
+/// Signals a process that was a descendant of this one, if it still is: the kernel reuses pids.
 pub fn signal(pid: libc::pid_t, signal: libc::c_int) {
     use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
     let (Some(found), Some(signal)) = (Pid::from_raw(pid), Signal::from_named_raw(signal)) else { return };
     let Ok(fd) = pidfd_open(found, PidfdFlags::empty()) else { return };
-    // SAFETY: asks for a number.
+    // SAFETY: takes no arguments.
     let own = unsafe { libc::getpid() };
     let mut above = pid;
     while above > 1 && above != own {
@@ -684,11 +682,11 @@ pub fn signal(pid: libc::pid_t, signal: libc::c_int) {
 
 fn parent_of(pid: libc::pid_t) -> Option<libc::pid_t> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; the fields follow it.
+    // The name in parentheses may contain any character, so the fields are read after its last parenthesis.
     stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok())
 }
 
-/// Every descendant of this process that `/proc` shows, children first.
+/// Every descendant of this process that `/proc` shows, children before their parents.
 pub fn descendants() -> Vec<libc::pid_t> {
     let mut parents: Vec<(libc::pid_t, libc::pid_t)> = vec![];
     let Ok(entries) = std::fs::read_dir("/proc") else { return vec![] };
@@ -698,7 +696,7 @@ pub fn descendants() -> Vec<libc::pid_t> {
             parents.push((pid, parent));
         }
     }
-    // SAFETY: asks for a number.
+    // SAFETY: takes no arguments.
     let mut found = vec![unsafe { libc::getpid() }];
     let mut index = 0;
     while index < found.len() {
@@ -710,10 +708,10 @@ pub fn descendants() -> Vec<libc::pid_t> {
     found
 }
 
-/// Lets go of the streams and the session that the keeper was started with.
+/// Leaves the standard streams and the session that the keeper was started with.
 pub fn detach_streams() {
-    // SAFETY: integers alone; as the first process of a namespace this fails
-    // harmlessly where we lead a session already.
+    // SAFETY: passes no pointers. It fails harmlessly if this process leads a session already, as the first process
+    // of a namespace may.
     unsafe { libc::setsid() };
     if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
         for fd in 0..2 {

@@ -1,6 +1,5 @@
-//! A cell whose project and homes are in memory, where policy asks for that: a
-//! file system of exactly the size of its disk limit. It begins as a copy of the
-//! clone, and is gone with the keeper.
+//! A cell whose project and homes are in memory, if policy asks for that: a tmpfs whose size is the cell's disk
+//! limit. It begins as a copy of the clone and disappears with the keeper.
 
 use super::DiskSpace;
 use crate::sandbox::{StepError, attach, hide, mount_tmpfs_for, pick};
@@ -14,12 +13,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// Where it is mounted, for the keeper; agents see its parts in their places.
+/// Where the tmpfs is mounted for the keeper. Agents see its parts in their usual places.
 pub const ROOM: &str = "/.room";
-/// Where the clone on the disk is shown to the keeper.
+/// Where the keeper sees the clone on the disk.
 pub const ON_DISK: &str = "/.disk";
 
-/// Makes it and fills it, before there is any agent.
+/// Creates the tmpfs and copies the clone into it. Must be called before there is any agent.
 pub fn fill(room: DiskSpace) -> Result<(), StepError> {
     let root = Path::new(ROOM);
     let step = |what: &str, source: io::Error| StepError { step: format!("{what} in memory"), source };
@@ -38,7 +37,7 @@ pub fn fill(room: DiskSpace) -> Result<(), StepError> {
     hide(Path::new(ON_DISK))
 }
 
-/// Makes an agent's home in it; an earlier run's is kept.
+/// Creates an agent's home in it; a home from an earlier run is kept.
 pub fn make_home(agent: &str, id: u32) -> Result<std::path::PathBuf, StepError> {
     let home = Path::new(ROOM).join("home").join(agent);
     let step = |source| StepError { step: format!("making the home of {agent} in memory"), source };
@@ -54,7 +53,7 @@ pub fn make_home(agent: &str, id: u32) -> Result<std::path::PathBuf, StepError> 
     Ok(home)
 }
 
-/// What of its limits is met: `disk` or `files`.
+/// Which of its limits is reached: `disk` or `files`, or `None`.
 pub fn full() -> Option<&'static str> {
     let stat = statvfs(ROOM).ok()?;
     if stat.f_bavail * stat.f_frsize < 64 << 10 {
@@ -72,7 +71,7 @@ fn owner(stat: &Stat) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
 }
 
-/// Copies what is in a directory, and the directory's own owner and mode.
+/// Copies the contents of a directory, and the directory's own owner and mode.
 fn copy(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     let mode = |stat: &Stat| Mode::from_raw_mode(stat.st_mode as RawMode & 0o777);
     for entry in Dir::read_from(from)? {
@@ -102,7 +101,7 @@ fn copy(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
                 symlinkat(readlinkat(from, name, vec![])?, to, name)?;
                 chownat(to, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
             }
-            // A clone has no others.
+            // A clone has no other kinds of files.
             _ => {}
         }
     }

@@ -1,4 +1,4 @@
-//! The keeper itself: the cell's first process.
+//! The keeper itself: the first process of the cell.
 
 use super::agent::{self, InCell, Started, Waiting};
 use super::in_memory;
@@ -16,38 +16,37 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How often a list of processes is made anew to end those that were forked
-/// meanwhile.
+/// Most times that the process list is read again to end processes that were forked meanwhile.
 const ROUNDS_MAX: usize = 100;
-/// Longest order that is read, in bytes: an environment with keys is the largest.
+/// Longest order that is read, in bytes. An environment with keys is the largest part of one.
 const ORDER_MAX: usize = 1 << 20;
 
-/// What was opened while the host's paths could still be walked.
+/// What was opened while the host's paths were still reachable.
 pub struct Opened {
     /// The control socket, listening.
     pub control: UnixListener,
     /// The run directory, for logs and the exit record.
     pub run_dir: File,
-    /// Locked as long as the keeper lives.
+    /// A lock that is held while the keeper lives.
     pub _lock: File,
 }
 
 struct Running {
     state: AgentState,
-    /// The agent's own init, as this keeper sees it; 0 when it is gone.
+    /// Pid of the agent's init, as this keeper sees it; 0 once it has ended.
     pid: libc::pid_t,
-    /// What it says of its program's end.
+    /// The pipe on which the init reports how its program ended.
     report: Option<File>,
 }
 
 struct Client {
     stream: UnixStream,
     reader: BufReader<UnixStream>,
-    /// It went away; it is let go of at the end of the round.
+    /// The client disconnected; it is removed at the end of the round.
     gone: bool,
 }
 
-/// What a keeper has done before it hears of its cell.
+/// What a keeper has done before it is told which cell it is for.
 pub struct Prepared {
     sandbox: SandboxKind,
     applied: Vec<String>,
@@ -60,10 +59,10 @@ impl Prepared {
     /// Takes the steps that are the same for every cell.
     pub fn new(sandbox: SandboxKind) -> Result<Self, StepError> {
         let (mut applied, mut system) = (vec![], None);
-        // While there is the host's `/proc`.
+        // Must happen while the host's `/proc` is still mounted.
         let doorkeeper = if sandbox.namespaces { Doorkeeper::of_a_cell() } else { Doorkeeper::of_the_daemon() };
-        let doorkeeper =
-            doorkeeper.map_err(|source| StepError { step: "asking /proc who we are".to_owned(), source })?;
+        let doorkeeper = doorkeeper
+            .map_err(|source| StepError { step: "reading from /proc which process we are".to_owned(), source })?;
         let network = match sandbox {
             SandboxKind { host_network: false, namespaces, bwrap, .. } if namespaces || bwrap => {
                 "a network namespace with loopback alone"
@@ -93,7 +92,7 @@ impl Prepared {
     }
 }
 
-/// Which sockets agents may make.
+/// The kinds of sockets that agents may create.
 pub fn sockets_in(sandbox: SandboxKind) -> Sockets {
     match sandbox {
         SandboxKind { namespaces, bwrap, .. } if namespaces || bwrap => Sockets::All,
@@ -102,7 +101,7 @@ pub fn sockets_in(sandbox: SandboxKind) -> Sockets {
     }
 }
 
-/// The keeper of one cell.
+/// The keeper of one cell: the process that owns the cell's processes. Containerd calls its counterpart a shim.
 pub struct Keeper {
     spec: LaunchSpec,
     sandbox: SandboxKind,
@@ -112,10 +111,10 @@ pub struct Keeper {
     doorkeeper: Doorkeeper,
     agents: Vec<Running>,
     clients: Vec<Client>,
-    /// The init of the first agent, made before the order for it.
+    /// The first agent's init, prewarmed before there is an order for it.
     waiting: Option<Waiting>,
     group: Group,
-    /// Of the agents; and of what reads their work.
+    /// Watches what agents use, or what the harvest uses while it runs.
     watch: Watch,
     harvest_watch: Watch,
     met: LimitsHit,
@@ -126,9 +125,9 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Takes every other step into the cell, in order.
+    /// Takes every remaining step into the cell, in order.
     ///
-    /// `group` waits for what the launcher says of the cell's control group.
+    /// `group` waits for the launcher's message about the cell's control group.
     pub fn settle_in(
         prepared: Prepared,
         spec: LaunchSpec,
@@ -141,7 +140,7 @@ impl Keeper {
             let mut binds: Vec<(PathBuf, PathBuf, bool)> = vec![
                 (spec.home.join(".lazarus"), "/cell/.lazarus".into(), false),
                 (spec.home.join("shared"), "/cell/shared".into(), true),
-                // Agents see their own home alone; see `agent`.
+                // Each agent later sees only its own home; see `agent`.
                 (spec.home.join("home"), "/.homes".into(), true),
                 (spec.program.clone(), "/run/lazarus/lazarus".into(), false),
             ];
@@ -156,7 +155,7 @@ impl Keeper {
             let root = build_root(system, &spec.cell, &binds, &spec.read_paths, &spec.hidden, || {
                 if id_base.is_some() { become_user(0, 0) } else { Ok(()) }
             })?;
-            // To become a user may have made it dumpable again.
+            // Changing the user may have made the process dumpable again.
             not_dumpable()?;
             pivot(&root)?;
             if spec.in_memory {
@@ -166,17 +165,17 @@ impl Keeper {
         }
         let group = group()?;
         if sandbox.namespaces {
-            // Only now: its root is the group that the cell was put into.
+            // Only now: the namespace's root is the group that the process is in, and it must be the cell's.
             new_cgroup_namespace()?;
         }
         if !group.cpu && !sandbox.pinned {
-            // It was expected, and could not be had.
+            // A limit by control group was expected and could not be had, so we fall back to pinning.
             sandbox.pinned = true;
             filter = compile_filter(sockets_in(sandbox), true, false)?;
         }
         applied.push("non-dumpable first process".to_owned());
         if !sandbox.bwrap {
-            // There a setuid program makes the walls, and does this itself.
+            // With bwrap a setuid program makes the sandbox, and it sets `no_new_privs` itself.
             no_new_privileges()?;
         }
         applied.push("no_new_privs, no capabilities".to_owned());
@@ -194,7 +193,7 @@ impl Keeper {
         };
         let own_count = sandbox.namespaces || spec.id_base.is_some();
         let harvest_home = roots[3].join(HARVESTER);
-        // The rest is in a file system of just that size.
+        // Everything else is in a tmpfs that already has exactly that size.
         let roots = if spec.in_memory { vec![PathBuf::from("/cell/shared")] } else { roots };
         let watch = Watch::new(&spec, roots, spec.room, &group, own_count);
         let harvest_watch = Watch::new(&spec, vec![harvest_home], spec.harvest_room, &group, own_count);
@@ -224,19 +223,18 @@ impl Keeper {
         })
     }
 
-    /// The steps that were taken, in words.
+    /// The isolation steps that were taken, in words.
     pub fn applied(&self) -> &[String] {
         &self.applied
     }
 
-    /// Keeps the cell until it is told to end. Returns the exit status.
+    /// Serves the cell until it is told to end. Returns the exit status.
     pub fn run(mut self) -> i32 {
-        // Nothing connects us with whoever started us any more: not its
-        // standard streams, not its session.
+        // Drops the ties to the process that started us: its standard streams and its session.
         agent::detach_streams();
         if self.sandbox.namespaces {
-            // While the daemon makes up its order. Where it fails, the order will
-            // say why.
+            // Prewarms the first agent's init while the daemon prepares its order. If this fails, the order itself
+            // will fail and report why.
             self.waiting = agent::prepare(self.in_cell()).ok();
         }
         loop {
@@ -247,7 +245,7 @@ impl Keeper {
                 Some(at) => at.saturating_duration_since(Instant::now()).as_millis() as libc::c_int,
                 None => self.look_every().map_or(-1, |every| every.as_millis() as libc::c_int),
             };
-            // SAFETY: the array lives through the call and its length is given.
+            // SAFETY: the array lives through the call, and its length is passed.
             let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout) };
             if ready < 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
                 return 1;
@@ -259,7 +257,7 @@ impl Keeper {
             if polled[1].revents != 0 {
                 self.accept();
             }
-            // New ones come after those that were polled.
+            // New clients are appended after those that were polled.
             for (index, poll) in polled[2..].iter().enumerate() {
                 if poll.revents != 0 && !self.serve(index) {
                     self.clients[index].gone = true;
@@ -282,12 +280,12 @@ impl Keeper {
         }
     }
 
-    /// Whether the work is being read. Agents stand still then, or have ended.
+    /// Whether a harvest is running. Agents are frozen then, or have ended.
     fn harvests(&self) -> bool {
         self.agents.iter().any(|a| a.pid > 0 && a.state.agent == HARVESTER)
     }
 
-    /// How often to look, while there is anything to look at.
+    /// How often to check usage; `None` if there is nothing to check.
     fn look_every(&self) -> Option<Duration> {
         if self.stopping.is_some() {
             return None;
@@ -295,12 +293,12 @@ impl Keeper {
         if self.harvests() {
             return Some(self.harvest_watch.every());
         }
-        // Without a PID namespace something may be left of an agent that ended.
+        // Without a PID namespace, an agent that ended may have left processes.
         let some = self.agents.iter().any(|a| a.pid > 0) || !(self.sandbox.namespaces || Self::is_empty());
         some.then(|| self.watch.every())
     }
 
-    /// Looks whether the cell uses more than it may, and ends what does.
+    /// Checks whether the cell exceeds a limit, and ends the processes that do.
     fn look(&mut self) {
         let namespaces = self.sandbox.namespaces;
         let processes = || if namespaces { agent::others() } else { agent::descendants() };
@@ -316,11 +314,12 @@ impl Keeper {
         let Some(LimitHit { limit, words, end }) = found else { return };
         match end {
             End::One(pid) => agent::signal(pid, libc::SIGKILL),
-            // Not for what agents did, and not for what they did to it.
+            // During a harvest, only the harvest ends: agents' earlier use, and what they do to the harvest, must
+            // not end agents.
             End::All if harvests => {
                 for running in self.agents.iter_mut().filter(|a| a.pid > 0 && a.state.agent == HARVESTER) {
                     running.state.note = Some(format!("ended by the limit of {limit}: {words}"));
-                    // SAFETY: a child of ours that was not reaped.
+                    // SAFETY: our own child, not yet reaped.
                     unsafe { libc::kill(running.pid, libc::SIGKILL) };
                 }
                 return;
@@ -338,16 +337,16 @@ impl Keeper {
 
     fn note_hit(&mut self, limit: &str, words: String) {
         self.met.0.insert(limit.to_owned(), words);
-        // Without it the close log says less; nothing else depends on it.
+        // If this cannot be written, the close log says less; nothing else depends on it.
         let _ = watch::write_hits(&self.opened.run_dir, &self.met);
     }
 
     fn take_signals(&mut self) {
-        // SAFETY: signalfd_siginfo is plain data for which zero is a value.
+        // SAFETY: signalfd_siginfo is plain data for which zero is a valid value.
         let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
         let size = std::mem::size_of::<libc::signalfd_siginfo>();
         loop {
-            // SAFETY: the buffer is `info`, of exactly that size.
+            // SAFETY: the buffer is `info`, with exactly that size.
             let read = unsafe { libc::read(self.signals.as_raw_fd(), (&raw mut info).cast(), size) };
             if read != size as isize {
                 return;
@@ -361,46 +360,45 @@ impl Keeper {
     fn stop(&mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
         self.stopping = Some(self.stopping.map_or(deadline, |now| now.min(deadline)));
-        // Frozen processes hear SIGTERM only when they go on.
+        // Frozen processes receive SIGTERM only when they continue.
         self.signal_all(libc::SIGTERM);
         self.signal_all(libc::SIGCONT);
     }
 
-    /// Signals every process of the cell but this one.
+    /// Signals every process of the cell except this one.
     fn signal_all(&self, signal: libc::c_int) {
         if self.sandbox.namespaces {
-            // Only as the first process of a PID namespace does -1 mean the
-            // cell; anywhere else it would be the host.
-            // SAFETY: integers alone.
+            // Only for the first process of a PID namespace does -1 mean the cell; elsewhere it would mean the
+            // whole host.
+            // SAFETY: passes only integers.
             if unsafe { libc::getpid() } == 1 {
                 unsafe { libc::kill(-1, signal) };
             }
             return;
         }
-        // Those that fork meanwhile are in the next list.
+        // Processes that fork meanwhile are in the next list.
         for _ in 0..ROUNDS_MAX {
             let list = agent::descendants();
             for pid in &list {
                 agent::signal(*pid, signal);
             }
-            // Agents' inits are for `reap`, which hears what they say.
+            // `reap` collects agents' inits, because it also reads their reports.
             let strays: Vec<_> = list.into_iter().filter(|pid| !self.agents.iter().any(|a| a.pid == *pid)).collect();
             if strays.is_empty() || signal != libc::SIGKILL {
                 return;
             }
             for pid in strays {
-                // SAFETY: waits for one process without blocking; it is an error
-                // where that is not our child.
+                // SAFETY: waits for one process without blocking, and fails if it is not our child.
                 unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
             }
         }
     }
 
-    /// Collects ended children, and what they say of their programs.
+    /// Reaps ended children, and reads what they report about their programs.
     fn reap(&mut self) {
         loop {
             let mut status = 0;
-            // SAFETY: waits for any child without blocking; status lives here.
+            // SAFETY: waits for any child without blocking; `status` lives through the call.
             let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
             if pid <= 0 {
                 return;
@@ -423,7 +421,7 @@ impl Keeper {
             } else {
                 state.signal = Some(if libc::WIFSIGNALED(status) { libc::WTERMSIG(status) } else { libc::SIGKILL });
             }
-            // A shell says of what it ran how it ended by 128 and the signal.
+            // A shell reports a child that a signal ended as 128 plus the signal.
             let too_large = state.signal == Some(libc::SIGXFSZ) || state.code == Some(128 + libc::SIGXFSZ);
             if too_large && state.note.is_none() {
                 state.note = Some("ended by the limit of one file's size".to_owned());
@@ -447,7 +445,7 @@ impl Keeper {
     }
 
     fn is_empty() -> bool {
-        // SAFETY: asks whether there is any child, without waiting or reaping.
+        // SAFETY: checks for children without waiting or reaping.
         let none = unsafe {
             let mut info: libc::siginfo_t = std::mem::zeroed();
             libc::waitid(libc::P_ALL, 0, &raw mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)
@@ -457,10 +455,10 @@ impl Keeper {
 
     fn accept(&mut self) {
         while let Ok((stream, _)) = self.opened.control.accept() {
-            // Orders carry secrets, and start programs.
+            // Orders carry secrets and start programs, so the peer is checked first.
             if let Err(who) = self.doorkeeper.let_in(&stream) {
                 if let Some(others) = self.doorkeeper.should_say() {
-                    // To `keeper.log`.
+                    // This goes to `keeper.log`.
                     let _ = writeln!(io::stderr(), "refused at the control socket: {who} (and {others} before)");
                 }
                 continue;
@@ -481,7 +479,7 @@ impl Keeper {
         }
     }
 
-    /// Reads what a client has to say; false when it is gone.
+    /// Reads and serves a client's orders. Returns false once the client is gone.
     fn serve(&mut self, index: usize) -> bool {
         loop {
             let mut line = vec![];
@@ -509,7 +507,7 @@ impl Keeper {
                 if let Some(known) =
                     self.agents.iter().find(|a| a.state.agent == start.agent && a.state.run >= start.run)
                 {
-                    // Asked twice: say again what there is.
+                    // The same order came twice: answer with the present state again.
                     let state = known.state.clone();
                     let event = if state.running { Event::Started(state) } else { Event::Ended(state) };
                     self.tell_all(&event);
@@ -519,8 +517,8 @@ impl Keeper {
             }
             Order::StopAgent { agent } => {
                 for running in self.agents.iter().filter(|a| a.state.agent == agent && a.pid > 0) {
-                    // The agent's own init: its end is the end of all below it.
-                    // SAFETY: a child of ours that was not reaped.
+                    // Ending the agent's init ends everything below it.
+                    // SAFETY: our own child, not yet reaped.
                     unsafe { libc::kill(running.pid, libc::SIGKILL) };
                 }
             }
@@ -531,8 +529,8 @@ impl Keeper {
             Order::Stop { grace_ms } => self.stop(Duration::from_millis(grace_ms.min(60_000))),
             Order::Freeze => {
                 if let Some(waiting) = self.waiting.take() {
-                    // It would stand still too, and whoever wants it in vain.
-                    // SAFETY: a child of ours that was not reaped.
+                    // The prewarmed init would be frozen too, and could not start its agent.
+                    // SAFETY: our own child, not yet reaped.
                     unsafe { libc::kill(waiting.pid, libc::SIGKILL) };
                 }
                 self.signal_all(libc::SIGSTOP);
@@ -555,15 +553,15 @@ impl Keeper {
         }
     }
 
-    /// Starts an agent by an init that is made for it now.
+    /// Starts an agent with an init that is made now.
     fn begin(&self, start: &super::StartAgent) -> Result<Started, StepError> {
         agent::prepare(self.in_cell())?.begin(self.sandbox, start)
     }
 
     fn start(&mut self, start: &super::StartAgent) {
-        // An older run of the same agent is fenced before a newer one begins.
+        // An older run of the same agent must end before a newer one starts.
         for running in self.agents.iter().filter(|a| a.state.agent == start.agent && a.pid > 0) {
-            // SAFETY: a child of ours that was not reaped.
+            // SAFETY: our own child, not yet reaped.
             unsafe { libc::kill(running.pid, libc::SIGKILL) };
         }
         let mut state = AgentState {
@@ -610,7 +608,7 @@ impl Keeper {
         }
     }
 
-    /// Nothing is left: put that on record and go.
+    /// Nothing runs any more: writes the exit record and returns the exit status.
     fn finish(&mut self) -> i32 {
         let record = ExitRecord {
             cell: self.spec.cell.clone(),
@@ -630,7 +628,7 @@ fn tell(stream: &mut UnixStream, event: &Event) -> bool {
     stream.write_all(&line).is_ok()
 }
 
-/// What holds the cell to its limits, in words.
+/// Describes, for the spawn log, what enforces each limit of the cell.
 fn limits_words(spec: &LaunchSpec, group: &Group, sandbox: SandboxKind) -> String {
     let by = |enforced: bool, other: &'static str| if enforced { group.way.as_str() } else { other };
     let own_count = sandbox.namespaces || spec.id_base.is_some();
@@ -672,8 +670,8 @@ fn write_record(run_dir: &File, record: &ExitRecord) -> io::Result<()> {
     run_dir.sync_all()
 }
 
-/// SIGTERM and SIGCHLD as a descriptor; everything else that a keeper could be
-/// ended by from its own terminal is ignored.
+/// Returns a descriptor for SIGTERM and SIGCHLD, and ignores every other signal that a terminal could end the
+/// keeper with.
 fn signal_descriptor() -> Result<File, StepError> {
     use std::os::fd::FromRawFd as _;
     // SAFETY: the set lives through the calls, the new descriptor is ours.

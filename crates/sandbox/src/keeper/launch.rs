@@ -1,8 +1,7 @@
-//! The launcher: `lazarus cell-launch RUN_ROOT`, told on its standard input
-//! first which walls to make, then which cell to launch in them. The daemon
-//! keeps one waiting between the two, so that a cell's start does not have to
-//! wait for a program to be loaded and namespaces to be made. Where the daemon
-//! ends, so does the input, and with it the launcher and what it prepared.
+//! The launcher: `lazarus cell-launch RUN_ROOT`. It reads two lines from its standard input: first which sandbox to
+//! make, then which cell to launch in it. The daemon keeps one launcher on standby between the two, so that
+//! starting a cell need not wait for loading a program and making namespaces. When the daemon ends, that input
+//! closes, and the launcher and everything that it prewarmed end too.
 
 use super::init::{Keeper, Opened, Prepared};
 use super::protocol::EGRESS_AT;
@@ -27,47 +26,46 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The file in the run directory that says which control group the cell has.
+/// The file in the run directory that describes the cell's control group.
 pub const GROUP: &str = "group.json";
-/// The file in the run directory with the pid of the proxy.
+/// The file in the run directory with the proxy's pid.
 pub const EGRESS_PID: &str = "egress.pid";
-/// The file in the run directory with the pid of the keeper.
+/// The file in the run directory with the keeper's pid.
 pub const KEEPER_PID: &str = "keeper.pid";
-/// The file in the run directory that the keeper has locked.
+/// The file in the run directory that the keeper keeps locked while it lives.
 pub const LOCK: &str = "lock";
-/// How the name of a run directory begins that no cell has yet.
-/// Versions up to 0.1 named them so, too: what one of theirs left is taken away.
+/// Prefix of the names of run directories that do not belong to a cell yet. It is the prefix that versions up to
+/// 0.1 used, so that what one of theirs left is removed, too.
 const PREWARMED: &str = ".ahead-";
 const GROUP_WRITTEN: &str = "writing down which control group the cell has";
 
 /// Longest line that is read, in bytes.
 const LINE_MAX: u64 = 1 << 20;
 
-/// What the launcher hands on to the keeper once its ids are there.
+/// What the launcher passes to the keeper once its id maps are written.
 #[derive(Serialize, Deserialize)]
 struct Release {
     spec: LaunchSpec,
-    /// Whether the cell has a run directory from before: then what was opened
-    /// ahead is opened again, there.
+    /// Whether the cell already had a run directory. What was prewarmed is opened again there then.
     again: bool,
 }
 
-/// The launcher's answer to a listening socket of the cell's.
+/// The launcher's answer after it received the cell's listening socket.
 #[derive(Serialize, Deserialize)]
 enum Proxy {
     Serves,
     Failed(String),
 }
 
-/// Runs the launcher, and in its child the keeper. Returns the exit status.
-/// Has to be called before anything starts a thread.
+/// Runs the launcher, and the keeper in its child. Returns the exit status. Must be called before any thread
+/// starts.
 pub fn launch(run_root: &Path) -> i32 {
-    // What whoever started the daemon left open: a keeper would hold it for days.
+    // Closes what the daemon's parent left open: a keeper would hold it open for days.
     close_from(3);
-    // Ctrl-C in the daemon's terminal is for the daemon: this ends as its input
-    // does, and tidies up. The keeper and agents' inits set signals of their own.
+    // Ctrl-C in the daemon's terminal is meant for the daemon: the launcher ends when its input closes, and cleans
+    // up. The keeper and agents' inits set their own signal handling.
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: integers alone.
+        // SAFETY: passes only integers.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
     match try_launch(run_root) {
@@ -92,7 +90,7 @@ fn step(step: &str) -> impl FnOnce(io::Error) -> StepError {
     move |source| StepError { step, source }
 }
 
-/// One line, or nothing where the input ended: nobody needs us any more.
+/// Reads one line; `None` if the input ended, which means that the launcher is no longer needed.
 fn read_line<T: DeserializeOwned>(input: &mut impl BufRead) -> Result<Option<T>, StepError> {
     let mut line = vec![];
     input.take(LINE_MAX).read_until(b'\n', &mut line).map_err(step("reading what to launch"))?;
@@ -110,7 +108,7 @@ fn try_launch(run_root: &Path) -> Result<(), StepError> {
     let Some(Prewarmed { sandbox, groups }) = read_line(&mut input)? else { return Ok(()) };
     let mut prewarmed = PrewarmedRunDir::make(run_root)?;
     let opened = open()?;
-    // SAFETY: asks for numbers.
+    // SAFETY: takes no arguments.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     let mut flags = libc::CLONE_PARENT;
     if sandbox.namespaces {
@@ -126,8 +124,8 @@ fn try_launch(run_root: &Path) -> Result<(), StepError> {
         std::process::exit(keep(sandbox, go, opened));
     }
     drop((go, opened));
-    // Before the keeper can say anything: these are the first words, and whoever
-    // has to collect it hears them in every case.
+    // Must precede anything that the keeper writes: the reader has to learn this pid in every case, to reap the
+    // keeper.
     say(&Ready::Launched { pid });
     prewarmed.belongs_to(pid, &groups)?;
     let Some(mut spec) = read_line::<LaunchSpec>(&mut input)? else { return Ok(()) };
@@ -146,7 +144,7 @@ fn try_launch(run_root: &Path) -> Result<(), StepError> {
     let sent = release.write_all(&line).map_err(step("releasing the keeper"));
     zeroize::Zeroize::zeroize(&mut line);
     sent?;
-    // While the keeper settles in.
+    // Done while the keeper settles in.
     let group = groups.limit(group, &cell, pid, resources);
     let group = serde_json::to_vec(&group).unwrap_or_default();
     std::fs::write(run_dir.join(GROUP), &group).map_err(step(GROUP_WRITTEN))?;
@@ -156,12 +154,12 @@ fn try_launch(run_root: &Path) -> Result<(), StepError> {
     release.write_all(&[&group[..], b"\n"].concat()).map_err(step("telling the keeper of its control group"))
 }
 
-/// A run directory before it is known for which cell: to make files can take
-/// as long as all the walls do. Without a cell it goes, and its group with it.
+/// A run directory that is made before its cell is known, because creating files can take as long as making the
+/// whole sandbox. If no cell comes, it is removed together with its control group.
 struct PrewarmedRunDir {
     path: PathBuf,
     group: Option<Group>,
-    /// The keeper, and which control groups it was in when it was put into its own.
+    /// The keeper's pid, and its line in `/proc` that names its control groups, as of when it entered its own.
     keeper: Option<(i32, String)>,
 }
 
@@ -170,7 +168,7 @@ fn groups_of(pid: i32) -> String {
 }
 
 impl PrewarmedRunDir {
-    /// Makes one, as the directory that this process, and its keeper, are in.
+    /// Creates one and makes it the current directory of this process and its keeper.
     fn make(run_root: &Path) -> Result<Self, StepError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let path = run_root.join(format!("{PREWARMED}{}-{}", std::process::id(), now.as_nanos()));
@@ -181,7 +179,7 @@ impl PrewarmedRunDir {
         Ok(prewarmed)
     }
 
-    /// Writes down whose it is, and puts the keeper into a group of its own.
+    /// Records the keeper's pid and puts the keeper into a control group of its own.
     fn belongs_to(&mut self, keeper: i32, groups: &Groups) -> Result<(), StepError> {
         let write = |name: &str, text: &[u8]| {
             let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(name)?;
@@ -196,19 +194,20 @@ impl PrewarmedRunDir {
         write(GROUP, &text).map_err(step(GROUP_WRITTEN))
     }
 
-    /// Says so where the keeper was moved out of its control group while it waited: its cell would have no limits.
+    /// Fails if somebody moved the keeper out of its control group while it was on standby: its cell would have no
+    /// limits.
     fn is_still_in_its_group(&self) -> Result<(), StepError> {
         match &self.keeper {
             Some((keeper, groups)) if groups_of(*keeper) != *groups => Err(StepError {
-                step: "looking after the cell's control group".to_owned(),
+                step: "checking the cell's control group".to_owned(),
                 source: io::Error::other("somebody moved the cell's first process to another one while it waited"),
             }),
             _ => Ok(()),
         }
     }
 
-    /// Makes it the cell's. Returns the group, and whether the cell had a run
-    /// directory before, which it keeps.
+    /// Turns it into the cell's run directory. Returns the control group, and whether the cell already had a run
+    /// directory, which it then keeps.
     fn becomes(mut self, spec: &LaunchSpec) -> Result<(Group, bool), StepError> {
         let run_dir = &spec.run_dir;
         let again = match std::fs::rename(&self.path, run_dir) {
@@ -226,7 +225,7 @@ impl PrewarmedRunDir {
         if let Some(egress) = &spec.egress {
             make_directory(&egress.directory)?;
         }
-        // Where it may write: what is written on this side of the walls lies above it.
+        // The directory that the keeper may write. Files that the launcher writes lie above it.
         let own = run_dir.join("keeper");
         make_directory(&own)?;
         if let Some(base) = spec.id_base {
@@ -241,13 +240,13 @@ impl Drop for PrewarmedRunDir {
         if let Some(group) = &self.group {
             group.remove();
         }
-        // Gone already where it became a cell's.
+        // It no longer exists here if it became a cell's.
         let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
-/// A name of the cell's own for the program, in its run directory: `bwrap` is told its path for each agent, and
-/// a daemon of another version may have removed its copies by then.
+/// Links the program under a name in the cell's run directory: `bwrap` is given this path for each agent, and a
+/// daemon of another version may have removed its copies by then.
 fn own_name(spec: &LaunchSpec) -> Result<PathBuf, StepError> {
     let own = spec.run_dir.join("program");
     let _ = std::fs::remove_file(&own);
@@ -257,15 +256,15 @@ fn own_name(spec: &LaunchSpec) -> Result<PathBuf, StepError> {
     Ok(own)
 }
 
-/// Makes a directory for this user alone, where there is none.
+/// Creates a directory that only this user can access, if it does not exist.
 fn make_directory(path: &Path) -> Result<(), StepError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(step(&format!("making {}", path.display())))
 }
 
-/// Takes away what launchers left that were killed while they waited: one, or all.
-/// A keeper that such a launcher had made already ends by itself; until then its
-/// directory is in use, so a thread waits for that end and then takes it away.
+/// Removes what launchers left that were killed while on standby: one launcher's directory, or all. A keeper that
+/// such a launcher had already made ends by itself, but uses its directory until then, so a thread waits for its
+/// end first.
 pub fn clear_prewarmed(run_root: &Path, launcher: Option<u32>) {
     let prefix = launcher.map_or_else(|| PREWARMED.to_owned(), |pid| format!("{PREWARMED}{pid}-"));
     for entry in std::fs::read_dir(run_root).into_iter().flatten().flatten() {
@@ -275,7 +274,7 @@ pub fn clear_prewarmed(run_root: &Path, launcher: Option<u32>) {
         }
         if keeper_lives(&path) {
             std::thread::spawn(move || {
-                // Without a lock file nobody holds one.
+                // Without a lock file, no keeper holds one.
                 let _ = File::open(path.join(LOCK)).map(|lock| flock(&lock, FlockOperation::LockShared));
                 take_away_prewarmed(path);
             });
@@ -290,17 +289,16 @@ fn take_away_prewarmed(path: PathBuf) {
     drop(PrewarmedRunDir { path, group, keeper: None });
 }
 
-/// Whether a keeper lives in a run directory: it holds a lock as long as it
-/// lives, in whatever way it ends.
+/// Whether a keeper lives in a run directory. A keeper holds a lock until it ends, however it ends.
 pub fn keeper_lives(run_dir: &Path) -> bool {
     let Ok(lock) = File::open(run_dir.join(LOCK)) else { return false };
     flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
 }
 
-/// Takes the cell's listening socket and starts the proxy for it: on this side
-/// of the walls, where the network is. It ends with the keeper.
+/// Receives the cell's listening socket and starts the proxy for it on the host's side of the sandbox, where the
+/// network is. The proxy ends with the keeper.
 fn serve_egress(mut keeper: &UnixStream, pid: i32, run_dir: &Path, spec: &egress::Spec) -> Result<(), StepError> {
-    // Without a socket the keeper failed, and says so by itself.
+    // No socket arrives if the keeper failed; the keeper reports that itself.
     let Ok(listener) = receive_descriptor(keeper) else { return Ok(()) };
     let started = || -> Result<(), String> {
         let pid = rustix::process::Pid::from_raw(pid).ok_or("the keeper has no pid")?;
@@ -316,8 +314,7 @@ fn serve_egress(mut keeper: &UnixStream, pid: i32, run_dir: &Path, spec: &egress
     keeper.write_all(&line).map_err(step("telling the keeper of the egress proxy"))
 }
 
-/// Opens the proxy's socket in the cell's own network, as the keeper, and has
-/// the launcher serve it.
+/// Opens the proxy's socket in the cell's own network, as the keeper, and passes it to the launcher.
 fn open_egress(mut launcher: &UnixStream, heard: &mut impl BufRead) -> Result<(), StepError> {
     let what = "opening the way to the egress proxy";
     let listener = TcpListener::bind(EGRESS_AT).map_err(step(what))?;
@@ -347,18 +344,18 @@ fn receive_descriptor(from: &UnixStream) -> io::Result<OwnedFd> {
     found.next().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
-/// The keeper's whole life, as the launcher's child. Returns the exit status.
+/// The whole life of the keeper, as the launcher's child. Returns the exit status.
 fn keep(sandbox: SandboxKind, go: UnixStream, mut opened: Opened) -> i32 {
     let settle = || -> Result<Option<Keeper>, StepError> {
         let prepared = Prepared::new(sandbox)?;
-        // Without a whole line the launcher died, or nobody needs us.
+        // If no complete line arrives, the launcher died or no longer needs this keeper.
         let mut heard = BufReader::new(&go);
         let Some(Release { spec, again }) = read_line(&mut heard)? else { return Ok(None) };
         if again {
             std::env::set_current_dir(&spec.run_dir).map_err(step(&format!("entering {}", spec.run_dir.display())))?;
             opened = open()?;
         }
-        // As `ps` shows it; the kernel takes 15 bytes of it.
+        // The name that `ps` shows; the kernel keeps 15 bytes of it.
         if let Ok(name) = std::ffi::CString::new(spec.cell.as_str()) {
             // SAFETY: the string lives through the call.
             unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
@@ -368,7 +365,7 @@ fn keep(sandbox: SandboxKind, go: UnixStream, mut opened: Opened) -> i32 {
         }
         let group = || {
             let gone = || StepError {
-                step: "hearing of the control group".to_owned(),
+                step: "reading which control group the cell has".to_owned(),
                 source: io::ErrorKind::UnexpectedEof.into(),
             };
             read_line(&mut heard)?.ok_or_else(gone)
@@ -385,23 +382,23 @@ fn keep(sandbox: SandboxKind, go: UnixStream, mut opened: Opened) -> i32 {
     }
 }
 
-/// Opens what only the host's user can open, in the run directory, where this
-/// process is: a socket's path may have 108 bytes.
+/// Opens what only the host's user can open, in the run directory, which is the current directory: a socket's path
+/// may have at most 108 bytes.
 fn open() -> Result<Opened, StepError> {
     let made = |options: &mut std::fs::OpenOptions, name: &str| options.create(true).mode(0o600).open(name);
     let log = made(File::options().append(true), "keeper/keeper.log").map_err(step("opening keeper.log"))?;
     // SAFETY: both descriptors are open.
     unsafe { libc::dup2(log.as_raw_fd(), 2) };
-    // What the daemon runs under (a service with `UMask=0077`, say) must not
-    // decide who can read what in the cell.
-    // SAFETY: integers alone.
+    // The umask that the daemon runs under (a service with `UMask=0077`, say) must not decide who can read what in
+    // the cell.
+    // SAFETY: passes only an integer.
     unsafe { libc::umask(0o022) };
-    // Held for as long as the keeper lives: nobody starts a second one, and
-    // whoever can take it knows that the first is gone.
+    // Held while the keeper lives: nobody can start a second one, and whoever obtains the lock knows that the first
+    // has ended.
     let lock = made(File::options().truncate(false).write(true), LOCK).map_err(step("opening the lock"))?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| StepError {
         step: "taking the lock of the run directory".to_owned(),
-        source: io::Error::other("a keeper of this cell runs already"),
+        source: io::Error::other("another keeper of this cell is running"),
     })?;
     match std::fs::remove_file("control.sock") {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(step("removing the old control.sock")(e)),
@@ -409,8 +406,8 @@ fn open() -> Result<Opened, StepError> {
     }
     Ok(Opened {
         control: UnixListener::bind("control.sock").map_err(step("making control.sock"))?,
-        // Its own directory, in which it may write: what the daemon wrote and
-        // what was written here lies above it, out of its reach.
+        // Opens the keeper's own directory, the only one that it may write. What the daemon and the launcher wrote
+        // lies above it, out of its reach.
         run_dir: File::open("keeper").map_err(step("opening the keeper's directory"))?,
         _lock: lock,
     })

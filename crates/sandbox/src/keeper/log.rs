@@ -1,5 +1,5 @@
-//! An agent's log: what it prints, up to a limit. The agent has a pipe and not
-//! the file, so that it can neither cut its log nor fill the disk with it.
+//! An agent's log: what it prints, up to a limit. The agent gets a pipe instead of the file, so that it can neither
+//! truncate its log nor fill the disk with it.
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, renameat, statat};
 use rustix::io::Errno;
@@ -8,12 +8,12 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// A log of at most `limit` bytes in two files: the one that is written to, and
-/// the one before it (`NAME.log.1`). The older half goes when the limit is met.
+/// A log of at most `limit` bytes in two files: the one that is being written, and the previous one (`NAME.log.1`).
+/// When the limit is hit, the older file is dropped.
 pub struct Log<'a> {
     directory: &'a File,
     name: String,
-    /// Opened when there is something to write.
+    /// Opened at the first write.
     file: Option<File>,
     length: u64,
     older: u64,
@@ -22,8 +22,7 @@ pub struct Log<'a> {
 }
 
 impl<'a> Log<'a> {
-    /// The log of an agent, in the keeper's directory; goes on where an earlier
-    /// run of it left off.
+    /// Opens the log of an agent in the keeper's directory. It continues after what an earlier run wrote.
     pub fn new(directory: &'a File, agent: &str, limit: u64) -> Self {
         let name = format!("{agent}.log");
         Self { directory, name, file: None, length: 0, older: 0, limit, dropped: 0 }
@@ -43,7 +42,7 @@ impl<'a> Log<'a> {
         Ok(())
     }
 
-    /// Writes; a full disk loses these bytes and nothing else.
+    /// Appends bytes. On a full disk these bytes are lost, and nothing else happens.
     pub fn write(&mut self, bytes: &[u8]) {
         match self.try_write(bytes) {
             Ok(()) => self.length += bytes.len() as u64,
@@ -64,23 +63,23 @@ impl<'a> Log<'a> {
         self.file.as_mut().map_or(Ok(()), |file| file.write_all(bytes))
     }
 
-    /// Bytes that are not kept.
+    /// Bytes that were not kept.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
 }
 
-/// The last `bytes` of an agent's log, out of both its files, in the keeper's directory `directory`. Nothing
-/// where there is no log.
+/// Reads the last `bytes` bytes of an agent's log, across both its files, in the keeper's directory `directory`.
+/// Empty if there is no log.
 ///
 /// # Errors
-/// Where a file is there and cannot be read.
+/// If a file exists and cannot be read.
 pub fn log_tail(directory: &Path, agent: &str, bytes: u64) -> io::Result<Vec<u8>> {
     let newer = directory.join(format!("{agent}.log"));
     let older = directory.join(format!("{agent}.log.1"));
     for _ in 0..ROTATIONS_MAX {
         let files = (open_log(&newer)?, open_log(&older)?);
-        // The first may have become the second between the two.
+        // The first file may have become the second between the two reads.
         if let (Some(first), Some(second)) = &files
             && inode(first)? == inode(second)?
         {
@@ -98,10 +97,11 @@ pub fn log_tail(directory: &Path, agent: &str, bytes: u64) -> io::Result<Vec<u8>
     tail_of(open_log(&newer)?, bytes)
 }
 
-/// How often a log is looked at that is turned over each time.
+/// How often the log is read again if it is rotated during each read.
 const ROTATIONS_MAX: usize = 10;
 
-/// A log is a plain file in a directory of the keeper's. As root that is another user, so nothing else is opened.
+/// Opens a log only if it is a regular file. The keeper's directory belongs to another user when the daemon is
+/// root, so it may contain anything.
 fn open_log(path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     match openat(CWD, path, flags, Mode::empty()) {
@@ -143,7 +143,7 @@ mod tests {
             log.write(format!("line {line:04}\n").as_bytes());
         }
         let tail = |bytes| String::from_utf8(log_tail(place.path(), "scribe", bytes).unwrap()).unwrap();
-        // 600 bytes: 500 in the older file.
+        // 600 bytes: 500 of them in the older file.
         assert_eq!(tail(10_000).lines().count(), 60);
         assert_eq!(tail(10_000).lines().next(), Some("line 0000"));
         let short = tail(150);

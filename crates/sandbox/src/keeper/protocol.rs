@@ -1,4 +1,4 @@
-//! What daemon and keeper say to each other: JSON, one object a line.
+//! The messages between daemon and keeper: JSON, one object on each line.
 
 use crate::egress;
 use crate::sandbox::{Groups, LandlockPaths, ProcessLimits, ResourceLimits};
@@ -6,80 +6,78 @@ use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-/// Where the egress proxy listens in a cell that has one.
+/// The address on which the egress proxy listens in a cell that has one.
 pub const EGRESS_AT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
-/// Where a walled cell sees the objects of its project's mirror, read-only.
+/// Where a cell with a root of its own sees the objects of its project's mirror, read-only.
 pub const OBJECTS_IN_CELL: &str = "/run/lazarus/objects";
 
-/// Which walls a launcher is to make, before it is known for which cell.
+/// The kind of sandbox that a launcher makes, before its cell is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SandboxKind {
-    /// Whether to make namespaces (`level_2`) or not (`level_1`, or bwrap's).
+    /// Whether to make namespaces (`level_2`) or not (`level_1`, or sandboxes by bwrap).
     pub namespaces: bool,
-    /// Whether each agent gets walls by `bwrap` instead.
+    /// Whether `bwrap` makes a sandbox for each agent instead.
     pub bwrap: bool,
     /// Whether the cell stays in the host's network.
     pub host_network: bool,
-    /// Whether agents are kept to some processors, because no control group
-    /// limits their time.
+    /// Whether agents are pinned to some processors, because no control group limits their processor time.
     pub pinned: bool,
 }
 
-/// What is made before it is known for which cell: the first line on the
-/// launcher's standard input.
+/// What is made before the cell is known: the first line on the launcher's standard input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prewarmed {
-    /// The walls.
+    /// The kind of sandbox.
     pub sandbox: SandboxKind,
     /// Where the cell gets a control group.
     pub groups: Groups,
 }
 
-/// Everything else that the launcher has to know, as one line on its standard input. Of
-/// secrets it holds the token of the cell's egress proxy alone, and never lies
-/// in a file; others travel over the control socket at an agent's start.
+/// Everything else that the launcher needs, as one line on its standard input. The only secret in it is the token
+/// of the cell's egress proxy, and it is never written to a file. Other secrets travel over the control socket when
+/// an agent starts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchSpec {
     /// The cell's name.
     pub cell: String,
-    /// Its home on the host.
+    /// The cell's home on the host.
     pub home: PathBuf,
-    /// Its run directory on the host.
+    /// The cell's run directory on the host.
     pub run_dir: PathBuf,
-    /// This program's file, shown to agents as `/run/lazarus/lazarus`.
+    /// The file of this program. Agents see it as `/run/lazarus/lazarus`.
     pub program: PathBuf,
-    /// As root: the first of the two ids that the cell gets.
+    /// When running as root: the first of the two user ids that the cell gets. `None` otherwise.
     pub id_base: Option<u32>,
-    /// The objects that the clone borrows, shown read-only.
+    /// The directory with the git objects that the clone borrows, shown read-only.
     pub objects: Option<PathBuf>,
-    /// Paths of the system to show read-only, besides the usual.
+    /// Host paths to show read-only, in addition to the usual ones.
     pub read_paths: Vec<PathBuf>,
-    /// Places, as the cell has them, that are covered because something of ours lies there.
+    /// Paths inside the cell that are covered because they show something of the daemon's.
     #[serde(default)]
     pub hidden: Vec<PathBuf>,
-    /// The file of `bwrap`, where that makes the walls.
+    /// The path of `bwrap`, if that makes the sandbox.
     pub bwrap: Option<PathBuf>,
-    /// Limits on each process.
+    /// Limits of each process.
     pub limits: ProcessLimits,
-    /// What all its processes may use together.
+    /// Limits of all the cell's processes together.
     pub resources: ResourceLimits,
-    /// What its files may use together.
+    /// Limits of all the cell's files together.
     pub room: DiskSpace,
-    /// What reading the work may use of its own.
+    /// Limits of the files that a harvest makes.
     pub harvest_room: DiskSpace,
-    /// Whether the file system sees to that.
+    /// Whether the file system enforces these limits by quota.
     pub quota: bool,
-    /// Whether project and homes are in memory, in a file system of that size.
+    /// Whether project and homes are in memory, in a tmpfs of exactly that size.
     pub in_memory: bool,
-    /// Size of each agent's own `/tmp`, in bytes, where that is in memory.
+    /// Size of each agent's own `/tmp`, in bytes, if that is in memory.
     #[serde(default = "usual_tmp")]
     pub tmp: u64,
-    /// Most bytes of each agent's log that are kept.
+    /// Most bytes that are kept of each agent's log.
     pub log: u64,
-    /// The way out to named hosts, where it has one.
+    /// The egress proxy to start; `None` without one.
     pub egress: Option<egress::Spec>,
 }
 
@@ -87,95 +85,94 @@ fn usual_tmp() -> u64 {
     256 << 20
 }
 
-/// What the files of a cell may use.
+/// How much disk space the files of a cell may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskSpace {
-    /// Bytes.
+    /// Most bytes.
     pub bytes: u64,
-    /// Files and directories.
+    /// Most files and directories.
     pub files: u64,
 }
 
-/// The first line that the launcher writes: the keeper's pid on the host.
-/// The second, by the keeper: whether it is ready.
+/// What is written on the launcher's standard output: first, by the launcher, the keeper's pid on the host; then,
+/// by the keeper, whether it is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ready", rename_all = "snake_case")]
 pub enum Ready {
     /// The launcher made the keeper.
     Launched {
-        /// Its pid.
+        /// The keeper's pid.
         pid: i32,
     },
-    /// The keeper listens, and these steps were taken.
+    /// The keeper listens.
     Listening {
-        /// Steps, in words.
+        /// The isolation steps that were taken, in words.
         applied: Vec<String>,
     },
     /// A step failed; nothing runs.
     Failed {
-        /// Which, and why.
+        /// Which step failed, and why.
         why: String,
-        /// Whether it may well go later, with nobody changing anything.
+        /// Whether a later attempt may succeed without anybody changing anything.
         #[serde(default)]
         passing: bool,
     },
 }
 
-/// What is still to be done once `bwrap` made an agent's walls, by
-/// `lazarus cell-enter` in them.
+/// What `lazarus cell-enter` still has to do inside the sandbox that `bwrap` made.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Enter {
     /// Program and arguments.
     pub argv: Vec<String>,
-    /// Where it starts.
+    /// The working directory.
     pub cwd: PathBuf,
-    /// What it may touch.
+    /// The paths that the program may use.
     pub paths: LandlockPaths,
-    /// The walls that it is in.
+    /// The kind of sandbox that it runs in.
     pub sandbox: SandboxKind,
-    /// Whether it may trace processes of its own.
+    /// Whether it may trace its own processes.
     pub ptrace: bool,
 }
 
-/// What an agent sees of the project and of shared files.
+/// Access of an agent to the project and to shared files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum View {
-    /// Reads and writes.
+    /// Read and write.
     Work,
-    /// Reads.
+    /// Read only.
     Observe,
 }
 
-/// How to start one agent.
+/// An order to start one agent.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartAgent {
-    /// Its name: also its home's.
+    /// The agent's name, which is also its home's.
     pub agent: String,
-    /// The run's number; one that was started already is not started again.
+    /// The number of the run. A run that was already started is not started again.
     pub run: u32,
     /// Program and arguments.
     pub argv: Vec<String>,
-    /// Its whole environment. May hold secrets; see `Drop`.
+    /// The complete environment. It may hold secrets; see `Drop`.
     pub env: Vec<(String, String)>,
-    /// A file to read as standard input, as the agent sees it.
+    /// A file to use as standard input, as the agent sees it.
     pub stdin: Option<PathBuf>,
-    /// Where it starts, as the agent sees it.
+    /// The working directory, as the agent sees it.
     pub cwd: PathBuf,
-    /// What it sees.
+    /// Access to the project.
     pub view: View,
-    /// What it may touch, as it sees it.
+    /// The paths that it may use, as it sees them.
     pub paths: LandlockPaths,
-    /// Whether it may trace processes of its own. Only where it has a PID namespace of its own, which it has at
-    /// `level_2`; elsewhere this does nothing.
+    /// Whether it may trace its own processes. This works only in a PID namespace of its own, that is at `level_2`;
+    /// elsewhere it has no effect.
     #[serde(default)]
     pub ptrace: bool,
 }
 
 impl std::fmt::Debug for StartAgent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The environment may hold secrets.
+        // The environment may hold secrets, so it is not printed.
         f.debug_struct("StartAgent").field("agent", &self.agent).field("run", &self.run).finish_non_exhaustive()
     }
 }
@@ -189,7 +186,7 @@ impl Drop for StartAgent {
     }
 }
 
-/// What the daemon asks.
+/// An order from the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
 pub enum Order {
@@ -197,75 +194,74 @@ pub enum Order {
     Start(StartAgent),
     /// End one agent's processes.
     StopAgent {
-        /// Whose.
+        /// The agent's name.
         agent: String,
     },
-    /// Ask every process to end; the keeper stays.
+    /// Send SIGTERM to every process; the keeper stays.
     Terminate,
-    /// End everything, then the keeper.
+    /// End all processes, then the keeper.
     Stop {
         /// How long processes may take to end by themselves, in milliseconds.
         grace_ms: u64,
     },
-    /// Stop every process where it stands.
+    /// Freeze every process.
     Freeze,
-    /// Let them go on.
+    /// Let frozen processes continue.
     Thaw,
 }
 
-/// Where an agent's run stands.
+/// The state of an agent's run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentState {
-    /// Its name.
+    /// The agent's name.
     pub agent: String,
-    /// The run's number.
+    /// The number of the run.
     pub run: u32,
-    /// Whether it runs.
+    /// Whether it is running.
     pub running: bool,
-    /// Exit status, where it exited.
+    /// Exit status, if the program exited.
     pub code: Option<i32>,
-    /// Signal, where one ended it.
+    /// Signal number, if a signal ended it.
     pub signal: Option<i32>,
-    /// What else is known.
+    /// Anything else that is known about its end, such as a limit that it hit.
     pub note: Option<String>,
 }
 
-/// What the keeper says.
+/// A message from the keeper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// The first thing on every connection: everything it knows.
+    /// The first message on every connection: everything that the keeper knows.
     Hello {
-        /// The cell.
+        /// The cell's name.
         cell: String,
         /// Whether its agents are in namespaces of their own.
-        // Keepers of earlier versions live on across an upgrade.
+        // The name in JSON is the old one, because keepers of earlier versions live on across an upgrade.
         #[serde(rename = "walled")]
         sandboxed: bool,
-        /// Steps of isolation that were taken, in words.
+        /// Isolation steps that were taken, in words.
         applied: Vec<String>,
-        /// Every run so far, the last of each agent.
+        /// The last run of each agent.
         agents: Vec<AgentState>,
     },
-    /// An agent's program runs (its `exec` succeeded).
+    /// An agent's program runs: its `exec` succeeded.
     Started(AgentState),
     /// An agent ended, or could not be started.
     Ended(AgentState),
-    /// Everything was frozen or thawed.
+    /// All processes were frozen or thawed.
     Frozen {
-        /// Whether it is frozen now.
+        /// Whether they are frozen now.
         frozen: bool,
     },
 }
 
-/// `exit.json`: what was there at the end, written with fsync before the
-/// keeper ends.
+/// `exit.json`: the final state, written with fsync before the keeper ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitRecord {
-    /// The cell.
+    /// The cell's name.
     pub cell: String,
-    /// Every agent's last run.
+    /// The last run of each agent.
     pub agents: Vec<AgentState>,
-    /// Whether nothing was left when it was written.
+    /// Whether no process was left when it was written.
     pub empty: bool,
 }

@@ -1,9 +1,9 @@
-//! What the kernel does not count for us: files and their bytes, always; and
-//! memory and processes, where there is no control group.
+//! Measures what the kernel does not count for us: always the number and size of files, and also memory and
+//! processes if there is no control group.
 //!
-//! To count files is dear, so it is done where it can have changed enough to
-//! matter: when the file system has lost half of what the cell had left, and
-//! seldom besides; and in a process of its own, so that orders do not wait.
+//! Counting files is expensive, so we walk the tree only when it can have changed enough to matter: after the file
+//! system has lost half of the space that the cell had left, and otherwise rarely. The walk runs in a process of
+//! its own, so that orders do not wait for it.
 
 use super::{DiskSpace, LaunchSpec};
 use crate::sandbox::{Group, clone_process};
@@ -17,50 +17,50 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How often it is looked, while agents run; and while much is written.
+/// How often usage is checked while agents run, or while they write much.
 const EVERY: Duration = Duration::from_secs(1);
 const EVERY_WHILE_WRITING: Duration = Duration::from_millis(100);
-/// How often it is looked where nothing but the keeper holds the cell to its memory: a process fills gigabytes in a
-/// second. And how often while half of it or more is in use.
+/// How often memory is checked if only the keeper enforces its limit, because a process can fill gigabytes in a
+/// second. The shorter time applies while half of the memory or more is in use.
 const EVERY_FOR_MEMORY: Duration = Duration::from_millis(250);
 const EVERY_NEAR_MEMORY: Duration = Duration::from_millis(20);
-/// Longest time between two walks, where anything changed on the file system.
+/// Longest time between two walks, if anything changed on the file system.
 const SELDOM: Duration = Duration::from_secs(30);
-/// Deepest directory. Deeper ones could not be counted; programs do not make them.
+/// Deepest directory that is walked. Programs do not make deeper ones, and those could not be counted.
 const DEPTH_MAX: usize = 200;
 
-/// The file in the keeper's directory with [`LimitsHit`].
+/// The file in the keeper's directory that contains [`LimitsHit`].
 pub const LIMITS_HIT: &str = "limits.json";
-/// What reads the work has this name, and a home with it; no agent can.
+/// The name of the program that harvests, and of its home. No agent can have this name.
 pub const HARVESTER: &str = "_harvest";
 
-/// Limits of a cell that were met: which, and what came of it.
+/// The limits that a cell hit: for each one, what followed from it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LimitsHit(pub BTreeMap<String, String>);
 
-/// What was found to be too much.
+/// A limit that was found to be exceeded.
 pub struct LimitHit {
     /// The limit's name in the configuration.
     pub limit: &'static str,
-    /// How much it is, in words.
+    /// How much is in use, in words.
     pub words: String,
-    /// What is to be ended for it.
+    /// What must end because of it.
     pub end: End,
 }
 
-/// What is to be ended.
+/// What must end because of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// Everybody who is watched.
+    /// All processes that are watched.
     All,
-    /// One process.
+    /// One process, by its pid.
     One(i32),
-    /// Nothing: the kernel refuses more by itself, and only does not say so.
+    /// Nothing: the kernel refuses more by itself, but does not report it.
     Nothing,
 }
 
-/// Watches the agents of a cell, or what reads their work.
+/// Watches what a cell's agents use, or what a harvest uses.
 pub struct Watch {
     roots: Vec<PathBuf>,
     room: DiskSpace,
@@ -71,14 +71,14 @@ pub struct Watch {
     walked: Option<Instant>,
     took: Duration,
     walk: Option<Walk>,
-    /// Free space at the last look, and whether much of it went since.
+    /// Free space at the last check, and whether much of it was used since.
     seen: u64,
     writing: bool,
-    /// Whether much of the memory was in use at the last look.
+    /// Whether much of the memory was in use at the last check.
     near_memory: bool,
 }
 
-/// A count that goes on in a process of its own.
+/// A walk that goes on in a process of its own.
 struct Walk {
     result: File,
     began: Instant,
@@ -86,8 +86,8 @@ struct Walk {
 }
 
 impl Watch {
-    /// Watches the files below those directories, and what no control group limits.
-    /// With `own_count` the kernel counts the cell's processes as a user's.
+    /// Watches the files below `roots`, and whatever no control group limits. With `own_count` the kernel counts
+    /// the cell's processes, by its user.
     pub fn new(spec: &LaunchSpec, roots: Vec<PathBuf>, room: DiskSpace, group: &Group, own_count: bool) -> Self {
         let end = if own_count { End::Nothing } else { End::All };
         Self {
@@ -106,7 +106,7 @@ impl Watch {
         }
     }
 
-    /// When to look again.
+    /// How long to wait until the next check.
     pub fn every(&self) -> Duration {
         match self {
             Self { near_memory: true, .. } => EVERY_NEAR_MEMORY,
@@ -116,7 +116,7 @@ impl Watch {
         }
     }
 
-    /// Looks. `processes` lists every process of the cell but the keeper.
+    /// Checks once. `processes` lists every process of the cell except the keeper.
     pub fn look(&mut self, processes: impl Fn() -> Vec<i32>) -> Option<LimitHit> {
         if self.memory.is_some() || self.processes.is_some() {
             let excess = self.look_at_processes(&processes());
@@ -129,7 +129,7 @@ impl Watch {
 
     fn look_at_processes(&mut self, processes: &[i32]) -> Option<LimitHit> {
         let states: Vec<(State, i32)> = processes.iter().map(|pid| (State::of(*pid), *pid)).collect();
-        // The keeper counts as one; each agent has an init.
+        // The keeper counts as one process, and each agent has an init.
         let threads: u64 = states.iter().map(|(state, _)| state.threads).sum::<u64>() + 1;
         if let Some((most, end)) = self.processes.filter(|(most, _)| threads >= *most) {
             let words = format!("{threads} processes and threads, of {most} that it may have");
@@ -143,7 +143,7 @@ impl Watch {
         (all > most).then(|| LimitHit {
             limit: "memory",
             words: format!("{} MiB in use, of {} MiB", all >> 20, most >> 20),
-            // Files in memory belong to nobody in particular.
+            // Files in memory do not belong to any one process.
             end: if nameless > most / 2 { End::All } else { End::One(largest.1) },
         })
     }
@@ -174,7 +174,7 @@ impl Watch {
         let near = lost.bytes > left.bytes / 2 || lost.files > left.files / 2;
         let due = match self.walked.map(|at| at.elapsed()) {
             None => true,
-            // So much is gone that it may be too much already.
+            // So much space is gone that the limit may already be exceeded.
             Some(_) if lost.bytes > left.bytes => true,
             Some(since) => since > self.took * 10 && (near || (since > SELDOM && free != self.free)),
         };
@@ -184,7 +184,7 @@ impl Watch {
         None
     }
 
-    /// Starts a count. Where there can be no process for it, later.
+    /// Starts a walk. Returns `None` if no process can be made for it; it is tried again later.
     fn begin(&self, free: DiskSpace, processes: &[i32]) -> Option<Walk> {
         let (result, mut end) = io::pipe().ok()?;
         rustix::io::ioctl_fionbio(&result, true).ok()?;
@@ -192,7 +192,7 @@ impl Watch {
         if clone_process(0).ok()? == 0 {
             let text = serde_json::to_vec(&self.count(processes)).unwrap_or_default();
             let _ = end.write_all(&text);
-            // SAFETY: ends this process at once; destructors belong to the keeper.
+            // SAFETY: ends this process at once; its destructors belong to the keeper.
             unsafe { libc::_exit(0) };
         }
         Some(Walk { result: File::from(OwnedFd::from(result)), began, free })
@@ -206,7 +206,7 @@ impl Watch {
                 count.below(directory, 0);
             }
         }
-        // What was deleted and is still open takes room, too.
+        // Deleted files that are still open use space, too.
         count.bytes += nameless_files(processes).0;
         count
     }
@@ -237,10 +237,10 @@ impl Watch {
     }
 }
 
-/// What one process has; nothing where it is gone.
+/// What one process uses; zero once it has ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct State {
-    /// What it wrote to, its shared memory, and what of it was swapped out, in bytes.
+    /// Bytes of memory that it wrote to, of its shared memory, and of what was swapped out.
     memory: u64,
     threads: u64,
 }
@@ -257,7 +257,7 @@ impl State {
     }
 }
 
-/// Bytes of open files without a name: on a disk, in memory. Each is counted once.
+/// Bytes of open files without a name, on the disk and in memory. Each file is counted once.
 fn nameless_files(processes: &[i32]) -> (u64, u64) {
     let (mut on_disk, mut in_memory, mut seen) = (0, 0, HashSet::new());
     for pid in processes {
@@ -274,7 +274,7 @@ fn nameless_files(processes: &[i32]) -> (u64, u64) {
     (on_disk, in_memory)
 }
 
-/// What was counted.
+/// The result of a walk.
 #[derive(Default, Serialize, Deserialize)]
 struct Count {
     bytes: u64,
@@ -282,10 +282,10 @@ struct Count {
     too_deep: bool,
     /// Whether there are directories that we may not read.
     closed: bool,
-    /// Beyond it there is no need to go on.
+    /// The walk stops once this is exceeded.
     #[serde(skip)]
     room: Option<DiskSpace>,
-    /// Files with several names, counted once.
+    /// Files with several names, which are counted once.
     #[serde(skip)]
     linked: HashSet<(u64, u64)>,
 }
@@ -295,7 +295,7 @@ impl Count {
         self.too_deep || self.room.is_some_and(|room| self.bytes > room.bytes || self.files > room.files)
     }
 
-    /// Counts what is below a directory; links are counted, never followed.
+    /// Counts what is below a directory. Links are counted and never followed.
     fn below(&mut self, directory: OwnedFd, depth: usize) {
         self.too_deep |= depth > DEPTH_MAX;
         if self.is_enough() {
@@ -328,7 +328,7 @@ impl Count {
     }
 }
 
-/// Writes down which limits were met, in place of what stood there.
+/// Writes which limits were hit, in place of the earlier file.
 pub fn write_hits(run_dir: &File, met: &LimitsHit) -> io::Result<()> {
     let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let fd = openat(run_dir, LIMITS_HIT, flags, Mode::from_raw_mode(0o600))?;

@@ -1,5 +1,5 @@
-//! The second rung of the ladder: walls that `bwrap` makes, on hosts where this
-//! program may make none and that one may: it is setuid there, or has a profile.
+//! The second rung of the isolation ladder: sandboxes that `bwrap` makes. It serves hosts on which this program may
+//! not create namespaces but `bwrap` may, because it is setuid there or has an AppArmor profile.
 
 use super::StepError;
 use super::mounts::{HIDDEN_DIRECTORIES, HIDDEN_FILES, STORES, SYSTEM, account_files, etc};
@@ -10,10 +10,10 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Where it is looked for: not along `PATH`, which is whoever's who started us.
+/// Where `bwrap` is looked for. PATH is not used, because whoever starts us controls it.
 const PLACES: [&str; 3] = ["/usr/bin/bwrap", "/bin/bwrap", "/usr/local/bin/bwrap"];
-/// The namespaces that it makes, and the rest that is the same for every cell.
-const WALLS: [&str; 10] = [
+/// Arguments that are the same for every cell: the namespaces, and the rest.
+const FIXED_ARGUMENTS: [&str; 10] = [
     "--unshare-user-try",
     "--unshare-ipc",
     "--unshare-pid",
@@ -26,18 +26,18 @@ const WALLS: [&str; 10] = [
     "--hostname",
 ];
 
-/// Looks whether it is there and makes walls for this user. Not as root: what
-/// root may not do here, it may not do for root either.
+/// Checks that `bwrap` is installed and can make a sandbox for this user. Not tried as root: what root may not do
+/// here itself, `bwrap` may not do for root either.
 ///
 /// # Errors
-/// Why not, in words.
+/// Why it cannot be used, in words.
 pub fn probe() -> Result<PathBuf, String> {
     let program = PLACES.map(PathBuf::from).into_iter().find(|p| p.is_file()).ok_or("bwrap is not installed")?;
     if rustix::process::geteuid().is_root() {
         return Err("bwrap is not tried as root".to_owned());
     }
     let output = Command::new(&program)
-        .args(WALLS)
+        .args(FIXED_ARGUMENTS)
         .args(["cell", "--unshare-net", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--", "true"])
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
@@ -52,14 +52,15 @@ pub fn probe() -> Result<PathBuf, String> {
     }
 }
 
-/// What one agent sees, as arguments; and descriptors that have to stay open
-/// until `bwrap` runs.
+/// Builds the arguments that describe what one agent sees. Also returns descriptors that must stay open until
+/// `bwrap` runs.
 ///
-/// `cell` is the cell's name, `home` the agent's as it sees it. `binds` are source, place in the cell, writable; `read_paths` are shown
-/// read-only at the same place; what lies at `hidden` is covered.
+/// `cell` is the cell's name; `home` is the agent's home as the agent sees it. `binds` are triples of source, path
+/// in the cell, and whether it is writable; `read_paths` are shown read-only at the same path; whatever lies at
+/// `hidden` is covered.
 ///
 /// # Errors
-/// Where a file of the cell's own cannot be made.
+/// If a file of the cell's own cannot be created.
 pub fn arguments(
     cell: &str,
     home: &Path,
@@ -68,7 +69,7 @@ pub fn arguments(
     hidden: &[PathBuf],
     host_network: bool,
 ) -> Result<(Vec<String>, Vec<OwnedFd>), StepError> {
-    let mut words: Vec<String> = WALLS.map(str::to_owned).into();
+    let mut words: Vec<String> = FIXED_ARGUMENTS.map(str::to_owned).into();
     words.push("cell".to_owned());
     if !host_network {
         words.push("--unshare-net".to_owned());
@@ -130,15 +131,15 @@ pub fn arguments(
     Ok((words, open))
 }
 
-/// A file without a name that a program which is run next can read from its start.
+/// Creates a file without a name whose descriptor survives `exec`, so that the next program can read it from the
+/// start.
 ///
 /// # Errors
-/// Where the kernel does not make it.
+/// If the kernel cannot create it.
 pub fn in_memory(text: &str) -> Result<OwnedFd, StepError> {
     let wrong = |source: io::Error| StepError { step: "making a file in memory".to_owned(), source };
     let name = CString::default();
-    // SAFETY: the name lives through the call; the descriptor is ours, and meant
-    // to stay open over `exec`.
+    // SAFETY: the name lives through the call; the descriptor is ours, and is meant to stay open across `exec`.
     let fd = unsafe {
         let fd = libc::memfd_create(name.as_ptr(), 0);
         if fd < 0 {

@@ -1,7 +1,6 @@
-//! Limits on all processes of a cell together, by the kernel's control groups:
-//! version 2 in a subtree that was delegated to us, version 2 through systemd,
-//! version 1, or none. Which one is found by looking and trying; what it
-//! enforces for a cell is found by reading back what was written.
+//! Limits on all processes of a cell together, by the kernel's control groups: version 2 in a subtree that was
+//! delegated to us, version 2 through systemd, version 1, or none. We find out which by looking and trying. What a
+//! group enforces for a cell is found by reading back what was written.
 
 use super::StepError;
 use serde::{Deserialize, Serialize};
@@ -11,45 +10,45 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The group of the daemon itself, where it may make others beside it: version 2
-/// does not let a group have processes *and* groups with limits. The unit that
-/// comes with Lazarus has systemd make it (`DelegateSubgroup=daemon`).
+/// The daemon's own group, in a tree where it may create others beside it: version 2 does not allow a group to have
+/// both processes *and* child groups with limits. With the unit that ships with Lazarus, systemd creates it
+/// (`DelegateSubgroup=daemon`).
 const OWN_GROUP: &str = "daemon";
-/// The period in which processor time is counted, in microseconds: the kernel's default.
+/// The period over which processor time is limited, in microseconds: the kernel's default.
 const PERIOD: u64 = 100_000;
-/// How long systemd may take to make a scope.
+/// How long systemd may take to create a scope.
 const SCOPE_MAX: Duration = Duration::from_secs(5);
-/// Where systemd is what started this system.
+/// This directory exists if systemd started the system.
 const SYSTEMD: &str = "/run/systemd/system";
-/// Processor time that a cell may be held back before it is worth a word.
+/// Processor time that a cell must have lost to throttling before it is reported.
 const HELD_BACK_MIN: Duration = Duration::from_secs(1);
 
-/// How groups can be had here.
+/// How control groups can be had on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "way", rename_all = "snake_case")]
 pub enum Groups {
-    /// Version 2, below a directory that is ours.
+    /// Version 2, in a directory that is ours.
     V2 {
         /// The directory.
         base: PathBuf,
-        /// Whether processor time can be limited in it.
+        /// Whether it can limit processor time.
         cpu: bool,
     },
-    /// Version 2: systemd makes a scope for each cell.
+    /// Version 2: systemd creates a scope for each cell.
     Systemd {
-        /// Whether the user's own systemd does.
+        /// Whether it is the user's own systemd.
         user: bool,
         /// Whether it can limit processor time.
         cpu: bool,
     },
-    /// Version 1: a directory that is ours for each kind of limit.
+    /// Version 1: one directory that is ours for each kind of limit.
     V1 {
-        /// `memory`, `pids`, `cpu`: those that can be had.
+        /// The directory of each available controller: `memory`, `pids`, `cpu`.
         bases: BTreeMap<String, PathBuf>,
     },
-    /// Not at all.
+    /// No control groups.
     None {
-        /// Why, and what to do.
+        /// Why not, and what to do about it.
         why: String,
     },
 }
@@ -60,31 +59,31 @@ impl Default for Groups {
     }
 }
 
-/// What all processes of a cell may use together.
+/// What all processes of a cell together may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceLimits {
-    /// Memory, in bytes.
+    /// Most memory, in bytes.
     pub memory: u64,
-    /// Processes and threads.
+    /// Most processes and threads.
     pub processes: u64,
-    /// Processor time, in thousandths of a processor.
+    /// Most processor time, in thousandths of a processor.
     pub cpu: u64,
 }
 
-/// One cell's group, and which limits it enforces.
+/// The control group of one cell, and the limits that it enforces.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
-    /// How it was had, in words; empty where it was not.
+    /// How it was created, in words; empty if there is none.
     pub way: String,
-    /// Why it was not had, where it could have been expected.
+    /// Why it could not be created, although control groups are available.
     pub refused: Option<String>,
-    /// Directories: one, or with version 1 one a kind.
+    /// Its directories: one, or with version 1 one for each controller.
     pub directories: Vec<PathBuf>,
-    /// Whether memory is limited.
+    /// Whether it limits memory.
     pub memory: bool,
-    /// Whether processes are.
+    /// Whether it limits the number of processes.
     pub processes: bool,
-    /// Whether processor time is.
+    /// Whether it limits processor time.
     pub cpu: bool,
 }
 
@@ -96,7 +95,7 @@ fn writable(path: &Path) -> bool {
     rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
 }
 
-/// A mounted hierarchy: where, from which of its directories, its options.
+/// A mounted cgroup hierarchy: its mount point, the directory of it that is mounted, and its options.
 struct Hierarchy {
     at: PathBuf,
     root: PathBuf,
@@ -124,7 +123,7 @@ fn hierarchies() -> Vec<Hierarchy> {
 }
 
 impl Hierarchy {
-    /// Where this process's group of it lies.
+    /// The directory of this process's own group in it.
     fn own(&self, groups: &str) -> Option<PathBuf> {
         let path = groups.lines().find_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
@@ -145,19 +144,18 @@ fn words_in(path: &Path) -> Vec<String> {
     read(path).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
-/// This process's own group of version 2, where that, or the one above the
-/// daemon's, has limits to give.
+/// This process's own group of version 2, if it, or the group above the daemon's, has controllers to delegate.
 fn own_v2() -> Option<PathBuf> {
     let groups = read("/proc/self/cgroup")?;
     let own = hierarchies().into_iter().find(|h| h.version_2)?.own(&groups)?;
-    // A group of the daemon's own has no controllers until the one above gives them.
+    // The daemon's own group has no controllers until the group above enables them.
     let above = own.parent().filter(|_| own.file_name().is_some_and(|n| n == OWN_GROUP));
     let controllers = words_in(&above.unwrap_or(&own).join("cgroup.controllers"));
     controllers.iter().any(|c| c == "memory" || c == "pids").then_some(own)
 }
 
-/// Makes room for cells beside this process, where its group was delegated to
-/// it alone. Once, by the daemon, before it starts anything.
+/// Makes room for cells beside this process, if its group was delegated to it alone. The daemon calls this once,
+/// before it starts anything.
 pub fn settle() {
     let Some(own) = own_v2() else { return };
     let base = if own.file_name().is_some_and(|n| n == OWN_GROUP) {
@@ -166,8 +164,8 @@ pub fn settle() {
         && writable(&own)
         && words_in(&own.join("cgroup.procs")) == [std::process::id().to_string()]
     {
-        // Under a systemd that does not know `DelegateSubgroup` (before 254)
-        // this is not done: it could not start the daemon again beside cells.
+        // Not done under a systemd that does not know `DelegateSubgroup` (before 254): it could not restart the
+        // daemon beside running cells.
         let daemon = own.join(OWN_GROUP);
         let moved = std::fs::create_dir(&daemon)
             .or_else(|e| if e.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })
@@ -178,14 +176,14 @@ pub fn settle() {
     };
     if let Some(base) = base {
         for controller in ["+memory", "+pids", "+cpu"] {
-            // Those that are not there are not there.
+            // Enabling a controller that does not exist fails, and is ignored.
             let _ = std::fs::write(base.join("cgroup.subtree_control"), controller);
         }
     }
 }
 
 impl Groups {
-    /// Looks for them, changing nothing.
+    /// Looks for control groups without changing anything.
     pub fn detect() -> Self {
         if let Some(own) = own_v2() {
             let base = own.parent().filter(|_| own.file_name().is_some_and(|n| n == OWN_GROUP));
@@ -198,7 +196,7 @@ impl Groups {
             }
             let root = rustix::process::geteuid().is_root();
             if Path::new(SYSTEMD).is_dir() && busctl().is_some() && (root || bus_of_user().is_some()) {
-                // As root it can do what the kernel can; a user's can do what is left to it.
+                // Root can limit what the kernel can; a user can limit what was delegated to the user's systemd.
                 let cpu = root || words_in(&of_users_systemd().join("cgroup.controllers")).iter().any(|c| c == "cpu");
                 return Self::Systemd { user: !root, cpu };
             }
@@ -229,7 +227,7 @@ impl Groups {
         Self::None { why: why.to_owned() }
     }
 
-    /// Whether they can limit processor time.
+    /// Whether these groups can limit processor time.
     pub fn limit_cpu(&self) -> bool {
         match self {
             Self::V2 { cpu, .. } | Self::Systemd { cpu, .. } => *cpu,
@@ -238,7 +236,7 @@ impl Groups {
         }
     }
 
-    /// In words, for people.
+    /// Describes them, in words for people.
     pub fn words(&self) -> String {
         match self {
             Self::V2 { base, .. } => format!("control groups (version 2, delegated: {})", base.display()),
@@ -252,12 +250,12 @@ impl Groups {
         }
     }
 
-    /// Puts a process, and what it will start, into a group of its own, where a
-    /// directory is all that takes. To enter a group can take milliseconds, so
-    /// this is done before it is known for which cell; then [`Group::limit`].
+    /// Puts a process, and everything that it will start, into a group of its own, if creating a directory is all
+    /// that takes. Entering a group can take milliseconds, so this is done before the cell is known;
+    /// [`Group::limit`] follows later.
     ///
     /// # Errors
-    /// Where the process cannot be put into it. Nothing is left of it then.
+    /// If the process cannot be put into the group. The group is removed again then.
     pub fn enter(&self, name: &str, pid: i32) -> Result<Group, StepError> {
         let directories: Vec<PathBuf> = match self {
             Self::V2 { base, .. } => vec![base.join(name)],
@@ -274,9 +272,8 @@ impl Groups {
         Ok(group)
     }
 
-    /// Gives a group that a process [entered](Self::enter) its budget, and makes
-    /// one where systemd does that. What cannot be enforced is not an error: the
-    /// group says what it enforces.
+    /// Sets the limits of a group that a process [entered](Self::enter), or has systemd create one. A limit that
+    /// cannot be enforced is not an error: the returned group says what it enforces.
     pub fn limit(&self, mut group: Group, cell: &str, pid: i32, budget: ResourceLimits) -> Group {
         match self {
             Self::V2 { .. } => {
@@ -296,7 +293,7 @@ impl Groups {
                     match kind.as_str() {
                         "memory" => {
                             group.memory = put("memory.limit_in_bytes", budget.memory);
-                            // Swap beside it, where the kernel counts that.
+                            // Also limits swap, if the kernel counts it.
                             let _ = put("memory.memsw.limit_in_bytes", budget.memory);
                         }
                         "pids" => group.processes = put("pids.max", budget.processes),
@@ -311,15 +308,15 @@ impl Groups {
                 match ask_systemd(*user, cell, pid, budget).and_then(|()| wait_for_scope(cell, pid)) {
                     Ok(directory) => {
                         group.way = "control groups (version 2, by systemd)".to_owned();
-                        // What it did not write, we may not write either: it is systemd's.
+                        // We cannot write what systemd did not write: the group belongs to systemd.
                         let says =
                             |file: &str| read(directory.join(file)).is_some_and(|t| !t.trim().starts_with("max"));
                         (group.memory, group.processes) = (says("memory.max"), says("pids.max"));
                         group.cpu = says("cpu.max");
                         group.directories = vec![directory];
                     }
-                    // It may refuse for reasons of its own; the cell is not the worse
-                    // for it than where there is no systemd, and its log says so.
+                    // systemd may refuse for reasons of its own. The cell is then no worse off than without
+                    // systemd, and its log says so.
                     Err(error) => group.refused = Some(error.to_string()),
                 }
             }
@@ -355,7 +352,7 @@ fn of_users_systemd() -> PathBuf {
     PathBuf::from(format!("/sys/fs/cgroup/user.slice/user-{uid}.slice/user@{uid}.service"))
 }
 
-/// The directory with the bus of this user's systemd.
+/// The directory that contains the bus of this user's systemd.
 fn bus_of_user() -> Option<PathBuf> {
     let directory = PathBuf::from(format!("/run/user/{}", rustix::process::geteuid().as_raw()));
     directory.join("bus").exists().then_some(directory)
@@ -365,9 +362,9 @@ fn scope(cell: &str) -> String {
     format!("lazarus-{cell}.scope")
 }
 
-/// `StartTransientUnit` of systemd's manager: a scope with that process in it. One
-/// process that is ended for want of memory does not end the others: where
-/// systemd is too old to be told so, it does not do that either.
+/// Calls `StartTransientUnit` of systemd: creates a scope that contains the process. When the kernel kills one
+/// process for lack of memory, the others must survive. A systemd that is too old for that setting does not kill
+/// the others either.
 fn ask_systemd(user: bool, cell: &str, pid: i32, budget: ResourceLimits) -> Result<(), StepError> {
     let go_on = ["OOMPolicy", "s", "continue"];
     start_scope(user, cell, pid, budget, &[&go_on]).or_else(|_| start_scope(user, cell, pid, budget, &[]))
@@ -404,7 +401,7 @@ fn start_scope(user: bool, cell: &str, pid: i32, budget: ResourceLimits, more: &
     }
 }
 
-/// systemd answers before it did it.
+/// systemd answers before it has created the scope, so we wait for it.
 fn wait_for_scope(cell: &str, pid: i32) -> Result<PathBuf, StepError> {
     let until = Instant::now() + SCOPE_MAX;
     loop {
@@ -423,7 +420,7 @@ fn wait_for_scope(cell: &str, pid: i32) -> Result<PathBuf, StepError> {
     }
 }
 
-/// The number behind a word, in a file of `word number` lines.
+/// The number behind a word, in a file with lines of the form `word number`.
 fn number_of(path: &Path, word: &str) -> Option<u64> {
     read(path)?.lines().find_map(|line| line.strip_prefix(word)?.trim().parse().ok())
 }
@@ -437,12 +434,12 @@ impl Group {
         found.next().unwrap_or(0)
     }
 
-    /// How many processes the kernel ended for want of memory.
+    /// How many processes the kernel killed for lack of memory.
     pub fn killed_for_memory(&self) -> u64 {
         self.first(&[("memory.events", "oom_kill "), ("memory.oom_control", "oom_kill ")])
     }
 
-    /// Limits that were met: which, and how often, in words.
+    /// Limits that were hit, and how often, in words.
     pub fn met(&self) -> BTreeMap<String, String> {
         let mut met = BTreeMap::new();
         let killed = self.killed_for_memory();
@@ -461,10 +458,10 @@ impl Group {
         met
     }
 
-    /// Ends whatever is left in it, and waits for that.
+    /// Ends all processes that are left in the group, and waits for them.
     ///
     /// # Errors
-    /// Where something is left after two seconds.
+    /// If a process is left after two seconds.
     pub fn end_all(&self) -> io::Result<()> {
         let until = Instant::now() + Duration::from_secs(2);
         loop {
@@ -474,8 +471,8 @@ impl Group {
                 left |= !pids.is_empty();
                 if !pids.is_empty() && std::fs::write(directory.join("cgroup.kill"), "1").is_err() {
                     for pid in pids.iter().filter_map(|p| rustix::process::Pid::from_raw(p.parse().ok()?)) {
-                        // Version 1: a number of this list may be another's by
-                        // now, so it is looked for again through a descriptor.
+                        // Version 1: a pid in this list may have been reused by now, so it is checked again through
+                        // a pidfd.
                         let Ok(fd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
                             continue;
                         };
@@ -496,12 +493,12 @@ impl Group {
         }
     }
 
-    /// Takes an empty group away. systemd takes its own away.
+    /// Removes an empty group. systemd removes its own.
     pub fn remove(&self) {
         for directory in &self.directories {
             for _ in 0..50 {
                 match std::fs::remove_dir(directory) {
-                    // The last process may still be on its way out.
+                    // The last process may still be exiting.
                     Err(e) if e.raw_os_error() == Some(libc::EBUSY) => std::thread::sleep(Duration::from_millis(2)),
                     _ => break,
                 }

@@ -1,18 +1,15 @@
-//! A program that reads what came out of a cell, confined: `lazarus confined
-//! SPECIFICATION PROGRAM ARGUMENTS…`.
+//! Runs a program that reads what came out of a cell, confined: `lazarus confined SPECIFICATION PROGRAM
+//! ARGUMENTS…`.
 //!
-//! Git on the host's side parses packs and trees that agents made. It runs with
-//! limits on memory, processor time, time and the size of files, sees the
-//! system's programs and the few directories that it is given, has no network
-//! and may not make the system calls that agents may not make. Where the host
-//! has no namespaces Landlock keeps it to its paths, and where it has no
-//! Landlock either, limits and the filter are what is left; which of these is
-//! decided by the probe and is in the log.
+//! Git on the host's side parses packs and trees that agents made. It runs with limits on memory, processor time,
+//! time and file size. It sees only the system's programs and a few given directories, has no network, and may not
+//! make the system calls that agents may not make. Without namespaces, Landlock restricts it to its paths; without
+//! Landlock too, only the limits and the filter remain. The probe decides which of these applies, and the log says
+//! so.
 //!
-//! It is a process of its own between the daemon and the program, because limits
-//! are set on oneself and namespaces can only be made without threads. It ends
-//! the program when the time is over, and both end with the daemon's thread that
-//! waits for them.
+//! This is a process of its own between the daemon and the program, because a process sets limits on itself, and
+//! namespaces can only be made by a process without threads. It kills the program when the time is over. Both end
+//! with the daemon's thread that waits for them.
 
 use super::mounts::{SYSTEM, attach, mount_tmpfs, pick, pivot, private, read_only};
 use super::{
@@ -30,20 +27,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// The exit status where the time was over.
+/// The exit status if the time was over.
 pub const TIMED_OUT: i32 = 124;
-/// The exit status where the program could not be confined.
+/// The exit status if the program could not be confined.
 pub const NOT_CONFINED: i32 = 125;
 
-/// Devices that it sees: git writes to the first, and makes names of the second.
+/// Devices that the program sees: git writes to the first, and makes random names from the second.
 const DEVICES: [&str; 2] = ["/dev/null", "/dev/urandom"];
 
-/// How a program can be confined on this host.
+/// How strongly a program can be confined on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Confinement {
-    /// Namespaces with a root of its own, Landlock where the kernel has it, a
-    /// system call filter, limits.
+    /// Namespaces with a root of their own, Landlock if the kernel has it, a system call filter, limits.
     Namespaces,
     /// Landlock, a system call filter, limits.
     Landlock,
@@ -52,7 +48,7 @@ pub enum Confinement {
 }
 
 impl Confinement {
-    /// The strongest that the probe found.
+    /// The strongest one that the probe found.
     pub fn of(report: &HostReport) -> Self {
         match report {
             HostReport { namespaces: true, .. } => Self::Namespaces,
@@ -61,7 +57,7 @@ impl Confinement {
         }
     }
 
-    /// In words, for the log and the ledger.
+    /// Describes it, in words for the log and the ledger.
     pub const fn words(self) -> &'static str {
         match self {
             Self::Namespaces => "namespaces, Landlock, system call filter, limits",
@@ -71,31 +67,29 @@ impl Confinement {
     }
 }
 
-/// What one program may do.
+/// What one confined program may do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confined {
-    /// How it is kept to this.
+    /// How this is enforced.
     pub by: Confinement,
-    /// Whether it may reach the network: then it is kept by limits and the filter
-    /// alone.
+    /// Whether it may reach the network. If so, only limits and the filter confine it.
     pub network: bool,
-    /// Directories that it may read, besides the system's programs.
+    /// Directories that it may read, in addition to the system's programs.
     pub read: Vec<PathBuf>,
-    /// Directories that it may write too.
+    /// Directories that it may also write.
     pub write: Vec<PathBuf>,
-    /// Memory that it may write to, in bytes, each process.
+    /// Memory that each of its processes may write to, in bytes.
     pub memory: u64,
-    /// Processor time, in seconds, each process.
+    /// Processor time of each of its processes, in seconds.
     pub cpu: u64,
-    /// Time, in seconds.
+    /// Time until it is killed, in seconds.
     pub time: u64,
     /// Largest file that it may write, in bytes.
     pub file: u64,
 }
 
-/// Runs `PROGRAM ARGUMENTS…` as the specification says and returns its exit
-/// status, 128 and the signal's number where it was ended by one. Has to be
-/// called before anything starts a thread.
+/// Runs `PROGRAM ARGUMENTS…` as the specification says. Returns its exit status, or 128 plus the signal's number if
+/// a signal ended it. Must be called before any thread starts.
 pub fn confined(mut arguments: impl Iterator<Item = OsString>) -> i32 {
     close_from(3);
     let text = arguments.next().unwrap_or_default();
@@ -124,7 +118,7 @@ fn say(words: &str) {
     let _ = writeln!(io::stderr(), "lazarus: {words}");
 }
 
-/// Ends with whoever started it.
+/// Has the kernel kill this process when its parent ends.
 fn end_with_parent() -> Result<(), StepError> {
     // SAFETY: prctl with integers.
     if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) } != 0 {
@@ -137,11 +131,11 @@ fn end_with_parent() -> Result<(), StepError> {
 fn run(spec: &Confined, program: &OsString, arguments: Vec<OsString>) -> Result<i32, StepError> {
     end_with_parent()?;
     let program = find(program).ok_or_else(|| other("looking for the program", &program.display()))?;
-    // SAFETY: asks for numbers.
+    // SAFETY: takes no arguments.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-    let walled = spec.by == Confinement::Namespaces && !spec.network;
+    let in_namespaces = spec.by == Confinement::Namespaces && !spec.network;
     let mut flags = 0;
-    if walled {
+    if in_namespaces {
         flags = libc::CLONE_NEWUSER
             | libc::CLONE_NEWNS
             | libc::CLONE_NEWPID
@@ -159,22 +153,21 @@ fn run(spec: &Confined, program: &OsString, arguments: Vec<OsString>) -> Result<
             std::process::exit(NOT_CONFINED);
         }
         drop(go);
-        let why = settle_in_and_run(spec, walled, &program, arguments);
+        let why = settle_in_and_run(spec, in_namespaces, &program, arguments);
         say(&format!("confining a program: {why}"));
         std::process::exit(NOT_CONFINED);
     }
     drop(go);
     let child = Pid::from_raw(pid).ok_or_else(|| other("starting", &"there is no process"))?;
-    // The one user that there is inside is who we are; nobody is root in there,
-    // so that to execute a program gives nothing back.
-    let mapped = if walled { write_id_maps(pid, None, uid, gid) } else { Ok(()) };
+    // The only user inside is our own. Nobody is root there, so executing a program gives no capabilities back.
+    let mapped = if in_namespaces { write_id_maps(pid, None, uid, gid) } else { Ok(()) };
     if mapped.is_ok() {
         let _ = (&release).write_all(b"+");
     }
     drop(release);
     let over = wait(child, Duration::from_secs(spec.time));
     let mut status = 0;
-    // SAFETY: waits for the child that was made above; `status` lives here.
+    // SAFETY: waits for the child that was made above; `status` lives through the call.
     while unsafe { libc::waitpid(pid, &raw mut status, 0) } < 0 {
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
@@ -189,8 +182,7 @@ fn run(spec: &Confined, program: &OsString, arguments: Vec<OsString>) -> Result<
     Ok(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) })
 }
 
-/// Waits until a child has ended, and ends it when its time is over. Returns
-/// whether it ended by itself.
+/// Waits until a child has ended, and kills it when its time is over. Returns whether it ended by itself.
 fn wait(child: Pid, time: Duration) -> Result<bool, StepError> {
     let fd = pidfd_open(child, PidfdFlags::empty()).map_err(StepError::of("watching the program"))?;
     let until = Instant::now() + time;
@@ -215,7 +207,7 @@ fn wait(child: Pid, time: Duration) -> Result<bool, StepError> {
     }
 }
 
-/// Looks a program up as a shell would.
+/// Looks a program up along PATH, as a shell does.
 fn find(program: &OsString) -> Option<PathBuf> {
     let path = Path::new(program);
     if path.components().count() > 1 {
@@ -225,7 +217,7 @@ fn find(program: &OsString) -> Option<PathBuf> {
     std::env::split_paths(&places).map(|place| place.join(path)).find(|path| path.is_file())
 }
 
-/// Where the system's programs are, and this one if it is somewhere else.
+/// The directories of the system's programs, and of this program if it lies elsewhere.
 fn programs(program: &Path) -> BTreeSet<PathBuf> {
     let mut found: BTreeSet<PathBuf> =
         SYSTEM.iter().filter(|path| **path != "/opt").map(PathBuf::from).filter(|path| path.exists()).collect();
@@ -233,7 +225,7 @@ fn programs(program: &Path) -> BTreeSet<PathBuf> {
     if !found.iter().any(|known| known.canonicalize().is_ok_and(|known| real.starts_with(known))) {
         let mut parts = real.components().skip(1);
         let top = parts.next().map(|part| Path::new("/").join(part));
-        // What a store holds needs others in it; else its prefix: `bin/..`.
+        // A program in a store needs others of that store. Any other program needs its prefix: `bin/..`.
         let stores = [Path::new("/nix"), Path::new("/gnu")];
         found.extend(match top {
             Some(top) if stores.contains(&top.as_path()) => Some(top),
@@ -243,16 +235,16 @@ fn programs(program: &Path) -> BTreeSet<PathBuf> {
     found
 }
 
-/// Everything from the fork to the program itself. Returns why it does not run.
-fn settle_in_and_run(spec: &Confined, walled: bool, program: &Path, arguments: Vec<OsString>) -> StepError {
+/// Does everything from the fork to the program's `exec`. Returns why the program does not run.
+fn settle_in_and_run(spec: &Confined, in_namespaces: bool, program: &Path, arguments: Vec<OsString>) -> StepError {
     let settled = || -> Result<(), StepError> {
         end_with_parent()?;
         not_dumpable()?;
         let programs = programs(program);
-        if walled {
+        if in_namespaces {
             enter(spec, &programs)?;
         }
-        limit(spec, walled)?;
+        limit(spec, in_namespaces)?;
         no_new_privileges()?;
         if !spec.network && spec.by != Confinement::Limits {
             let mut read: Vec<PathBuf> = programs.into_iter().collect();
@@ -276,8 +268,7 @@ fn settle_in_and_run(spec: &Confined, walled: bool, program: &Path, arguments: V
     step(format!("running {}", program.display()))(error)
 }
 
-/// Takes a root that holds the programs, what is to be read, what is to be
-/// written, and nothing else.
+/// Enters a root that contains the programs, the readable and the writable directories, and nothing else.
 fn enter(spec: &Confined, programs: &BTreeSet<PathBuf>) -> Result<(), StepError> {
     private()?;
     let mut links = vec![];
@@ -295,12 +286,12 @@ fn enter(spec: &Confined, programs: &BTreeSet<PathBuf>) -> Result<(), StepError>
     for path in &spec.read {
         trees.push((pick(path)?, path.clone(), false));
     }
-    // After what is read: they may lie in it.
+    // After the readable ones, because writable directories may lie inside them.
     for path in &spec.write {
         trees.push((pick(path)?, path.clone(), true));
     }
     let devices = DEVICES.map(|path| Ok::<_, StepError>((pick(Path::new(path))?, Path::new(path))));
-    // Any directory will do to stand on; what was under it was picked already.
+    // Any directory can serve as mount point: whatever was below it was already picked.
     let root = PathBuf::from("/tmp");
     mount_tmpfs(&root, "755", 1 << 20)?;
     let inside = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
@@ -318,8 +309,8 @@ fn enter(spec: &Confined, programs: &BTreeSet<PathBuf>) -> Result<(), StepError>
     read_only(Path::new("/"), false)
 }
 
-/// Sets the limits, never above the hard limits there are.
-fn limit(spec: &Confined, walled: bool) -> Result<(), StepError> {
+/// Sets the limits, never above the present hard limits.
+fn limit(spec: &Confined, in_namespaces: bool) -> Result<(), StepError> {
     let mut wanted = vec![
         (libc::RLIMIT_CORE, 0, "the limit of core files"),
         (libc::RLIMIT_CPU, spec.cpu.max(1), "the limit of processor time"),
@@ -327,8 +318,8 @@ fn limit(spec: &Confined, walled: bool) -> Result<(), StepError> {
         (libc::RLIMIT_FSIZE, spec.file, "the limit of file size"),
         (libc::RLIMIT_NOFILE, 1024, "the limit of open files"),
     ];
-    if walled {
-        // Counted for this namespace alone; else they would be all of the user's.
+    if in_namespaces {
+        // Only with a namespace of its own: otherwise the limit would count all processes of the user.
         wanted.push((libc::RLIMIT_NPROC, 32, "the limit of processes"));
     }
     for (resource, value, what) in wanted {

@@ -1,14 +1,12 @@
-//! The system calls that an agent may make: an allow-list, started from what
-//! well-known container engines allow, then reduced.
+//! The system calls that an agent may make: an allow-list, derived from what well-known container engines allow,
+//! and then reduced.
 //!
-//! What is missing on purpose: new namespaces and mounts, tracing and reading
-//! of other processes, keyrings, bpf, perf, userfaultfd, io_uring, modules,
-//! kexec, clocks, quotas, swap, handles to files by number, raw and exotic
-//! sockets, pushing characters into a terminal, another limit of core files.
+//! Left out on purpose: new namespaces and mounts, tracing and reading other processes, keyrings, bpf, perf,
+//! userfaultfd, io_uring, modules, kexec, clocks, quotas, swap, file handles by number, raw and rare kinds of
+//! sockets, pushing characters into a terminal, and changing the limit on core files.
 //!
-//! These are [`refused`] with EPERM. A call that is on neither list is answered
-//! with ENOSYS, as by a kernel that is older than it: programs and libraries fall
-//! back on an older call then, and on nothing else.
+//! These calls are [`refused`] with EPERM. A call that is on neither list fails with ENOSYS, as on a kernel that is
+//! too old to have it: programs and libraries fall back to an older call only for that error.
 
 use super::steps::StepError;
 use seccompiler::{
@@ -22,7 +20,7 @@ use std::io;
 #[derive(Clone)]
 pub struct Filter(BpfProgram);
 
-/// Namespaces that an agent may not make with `clone`.
+/// Flags of `clone` for namespaces that an agent may not make.
 const CLONE_NEW: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUTS
@@ -32,27 +30,27 @@ const CLONE_NEW: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWNET) as u64
     | 0x80; // CLONE_NEWTIME
 
-/// The part of a socket's type that says which kind it is; the rest are flags.
+/// The bits of a socket's type that say which kind it is; the rest are flags.
 const SOCK_KIND: u64 = 0xf;
 
 fn rule(argument: u8, length: Len, op: Op, value: u64) -> Result<SeccompRule, seccompiler::BackendError> {
     SeccompRule::new(vec![Condition::new(argument, length, op, value)?])
 }
 
-/// Which sockets an agent may make, besides pairs of its own.
+/// Which sockets an agent may create, apart from pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sockets {
-    /// Unix, IPv4, IPv6, routes: what is behind them is its own namespace's.
+    /// Unix, IPv4, IPv6 and routing sockets: they lead only to the agent's own network namespace.
     All,
-    /// IPv4 and IPv6: a path would lead to the host's services.
+    /// IPv4 and IPv6 only: a unix socket's path could lead to the host's services.
     Internet,
-    /// None: "no network" where there is no network namespace.
+    /// None: this is "no network" without a network namespace.
     None,
 }
 
-/// Compiles the filter for this machine's architecture. With `pinned` an agent
-/// may not choose its processors. With `tracing` it may trace and read processes:
-/// only for an agent in a PID namespace of its own, where there are no others'.
+/// Compiles the filter for this machine's architecture. With `pinned`, an agent may not change its processor
+/// affinity. With `tracing`, it may trace and read other processes; use this only for an agent in a PID namespace
+/// of its own, which contains nobody else's processes.
 pub fn compile(sockets: Sockets, pinned: bool, tracing: bool) -> Result<Filter, StepError> {
     let wrong = |e: seccompiler::BackendError| StepError {
         step: "compiling the system call filter".to_owned(),
@@ -63,7 +61,7 @@ pub fn compile(sockets: Sockets, pinned: bool, tracing: bool) -> Result<Filter, 
     let conditional = || -> Result<Vec<(i64, Vec<SeccompRule>)>, seccompiler::BackendError> {
         Ok(vec![
             (libc::SYS_clone, vec![rule(0, Len::Qword, Op::MaskedEq(CLONE_NEW), 0)?]),
-            // Unix, IPv4, IPv6, and netlink for routes (getifaddrs) alone.
+            // Unix, IPv4, IPv6; and of netlink only routes, for getifaddrs.
             (
                 libc::SYS_socket,
                 vec![
@@ -77,7 +75,7 @@ pub fn compile(sockets: Sockets, pinned: bool, tracing: bool) -> Result<Filter, 
                 ],
             ),
             (libc::SYS_socketpair, vec![rule(0, Len::Dword, Op::Eq, libc::AF_UNIX as u64)?]),
-            // Neither characters into a terminal's input, nor the console's tricks.
+            // Neither pushing characters into a terminal's input nor the console's special calls.
             (
                 libc::SYS_ioctl,
                 vec![SeccompRule::new(vec![
@@ -86,7 +84,7 @@ pub fn compile(sockets: Sockets, pinned: bool, tracing: bool) -> Result<Filter, 
                     Condition::new(1, Len::Dword, Op::Ne, 0x5423)?, // TIOCSETD
                 ])?],
             ),
-            // The ordinary personalities, and asking.
+            // The ordinary personalities, and reading the current one.
             (
                 libc::SYS_personality,
                 [0, 0x0008, 0x2_0000, 0x2_0008, 0xffff_ffff]
@@ -104,8 +102,8 @@ pub fn compile(sockets: Sockets, pinned: bool, tracing: bool) -> Result<Filter, 
         rules.extend(TRACING.map(|number| (number, vec![])));
     }
     if sockets != Sockets::All {
-        // One of a pair of datagram sockets can be turned to any path of the host (unix(7)); of the others
-        // it stays with its twin.
+        // A datagram socket of a pair can be redirected to any path of the host (unix(7)); sockets of other types
+        // stay connected to their twin.
         let pairs = || -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
             let kinds = [libc::SOCK_STREAM, libc::SOCK_SEQPACKET];
             kinds
@@ -141,10 +139,10 @@ pub fn compile(sockets: Sockets, pinned: bool, tracing: bool) -> Result<Filter, 
         let is_core = || Condition::new(1, Len::Dword, Op::Eq, core);
         let sets = || Condition::new(2, Len::Qword, Op::Ne, 0);
         Ok(BTreeMap::from([
-            // It has its flags behind a pointer that no filter can read: with ENOSYS programs fall back to clone.
+            // Its flags are behind a pointer, which no filter can read. With ENOSYS, programs fall back to clone.
             (libc::SYS_clone3, Answer { rules: vec![], errno: libc::ENOSYS }),
-            // The limit of core files stays as it is. Programs that want none (sanitizers, `ulimit -c 0`) take a
-            // refusal for a failure of their own and end, so this answers as if it were done.
+            // The limit on core files cannot be changed. Programs that want none (sanitizers, `ulimit -c 0`) take
+            // an error for a failure of their own and exit, so this pretends to succeed.
             (libc::SYS_prlimit64, Answer { rules: vec![pair(is_core()?, sets()?)?], errno: 0 }),
             (libc::SYS_setrlimit, Answer { rules: vec![rule(0, Len::Dword, Op::Eq, core)?], errno: 0 }),
         ]))
@@ -152,25 +150,24 @@ pub fn compile(sockets: Sockets, pinned: bool, tracing: bool) -> Result<Filter, 
     allow_list(rules, own().map_err(wrong)?, arch).map(Filter).map_err(wrong)
 }
 
-/// What a call, or one with such arguments, is answered with instead of being made.
+/// The answer to a call, or to a call with certain arguments, that is not made.
 struct Answer {
-    /// Which arguments; empty means all.
+    /// The arguments to which this applies; empty means all.
     rules: Vec<SeccompRule>,
-    /// The error; 0 pretends that it was done.
+    /// The error number; 0 pretends that the call succeeded.
     errno: i32,
 }
 
-/// What seccompiler puts before its comparisons: the architecture is checked
-/// (three instructions), then the call's number is loaded.
+/// The number of instructions that seccompiler puts before its comparisons: three that check the architecture, and
+/// one that loads the call's number.
 const PRELUDE: usize = 4;
 
-/// The allow-list as a binary search over ranges of numbers, with seccompiler's
-/// own comparisons for calls that depend on their arguments. When a filter is
-/// loaded the kernel translates all of it and runs it for every number there
-/// is: a plain list of 300 took 0.8 ms of a cell's start.
+/// Compiles the allow-list as a binary search over ranges of call numbers, with seccompiler's own comparisons for
+/// calls that depend on their arguments. When a filter is loaded, the kernel translates all of it and runs it for
+/// every call number: a linear list of 300 took 0.8 ms of a cell's start.
 ///
-/// What `own` describes is answered so. Of the rest, [`refused`] calls and other
-/// arguments of allowed ones get EPERM, all others ENOSYS.
+/// Calls in `own` get the answer that it gives. Of the rest, [`refused`] calls and disallowed arguments of allowed
+/// calls get EPERM; all others get ENOSYS.
 fn allow_list(
     rules: BTreeMap<i64, Vec<SeccompRule>>,
     mut own: BTreeMap<i64, Answer>,
@@ -198,7 +195,7 @@ fn allow_list(
         };
         bodies.insert(number, body);
     }
-    // Each range from its first number up to the next one's.
+    // Each range reaches from its first number up to the next range's.
     let mut ranges: Vec<(i64, BpfProgram)> = vec![];
     let mut next = 0;
     let mut start = |at: i64, body: BpfProgram| match ranges.last() {
@@ -213,16 +210,16 @@ fn allow_list(
         next = number + 1;
     }
     start(next, answer(error(libc::ENOSYS)));
-    // Numbers of the x32 ABI and beyond: no agent has a reason to try them.
+    // Numbers of the x32 ABI and above: no agent has a reason to use them.
     start(FOREIGN, answer(error(libc::EPERM)));
     prelude.extend(search(&ranges));
     Ok(prelude)
 }
 
-/// The first number of another ABI (x32).
+/// The first call number of another ABI (x32).
 const FOREIGN: i64 = 0x4000_0000;
 
-/// Goes to the range that holds the loaded number: by halves.
+/// Emits a binary search that jumps to the range with the loaded number.
 fn search(ranges: &[(i64, BpfProgram)]) -> BpfProgram {
     match ranges {
         [] => vec![],
@@ -232,7 +229,7 @@ fn search(ranges: &[(i64, BpfProgram)]) -> BpfProgram {
             let below = search(lower);
             let jump = |code: u32, jt, jf, k| sock_filter { code: code as u16, jt, jf, k };
             let mut program = vec![
-                // Not below the upper half: over the lower one, however long.
+                // If not below the upper half, jump over the lower half, which may be long.
                 jump(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, 1, upper[0].0 as u32),
                 jump(libc::BPF_JMP | libc::BPF_JA, 0, 0, below.len() as u32),
             ];
@@ -243,7 +240,7 @@ fn search(ranges: &[(i64, BpfProgram)]) -> BpfProgram {
     }
 }
 
-/// Applies the filter to this process and all that it starts, for good.
+/// Applies the filter permanently to this process and everything that it starts.
 pub fn apply(filter: &Filter) -> Result<(), StepError> {
     seccompiler::apply_filter(&filter.0).map_err(|e| StepError {
         step: "applying the system call filter".to_owned(),
@@ -251,10 +248,10 @@ pub fn apply(filter: &Filter) -> Result<(), StepError> {
     })
 }
 
-/// What debuggers need of the kernel to look into processes.
+/// Calls that debuggers use to inspect processes.
 const TRACING: [i64; 3] = [libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev];
 
-/// Calls that an agent is refused on purpose.
+/// Calls that are refused on purpose.
 fn refused() -> Vec<i64> {
     #[allow(clippy::wildcard_imports, reason = "the list is read as a list")]
     use libc::*;
@@ -624,8 +621,7 @@ fn allowed() -> Vec<i64> {
 mod tests {
     use super::*;
 
-    /// What the kernel's interpreter would say, for the instructions that a
-    /// filter of seccompiler has.
+    /// Interprets a filter as the kernel would, for the instructions that seccompiler emits.
     fn run(program: &[sock_filter], number: u32, arguments: [u64; 6]) -> u32 {
         let arch = TargetArch::try_from(std::env::consts::ARCH).unwrap();
         let audit = if arch == TargetArch::x86_64 { 0xC000_003E } else { 0xC000_00B7_u32 };
@@ -672,7 +668,7 @@ mod tests {
                 .try_into()
                 .unwrap();
         let searched = allow_list(rules.clone(), BTreeMap::new(), arch).unwrap();
-        // The last is a number of the x32 ABI, which no filter may let through.
+        // The last one is a number of the x32 ABI, which no filter may allow.
         for number in (0..1000).chain([u32::MAX, 0x4000_0000 + libc::SYS_write as u32]) {
             for first in [0, 1, 2, 3, CLONE_NEW, u64::MAX] {
                 let arguments = [first, 0, 0, 0, 0, 0];
@@ -690,12 +686,12 @@ mod tests {
             (libc::SYS_prlimit64, [0, core + 1, 7, 0, 0, 0], allow),
             (libc::SYS_setrlimit, [core, 7, 0, 0, 0, 0], error(0)),
             (libc::SYS_setrlimit, [core + 1, 7, 0, 0, 0, 0], allow),
-            // fchmodat2, cachestat, mseal, one that nobody knows yet: libraries fall back.
+            // fchmodat2, cachestat, mseal, and one that does not exist yet: libraries fall back.
             (452, [0; 6], enosys),
             (451, [0; 6], enosys),
             (462, [0; 6], enosys),
             (900, [0; 6], enosys),
-            // Known, and refused.
+            // Known, and refused on purpose.
             (libc::SYS_mount, [0; 6], eperm),
             (libc::SYS_ptrace, [0; 6], eperm),
             (libc::SYS_io_uring_setup, [0; 6], eperm),
@@ -709,7 +705,7 @@ mod tests {
             let wanted = if TRACING.contains(&i64::from(number)) { allow } else { run(&real, number, [0; 6]) };
             assert_eq!(run(&tracing, number, [0; 6]), wanted, "{number}");
         }
-        // Pairs that stay pairs, where paths lead to the host's services.
+        // Pairs that stay connected, where a path would lead to the host's services.
         let pair = |kind: i32| [libc::AF_UNIX as u64, (kind | libc::SOCK_CLOEXEC) as u64, 0, 0, 0, 0];
         for sockets in [Sockets::None, Sockets::Internet, Sockets::All] {
             let Filter(program) = compile(sockets, false, false).unwrap();

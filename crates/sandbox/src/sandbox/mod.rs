@@ -1,9 +1,8 @@
-//! Isolation, one step a function, in the order in which the keeper takes
-//! them; and the probe of what this host can give.
+//! Isolation steps, one function for each, in the order in which the keeper takes them; and the probe that finds
+//! out what this host supports.
 //!
-//! The order matters: trees are picked while the process can still walk the
-//! host's paths, the new root is built from them, the old one is dropped, and
-//! only then does anything run that was not written by us.
+//! The order matters: trees are picked while the process can still reach the host's paths, the new root is built
+//! from them, the old root is dropped, and only then does any code run that we did not write.
 
 #![allow(unsafe_code, reason = "system calls that no safe wrapper offers; one a block, each with its reason")]
 

@@ -1,5 +1,4 @@
-//! The cell's file system: trees picked from the host, put together under a
-//! new root, and the old root dropped.
+//! The cell's file system: picks trees from the host, assembles them under a new root, and drops the old root.
 
 use super::sight::mounts;
 use super::steps::{StepError, c_path};
@@ -33,7 +32,7 @@ fn set_attributes(fd: libc::c_int, path: &Path, recursive: bool, set: u64) -> Re
     if recursive {
         flags |= libc::AT_RECURSIVE;
     }
-    // SAFETY: path and struct live through the call; the size is the struct's.
+    // SAFETY: path and struct live through the call, and the size is the struct's.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -47,20 +46,21 @@ fn set_attributes(fd: libc::c_int, path: &Path, recursive: bool, set: u64) -> Re
     if result < 0 { Err(StepError::last("setting the flags of a mount")) } else { Ok(()) }
 }
 
-/// A tree of the host, picked and not yet put anywhere.
+/// A tree of the host that was picked and is not attached anywhere yet.
 #[derive(Debug)]
 pub struct Tree {
     fd: OwnedFd,
     is_dir: bool,
 }
 
-/// Nothing that is mounted from here on is seen outside, nor the other way.
+/// Makes all mounts private: mounts made from here on are not seen outside, and mounts made outside are not seen
+/// here.
 pub fn private() -> Result<(), StepError> {
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
         .map_err(StepError::of("making the mounts the cell's own"))
 }
 
-/// Picks the tree at `path`, with what is mounted below it.
+/// Picks the tree at `path`, including whatever is mounted below it.
 pub fn pick(path: &Path) -> Result<Tree, StepError> {
     let fd = open_tree(
         rustix::fs::CWD,
@@ -71,8 +71,8 @@ pub fn pick(path: &Path) -> Result<Tree, StepError> {
     Ok(Tree { fd, is_dir: path.is_dir() })
 }
 
-/// Puts a picked tree at `target`, making the place for it. Nothing in it is
-/// setuid; `devices` and `writable` say what else it may have.
+/// Attaches a picked tree at `target`, creating the mount point. Setuid is always off; `devices` and `writable` say
+/// what else is allowed.
 pub fn attach(tree: &Tree, target: &Path, writable: bool, devices: bool) -> Result<(), StepError> {
     let step = || format!("putting {} into the cell", target.display());
     let io_error = |source: io::Error| StepError { step: step(), source };
@@ -100,17 +100,17 @@ pub fn attach(tree: &Tree, target: &Path, writable: bool, devices: bool) -> Resu
         .map_err(StepError::of(step()))
 }
 
-/// Makes the mount at `path` (alone, or with all below) read-only.
+/// Makes the mount at `path` read-only; with `recursive` also all mounts below it.
 pub fn read_only(path: &Path, recursive: bool) -> Result<(), StepError> {
     set_attributes(libc::AT_FDCWD, path, recursive, ATTR_RDONLY | ATTR_NOSUID)
 }
 
-/// A small file system of the cell's own.
+/// Mounts a tmpfs of the cell's own, of at most that many bytes.
 pub fn mount_tmpfs(target: &Path, mode: &str, bytes: u64) -> Result<(), StepError> {
     mount_tmpfs_for(target, mode, bytes, (bytes / 4096).clamp(256, 200_000))
 }
 
-/// The same for that many files and directories.
+/// The same, with a limit on files and directories as well.
 pub fn mount_tmpfs_for(target: &Path, mode: &str, bytes: u64, files: u64) -> Result<(), StepError> {
     let options = format!("mode={mode},size={bytes},nr_inodes={files}");
     let options = std::ffi::CString::new(options).unwrap_or_default();
@@ -118,13 +118,13 @@ pub fn mount_tmpfs_for(target: &Path, mode: &str, bytes: u64, files: u64) -> Res
         .map_err(StepError::of(format!("making {}", target.display())))
 }
 
-/// The process view of this PID namespace.
+/// Mounts the `/proc` of this PID namespace.
 pub fn mount_proc(target: &Path) -> Result<(), StepError> {
     mount("proc", target, "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
         .map_err(StepError::of("mounting the cell's own /proc"))
 }
 
-/// What of `/proc` tells of the machine and is covered.
+/// Files of `/proc` that reveal details of the machine, and are covered.
 pub(super) const HIDDEN_FILES: [&str; 11] = [
     "kcore",
     "keys",
@@ -139,7 +139,7 @@ pub(super) const HIDDEN_FILES: [&str; 11] = [
     "cmdline",
 ];
 pub(super) const HIDDEN_DIRECTORIES: [&str; 5] = ["acpi", "scsi", "bus", "irq", "asound"];
-/// Hides what `/proc` tells of the machine, for an agent.
+/// Covers what `/proc` reveals about the machine, for an agent.
 pub fn hide_proc() -> Result<(), StepError> {
     for file in HIDDEN_FILES {
         let path = Path::new("/proc").join(file);
@@ -157,9 +157,8 @@ pub fn hide_proc() -> Result<(), StepError> {
     attach_over(sys, sys)
 }
 
-/// Covers a directory with an empty one that cannot be written. What was there
-/// cannot be reached any more: nobody in the cell can take a mount away. (To
-/// take it away ourselves would make us wait for every processor.)
+/// Covers a directory with an empty read-only one. The original cannot be reached any more, because nobody in the
+/// cell can unmount. (Unmounting the original instead would have to wait for every processor.)
 pub fn hide(directory: &Path) -> Result<(), StepError> {
     attach_over(Path::new(EMPTY), directory)
 }
@@ -171,9 +170,9 @@ fn attach_over(source: &Path, target: &Path) -> Result<(), StepError> {
         .map_err(StepError::of(format!("covering {}", target.display())))
 }
 
-/// Covers what lies at `path` below `root`, as it would be found if `root` were the root: a directory with an
-/// empty one, anything else with a device that cannot be opened. What is not there needs no cover, and what
-/// this process cannot reach nobody in the cell can, who has no more rights.
+/// Covers what lies at `path` below `root`, resolved as if `root` were the root: a directory is covered by an empty
+/// one, anything else by a device that cannot be opened. What does not exist needs no cover. Neither does what this
+/// process cannot reach, because nobody in the cell has more rights.
 fn cover(root: &Path, path: &Path) -> Result<(), StepError> {
     let step = || format!("covering {} in the cell", path.display());
     let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
@@ -193,21 +192,19 @@ fn cover(root: &Path, path: &Path) -> Result<(), StepError> {
     move_mount(tree.fd.as_fd(), "", target.as_fd(), "", how).map_err(StepError::of(step()))
 }
 
-/// An empty directory of the cell, with which others are covered.
+/// An empty directory of the cell that is mounted over others.
 const EMPTY: &str = "/.empty";
-/// Where the account files of each agent are kept: each sees its own in the place of `/etc/passwd`.
+/// Where the account files of each agent are kept: each agent sees its own at `/etc/passwd`.
 const ACCOUNTS: &str = "/.accounts";
-/// What a cell sees of the system, read-only, where the host has it. `/etc`
-/// is not among them: the cell gets one of its own. Confined programs of the
-/// host's side see these too.
+/// Parts of the system that a cell sees read-only, if the host has them. `/etc` is not one of them: the cell gets
+/// one of its own. Confined programs on the host's side see these too.
 pub(super) const SYSTEM: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt"];
-/// Where other package managers keep programs: read-only too. Of Nix and Guix the store and the profiles, and not
-/// what lies beside them: there are the sockets of their daemons, which serve whoever can connect.
+/// Where other package managers keep programs, also read-only. Of Nix and Guix only the store and the profiles:
+/// beside them lie the sockets of their daemons, which serve whoever can connect.
 pub(super) const STORES: [&str; 6] =
     ["/nix/store", "/nix/var/nix/profiles", "/gnu/store", "/var/guix/profiles", "/home/linuxbrew/.linuxbrew", "/snap"];
-/// Files and directories of `/etc` without which programs do not run, none of
-/// which holds a secret.
-/// A `*` stands for any part of one name.
+/// Files and directories of `/etc` that programs need, none of which holds a secret. A `*` matches any part of one
+/// name.
 const ETC: [&str; 63] = [
     "ImageMagick-*",
     "alpine-release",
@@ -273,13 +270,14 @@ const ETC: [&str; 63] = [
     "vulkan/icd.d",
     "xml",
 ];
-/// Settings of the same that may hold a password or a token, for a registry say. Each file is looked into, and shown
-/// whole where it holds nothing of the kind: half a file of settings is another one.
+/// Those of them that are settings and may contain a password or a token, for a registry say. Each such file is
+/// read, and is shown only if it contains nothing of the kind. It is never shown in part, because half of a
+/// settings file means something else.
 const CHECKED: [&str; 5] = ["R", "ant", "maven", "npmrc", "pip.conf"];
-/// Longest file that is looked into, in bytes. A longer one is not shown.
+/// Longest settings file that is checked, in bytes. A longer one is not shown.
 const CHECKED_MAX: u64 = 64 << 10;
 
-/// What of [`ETC`] programs may look for, with the stars filled in. Some of it may not exist.
+/// The paths of [`ETC`], with stars expanded. Some of them may not exist.
 pub(super) fn etc() -> Vec<PathBuf> {
     let mut found = vec![];
     for pattern in ETC {
@@ -301,7 +299,7 @@ pub(super) fn etc() -> Vec<PathBuf> {
     found
 }
 
-/// What in a directory has a name like this, sorted; a name without a star as it is.
+/// Entries of a directory whose names match, sorted. A name without a star is returned as it is.
 fn matching(directory: &Path, part: &str) -> Vec<PathBuf> {
     let Some((before, after)) = part.split_once('*') else { return vec![directory.join(part)] };
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
@@ -317,7 +315,7 @@ fn matching(directory: &Path, part: &str) -> Vec<PathBuf> {
     names
 }
 
-/// Whether a file of settings can be read whole and nothing in it looks like a password, a token or a key.
+/// Whether a settings file can be read completely and nothing in it looks like a password, a token or a key.
 fn holds_no_secret(path: &Path) -> bool {
     use std::io::Read as _;
     let mut text = String::new();
@@ -325,7 +323,7 @@ fn holds_no_secret(path: &Path) -> bool {
     read.is_ok_and(|bytes| bytes as u64 <= CHECKED_MAX) && !names_a_credential(&without_xml_comments(&text))
 }
 
-/// Examples are given in comments.
+/// Removes comments, because they often give examples.
 fn without_xml_comments(text: &str) -> String {
     let mut kept = String::new();
     let mut rest = text;
@@ -336,7 +334,7 @@ fn without_xml_comments(text: &str) -> String {
     kept + rest
 }
 
-/// Words of settings that give a credential, and URLs with an account in them.
+/// Whether the text names a credential, or has a URL with an account in it.
 fn names_a_credential(text: &str) -> bool {
     const WORDS: [&str; 11] = [
         "_auth",
@@ -353,7 +351,7 @@ fn names_a_credential(text: &str) -> bool {
     ];
     text.lines().filter(|line| !line.trim_start().starts_with(['#', ';'])).any(|line| {
         let line = line.to_ascii_lowercase();
-        // `https://user:password@host/`, also where the account is a variable.
+        // `https://user:password@host/`, also if the account is a variable.
         let account = line.split("://").skip(1).any(|rest| {
             let authority = rest.split(['/', ' ', '"', '\'', '?', '#']).next().unwrap_or_default();
             authority.contains('@')
@@ -361,17 +359,17 @@ fn names_a_credential(text: &str) -> bool {
         account || WORDS.iter().any(|word| line.contains(word)) || line.contains("-----begin")
     })
 }
-/// Files of `/etc` that are the cell's own where it has a root of its own, and the host's where it has not.
+/// Files of `/etc` that are the cell's own if it has a root of its own, and otherwise the host's.
 const ETC_OF_THE_HOST: [&str; 5] = ["passwd", "group", "nsswitch.conf", "hosts", "resolv.conf"];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
-/// Trees that every cell sees whole, whether they exist or not.
+/// Trees that every cell sees completely, whether they exist or not.
 pub(super) fn trees() -> impl Iterator<Item = &'static Path> {
     SYSTEM.iter().chain(&STORES).map(Path::new)
 }
 
-/// What every cell sees of the host, at whatever level: what is added here is also compared with the places
-/// of ours ([`Sight`](super::Sight)).
+/// Everything of the host that every cell sees, at any level. Whatever is added here is also compared with the
+/// daemon's own paths ([`Sight`](super::Sight)).
 pub fn shown_to_every_cell() -> Vec<PathBuf> {
     let of_the_host = ETC_OF_THE_HOST.iter().map(|name| Path::new("/etc").join(name));
     trees().map(Path::to_owned).chain(etc()).chain(of_the_host).collect()
@@ -382,7 +380,7 @@ pub fn devices() -> Vec<PathBuf> {
     DEVICES.iter().map(|name| Path::new("/dev").join(name)).collect()
 }
 
-/// Files of `/etc` that are the cell's own; its agents are user `uid` in it, at home in `home`.
+/// The files of `/etc` that are the cell's own. Its agents have user id `uid` and their home at `home`.
 pub(super) fn account_files(cell: &str, home: &Path, uid: u32, gid: u32) -> [(&'static str, String); 6] {
     [
         ("passwd", passwd(home, uid, gid)),
@@ -402,15 +400,15 @@ fn passwd(home: &Path, uid: u32, gid: u32) -> String {
     )
 }
 
-/// A made-up number of the machine: the same for a cell each time, another for another cell, and nothing of the
-/// host's (machine-id(5) calls that one confidential).
+/// An invented machine id: always the same for one cell, different for each cell, and unrelated to the host's,
+/// which machine-id(5) calls confidential.
 fn machine_id(cell: &str) -> String {
     use sha2::Digest as _;
     let hash = sha2::Sha256::digest(format!("lazarus machine-id of {cell}").as_bytes());
     format!("{}\n", hex::encode(&hash[..16]))
 }
 
-/// Names this home to whoever looks it up by the user, in this agent's view alone.
+/// Enters the agent's home in its own view of `/etc/passwd`, for programs that look it up by user.
 pub fn name_home(home: &Path) -> Result<(), StepError> {
     let name = home.file_name().unwrap_or_default();
     let own = Path::new(ACCOUNTS).join(name);
@@ -424,7 +422,7 @@ enum Piece {
     Link(PathBuf, PathBuf),
 }
 
-/// Picks a path of the system, or remembers the link that it is, where it is there.
+/// Picks a system path, or remembers the link that it is. `None` if it does not exist.
 fn pick_or_link(path: &Path) -> Result<Option<Piece>, StepError> {
     match std::fs::symlink_metadata(path) {
         Ok(meta) if meta.is_symlink() => {
@@ -435,21 +433,21 @@ fn pick_or_link(path: &Path) -> Result<Option<Piece>, StepError> {
     }
 }
 
-/// What every cell sees of the system, picked and not yet put anywhere: that can
-/// be done before it is known for which cell.
+/// Everything of the system that every cell sees, picked but not attached anywhere: this can be done before the
+/// cell is known.
 pub struct System {
     pieces: Vec<Piece>,
     devices: Vec<(Tree, PathBuf)>,
 }
 
-/// Picks it.
+/// Picks the system's trees and files.
 pub fn pick_system() -> Result<System, StepError> {
     let mut pieces = vec![];
     for path in trees() {
         pieces.extend(pick_or_link(path)?);
     }
     for path in etc() {
-        // A link is followed: what counts is that programs find the file.
+        // Links are followed: programs only need to find the file.
         if path.exists() {
             pieces.push(Piece::Tree(pick(&path.canonicalize().unwrap_or(path.clone()))?, path, false));
         }
@@ -462,15 +460,15 @@ pub fn pick_system() -> Result<System, StepError> {
     Ok(System { pieces, devices })
 }
 
-/// What every cell sees of the system, as it is now. Where it is another one later, what was
-/// [picked](pick_system) before is out of date: a file was replaced, a file system mounted, a link changed.
+/// A fingerprint of the system's files that every cell sees. If it changes, what was [picked](pick_system) earlier
+/// is out of date: a file was replaced, a file system mounted, a link changed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SystemMark {
     paths: Vec<Option<PathMark>>,
     mounts: Vec<(u64, PathBuf)>,
 }
 
-/// One path: what it is, and on which mount.
+/// The fingerprint of one path: which file it is, and on which mount.
 #[derive(Debug, PartialEq, Eq)]
 struct PathMark {
     link: Option<PathBuf>,
@@ -478,20 +476,20 @@ struct PathMark {
 }
 
 impl PathMark {
-    /// What it leads to; nothing where there is nothing.
+    /// Identifies what a path leads to; `None` if there is nothing.
     fn of(path: &Path, link: Option<PathBuf>) -> Option<Self> {
         let found = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS | StatxFlags::MNT_ID).ok();
-        // Inode numbers are not given again while a tree that was picked holds them.
+        // Inode numbers are not reused while a picked tree holds them.
         let file = found.map(|f| (f.stx_dev_major, f.stx_dev_minor, f.stx_ino, f.stx_mnt_id));
         (link.is_some() || file.is_some()).then_some(Self { link, file })
     }
 }
 
 impl SystemMark {
-    /// Looks.
+    /// Takes the fingerprint now.
     pub fn take() -> Self {
         let system = trees().map(|path| PathMark::of(path, std::fs::read_link(path).ok()));
-        // Of these, cells get what they lead to.
+        // For these, cells get the files that the links lead to.
         let files = etc().into_iter().chain(devices()).map(|path| PathMark::of(&path, None));
         let paths = system.chain(files).collect();
         let below = |at: &Path| trees().any(|tree| at.starts_with(tree)) || at.starts_with("/etc");
@@ -501,13 +499,11 @@ impl SystemMark {
     }
 }
 
-/// Builds the cell's root and returns where it stands. `before_build` runs
-/// between picking (as the launcher's user, who can walk the host's paths) and
-/// building (as the keeper, whose files these are). `cell` is the cell's name.
+/// Builds the cell's root and returns its path. `before_build` runs between picking (as the launcher's user, who
+/// can reach the host's paths) and building (as the keeper, which owns these files). `cell` is the cell's name.
 ///
-/// `binds` are picked from the host: source, place in the cell, writable.
-/// `read_paths` are shown read-only at the same place. `hidden` are places in the cell
-/// that are covered, whatever lies there.
+/// `binds` are picked from the host: triples of source, path in the cell, and whether it is writable. `read_paths`
+/// are shown read-only at the same path. Whatever lies at `hidden`, which are paths in the cell, is covered.
 pub fn build_root(
     system: System,
     cell: &str,
@@ -525,7 +521,7 @@ pub fn build_root(
     }
     before_build()?;
 
-    // Any directory will do to stand on; what was under it was picked already.
+    // Any directory can serve as mount point: whatever was below it was already picked.
     let root = PathBuf::from("/tmp");
     mount_tmpfs(&root, "755", 4 << 20)?;
     let inside = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
@@ -549,7 +545,7 @@ pub fn build_root(
         }
     }
     for (tree, place) in &devices {
-        // Read-only: the node cannot be changed, what is behind it can be written.
+        // Mounted read-only: the node itself cannot be changed, but the device can be written to.
         attach(tree, &inside(place), false, true)?;
     }
     for path in hidden {
@@ -577,7 +573,7 @@ pub fn build_root(
     Ok(root)
 }
 
-/// Makes `root` the root and drops the old one with all that hung from it.
+/// Makes `root` the root, and drops the old one with everything mounted below it.
 pub fn pivot(root: &Path) -> Result<(), StepError> {
     let change = |path: &Path| {
         std::env::set_current_dir(path)

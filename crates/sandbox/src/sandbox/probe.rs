@@ -1,5 +1,5 @@
-//! What this host can give, found by doing it: the probe takes the very steps
-//! that a cell takes, in a process of its own, and says which failed and why.
+//! Finds out what this host supports, by trying: the probe takes the same steps as a cell, in a process of its own,
+//! and reports which of them failed and why.
 
 use super::{
     Groups, LandlockPaths, StepError, apply_filter, become_user, build_root, clone_process, compile_filter,
@@ -9,52 +9,49 @@ use serde::{Deserialize, Serialize};
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 
-/// What is missing for `level_2`, and what to do about it.
+/// Something that `level_2` needs and this host lacks, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
-    /// What.
+    /// What is missing.
     pub what: String,
-    /// The kernel's answer.
+    /// The kernel's error.
     pub why: String,
-    /// What to do.
+    /// What to do about it.
     pub hint: String,
 }
 
-/// The probe's findings.
+/// The findings of the probe.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostReport {
-    /// Whether user, mount, PID, IPC, UTS, network and cgroup namespaces with a
-    /// root of their own can be had.
+    /// Whether user, mount, PID, IPC, UTS, network and cgroup namespaces with a root of their own can be made.
     pub namespaces: bool,
-    /// Where not: `bwrap`, where that makes walls for this user.
+    /// The path of `bwrap`, if there are no namespaces and it can make a sandbox for this user.
     #[serde(default)]
     pub bwrap: Option<PathBuf>,
-    /// `full` or `partial`; `None` without Landlock.
+    /// How Landlock is supported: `full` or `partial`; `None` if the kernel has no Landlock.
     pub landlock: Option<String>,
     /// Whether system calls can be filtered.
     pub seccomp: bool,
-    /// The kernel's release.
+    /// Release of the kernel.
     pub kernel: String,
-    /// Whether cells can get user ids of their own: as root, where this
-    /// process's own user namespace has them.
+    /// Whether cells can get user ids of their own: as root, if those ids exist in this process's user namespace.
     pub root: bool,
-    /// How memory, processes and processor time of a whole cell are limited.
+    /// How the memory, processes and processor time of a whole cell are limited.
     #[serde(default)]
     pub groups: Groups,
-    /// What stands against `level_2`.
+    /// What prevents `level_2`.
     pub missing: Vec<Missing>,
 }
 
 impl HostReport {
-    /// The rungs of the ladder, from the top to the one that cells stand on, in
-    /// words.
+    /// The rungs of the isolation ladder, from the top down to the one that cells get, in words.
     pub fn ladder(&self) -> Vec<String> {
         let missing = |what: &str| self.missing.iter().find(|m| m.what == what).map_or("", |m| m.why.as_str());
-        let with = |walls: &str| {
+        let with = |namespaces: &str| {
             if self.level_2() {
-                format!("{walls}, Landlock ({}), seccomp: level_2", self.landlock.as_deref().unwrap_or("none"))
+                format!("{namespaces}, Landlock ({}), seccomp: level_2", self.landlock.as_deref().unwrap_or("none"))
             } else {
-                format!("{walls}, but not Landlock and seccomp beside them")
+                format!("{namespaces}, but not Landlock and seccomp beside them")
             }
         };
         if self.namespaces {
@@ -65,23 +62,22 @@ impl HostReport {
             rungs.push(with("namespaces by bwrap"));
             return rungs;
         }
-        rungs.push(format!("not namespaces by bwrap: {}", missing("walls by bwrap")));
+        rungs.push(format!("not namespaces by bwrap: {}", missing("sandboxes by bwrap")));
         let landlock = self.landlock.as_deref().map_or("no Landlock".to_owned(), |l| format!("Landlock ({l})"));
         let seccomp = if self.seccomp { "seccomp" } else { "no seccomp" };
         rungs.push(format!("{landlock} and {seccomp} alone: level_1"));
         rungs
     }
 
-    /// Whether `level_2` can be had.
+    /// Whether this host supports `level_2`.
     pub fn level_2(&self) -> bool {
         (self.namespaces || self.bwrap.is_some()) && self.landlock.is_some() && self.seccomp
     }
 }
 
-/// Probes. Forks, so it has to run in a single-threaded process of its own
-/// (`lazarus cell-probe`).
+/// Runs the probe. It forks, so it must run in a single-threaded process of its own (`lazarus cell-probe`).
 pub fn probe() -> HostReport {
-    // SAFETY: asks for numbers.
+    // SAFETY: takes no arguments.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     let mut report = HostReport {
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
@@ -116,7 +112,7 @@ pub fn probe() -> HostReport {
             match super::bwrap::probe() {
                 Ok(program) => report.bwrap = Some(program),
                 Err(why) => report.missing.push(Missing {
-                    what: "walls by bwrap".into(),
+                    what: "sandboxes by bwrap".into(),
                     why,
                     hint: "give this program the right to make namespaces, or install bubblewrap where it has it"
                         .into(),
@@ -153,13 +149,13 @@ pub fn probe() -> HostReport {
     report
 }
 
-/// First of the ids that cells get as root: far above what systems give out.
+/// First of the user ids that cells get as root: far above those that systems assign.
 pub const FIRST_ID: u32 = 1_000_000_000;
-/// How many there have to be for this to be called root.
+/// How many ids must exist from there on, for the probe to report root.
 const IDS: u32 = 100_000_000;
 
-/// Whether the ids that cells get exist here (in a container often they do
-/// not), and this process may give files and processes to them.
+/// Whether the ids for cells exist here (in a container they often do not), and this process may give files and
+/// processes to them.
 fn has_ids_to_give() -> bool {
     let covers = |file: &str| {
         std::fs::read_to_string(file).is_ok_and(|map| {
@@ -182,7 +178,7 @@ fn has_ids_to_give() -> bool {
     capable && covers("/proc/self/uid_map") && covers("/proc/self/gid_map")
 }
 
-/// The most likely reason why namespaces are refused here.
+/// Guesses why namespaces are refused here, and says what to do about it.
 fn namespaces_hint(why: &str) -> String {
     let read = |path: &str| std::fs::read_to_string(path).map(|t| t.trim().to_owned()).unwrap_or_default();
     if read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1" {
@@ -220,7 +216,7 @@ fn in_child(
         };
         let mut tell = tell;
         let _ = tell.write_all(&[mark]).and_then(|()| tell.write_all(text.as_bytes()));
-        // SAFETY: ends this child at once; nothing of the parent's runs in it.
+        // SAFETY: ends this child at once; nothing of the parent runs in it.
         unsafe { libc::_exit(0) };
     }
     drop((tell, go));
@@ -230,7 +226,7 @@ fn in_child(
     let mut text = String::new();
     let _ = answer.read_to_string(&mut text);
     let mut status = 0;
-    // SAFETY: waits for the child that was just made; status lives here.
+    // SAFETY: waits for the child that was just made; `status` lives through the call.
     unsafe { libc::waitpid(pid, &raw mut status, 0) };
     mapped.map_err(|e| e.to_string())?;
     match text.split_at_checked(1) {

@@ -1,10 +1,9 @@
-//! The image of this program that runs now.
+//! The binary image that runs now.
 //!
-//! Its file can be replaced or deleted while the daemon runs, and everything that the daemon starts of
-//! itself (launchers, probes, git's credential helper, the program in a cell) has to be the same image: a
-//! newer one need not understand what this one says. The kernel keeps the running image as
-//! `/proc/self/exe`, whatever became of the file; where a path of its own is needed, and the
-//! file is not that image any more, a copy is made once.
+//! The program's file can be replaced or deleted while the daemon runs. But whatever the daemon starts of itself
+//! (launchers, probes, git's credential helper, the program in a cell) must be the same image: a newer one need not
+//! understand what this one says. The kernel keeps the running image as `/proc/self/exe`, whatever happened to the
+//! file. If a real path is needed and the file is no longer that image, a copy is made once.
 
 use std::fs::File;
 use std::io;
@@ -13,37 +12,38 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// What this process starts to start itself. Good for it alone: to another process it is that one's image.
+/// The path with which this process starts itself. It is valid only in this process: in another one it leads to
+/// that process's image.
 pub const RUNNING: &str = "/proc/self/exe";
-/// How the names of copies begin.
+/// Prefix of the copies' names.
 const COPY: &str = "program-";
-/// What the kernel writes behind the path of a file that was deleted.
+/// The suffix that the kernel adds to the path of a deleted file.
 const DELETED: &[u8] = b" (deleted)";
 
-/// Where copies are made.
+/// The directory for copies.
 static COPIES: OnceLock<PathBuf> = OnceLock::new();
 /// Held while a copy is made.
 static COPYING: Mutex<()> = Mutex::new(());
 
-/// Has copies made in that directory, which nobody else can write, and removes those of other images.
-/// The first call counts.
+/// Sets the directory for copies, which nobody else can write, and removes copies of other images from it. Only the
+/// first call has an effect.
 pub fn keep_copies_in(directory: &Path) {
     let directory = COPIES.get_or_init(|| directory.to_owned());
     let current = copy_name().unwrap_or_default();
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = entry.file_name();
         if name.to_string_lossy().starts_with(COPY) && name.to_string_lossy() != current {
-            // A cell that was shown it keeps it.
+            // A cell that was shown the file keeps it.
             let _ = std::fs::remove_file(entry.path());
         }
     }
 }
 
-/// A path under which any process of this user finds the running image: its file, or a copy where that is
-/// another one by now.
+/// A path under which any process of this user finds the running image: the program's file, or a copy if the file
+/// is another image by now.
 ///
 /// # Errors
-/// Where the file is another one and no copy can be made.
+/// If the file is another image and no copy can be made.
 pub fn path() -> io::Result<PathBuf> {
     let running = std::fs::metadata(RUNNING)?;
     let file = named()?;
@@ -51,10 +51,10 @@ pub fn path() -> io::Result<PathBuf> {
     if same { Ok(file) } else { copy() }
 }
 
-/// A copy of the running image that stays as it is whatever becomes of the program's file.
+/// A copy of the running image that is independent of the program's file.
 ///
 /// # Errors
-/// Where it cannot be made.
+/// If it cannot be made.
 pub fn copy() -> io::Result<PathBuf> {
     let Some(directory) = COPIES.get() else {
         return Err(io::Error::other("this program's file was replaced while it runs; start it again"));
@@ -65,19 +65,19 @@ pub fn copy() -> io::Result<PathBuf> {
     if std::fs::symlink_metadata(&path).is_ok_and(|there| there.is_file() && there.len() == whole) {
         return Ok(path);
     }
-    // Written beside its place and moved there, so that half a copy is never run.
+    // Written under another name and then renamed, so that an incomplete copy is never run.
     let new = path.with_extension(format!("new-{}", std::process::id()));
     let _ = std::fs::remove_file(&new);
     let mut file = File::options().write(true).create_new(true).mode(0o755).open(&new)?;
     io::copy(&mut File::open(RUNNING)?, &mut file)?;
-    // Whatever umask this process has: agents run it, too.
+    // Set explicitly, whatever the umask is, because agents run it too.
     file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     drop(file);
     std::fs::rename(&new, &path)?;
     Ok(path)
 }
 
-/// The path of the program's file, as the kernel knows it, whether or not that is there.
+/// The path of the program's file, as the kernel knows it, whether or not it exists.
 fn named() -> io::Result<PathBuf> {
     let path = std::fs::read_link(RUNNING)?;
     let bytes = path.as_os_str().as_bytes();
@@ -85,7 +85,7 @@ fn named() -> io::Result<PathBuf> {
     Ok(std::ffi::OsString::from_vec(bytes.to_vec()).into())
 }
 
-/// No two images that were ever at one place have the same.
+/// No two images that were ever at one path have the same name.
 fn copy_name() -> io::Result<String> {
     let running = std::fs::metadata(RUNNING)?;
     Ok(format!(

@@ -1,5 +1,5 @@
-//! Disk limits by the file system: project quotas, which ext4, XFS and others
-//! have where they are mounted with `prjquota`. To set them takes root.
+//! Disk limits enforced by the file system: project quotas, which ext4, XFS and others support if they are mounted
+//! with `prjquota`. Setting them requires root.
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
 use std::io;
@@ -18,8 +18,7 @@ struct Attributes {
     padding: [u8; 8],
 }
 
-/// `struct if_dqblk` of `linux/quota.h`; space is limited in blocks of 1 KiB and
-/// counted in bytes.
+/// `struct if_dqblk` of `linux/quota.h`. Space limits are in blocks of 1 KiB; space in use is in bytes.
 #[repr(C)]
 #[derive(Default)]
 struct Quota {
@@ -36,12 +35,12 @@ struct Quota {
 
 const GET_ATTRIBUTES: libc::c_ulong = 0x801c_581f;
 const SET_ATTRIBUTES: libc::c_ulong = 0x401c_5820;
-/// What is made in such a directory belongs to its project.
+/// Flag of a directory: whatever is created in it belongs to its project.
 const INHERIT: u32 = 0x200;
 const GET_QUOTA: u32 = 0x80_0007;
 const SET_QUOTA: u32 = 0x80_0008;
 const PROJECT: u32 = 2;
-/// Limits of blocks and files are given.
+/// Says that the limits of blocks and of files are valid.
 const LIMITS: u32 = 1 | 4;
 
 fn check(result: libc::c_long) -> io::Result<()> {
@@ -50,7 +49,7 @@ fn check(result: libc::c_long) -> io::Result<()> {
 
 fn call(directory: BorrowedFd<'_>, command: u32, project: u32, quota: &mut Quota) -> io::Result<()> {
     let command = (command << 8) | PROJECT;
-    // SAFETY: the struct lives through the call and has the layout of the kernel's.
+    // SAFETY: the struct lives through the call and has the kernel's layout.
     check(unsafe { libc::syscall(libc::SYS_quotactl_fd, directory.as_raw_fd(), command, project, &raw mut *quota) })
 }
 
@@ -60,7 +59,7 @@ fn open(path: &Path) -> io::Result<OwnedFd> {
 
 fn assign(file: BorrowedFd<'_>, project: u32, directory: bool) -> io::Result<()> {
     let mut attributes = Attributes::default();
-    // SAFETY: the struct lives through both calls and has the layout of the kernel's.
+    // SAFETY: the struct lives through both calls and has the kernel's layout.
     unsafe {
         check(libc::c_long::from(libc::ioctl(file.as_raw_fd(), GET_ATTRIBUTES, &raw mut attributes)))?;
         attributes.project = project;
@@ -71,10 +70,10 @@ fn assign(file: BorrowedFd<'_>, project: u32, directory: bool) -> io::Result<()>
     }
 }
 
-/// Deepest directory. Of deeper ones, which programs do not make, each takes some of the stack.
+/// Deepest directory that is assigned: each level needs stack, and programs do not make deeper ones.
 const DEPTH_MAX: usize = 200;
 
-/// Assigns everything below a directory; what is neither file nor directory has no content.
+/// Assigns everything below a directory to the project. What is neither file nor directory has no content.
 fn assign_all(directory: &OwnedFd, project: u32, depth: usize) -> io::Result<()> {
     use std::os::fd::AsFd as _;
     if depth > DEPTH_MAX {
@@ -100,11 +99,11 @@ fn assign_all(directory: &OwnedFd, project: u32, depth: usize) -> io::Result<()>
     Ok(())
 }
 
-/// Limits what lies below those directories together, now and from here on.
-/// Before anybody else can write there.
+/// Limits everything that lies below those directories, now or later, to that many bytes and files together. Must
+/// be called before anybody else can write there.
 ///
 /// # Errors
-/// Where the file system has no project quotas, or this is not root.
+/// If the file system has no project quotas, or this process is not root.
 pub fn limit(directories: &[&Path], project: u32, bytes: u64, files: u64) -> io::Result<()> {
     use std::os::fd::AsFd as _;
     let first = open(directories.first().ok_or(io::ErrorKind::InvalidInput)?)?;
@@ -116,7 +115,7 @@ pub fn limit(directories: &[&Path], project: u32, bytes: u64, files: u64) -> io:
         valid: LIMITS,
         ..Quota::default()
     };
-    // First, because it is what fails where there are none.
+    // First, because this call fails if there are no quotas.
     call(first.as_fd(), SET_QUOTA, project, &mut quota)?;
     for directory in directories {
         assign_all(&open(directory)?, project, 0)?;
@@ -124,18 +123,18 @@ pub fn limit(directories: &[&Path], project: u32, bytes: u64, files: u64) -> io:
     Ok(())
 }
 
-/// Takes a directory with all below it out of every project again.
+/// Removes a directory, and everything below it, from its project.
 ///
 /// # Errors
-/// As [`limit`].
+/// As for [`limit`].
 pub fn exempt(directory: &Path) -> io::Result<()> {
     assign_all(&open(directory)?, 0, 0)
 }
 
-/// What a project uses: bytes, files.
+/// What a project uses: bytes and number of files.
 ///
 /// # Errors
-/// As [`limit`].
+/// As for [`limit`].
 pub fn used(directory: &Path, project: u32) -> io::Result<(u64, u64)> {
     use std::os::fd::AsFd as _;
     let mut quota = Quota::default();

@@ -1,20 +1,18 @@
-//! What cells see of this machine, and whether anything of ours lies in it
-//! (contract §3, I1).
+//! Compares what cells see of this machine with the daemon's own files, which no cell may see (contract §3, I1).
 //!
-//! A cell sees `/usr`, `/opt`, parts of `/etc` and what its agents' profiles name in
-//! `read_paths`. An operator may have put our own files anywhere. So both are
-//! compared before anything starts, in every way in which one can be in the other:
+//! A cell sees `/usr`, `/opt`, parts of `/etc` and whatever its agents' profiles name in `read_paths`. The operator
+//! may have put our files anywhere. So before anything starts, both are compared in every way in which one can lie
+//! inside the other:
 //!
-//! - by path, after all links and `..` are followed, also where the end of the
-//!   path does not exist yet;
-//! - by identity: device and inode of each directory on the way, for file systems
-//!   that take several spellings of one name;
-//! - by place in the file system, for bind mounts and for the layers of overlays;
+//! - by path, after all links and `..` are resolved, even if the end of the path does not exist yet;
+//! - by identity, that is device and inode of each directory on the way, for file systems that accept several
+//!   spellings of one name;
+//! - by position in the file system, for bind mounts and for the layers of overlays;
 //! - by hard links, for files that have more than one name.
 //!
-//! What is found stops the daemon ([`Sight::ours_in_sight`]). Directories can be moved while it
-//! runs, so the same comparison is made again for each cell ([`Sight::hidden`]), and
-//! what it finds is covered in the cell's view.
+//! Anything that is found stops the daemon ([`Sight::ours_in_sight`]). Directories can be moved while it runs, so
+//! the comparison is repeated for each cell ([`Sight::hidden`]), and whatever it finds is covered in the cell's
+//! view.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, StatxFlags, openat, statx};
@@ -29,60 +27,60 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Links that are followed on the way to one path, as the kernel does (path_resolution(7)).
+/// Most links that are followed for one path, as in the kernel (path_resolution(7)).
 const LINKS_MAX: usize = 40;
-/// Directories of a tree that are listed to leave one of them out. Above it the whole tree is left out.
+/// Most directories of a tree that are listed to leave one of them out. Beyond that the whole tree is left out.
 const LISTED_MAX: usize = 20_000;
 
-/// What a place of ours is.
+/// The kind of one of our paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
-    /// A directory that is ours with all that is in it.
+    /// A directory that is ours with everything in it.
     Directory,
-    /// A file, and nothing beside it.
+    /// A single file that is ours.
     File,
-    /// A directory in which ours lies beside what is not ours: no cell may see it whole, but
-    /// something else in it may be shown.
+    /// A directory that contains something of ours among other things: no cell may see all of it, but other things
+    /// in it may be shown.
     Surroundings,
 }
 
-/// A place of ours that no cell may see.
+/// One of our paths, which no cell may see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Own {
-    /// The key of the configuration that names it, or words for it.
+    /// The configuration key that names it, or a description of it.
     pub key: String,
     /// Where it lies, absolute. It may not exist yet.
     pub path: PathBuf,
-    /// What it is.
+    /// Its kind.
     pub what: What,
-    /// How its new place is made known, for whoever moves it.
+    /// What the operator must do after moving it, so that we find it: part of a sentence.
     pub remedy: String,
 }
 
 /// A tree, or a single file, that cells see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
-    /// The key of the configuration that shows it; `None` where every cell sees it.
+    /// The configuration key that shows it; `None` if every cell sees it.
     pub key: Option<String>,
-    /// Where it lies, absolute.
+    /// Its path, absolute.
     pub path: PathBuf,
 }
 
-/// A place of ours that cells would see, and what to do about it.
+/// One of our paths that cells would see, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InSight {
-    /// The place of ours.
+    /// Our path.
     pub own: Own,
-    /// What shows it.
+    /// The tree that shows it.
     pub shown: Shown,
-    /// Under which path cells would find it.
+    /// The path at which cells would find it.
     pub at: PathBuf,
-    /// Whether the tree lies in ours, and not ours in the tree.
+    /// Whether the tree lies inside our directory, and not our path inside the tree.
     pub around: bool,
 }
 
 impl InSight {
-    /// What was found.
+    /// Describes what was found.
     pub fn found(&self) -> String {
         let who = match &self.shown.key {
             None => "every cell sees".to_owned(),
@@ -96,7 +94,7 @@ impl InSight {
         format!("{key} is {path}, which lies{also} in {tree}, which {who}")
     }
 
-    /// What to do about it.
+    /// Says what to do about it.
     pub fn to_do(&self) -> String {
         let (tree, ours, remedy) = (self.shown.path.display(), self.own.path.display(), &self.own.remedy);
         match (&self.shown.key, self.around) {
@@ -114,28 +112,28 @@ impl fmt::Display for InSight {
     }
 }
 
-/// A place of ours within what a cell sees.
+/// One of our paths that lies in what a cell sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hidden {
-    /// Where it lies on this machine, links followed.
+    /// Its path on this machine, with links resolved.
     pub on_host: PathBuf,
-    /// Where a cell with a root of its own has it; `None` where it has but a link that leads there.
+    /// Its path in a cell with a root of its own; `None` if the cell only has a link that leads there.
     pub in_cell: Option<PathBuf>,
 }
 
-/// Our places, and what every cell sees.
+/// Our paths, and what every cell sees.
 #[derive(Debug)]
 pub struct Sight {
     own: Vec<Own>,
-    /// Each of ours that was there when [`hold`](Self::hold) was called: its path is asked of the kernel
-    /// from then on, so that moving it does not lose it.
+    /// Descriptors of our paths that existed when [`hold`](Self::hold) was called. From then on the kernel tells us
+    /// where they are, even after they are moved.
     held: Vec<OwnedFd>,
     shown: Vec<Shown>,
     known: Mutex<Option<Arc<Known>>>,
 }
 
-/// Where our places were when that was last worked out, and what every cell sees of them. It costs a look at each
-/// path to know that it still holds, and ten times that to work it out.
+/// The result of the last comparison. Verifying that it is still valid takes one look at each path; computing it
+/// takes ten times as long.
 #[derive(Debug)]
 struct Known {
     signs: Vec<Sign>,
@@ -144,18 +142,18 @@ struct Known {
     hidden: Vec<Hidden>,
 }
 
-/// Where one thing is now, by the kernel's word.
+/// Where one path is now, according to the kernel.
 #[derive(Debug, PartialEq, Eq)]
 enum Sign {
-    /// What a path leads to.
+    /// What the path leads to.
     Identity(Option<Identity>),
-    /// Where something that is held lies.
+    /// Where something that we hold open is.
     Path(Option<PathBuf>),
 }
 
-/// The mounts of this process as they were read last.
+/// The mount table of this process, as it was last read.
 struct Watched {
-    /// The kernel tells it when they change.
+    /// The kernel signals on this file when the mounts change.
     file: Option<File>,
     mounts: Option<Arc<Vec<Mount>>>,
 }
@@ -163,14 +161,14 @@ struct Watched {
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mount {
-    /// Its number, as long as it is mounted.
+    /// Its id, unique while it is mounted.
     pub id: u64,
     device: String,
-    /// Which directory of that file system is mounted.
+    /// The directory of its file system that is mounted.
     root: PathBuf,
-    /// Where.
+    /// The mount point.
     pub at: PathBuf,
-    /// The directories that an overlay is made of.
+    /// The directories that form it, if it is an overlay.
     layers: Vec<PathBuf>,
 }
 
@@ -179,33 +177,33 @@ type Identity = (u64, u64);
 /// Everything by which one path can be compared with another.
 #[derive(Debug, Default)]
 struct Place {
-    /// With all links followed.
+    /// The path with all links resolved.
     real: PathBuf,
-    /// It and the directories above it, as far as they exist, the innermost first.
+    /// The path and the directories above it, as far as they exist, innermost first.
     chain: Vec<(PathBuf, Identity)>,
-    /// File system and path in it.
+    /// Its file system, and its path inside that.
     located: Option<(String, PathBuf)>,
 }
 
-/// A place, and where it is seen.
+/// A path, and where cells see it.
 struct Window {
     place: Place,
     at: PathBuf,
 }
 
 impl Sight {
-    /// Compares these; nothing is looked at yet.
+    /// Creates the comparison. Nothing is read from the disk yet.
     pub fn new(own: Vec<Own>, shown: Vec<Shown>) -> Self {
         Self { own, held: vec![], shown, known: Mutex::default() }
     }
 
-    /// Keeps hold of our places that exist, so that they are found again wherever they are moved to.
+    /// Holds those of our paths open that exist, so that they are found wherever they are moved.
     pub fn hold(&mut self) {
         let open = |own: &Own| openat(CWD, &own.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok();
         self.held = self.own.iter().filter_map(open).collect();
     }
 
-    /// Everything of ours that cells would see: empty where all is well.
+    /// All of our paths that cells would see; empty if all is well.
     pub fn ours_in_sight(&self) -> Vec<InSight> {
         let mounts = mounts();
         let own: Vec<(&Own, Place)> = self.own.iter().map(|own| (own, Place::of(&own.path, &mounts))).collect();
@@ -226,7 +224,7 @@ impl Sight {
                 }
             }
         }
-        // What lies in another place of ours needs no line of its own.
+        // A path inside another path of ours needs no line of its own.
         let outermost = |(one, real): &(InSight, PathBuf)| {
             !found.iter().any(|(other, above)| {
                 other.shown == one.shown
@@ -240,14 +238,14 @@ impl Sight {
         lines
     }
 
-    /// What of ours a cell would see that is shown these paths too.
+    /// Our paths that a cell with these additional `read_paths` would see.
     pub fn hidden(&self, read_paths: &[PathBuf]) -> Vec<Hidden> {
         let known = self.known();
         let mut hidden = known.hidden.clone();
         for path in read_paths {
             hidden_in(path, &known.own, &known.mounts, &mut hidden);
         }
-        // What lies in something that is covered is covered with it.
+        // Whatever lies inside a covered directory is covered with it.
         let within = |one: &Hidden, other: &Hidden| {
             let below = |one: &Path, other: &Path| one != other && one.starts_with(other);
             match (&one.in_cell, &other.in_cell) {
@@ -290,7 +288,7 @@ impl Sight {
     fn signs(&self) -> Vec<Sign> {
         let identity = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
         let paths = self.own.iter().map(|own| &own.path).chain(self.shown.iter().map(|shown| &shown.path));
-        // What is gone from the file system is named with the word ` (deleted)`: that is no path of ours.
+        // The kernel appends ` (deleted)` to the path of a deleted file, and that is not a path of ours.
         let held = self.held.iter().map(|held| format!("/proc/self/fd/{}", held.as_raw_fd()));
         paths
             .map(|path| Sign::Identity(identity(path)))
@@ -299,11 +297,11 @@ impl Sight {
     }
 }
 
-/// What of ours is seen in one tree that is shown.
+/// Finds our paths that are visible in one shown tree.
 fn hidden_in(path: &Path, own: &[(Place, What)], mounts: &[Mount], hidden: &mut Vec<Hidden>) {
     let windows = windows(path, mounts);
     let tree = &windows[0].place.real;
-    // Of a link the cell gets the link alone; of those in `/etc` what they lead to.
+    // Of a link the cell gets only the link, except in `/etc`, where it gets what the link leads to.
     let is_link = !path.starts_with("/etc") && path.is_symlink();
     for (place, what) in own {
         let mut seen: Vec<PathBuf> = windows.iter().filter_map(|window| window.shows(place)).collect();
@@ -328,7 +326,7 @@ pub(super) fn mounts() -> Arc<Vec<Mount>> {
 }
 
 impl Watched {
-    /// The mounts as they are now: read again where they changed, which the kernel says without reading.
+    /// The current mounts. They are read again only if the kernel signals that they changed.
     fn now(&mut self) -> Arc<Vec<Mount>> {
         if let (Some(file), Some(mounts)) = (&self.file, &self.mounts) {
             let mut polled = [PollFd::new(file, PollFlags::PRI)];
@@ -336,7 +334,7 @@ impl Watched {
                 return Arc::clone(mounts);
             }
         }
-        // Opened before it is read: what changes in between is told the next time.
+        // Opened before it is read: a change in between is signalled the next time.
         self.file = File::open("/proc/self/mountinfo").ok();
         let mut text = vec![];
         if let Some(file) = &mut self.file {
@@ -349,7 +347,7 @@ impl Watched {
 }
 
 impl Mount {
-    /// One line of `/proc/PID/mountinfo` (proc(5)).
+    /// Parses one line of `/proc/PID/mountinfo` (proc(5)).
     fn read(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|byte| *byte == b' ');
         let mut next = || fields.next();
@@ -360,12 +358,12 @@ impl Mount {
         let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
         let kind = rest.next()?;
         let layers = if kind == b"overlay" { rest.nth(1).map_or(vec![], layers) } else { vec![] };
-        // What is no directory or file of a file system (a namespace, say) has a root of another form.
+        // The root of anything that is not part of a file system (a namespace, say) has another form.
         (root.is_absolute() && at.is_absolute()).then_some(Self { id, device, root, at, layers })
     }
 }
 
-/// Blanks and backslashes are written as `\040` and the like.
+/// Decodes `\040` and the like, as which blanks and backslashes are written.
 fn unescaped(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut at = 0;
@@ -380,7 +378,7 @@ fn unescaped(field: &[u8]) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
-/// The directories among the options of an overlay.
+/// Extracts the directories from the options of an overlay.
 fn layers(options: &[u8]) -> Vec<PathBuf> {
     let options = unescaped(options).to_string_lossy().into_owned();
     let of =
@@ -411,7 +409,7 @@ impl Place {
         self.chain.first().filter(|(path, _)| *path == self.real).map(|(_, identity)| *identity)
     }
 
-    /// Where below this place the other lies, if so.
+    /// The path of `other` below this place, if it lies there.
     fn contains(&self, other: &Self) -> Option<PathBuf> {
         let below = |rest: &Path| {
             if rest.as_os_str().is_empty() { self.real.clone() } else { self.real.join(rest) }
@@ -432,7 +430,7 @@ impl Place {
 }
 
 impl Window {
-    /// Under which path a place is seen through this window.
+    /// The path under which a place is visible through this window.
     fn shows(&self, place: &Place) -> Option<PathBuf> {
         let found = self.place.contains(place)?;
         let rest = found.strip_prefix(&self.place.real).ok()?;
@@ -440,7 +438,7 @@ impl Window {
     }
 }
 
-/// The mount that a path which exists lies on. Of several at one place the kernel says which.
+/// The mount on which an existing path lies. If several share a mount point, the kernel says which.
 fn mount_of<'a>(path: &Path, mounts: &'a [Mount]) -> Option<&'a Mount> {
     let asked = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MNT_ID)
         .ok()
@@ -452,12 +450,12 @@ fn mount_of<'a>(path: &Path, mounts: &'a [Mount]) -> Option<&'a Mount> {
     })
 }
 
-/// A tree that is shown, and everything that is mounted in it: the tree itself comes first.
+/// A shown tree and everything that is mounted in it. The tree itself comes first.
 fn windows(path: &Path, mounts: &[Mount]) -> Vec<Window> {
     let place = Place::of(path, mounts);
     let real = place.real.clone();
     let below: Vec<&Mount> = mounts.iter().filter(|mount| mount.at != real && mount.at.starts_with(&real)).collect();
-    // Not looked at any closer: to look at a mount whose server is away can take for ever.
+    // We do not open these: accessing a mount whose server is down may block forever.
     let submount = |mount: &&Mount| Window {
         place: Place {
             real: mount.at.clone(),
@@ -470,7 +468,7 @@ fn windows(path: &Path, mounts: &[Mount]) -> Vec<Window> {
     let own_mount = place.chain.first().and_then(|(nearest, _)| mount_of(nearest, mounts));
     for mount in own_mount.into_iter().chain(below) {
         for layer in &mount.layers {
-            // The tree may be a part of what is mounted, or the mount a part of the tree.
+            // The tree may be a part of the mount, or the mount a part of the tree.
             let (layer, at) = match real.strip_prefix(&mount.at) {
                 Ok(rest) => (layer.join(rest), real.clone()),
                 Err(_) => (layer.clone(), mount.at.clone()),
@@ -482,8 +480,8 @@ fn windows(path: &Path, mounts: &[Mount]) -> Vec<Window> {
     windows
 }
 
-/// Where a path leads: all links followed, also those that lead to nothing, and `..` taken back. What does
-/// not exist stays as it is written.
+/// Resolves a path: follows all links, even those that lead to nothing, and resolves `..`. The part that does not
+/// exist stays as written.
 fn resolve(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut left: VecDeque<OsString> = words(&absolute).collect();
@@ -518,8 +516,8 @@ fn words(path: &Path) -> impl Iterator<Item = OsString> + '_ {
     })
 }
 
-/// Another name of a file of ours within a tree, where it has several (hard links). Looked for only then:
-/// it takes a walk through the tree.
+/// Finds another name of one of our files within a tree, if it has hard links. This walks the tree, so it is done
+/// only then.
 fn another_name(own: &Own, place: &Place, tree: &Place) -> Option<PathBuf> {
     if own.what != What::File {
         return None;
@@ -549,8 +547,8 @@ fn another_name(own: &Own, place: &Place, tree: &Place) -> Option<PathBuf> {
     None
 }
 
-/// The paths that show a tree without what is hidden in it: the tree itself where nothing is. For rules
-/// that can allow and not forbid.
+/// The paths that show a tree without what is hidden in it; only the tree itself if nothing is. For rules that can
+/// allow but not deny.
 pub fn without(tree: &Path, hidden: &[Hidden]) -> Vec<PathBuf> {
     if hidden.is_empty() {
         return vec![tree.to_owned()];
@@ -567,7 +565,7 @@ pub fn without(tree: &Path, hidden: &[Hidden]) -> Vec<PathBuf> {
     while let Some(directory) = left.pop() {
         for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
             listed += 1;
-            // A rule for a link would allow what it leads to, wherever that is.
+            // A rule for a link would allow whatever the link leads to.
             let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
             let path = entry.path();
             if is_link || inside.contains(&path.as_path()) {
@@ -589,7 +587,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    /// A place with a tree that is shown, and the rest of the world beside it.
+    /// A directory with a shown tree and other directories beside it.
     struct World(tempfile::TempDir);
 
     impl World {
@@ -603,7 +601,7 @@ mod tests {
         fn at(&self, path: &str) -> PathBuf {
             fs::canonicalize(self.0.path()).unwrap().join(path)
         }
-        /// Where one of ours at `path` is seen, if it is; and whether it is around the tree.
+        /// Where cells would see one of our paths, if at all, and whether it surrounds the tree.
         fn seen(&self, path: impl AsRef<Path>, what: What) -> Option<(PathBuf, bool)> {
             self.seen_in("tree", path, what)
         }
@@ -620,7 +618,7 @@ mod tests {
         for path in ["ours", "tree-too", "ours/not/there/yet", "tree/../ours"] {
             assert_eq!(world.seen(world.at(path), What::Directory), None, "{path}");
         }
-        // A file's directory may hold other things that are shown.
+        // The directory around a file of ours may contain other things that are shown.
         assert_eq!(world.seen(world.at(""), What::Surroundings), None);
         assert_eq!(world.seen(world.at("token"), What::File), None);
     }
@@ -648,7 +646,7 @@ mod tests {
                 assert_eq!(world.seen(world.at(path), what), Some((world.at(at), false)), "{path}");
             }
         }
-        // The tree, too, may be named by a link.
+        // The tree may also be named through a link.
         symlink(world.at("ours"), world.at("tree-too")).unwrap();
         assert_eq!(
             world.seen_in("tree-too", world.at("ours/cells"), What::Directory),
@@ -692,7 +690,7 @@ mod tests {
         let cells = place("/var/lib/lazarus/data/cells", "/var/lib/lazarus/data/cells");
         assert_eq!(seen(&cells), Some(PathBuf::from("/opt/a b/cells")));
         assert_eq!(seen(&place("/var/lib/lazarus", "/var/lib/lazarus")), None);
-        // Ours is reached by another way into the very directory.
+        // Our directory is reached by another path to the same directory.
         assert_eq!(seen(&place("/mnt/lazarus", "/opt/lazarus")), Some(PathBuf::from("/opt/lazarus")));
         let overlay = "9 1 0:44 / /opt/over rw - overlay overlay rw,lowerdir=/usr:/srv/lazarus,upperdir=/srv/up";
         let overlay = Mount::read(overlay.as_bytes()).unwrap();
@@ -711,16 +709,16 @@ mod tests {
         sight.hold();
         let trees = [world.at("tree")];
         assert_eq!(sight.hidden(&trees), []);
-        // Without a link that is left: the kernel knows where it went.
+        // No link is left, but the kernel knows where it went.
         fs::rename(world.at("ours"), world.at("tree/moved")).unwrap();
         let found = sight.hidden(&trees);
         let hidden = |path: &str| Hidden { on_host: world.at(path), in_cell: Some(world.at(path)) };
         assert_eq!(found, [hidden("tree/moved")]);
-        // With one.
+        // With a link in its old place.
         fs::rename(world.at("tree/moved"), world.at("elsewhere")).unwrap();
         symlink(world.at("tree/linked"), world.at("ours")).unwrap();
         assert_eq!(sight.hidden(&trees), [hidden("tree/linked")]);
-        // The file alone.
+        // Only the file.
         fs::remove_file(world.at("ours")).unwrap();
         fs::create_dir(world.at("ours")).unwrap();
         fs::rename(world.at("elsewhere/token"), world.at("tree/tools/t")).unwrap();
@@ -760,7 +758,7 @@ mod tests {
         let cells = Own { key: "paths.cells".into(), path: world.at("tree/data/cells"), ..own.clone() };
         let shown = |key: Option<&str>| Shown { key: key.map(str::to_owned), path: world.at("tree") };
         let found = Sight::new(vec![own.clone(), cells], vec![shown(None)]).ours_in_sight();
-        // One line: what lies in it goes where it goes.
+        // One line: whatever lies inside moves with it.
         assert_eq!(found.len(), 1);
         let (data, tree) = (world.at("tree/data").display().to_string(), world.at("tree").display().to_string());
         let text = found[0].to_string();

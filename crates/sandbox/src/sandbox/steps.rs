@@ -9,18 +9,18 @@ use std::ffi::CString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A step that failed.
+/// An isolation step that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}: {source}")]
 pub struct StepError {
-    /// What was tried, on what.
+    /// What was tried, and on what.
     pub step: String,
-    /// The kernel's answer.
+    /// The kernel's error.
     pub source: io::Error,
 }
 
-/// Whether what failed may well go later, with nobody changing anything: a disk or a table is full, memory is
-/// short, a file system does not answer.
+/// Whether an error may go away without anybody changing anything: a disk or a table is full, memory is short, or a
+/// file system does not answer.
 pub fn is_passing(error: &io::Error) -> bool {
     const PASSING: [libc::c_int; 12] = [
         libc::EAGAIN,
@@ -53,22 +53,21 @@ fn check(result: libc::c_long, step: &str) -> Result<libc::c_long, StepError> {
     if result < 0 { Err(StepError::last(step)) } else { Ok(result) }
 }
 
-/// Forks with new namespaces. Returns the child's pid, and 0 in the child.
+/// Forks into new namespaces. Returns the child's pid, and 0 in the child.
 ///
-/// With `CLONE_PARENT` among the flags the child is a child of our parent.
+/// With `CLONE_PARENT` among the flags, the child is a child of our parent.
 pub fn clone_process(flags: libc::c_int) -> Result<libc::pid_t, StepError> {
     let exit_signal = if flags & libc::CLONE_PARENT == 0 { libc::SIGCHLD } else { 0 };
-    // SAFETY: without CLONE_VM and with no stack given this is a fork; the
-    // caller is single-threaded, so the child may go on as the parent would.
+    // SAFETY: without CLONE_VM and without a stack this is a fork. The caller is single-threaded, so the child may
+    // continue as the parent would.
     let pid = unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(flags | exit_signal), 0, 0, 0, 0) };
     check(pid, "creating a process in its own namespaces").map(|pid| pid as libc::pid_t)
 }
 
 /// Writes the id maps of a new user namespace whose first process is `pid`.
 ///
-/// As root the cell gets two unprivileged ids of its own: 0 inside (the
-/// keeper) is `base`, 1000 (the agents) is `base + 1`. As an ordinary user
-/// there is one id to give: 1000 inside is the user.
+/// As root, the cell gets two unprivileged ids: 0 inside (the keeper) is `base`, and 1000 inside (the agents) is
+/// `base + 1`. An ordinary user has only one id to give: 1000 inside is the user.
 pub fn write_id_maps(pid: libc::pid_t, base: Option<u32>, uid: u32, gid: u32) -> Result<(), StepError> {
     let write = |file: &str, text: &str| {
         std::fs::write(format!("/proc/{pid}/{file}"), text)
@@ -88,12 +87,11 @@ pub fn write_id_maps(pid: libc::pid_t, base: Option<u32>, uid: u32, gid: u32) ->
     }
 }
 
-/// Takes another user and group, for good.
+/// Permanently changes this process's user and group.
 pub fn become_user(uid: u32, gid: u32) -> Result<(), StepError> {
-    // SAFETY: plain system calls without pointers to our memory.
+    // SAFETY: system calls without pointers to our memory.
     unsafe {
-        // Fails where setgroups is denied (an ordinary user's namespace), and
-        // then there is nothing to drop.
+        // Fails if setgroups is denied (in an ordinary user's namespace); there are no groups to drop then.
         let _ = libc::setgroups(0, std::ptr::null());
         check(libc::c_long::from(libc::setresgid(gid, gid, gid)), "taking the cell's group")?;
         check(libc::c_long::from(libc::setresuid(uid, uid, uid)), "taking the cell's user")?;
@@ -101,40 +99,40 @@ pub fn become_user(uid: u32, gid: u32) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Forbids tracing, core files and a look into `/proc/PID` by others.
+/// Prevents others from tracing this process, reading its `/proc/PID` and getting core files of it.
 pub fn not_dumpable() -> Result<(), StepError> {
-    // SAFETY: prctl with integers.
+    // SAFETY: prctl with integers only.
     check(libc::c_long::from(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }), "becoming non-dumpable")?;
     Ok(())
 }
 
-/// A reader that went away ends this program quietly, as it does others.
+/// Restores the default for SIGPIPE: like other programs, this one ends quietly when the reader of its output goes
+/// away.
 pub fn default_broken_pipe() {
-    // SAFETY: resets one signal's disposition before there are threads.
+    // SAFETY: sets one signal's disposition before there are threads.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
-/// Keeps this program's memory together: glibc otherwise gives up to eight heaps
-/// a processor to its threads, and each holds on to what a burst needed once.
-/// With 200 cells that was several MB of 30, and from four to two 1 MB.
+/// Limits glibc's heaps. By default it gives its threads up to eight heaps for each processor, and each heap keeps
+/// what a burst once needed. With 200 cells that was several MB out of 30; going from four heaps to two saved 1 MB.
 pub fn few_heaps() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: integers alone, before there are threads.
+    // SAFETY: passes only integers, before there are threads.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
     }
 }
 
-/// Makes the control group that this process is in the root of those that it sees.
+/// Hides the control groups above this process: its own group becomes the root that it sees.
 pub fn new_cgroup_namespace() -> Result<(), StepError> {
-    // SAFETY: integers alone.
+    // SAFETY: passes only integers.
     check(libc::c_long::from(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }), "hiding the control groups")?;
     Ok(())
 }
 
-/// Becomes the parent of orphans below, where there is no PID namespace.
+/// Becomes the parent of orphaned descendants, if there is no PID namespace to do that.
 pub fn subreaper() -> Result<(), StepError> {
-    // SAFETY: prctl with integers.
+    // SAFETY: prctl with integers only.
     check(
         libc::c_long::from(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }),
         "becoming a subreaper",
@@ -142,25 +140,25 @@ pub fn subreaper() -> Result<(), StepError> {
     Ok(())
 }
 
-/// No setuid program gives anything any more.
+/// Sets `no_new_privs`: setuid programs give no privileges from now on.
 pub fn no_new_privileges() -> Result<(), StepError> {
-    // SAFETY: prctl with integers.
+    // SAFETY: prctl with integers only.
     check(libc::c_long::from(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }), "setting no_new_privs")?;
     Ok(())
 }
 
-/// Empties the bounding set, as far as this process may.
+/// Empties the capability bounding set, as far as this process is allowed to.
 pub fn drop_capability_bounds() {
     for capability in 0..64 {
-        // SAFETY: prctl with integers; EINVAL ends the list of known ones,
-        // EPERM (not privileged) means there is nothing to drop from.
+        // SAFETY: prctl with integers only. EINVAL marks the end of the known capabilities; EPERM (not privileged)
+        // means that there is nothing to drop.
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
             return;
         }
     }
 }
 
-/// Drops every capability from every set.
+/// Drops all capabilities from all sets.
 pub fn drop_capabilities() -> Result<(), StepError> {
     #[repr(C)]
     struct Header {
@@ -174,29 +172,28 @@ pub fn drop_capabilities() -> Result<(), StepError> {
         permitted: u32,
         inheritable: u32,
     }
-    // SAFETY: prctl with integers.
+    // SAFETY: prctl with integers only.
     let _ = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
     let header = Header { version: 0x2008_0522, pid: 0 };
     let data = [Data::default(); 2];
-    // SAFETY: both structs live through the call and have the layout of
-    // `linux/capability.h`, version 3.
+    // SAFETY: both structs live through the call and have the layout of `linux/capability.h`, version 3.
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
     check(result, "dropping capabilities")?;
     Ok(())
 }
 
-/// Names the cell's host `cell`.
+/// Sets the cell's host name to `cell`.
 pub fn set_hostname() -> Result<(), StepError> {
-    // SAFETY: the pointer and the length are of one literal.
+    // SAFETY: pointer and length belong to the same literal.
     let result = unsafe { libc::sethostname(c"cell".as_ptr(), 4) };
     check(libc::c_long::from(result), "naming the cell's host")?;
     Ok(())
 }
 
-/// Brings up the loopback of a new network namespace.
+/// Brings up the loopback interface of a new network namespace.
 pub fn loopback_up() -> Result<(), StepError> {
-    // SAFETY: the request is zeroed, its name is `lo` with a NUL, and it lives
-    // through both calls; the descriptor is closed at the end.
+    // SAFETY: the request is zeroed, its name is `lo` with a NUL, and it lives through both calls; the descriptor
+    // is closed at the end.
     unsafe {
         let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
         check(libc::c_long::from(socket), "opening a socket for the loopback")?;
@@ -211,25 +208,23 @@ pub fn loopback_up() -> Result<(), StepError> {
     }
 }
 
-/// Limits on one agent's processes; the kernel clamps to its hard limits.
+/// Resource limits of an agent's processes. They never exceed the present hard limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessLimits {
-    /// Open files a process.
+    /// Most open files of each process.
     pub open_files: u64,
     /// Largest file, in bytes.
     pub file_size: u64,
-    /// Processes of the cell; only set where the count is the cell's own.
+    /// Most processes of the cell; only set if the kernel's count includes nobody else's.
     pub processes: Option<u64>,
-    /// Memory that one process may write to, in bytes; only set where nothing
-    /// else limits memory.
+    /// Memory that each process may write to, in bytes; only set if nothing else limits memory.
     pub data: Option<u64>,
 }
 
-/// Sets resource limits, never above the hard limits there are.
+/// Sets the limits, never above the present hard limits.
 pub fn set_limits(limits: ProcessLimits) -> Result<(), StepError> {
     let mut wanted = vec![
-        // With 1, and with nothing less, the kernel does not run the host's program
-        // for core files either (core(5)).
+        // With a limit of 1, and not with 0, the kernel also does not run the host's core-dump handler (core(5)).
         (libc::RLIMIT_CORE, 1, "the limit of core files"),
         (libc::RLIMIT_NOFILE, limits.open_files, "the limit of open files"),
         (libc::RLIMIT_FSIZE, limits.file_size, "the limit of file size"),
@@ -254,15 +249,14 @@ pub fn set_limits(limits: ProcessLimits) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Keeps this process, and what it starts, to that many of the processors that
-/// it may use now; which ones follows from `pick`, so that cells spread. Together
-/// with a filter that refuses to change it this limits processor time, roughly,
-/// where no control group does.
+/// Pins this process, and what it starts, to `count` of the processors that it may use now. `pick` selects which
+/// ones, so that cells spread over them. Together with a filter that refuses changes, this roughly limits processor
+/// time if no control group does.
 ///
 /// # Errors
-/// Where the kernel refuses.
+/// If the kernel refuses.
 pub fn keep_to_processors(count: u64, pick: u64) -> Result<(), StepError> {
-    // SAFETY: plain data for which zero is a value; both calls get its size.
+    // SAFETY: plain data for which zero is a valid value; both calls get its size.
     unsafe {
         let mut now: libc::cpu_set_t = std::mem::zeroed();
         let size = std::mem::size_of::<libc::cpu_set_t>();
@@ -282,29 +276,28 @@ pub fn keep_to_processors(count: u64, pick: u64) -> Result<(), StepError> {
 
 /// Closes every descriptor from `first` on.
 pub fn close_from(first: u32) {
-    // SAFETY: integers alone. Nobody uses those descriptors afterwards: this
-    // is the first step of a program, or the last before exec.
+    // SAFETY: passes only integers. Nobody uses those descriptors afterwards: this is the first step of a program,
+    // or the last before exec.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
     if result != 0 {
         for fd in first..4096 {
-            // SAFETY: as above; closing what is not open is an error we want.
+            // SAFETY: as above. Closing a descriptor that is not open fails, which is harmless.
             unsafe { libc::close(fd as libc::c_int) };
         }
     }
 }
 
-/// What Landlock lets an agent touch. Everything else is denied.
+/// The paths that Landlock lets an agent use. Everything else is denied.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LandlockPaths {
-    /// May be read and executed.
+    /// Paths that may be read and executed.
     pub read: Vec<PathBuf>,
-    /// May be written too.
+    /// Paths that may also be written.
     pub write: Vec<PathBuf>,
 }
 
-/// Restricts this process and what it starts with everything that the kernel's
-/// Landlock offers: files by path, signals and abstract sockets by scope.
-/// Returns the ABI's words, or `None` where the kernel has no Landlock.
+/// Restricts this process, and what it starts, with everything that the kernel's Landlock supports: files by path,
+/// signals and abstract sockets by scope. Returns `full` or `partial`, or `None` if the kernel has no Landlock.
 pub fn restrict_landlock(paths: &LandlockPaths) -> Result<Option<&'static str>, StepError> {
     let wrong = |step: &str| {
         let step = step.to_owned();
@@ -320,7 +313,7 @@ pub fn restrict_landlock(paths: &LandlockPaths) -> Result<Option<&'static str>, 
     let mut ruleset = ruleset;
     for (list, access) in [(&paths.read, AccessFs::from_read(abi)), (&paths.write, AccessFs::from_all(abi))] {
         for path in list {
-            // What does not exist needs no rule: it stays denied.
+            // A path that does not exist needs no rule: it stays denied.
             let Ok(fd) = PathFd::new(path) else { continue };
             let is_file = !path.is_dir();
             let access = if is_file { access & AccessFs::from_file(abi) } else { access };
@@ -335,11 +328,11 @@ pub fn restrict_landlock(paths: &LandlockPaths) -> Result<Option<&'static str>, 
     })
 }
 
-/// A path as the kernel takes it.
+/// Converts a path to the form that the kernel takes.
 pub(crate) fn c_path(path: &Path) -> Result<CString, StepError> {
     use std::os::unix::ffi::OsStrExt as _;
     CString::new(path.as_os_str().as_bytes()).map_err(|_| StepError {
         step: format!("using the path {}", path.display()),
-        source: io::Error::other("it holds a NUL byte"),
+        source: io::Error::other("it contains a NUL byte"),
     })
 }
