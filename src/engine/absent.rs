@@ -4,10 +4,10 @@
 
 use super::Engine;
 use super::clock::milliseconds;
+use super::forge_identity::ReconcileError;
 use super::input::Input;
 use super::keys::InboxKey;
 use super::perform::failure::LOOKS;
-use super::reconcile::ReconcileError;
 use crate::gitea::Forge;
 use crate::gitea::event::{IssueSnapshot, RepoRef};
 use crate::mission::MissionId;

@@ -9,7 +9,6 @@
 
 use super::Engine;
 use super::context::{KnownRepo, Trouble};
-use super::reconcile::ReconcileError;
 use crate::config::Repository as Configured;
 use crate::failure::Failure;
 use crate::gitea::event::{Person, RepoRef};
@@ -22,6 +21,18 @@ pub const APPROVED: &str = "lazarus/approved";
 /// How long to wait before a name is looked at again that seems to mean nothing:
 /// what is noted then is noted for good.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Why the forge was not asked to the end: for its identity, or in a round of polling. The
+/// next time it is asked from the same place.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The forge.
+    #[error(transparent)]
+    Forge(#[from] ForgeError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 /// What was found out about one name.
 enum Found {

@@ -1,5 +1,10 @@
 //! The engine: the only writer. It takes what waits in the inbox, lets the
 //! core decide, commits, runs effects, keeps time and reconciles.
+//!
+//! It has two halves. [`decide`] is synchronous, takes the transaction and asks nobody;
+//! [`perform`] is asynchronous and has no transaction. The [`scheduler`] is between them, and
+//! so are the types that both know: [`input`] and [`effect`] are rows, a [`lane`] is what keeps
+//! its order, [`keys`] name what happened once.
 
 mod absent;
 mod clock;
@@ -25,9 +30,9 @@ pub use input::Outcome;
 use crate::agents::Profiles;
 use crate::backend::{Adopted, BackendError, Backends, CellEvent, Seen};
 use crate::cell::{AgentRun, At, BackendKind, CellId, Exit, State};
-use crate::config::{Config, PolledCommands};
+use crate::config::Config;
+use crate::gitea::Forge;
 use crate::gitea::event::{ForgeEvent, IssueAction, Person};
-use crate::gitea::{Forge, ForgeError};
 use crate::host::Host;
 use crate::mission::{Command, MissionId};
 use crate::publication::sentences::operators;
@@ -55,9 +60,6 @@ const LOOK_TWICE: Duration = Duration::from_millis(250);
 const REFRESH_USUAL: Duration = Duration::from_hours(1);
 /// Longest time between two attempts to find out what could not be found out yet.
 const REFRESH_MAX: Duration = Duration::from_mins(1);
-/// Least time from one look at the forge to one that [`Engine::look_soon`]
-/// asked for.
-const GLANCES_APART: Duration = Duration::from_secs(10);
 
 /// The engine. One lives for each data directory.
 pub struct Engine {
@@ -271,25 +273,6 @@ impl Engine {
         self.look.notify_one();
     }
 
-    /// Whether a comment that polling found is left to its delivery for a while.
-    fn waits_for_delivery(&self, comment: i64) -> bool {
-        let config = &self.context.config;
-        if config.policy.polled_commands == PolledCommands::Run {
-            return false;
-        }
-        let grace = config.reconcile.grace;
-        let mut undelivered = self.undelivered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        undelivered.retain(|_, since| since.elapsed() < grace * 4 + Duration::from_secs(3600));
-        undelivered.entry(comment).or_insert_with(std::time::Instant::now).elapsed() < grace
-    }
-
-    /// Whether some comment is left to its delivery now.
-    fn a_delivery_may_come(&self) -> bool {
-        let grace = self.context.config.reconcile.grace;
-        let undelivered = self.undelivered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        undelivered.values().any(|since| since.elapsed() < grace)
-    }
-
     /// Asks for a look at the forge on the word of somebody who proved nothing:
     /// a delivery that was too large or too slow to be verified. However often
     /// this is asked for, the forge is looked at a tenth of the time at most.
@@ -495,53 +478,6 @@ impl Engine {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.refresh_wanted.notified() => {}
-            }
-        }
-    }
-
-    /// Asks the forge from time to time, and at once when something was missed.
-    async fn poll(self: Arc<Self>) {
-        let forge = self.forge.clone();
-        let interval = self.context.config.reconcile.interval;
-        let mut rounds = 0u32;
-        let mut pins = None;
-        while !self.is_ready() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        loop {
-            let begun = tokio::time::Instant::now();
-            if let Err(error) = reconcile::round(&self, &forge).await {
-                tracing::warn!(%error, "a look at the forge was not finished; the next one starts at the same place");
-                // A repository that has moved is found again by its number.
-                if matches!(error, reconcile::ReconcileError::Forge(ForgeError::Moved { .. })) {
-                    self.refresh_wanted.notify_one();
-                }
-            }
-            rounds += 1;
-            // `lazarus init` and `lazarus pins` write into the registry beside us.
-            #[allow(
-                clippy::redundant_closure_for_method_calls,
-                reason = "the path is not general enough over lifetimes"
-            )]
-            let now = self.store.read(|tx| tx.pins()).await.ok();
-            if pins.is_some() && now.is_some() && pins != now {
-                self.refresh_wanted.notify_one();
-            }
-            pins = now.or(pins);
-            let jitter = interval / 10;
-            let mut wait = interval.saturating_sub(jitter) + jitter.mul_f64(f64::from(rounds % 7) / 3.5);
-            if self.a_delivery_may_come() {
-                wait = wait.min(self.context.config.reconcile.grace + Duration::from_millis(100));
-            }
-            let apart = GLANCES_APART.max(begun.elapsed() * 10);
-            let glance = async {
-                self.glance.notified().await;
-                tokio::time::sleep_until(begun + apart).await;
-            };
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.look.notified() => {}
-                () = glance => {}
             }
         }
     }

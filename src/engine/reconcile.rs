@@ -3,9 +3,10 @@
 
 use super::Engine;
 use super::context::KnownRepo;
-use super::forge_identity::{APPROVED, serving_since};
+use super::forge_identity::{APPROVED, ReconcileError, serving_since};
 use super::keys::{InboxKey, Pace, label_told_key};
 use crate::cell::Actor;
+use crate::config::PolledCommands;
 use crate::gitea::event::{CommentAction, ForgeEvent, IssueAction, IssueSnapshot};
 use crate::gitea::{Forge, ForgeError, IssueQuery, IssueState};
 use crate::mission::{Mission, MissionId};
@@ -13,6 +14,8 @@ use crate::store::{NewEntry, StoreError};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// How long after an issue was taken for deleted it is looked for again, in
 /// milliseconds; later it has to be heard of.
@@ -20,15 +23,76 @@ const UNDO_WITHIN: i64 = 24 * 3_600_000;
 /// Such issues of one repository that are looked for in one round.
 const UNDO_MOST: i64 = 20;
 
-/// Why a round was not finished. The next one starts where this one did.
-#[derive(Debug, thiserror::Error)]
-pub enum ReconcileError {
-    /// The forge.
-    #[error(transparent)]
-    Forge(#[from] ForgeError),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+/// Least time from one look at the forge to one that [`Engine::look_soon`]
+/// asked for.
+const GLANCES_APART: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Asks the forge from time to time, and at once when something was missed.
+    pub(super) async fn poll(self: Arc<Self>) {
+        let forge = self.forge.clone();
+        let interval = self.context.config.reconcile.interval;
+        let mut rounds = 0u32;
+        let mut pins = None;
+        while !self.is_ready() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        loop {
+            let begun = tokio::time::Instant::now();
+            if let Err(error) = round(&self, &forge).await {
+                tracing::warn!(%error, "a look at the forge was not finished; the next one starts at the same place");
+                // A repository that has moved is found again by its number.
+                if matches!(error, ReconcileError::Forge(ForgeError::Moved { .. })) {
+                    self.refresh_wanted.notify_one();
+                }
+            }
+            rounds += 1;
+            // `lazarus init` and `lazarus pins` write into the registry beside us.
+            #[allow(
+                clippy::redundant_closure_for_method_calls,
+                reason = "the path is not general enough over lifetimes"
+            )]
+            let now = self.store.read(|tx| tx.pins()).await.ok();
+            if pins.is_some() && now.is_some() && pins != now {
+                self.refresh_wanted.notify_one();
+            }
+            pins = now.or(pins);
+            let jitter = interval / 10;
+            let mut wait = interval.saturating_sub(jitter) + jitter.mul_f64(f64::from(rounds % 7) / 3.5);
+            if self.a_delivery_may_come() {
+                wait = wait.min(self.context.config.reconcile.grace + Duration::from_millis(100));
+            }
+            let apart = GLANCES_APART.max(begun.elapsed() * 10);
+            let glance = async {
+                self.glance.notified().await;
+                tokio::time::sleep_until(begun + apart).await;
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.look.notified() => {}
+                () = glance => {}
+            }
+        }
+    }
+
+    /// Whether a comment that polling found is left to its delivery for a while.
+    fn waits_for_delivery(&self, comment: i64) -> bool {
+        let config = &self.context.config;
+        if config.policy.polled_commands == PolledCommands::Run {
+            return false;
+        }
+        let grace = config.reconcile.grace;
+        let mut undelivered = self.undelivered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        undelivered.retain(|_, since| since.elapsed() < grace * 4 + Duration::from_secs(3600));
+        undelivered.entry(comment).or_insert_with(std::time::Instant::now).elapsed() < grace
+    }
+
+    /// Whether some comment is left to its delivery now.
+    fn a_delivery_may_come(&self) -> bool {
+        let grace = self.context.config.reconcile.grace;
+        let undelivered = self.undelivered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        undelivered.values().any(|since| since.elapsed() < grace)
+    }
 }
 
 /// One round over every repository.
