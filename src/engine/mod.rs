@@ -261,11 +261,17 @@ impl Engine {
     async fn put(&self, key: InboxKey, input: &Input) -> Result<bool, StoreError> {
         let text = serde_json::to_string(input).map_err(StoreError::json("input"))?;
         let now = self.clock.now().0;
-        let new = self.store.transact(move |tx| tx.receive(key.as_str(), &text, now)).await?;
-        if new {
-            self.scheduler.wake();
-        }
-        Ok(new)
+        let (store, wake) = (self.store.clone(), self.scheduler.waker());
+        // A task of its own: a sender that hangs up between the commit and the wake-up
+        // would leave the input lying until something else happens.
+        let stored = tokio::spawn(async move {
+            let new = store.transact(move |tx| tx.receive(key.as_str(), &text, now)).await?;
+            if new {
+                wake.notify_one();
+            }
+            Ok(new)
+        });
+        stored.await.map_err(|_| StoreError::Closed)?
     }
 
     /// Asks for a look at the forge now: something was not heard.

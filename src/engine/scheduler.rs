@@ -24,7 +24,7 @@ const BACKOFF_MAX: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub struct Scheduler {
     /// Something is in the inbox, or an effect is due.
-    wake: Notify,
+    wake: Arc<Notify>,
     /// Places of each sort.
     places: usize,
     quick: AtomicUsize,
@@ -38,12 +38,17 @@ impl Scheduler {
     /// A scheduler with so many places of each sort.
     pub fn new(places: usize) -> Self {
         let (quick, slow) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { wake: Notify::new(), places, quick, slow, commits: watch::channel(0).0 }
+        Self { wake: Arc::default(), places, quick, slow, commits: watch::channel(0).0 }
     }
 
     /// Has it look for what is to be done now.
     pub fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// The same, for a task that may outlive its caller.
+    pub fn waker(&self) -> Arc<Notify> {
+        Arc::clone(&self.wake)
     }
 
     /// Changes after each commit that may have decided something, from now on.
