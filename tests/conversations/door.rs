@@ -488,3 +488,26 @@ async fn threat_05_while_the_registry_cannot_be_written_nothing_is_acknowledged_
     assert_eq!(world.comments_of(issue, Kind::SpawnLog).await.len(), 1);
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_05_a_sender_that_hangs_up_while_its_delivery_is_stored_is_heard_all_the_same() {
+    let world = World::with("hung-up", WorldOptions::polled()).await;
+    let issue = world.reader().open_issue("Locked", "for a moment").await;
+    world.assert_settled(issue).await;
+    let post = world.listening_post().await;
+    let secret = world.hook_secret().await;
+
+    let holder = rusqlite::Connection::open(world.data().join("registry.sqlite")).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    world.director().comment(issue, "/summon scribe").await;
+    let delivery = post.wait_for("the comment", |d| d.event == "issue_comment").await;
+    // Less than the registry is waited for: the sender is gone when its delivery is stored.
+    let request = delivery.signed(world.client(), &world.webhook_url(), &secret);
+    let answer = request.timeout(Duration::from_secs(1)).send().await;
+    assert!(answer.is_err(), "acknowledged without being stored: {answer:?}");
+    holder.execute_batch("ROLLBACK").unwrap();
+    drop(holder);
+
+    world.wait_for_comment(issue, Kind::SpawnLog, |_| true).await;
+    world.finish().await;
+}
