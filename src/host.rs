@@ -83,7 +83,7 @@ pub fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// Time since the machine started, in milliseconds, with the time that it slept.
+/// Time since the machine started, in milliseconds, including the time that it was suspended.
 pub fn since_boot() -> i64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     now.tv_sec.saturating_mul(1000).saturating_add(now.tv_nsec / 1_000_000)

@@ -61,7 +61,7 @@ impl Harvest {
         self.held.iter().any(|held| held.commit == commit)
     }
 
-    /// The same for the core, which decides what leaves.
+    /// The part of it that the core needs to decide what leaves.
     pub fn work(&self) -> Work<'_> {
         Work {
             tip: self.tip.as_deref(),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub struct CellRow {
     /// The cell's slot: a number that is never reused, from which its user ids are derived.
     pub slot: i64,
-    /// The cell's name.
+    /// The cell itself.
     pub cell: Cell,
     /// What the backend reported and the engine keeps with it, as JSON.
     pub facts: String,
