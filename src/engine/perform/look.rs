@@ -5,13 +5,13 @@
 use super::authority::{account, comment_now, level_of};
 use super::failure::{EffectError, Performed};
 use crate::cell::Base;
-use crate::engine::Engine;
 use crate::engine::context::KnownRepo;
 use crate::engine::effect::Slot;
 use crate::engine::forge_identity::APPROVED;
 use crate::engine::input::{Disbelief, Input, LabelEvent, Look};
 use crate::engine::keys::InboxKey;
 use crate::engine::request::{AuthorityRequest, Heard};
+use crate::engine::{Engine, LOOK_TWICE};
 use crate::gitea::Forge;
 use crate::gitea::event::{Person, RepoRef};
 use crate::mission::{
@@ -27,6 +27,8 @@ const FRESH: i64 = 60_000;
 /// How long somebody has for confirming what only polling found, in milliseconds.
 const CONFIRM_WITHIN: i64 = 24 * 3_600_000;
 
+/// How often the comment that shows a record is looked at before a difference counts.
+const LOOKS_AT_SHOWN: u32 = 3;
 /// Most events of the approval label that one look deals with.
 const LABEL_EVENTS_MAX: usize = 20;
 
@@ -145,16 +147,8 @@ pub async fn look_at(
     // Only an approval asks how its record is shown.
     let approves = approves || label_events.iter().any(|event| event.added);
     for record in records {
-        let (of, slot) = (name.clone(), Slot::of(record).to_string());
-        if approves
-            && let Some(written) = engine.store.read(move |tx| tx.comment_of_kind(&of, &slot)).await?
-            && let Some(sha) = written.sha256
-        {
-            // Whoever may write can edit any comment, ours too.
-            let now = comment_now(forge, &known.reference, number, written.comment_id).await?;
-            if now.is_none_or(|(_, now)| sha256(now.body.trim_end()) != sha) {
-                changed_shown.push(record.number);
-            }
+        if approves && !is_as_written(engine, forge, &known.reference, number, &name, record).await? {
+            changed_shown.push(record.number);
         }
         let Origin::Comment { id, sha256: before } = &record.origin else { continue };
         let same = comment_now(forge, &known.reference, number, *id).await?.is_some_and(|(_, now)| {
@@ -178,6 +172,33 @@ pub async fn look_at(
         changed,
         changed_shown,
     }))
+}
+
+/// Whether the comment that shows a record is as it was written: whoever may write can
+/// edit any comment, ours too. An edit of our own is on the forge a moment before it is
+/// on record, so a difference counts only if it stays.
+async fn is_as_written(
+    engine: &Engine,
+    forge: &Forge,
+    repo: &RepoRef,
+    number: i64,
+    mission: &str,
+    record: &DecisionRecord,
+) -> Result<bool, EffectError> {
+    for attempt in 1.. {
+        let (of, slot) = (mission.to_owned(), Slot::of(record).to_string());
+        let Some(written) = engine.store.read(move |tx| tx.comment_of_kind(&of, &slot)).await? else { break };
+        let Some(sha) = written.sha256 else { break };
+        let now = comment_now(forge, repo, number, written.comment_id).await?;
+        if now.is_some_and(|(_, now)| sha256(now.body.trim_end()) == sha) {
+            break;
+        }
+        if attempt == LOOKS_AT_SHOWN {
+            return Ok(false);
+        }
+        tokio::time::sleep(LOOK_TWICE).await;
+    }
+    Ok(true)
 }
 
 /// A branch and where it points now. The inner error is for people.
