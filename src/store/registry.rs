@@ -116,18 +116,6 @@ impl Tx<'_> {
         text.map(|t| parse("mission", &issue_words(id), &t)).transpose()
     }
 
-    /// The mission with this repository and issue number.
-    pub fn mission_by_number(&self, repo_id: i64, number: i64) -> Result<Option<Mission>> {
-        let text: Option<String> = self
-            .conn
-            .prepare_cached(
-                "SELECT state FROM missions WHERE repo_id = ? AND number = ? ORDER BY updated_at DESC LIMIT 1",
-            )?
-            .query_row([repo_id, number], |row| row.get(0))
-            .optional()?;
-        text.map(|t| parse("mission", &issue_words(&format!("{repo_id}#{number}")), &t)).transpose()
-    }
-
     /// The registry's id of the mission with this repository and issue number.
     pub fn mission_id_by_number(&self, repo_id: i64, number: i64) -> Result<Option<String>> {
         Ok(self
@@ -467,11 +455,6 @@ impl Tx<'_> {
     /// Whether a comment of that kind was posted for a cell.
     pub fn has_comment(&self, cell: &str, kind: &str) -> Result<bool> {
         Ok(self.conn.prepare_cached("SELECT 1 FROM comments WHERE cell = ? AND kind = ?")?.exists([cell, kind])?)
-    }
-
-    /// Whether the bot posted the comment with this number.
-    pub fn is_own_comment(&self, comment_id: i64) -> Result<bool> {
-        Ok(self.conn.prepare_cached("SELECT 1 FROM comments WHERE comment_id = ?")?.exists([comment_id])?)
     }
 
     /// The outcome of an operator's command; `None` while it is running.

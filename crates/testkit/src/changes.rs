@@ -153,13 +153,6 @@ impl World {
         self.admin("DELETE", &self.at(&format!("/hooks/{id}")), None, &[204]).await;
     }
 
-    /// Adds a hook to an organisation, for everything that Lazarus listens to.
-    pub async fn add_organisation_hook(&self, organisation: &str, url: &str, secret: &str) -> i64 {
-        let path = format!("/orgs/{organisation}/hooks");
-        let made = self.admin("POST", &path, Some(super::hook_order(url, secret)), &[201]).await;
-        made["id"].as_i64().expect("a hook number")
-    }
-
     // ── Edits in the worst moment ────────────────────────────────────────
 
     /// Comments and has the comment edited within the same second, so that

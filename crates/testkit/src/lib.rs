@@ -286,12 +286,6 @@ impl World {
         self.admin("PUT", &path, Some(json!({"permission": permission})), &[204]).await;
     }
 
-    /// Takes all rights in the repository from an account.
-    pub async fn remove_from_repository(&self, login: &str) {
-        let path = self.at(&format!("/collaborators/{login}"));
-        self.admin("DELETE", &path, None, &[204]).await;
-    }
-
     /// Renames the repository.
     pub async fn rename_repository(&self, new: &str) {
         self.admin("PATCH", &self.at(""), Some(json!({"name": new})), &[200]).await;
