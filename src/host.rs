@@ -4,6 +4,7 @@
 //! because the probe makes namespaces, which a program with threads may not do.
 
 use crate::sandbox::{HostReport, program};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -76,6 +77,13 @@ fn probe_by(program: Option<PathBuf>) -> Result<HostReport, HostError> {
     std::os::unix::process::CommandExt::arg0(&mut probe, "lazarus");
     let output = probe.arg("cell-probe").stdin(Stdio::null()).output().map_err(HostError::NotRun)?;
     serde_json::from_slice(&output.stdout).map_err(HostError::NoAnswer)
+}
+
+/// The environment of this process. Variables that are not UTF-8 are left out.
+pub fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// The kernel's id of this boot; empty if the kernel does not provide one.

@@ -92,11 +92,6 @@ impl EnvValue {
             Self::Place(_) => "",
         }
     }
-
-    /// Whether it is a secret.
-    pub fn is_secret(&self) -> bool {
-        matches!(self, Self::Secret(_))
-    }
 }
 
 impl fmt::Debug for EnvValue {
@@ -197,6 +192,11 @@ impl Profile {
         set("USER", plain(USER));
 
         Ok(AgentCommand { agent: agent(), argv, env, prompt: self.prompt })
+    }
+
+    /// Paths of the host that the agent is shown in addition to the usual ones.
+    pub fn shown_paths(&self) -> Vec<PathBuf> {
+        [self.read_paths.clone(), programs::shown(&self.programs)].concat()
     }
 
     /// The value of `PATH` for this agent, on a host that shows it the program directories of its profile.

@@ -77,10 +77,7 @@ impl Default for LoadOptions {
 impl LoadOptions {
     /// Options with the environment of this process. Variables that are not UTF-8 are ignored.
     pub fn of_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Self {
-        let env = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        Self { file, env, flags, ..Self::default() }
+        Self { file, env: crate::host::environment(), flags, ..Self::default() }
     }
 
     fn variable(&self, name: &str) -> Option<&str> {
@@ -1004,5 +1001,5 @@ fn is_prefix(word: &str) -> bool {
     let form = word.starts_with(|c: char| c.is_ascii_lowercase())
         && word.len() <= 32
         && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    word.is_empty() || (form && !crate::mission::grammar().iter().any(|command| command.name == word))
+    word.is_empty() || (form && crate::mission::CommandSpec::named(word).is_none())
 }

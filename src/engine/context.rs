@@ -7,7 +7,7 @@ use crate::config::{Config, Repository};
 use crate::egress::{HostRule, Rules};
 use crate::gitea::ForgeError;
 use crate::gitea::event::{Person, RepoRef};
-use crate::mission::{Defaults, Parsed, grammar, parse_commands};
+use crate::mission::{CommandSpec, Defaults, Parsed, parse_commands};
 use crate::publication::sentences::{issues, requests};
 use crate::publication::{Publication, Published, RenderError, SHOWN_LINES_MAX, Secrets, Templates};
 use crate::store::Pinned;
@@ -271,7 +271,7 @@ fn with_prefix(body: &str, prefix: &str) -> String {
             let (before, behind) = rest.split_at(at + 2);
             out.push_str(before);
             let end = behind.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(behind.len());
-            if grammar().iter().any(|command| command.name == &behind[..end]) {
+            if CommandSpec::named(&behind[..end]).is_some() {
                 out.push_str(prefix);
                 out.push(' ');
             }

@@ -1,10 +1,12 @@
 //! What is to be done outside: the rows of the effects queue, and what is true of
 //! each kind of them.
 
+use super::lane::Lane;
 use super::request::AuthorityRequest;
-use crate::cell::{Actor, Effect as CellEffect};
+use crate::cell::{Actor, CellId, Effect as CellEffect};
 use crate::gitea::event::RepoRef;
 use crate::mission::{DecisionRecord, Origin, Publishable};
+use crate::store::{EffectRow, StoreError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -150,11 +152,11 @@ impl fmt::Display for Slot {
 pub enum Effect {
     /// A reaction.
     React {
-        /// Where.
+        /// The repository, by its newest name when this was queued.
         repo: RepoRef,
         /// On which comment.
         comment: i64,
-        /// Which.
+        /// The forge's word for the reaction, such as `+1`.
         content: String,
         /// Whether it is the whole answer: no words go with it.
         #[serde(default)]
@@ -162,11 +164,11 @@ pub enum Effect {
     },
     /// A comment.
     Comment {
-        /// Where.
+        /// The repository, by its newest name when this was queued.
         repo: RepoRef,
         /// On which issue.
         number: i64,
-        /// Its kind.
+        /// The kind of its publication, as it stands in the marker.
         kind: String,
         /// The text, with the marker.
         body: String,
@@ -174,7 +176,7 @@ pub enum Effect {
     /// A comment that is edited in place: each slot of a mission has one.
     #[serde(alias = "status")]
     Standing {
-        /// Where.
+        /// The repository, by its newest name when this was queued.
         repo: RepoRef,
         /// On which issue.
         number: i64,
@@ -189,7 +191,7 @@ pub enum Effect {
     },
     /// The label that shows the state.
     StateLabel {
-        /// Where.
+        /// The repository, by its newest name when this was queued.
         repo: RepoRef,
         /// On which issue.
         number: i64,
@@ -198,7 +200,7 @@ pub enum Effect {
     },
     /// Take the approval label off.
     RemoveApproval {
-        /// Where.
+        /// The repository, by its newest name when this was queued.
         repo: RepoRef,
         /// From which issue.
         number: i64,
@@ -221,25 +223,25 @@ pub enum Effect {
     },
     /// Look for what of a project a cell would not have.
     LookAtProject {
-        /// Which.
+        /// The repository, by its newest name when this was queued.
         repo: RepoRef,
     },
     /// Ask the forge about an issue: what was heard of it is only a hint.
     #[serde(alias = "read_timeline")]
     Look {
-        /// Where.
+        /// The repository, by its newest name when this was queued.
         repo: RepoRef,
         /// Which issue.
         number: i64,
     },
     /// Something on a cell.
     Cell {
-        /// What.
+        /// What the core ordered.
         order: CellEffect,
     },
     /// Push a cell's work and ask for it to be pulled.
     Push {
-        /// Where.
+        /// The repository, by its newest name when this was queued.
         repo: RepoRef,
         /// The name of the branch.
         branch: String,
@@ -263,11 +265,11 @@ pub enum Effect {
     },
     /// Let something optional out, as a file on a comment.
     PublishFile {
-        /// Where.
+        /// The repository, by its newest name when this was queued.
         repo: RepoRef,
         /// On which issue.
         number: i64,
-        /// What.
+        /// The file or record that is to leave.
         what: Publishable,
         /// Who asked.
         by: Actor,
@@ -281,7 +283,7 @@ pub enum Effect {
     },
     /// Look for a comment that was posted twice because an answer was lost.
     Deduplicate {
-        /// Where.
+        /// The repository, by its newest name when this was queued.
         repo: RepoRef,
         /// On which issue.
         number: i64,
@@ -295,6 +297,31 @@ fn status_slot() -> String {
 }
 
 impl Effect {
+    /// Its row in the queue, not run before `not_before`, in milliseconds since the epoch.
+    ///
+    /// # Errors
+    /// If it cannot be written as JSON.
+    pub fn row(
+        &self,
+        id: &str,
+        lane: Lane<'_>,
+        mission: &str,
+        cell: Option<&CellId>,
+        not_before: i64,
+    ) -> Result<EffectRow, StoreError> {
+        Ok(EffectRow {
+            seq: 0,
+            id: id.to_owned(),
+            lane: lane.to_string(),
+            mission: mission.to_owned(),
+            cell: cell.map(ToString::to_string),
+            kind: self.kind().to_string(),
+            data: serde_json::to_string(self).map_err(StoreError::json("effect"))?,
+            attempts: 0,
+            not_before,
+        })
+    }
+
     /// The repository that it speaks to the forge about, by the name that it had when this was queued.
     pub fn reference_mut(&mut self) -> Option<&mut RepoRef> {
         match self {
@@ -313,7 +340,7 @@ impl Effect {
         }
     }
 
-    /// Its kind.
+    /// The kind that its row has.
     pub fn kind(&self) -> EffectKind {
         match self {
             Self::React { .. } => EffectKind::React,

@@ -17,12 +17,12 @@ use std::collections::BTreeMap;
 pub enum Input {
     /// Something happened on the forge.
     Forge {
-        /// What.
+        /// The event, as a delivery or polling gave it.
         happened: ForgeEvent,
     },
     /// The forge was asked about an issue, because something was heard of it.
     Looked {
-        /// Where.
+        /// The repository of the issue.
         repo: RepoRef,
         /// The issue's number.
         number: i64,
@@ -44,7 +44,7 @@ pub enum Input {
     Disbelieved {
         /// What was heard.
         request: Box<AuthorityRequest>,
-        /// Why.
+        /// What does not hold.
         why: Disbelief,
     },
     /// Somebody did not confirm in time what only polling had found.
@@ -63,7 +63,7 @@ pub enum Input {
     },
     /// A cell runs.
     Started {
-        /// The cell.
+        /// The cell that runs now.
         cell: CellId,
         /// Which runs.
         runs: Vec<AgentRun>,
@@ -81,9 +81,9 @@ pub enum Input {
     },
     /// A cell could not be started.
     StartFailed {
-        /// The cell.
+        /// The cell that was not started.
         cell: CellId,
-        /// Why.
+        /// The failure, in words for people.
         reason: String,
         /// Whether the issue was found to be other than it was approved.
         #[serde(default)]
@@ -91,16 +91,16 @@ pub enum Input {
     },
     /// An agent's run ended.
     AgentEnded {
-        /// The cell.
+        /// The cell in which it ran.
         cell: CellId,
         /// Which run.
         run: AgentRun,
-        /// How.
+        /// The exit status or the signal, judged by the profile's rule.
         exit: Exit,
     },
     /// A cell's processes are gone and its work was read.
     Stopped {
-        /// The cell.
+        /// The cell that was stopped.
         cell: CellId,
         /// What was done.
         harvest: Harvest,
@@ -110,21 +110,21 @@ pub enum Input {
     },
     /// A snapshot was taken of a cell, or failed.
     Snapshot {
-        /// The cell.
+        /// The cell of which it was taken.
         cell: CellId,
         /// What was taken in: the work so far, and the snapshot.
         harvest: Harvest,
     },
     /// A cell's work left, or the forge refused it.
     Pushed {
-        /// The cell.
+        /// The cell whose work was pushed.
         cell: CellId,
         /// Where it went.
         published: PublishedWork,
     },
     /// Something optional left a cell, or may not.
     FilePublished {
-        /// The cell.
+        /// The cell that the file is from.
         cell: CellId,
         /// What was asked.
         what: Publishable,
@@ -137,14 +137,14 @@ pub enum Input {
     },
     /// Nothing of a cell is on disk any more.
     Scrubbed {
-        /// The cell.
+        /// The cell of which nothing is left on disk.
         cell: CellId,
     },
     /// A deadline passed.
     Deadline {
-        /// The cell.
+        /// The cell whose deadline passed.
         cell: CellId,
-        /// Which.
+        /// Which of its deadlines.
         kind: DeadlineKind,
     },
     /// An operator's command.
@@ -153,7 +153,7 @@ pub enum Input {
         operation: String,
         /// The system account.
         by: String,
-        /// What.
+        /// The command.
         command: Command,
         /// The issue, for commands on a mission.
         issue: Option<Box<(RepoRef, Look)>>,
@@ -170,7 +170,7 @@ pub enum Input {
     },
     /// The forge shows an issue that was taken for deleted.
     IssueShown {
-        /// Where.
+        /// The repository of the issue.
         repo: RepoRef,
         /// The issue as it is.
         issue: Box<IssueSnapshot>,
@@ -180,22 +180,22 @@ pub enum Input {
     Waits {
         /// The effect.
         effect: String,
-        /// Its kind.
+        /// The word of the effect's kind.
         kind: String,
-        /// The cell.
+        /// The cell that the effect is about.
         cell: CellId,
         /// Why it fails.
         why: String,
     },
     /// An effect could not be done for good.
     Failed {
-        /// Its kind.
+        /// The word of the effect's kind.
         kind: String,
         /// The mission.
         mission: String,
         /// The cell, where there is one.
         cell: Option<CellId>,
-        /// Why.
+        /// The reason, in words for people.
         why: String,
         /// The effect, where it could be read: whom it owes an answer.
         #[serde(default)]
@@ -268,7 +268,7 @@ pub struct Look {
 pub struct LabelEvent {
     /// The timeline's number.
     pub id: i64,
-    /// Who.
+    /// Who added or removed the label.
     pub actor: Person,
     /// Whether it was put on, not taken off.
     pub added: bool,

@@ -33,11 +33,11 @@ use crate::cell::{AgentRun, At, BackendKind, CellId, Exit, State};
 use crate::config::Config;
 use crate::gitea::Forge;
 use crate::gitea::event::{ForgeEvent, IssueAction, Person};
-use crate::host::Host;
-use crate::mission::{Command, MissionId};
+use crate::host::{self, Host};
+use crate::mission::{Command, Mission, MissionId};
 use crate::publication::sentences::operators;
 use crate::repository::{GitAccess, Repositories};
-use crate::store::{DataLock, Store, StoreError};
+use crate::store::{CellRow, DataLock, Store, StoreError};
 use futures::StreamExt as _;
 use input::Input;
 use keys::InboxKey;
@@ -98,9 +98,9 @@ pub enum StartError {
     /// A secret.
     #[error("{what}: {why}")]
     Secret {
-        /// Which.
+        /// Which secret, in words.
         what: String,
-        /// Why.
+        /// Why it cannot be read.
         why: String,
     },
     /// A backend: cells would see something of ours, say.
@@ -113,7 +113,7 @@ pub enum StartError {
 
 /// The repository's number in a mission's name.
 pub fn repository_of(mission: &str) -> i64 {
-    mission.split_once('#').and_then(|(id, _)| id.parse().ok()).unwrap_or(0)
+    MissionId::parse(mission).map_or(0, |mission| mission.repository())
 }
 
 impl Engine {
@@ -180,9 +180,7 @@ impl Engine {
             backends,
             repositories,
             clock: Clock::start(mark.as_ref(), newest),
-            host_env: std::env::vars_os()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-                .collect(),
+            host_env: host::environment(),
             credentials,
             scheduler,
             look: Notify::new(),
@@ -272,6 +270,18 @@ impl Engine {
             Ok(new)
         });
         stored.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// A cell as the registry has it.
+    async fn stored_cell(&self, cell: &CellId) -> Result<Option<CellRow>, StoreError> {
+        let name = cell.to_string();
+        self.store.read(move |tx| tx.cell(&name)).await
+    }
+
+    /// A mission as the registry has it, by its name there.
+    async fn stored_mission(&self, mission: &str) -> Result<Option<Mission>, StoreError> {
+        let name = mission.to_owned();
+        self.store.read(move |tx| tx.mission(&name)).await
     }
 
     /// Asks for a look at the forge now: something was not heard.
@@ -427,10 +437,7 @@ impl Engine {
     async fn log_of(&self, cell: &CellId, backend: Option<BackendKind>, agent: &str) -> Result<String, StoreError> {
         let kind = match backend {
             Some(kind) => Some(kind),
-            None => {
-                let name = cell.to_string();
-                self.store.read(move |tx| tx.cell(&name)).await?.map(|row| row.cell.spec.backend)
-            }
+            None => self.stored_cell(cell).await?.map(|row| row.cell.spec.backend),
         };
         let Some(Ok(backend)) = kind.map(|kind| self.backends.get(kind)) else { return Ok(String::new()) };
         Ok(backend.logs(cell, agent, LOG_READ).await.unwrap_or_default())

@@ -7,10 +7,10 @@ use super::forge_identity::{APPROVED, ReconcileError, serving_since};
 use super::keys::{InboxKey, Pace, label_told_key};
 use crate::cell::Actor;
 use crate::config::PolledCommands;
-use crate::gitea::event::{CommentAction, ForgeEvent, IssueAction, IssueSnapshot};
+use crate::gitea::event::{CommentAction, ForgeEvent, IssueAction, IssueSnapshot, RepoRef};
 use crate::gitea::{Forge, ForgeError, IssueQuery, IssueState};
 use crate::mission::{Mission, MissionId};
-use crate::store::{NewEntry, StoreError};
+use crate::store::StoreError;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
@@ -132,16 +132,7 @@ async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<()
     while let Some(issue) = stream.next().await {
         let issue = issue?;
         newest = newest.max(issue.updated_at.as_second());
-        engine
-            .take_in(ForgeEvent::Issue {
-                repo: repo.clone(),
-                action: IssueAction::Seen,
-                sender: issue.author.clone(),
-                issue: issue.clone(),
-                previous_title: None,
-                previous_body: None,
-            })
-            .await?;
+        engine.take_in(polled(repo, issue.clone(), IssueAction::Seen)).await?;
         issues.insert(issue.number, issue);
     }
     drop(stream);
@@ -240,16 +231,8 @@ async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<()
                 engine.absent.shown(name.as_str());
                 let waits = waits_for_a_word(engine, known, &mission, &issue).await?;
                 if waits || !issues.contains_key(&mission.number) {
-                    engine
-                        .take_in(ForgeEvent::Issue {
-                            repo: repo.clone(),
-                            action: if waits { IssueAction::LabelsChanged } else { IssueAction::Seen },
-                            sender: issue.author.clone(),
-                            issue,
-                            previous_title: None,
-                            previous_body: None,
-                        })
-                        .await?;
+                    let action = if waits { IssueAction::LabelsChanged } else { IssueAction::Seen };
+                    engine.take_in(polled(repo, issue, action)).await?;
                 }
             }
             None if mission.deleted => {}
@@ -261,6 +244,12 @@ async fn look_at(engine: &Engine, forge: &Forge, known: &KnownRepo) -> Result<()
     let newest = newest.min(now).min(held);
     engine.store.transact(move |tx| tx.put_watermark(id, newest)).await?;
     Ok(())
+}
+
+/// An issue as polling found it.
+fn polled(repo: &RepoRef, issue: IssueSnapshot, action: IssueAction) -> ForgeEvent {
+    let (repo, sender) = (repo.clone(), issue.author.clone());
+    ForgeEvent::Issue { repo, action, sender, issue, previous_title: None, previous_body: None }
 }
 
 /// Whether the running minute has room for a comment that polling found; then its
@@ -317,15 +306,8 @@ async fn edited_at_once(engine: &Engine, mission: MissionId, repo: i64, comment:
                 return Ok(());
             }
             let data = serde_json::json!({"comment": comment, "why": "edited within its first second"});
-            tx.append(&NewEntry {
-                at: now,
-                mission: mission.to_string(),
-                cell: String::new(),
-                actor: serde_json::to_string(&Actor::System).map_err(StoreError::json("actor"))?,
-                action: "security_not_what_was_delivered".to_owned(),
-                data: data.to_string(),
-            })
-            .map(drop)
+            let action = "security_not_what_was_delivered";
+            tx.record(now, &Actor::System, mission.as_str(), None, action, &data).map(drop)
         })
         .await
 }

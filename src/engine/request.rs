@@ -1,13 +1,19 @@
 //! Commands in a comment that wait for what the forge says of them and of their author.
 
+use crate::cell::Actor;
 use crate::gitea::event::{IssueSnapshot, Person, RepoRef};
 use crate::mission::{Line, Misplaced};
 use serde::{Deserialize, Serialize};
 
+/// Somebody on the forge, as one who acts.
+pub fn actor(person: &Person) -> Actor {
+    Actor::Person { id: person.id, login: person.login.clone() }
+}
+
 /// Commands that wait for authority.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthorityRequest {
-    /// Where.
+    /// The repository, by the name that it was heard under.
     pub repo: RepoRef,
     /// The issue as it was in the event.
     pub issue: IssueSnapshot,

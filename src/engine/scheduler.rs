@@ -9,7 +9,6 @@ use super::input::Input;
 use super::keys::InboxKey;
 use super::lane::Lane;
 use super::perform::failure::{Cause, EffectError, Performed, is_waited_for};
-use crate::cell::CellId;
 use crate::store::{EffectRow, EffectState, StoreError};
 use futures::FutureExt as _;
 use std::sync::Arc;
@@ -192,7 +191,7 @@ impl Engine {
         let failed = Input::Failed {
             kind: row.kind.clone(),
             mission: row.mission.clone(),
-            cell: row.cell.as_deref().and_then(|c| CellId::parse(c).ok()),
+            cell: row.cell_id(),
             why: why.clone(),
             effect: serde_json::from_str(&row.data).ok().map(Box::new),
         };
@@ -212,7 +211,7 @@ impl Engine {
         tracing::info!(effect = row.id, kind = row.kind, why, seconds, "an effect is tried again");
         let (not_before, why) = (now + wait.as_millis() as i64, self.context.redact(why));
         // People are told once that something they wait for takes long.
-        let cell = row.cell.as_deref().and_then(|c| CellId::parse(c).ok()).filter(|_| is_waited_for(row));
+        let cell = row.cell_id().filter(|_| is_waited_for(row));
         let waits = cell.and_then(|cell| {
             let (effect, kind, why) = (row.id.clone(), row.kind.clone(), why.clone());
             serde_json::to_string(&Input::Waits { effect, kind, cell, why }).ok()

@@ -126,7 +126,7 @@ impl Missions {
 fn name_of(tx: &Tx<'_>, id: &str) -> Result<String> {
     // A mission that cannot be read still has a name, by its repository's.
     if let Ok(Some(mission)) = tx.mission(id) {
-        return Ok(format!("{}/{}#{}", mission.owner, mission.repo, mission.number));
+        return Ok(mission.name());
     }
     let Some((repository, number)) = id.split_once('#') else { return Ok(id.to_owned()) };
     let known = match repository.parse() {

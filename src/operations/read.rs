@@ -38,11 +38,11 @@ pub enum ReadError {
     /// A log.
     #[error("reading the log of agent {agent} of {cell}: {source}")]
     Log {
-        /// Whose.
+        /// The agent.
         agent: String,
         /// In which cell.
         cell: CellId,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The registry.

@@ -50,9 +50,7 @@ pub fn waiting(tx: &Tx<'_>) -> store::Result<Vec<Waiting>> {
             let at = jiff::Timestamp::from_millisecond(waits.failing_since.unwrap_or_default()).unwrap_or_default();
             Ok(Waiting {
                 what: waits.row.kind,
-                mission: mission.map_or(waits.row.mission, |mission| {
-                    format!("{}/{}#{}", mission.owner, mission.repo, mission.number)
-                }),
+                mission: mission.map_or(waits.row.mission, |mission| mission.name()),
                 cell: waits.row.cell,
                 since: at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
                 // The forge's words among others: they do not steer a terminal.

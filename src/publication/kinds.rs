@@ -34,6 +34,11 @@ pub enum Publication {
 }
 
 impl Publication {
+    /// The comment that gives an answer: a refusal if nothing of what was asked was done.
+    pub const fn answering(answer: Answer, done: bool) -> Self {
+        if done { Self::Answer(answer) } else { Self::Refusal(answer) }
+    }
+
     /// The word for it in the marker.
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -225,6 +230,13 @@ pub struct Answer {
     pub help: Vec<(String, String, String)>,
     /// People to be called: logins.
     pub mentions: Vec<String>,
+}
+
+impl Answer {
+    /// An answer of one item.
+    pub fn one(done: bool, words: String) -> Self {
+        Self { items: vec![(done, words)], ..Self::default() }
+    }
 }
 
 /// A decision record, as the directors are shown it (contract §6).

@@ -37,7 +37,7 @@ pub const WAIT: Duration = Duration::from_secs(120);
 pub struct Call {
     /// The system account.
     pub by: String,
-    /// What.
+    /// What is asked.
     pub request: Request,
 }
 

@@ -4,6 +4,7 @@
 //! `running`, with one more attempt) before it runs, so that after a crash we know that it may have happened.
 
 use super::{Result, Tx};
+use crate::cell::CellId;
 use rusqlite::{OptionalExtension as _, params};
 
 /// The state of an effect.
@@ -51,6 +52,13 @@ pub struct EffectRow {
     pub attempts: i64,
     /// It is not run before this time, in milliseconds since the epoch.
     pub not_before: i64,
+}
+
+impl EffectRow {
+    /// The name of the cell that it is about; `None` if it is about none.
+    pub fn cell_id(&self) -> Option<CellId> {
+        self.cell.as_deref().and_then(|cell| CellId::parse(cell).ok())
+    }
 }
 
 /// How long an effect has been failing. Times are in milliseconds since the epoch, by the engine's clock.

@@ -5,7 +5,8 @@
 //! entry is removed, added or moved, all later hashes are wrong. A truncated ledger, or an old copy that was put
 //! back, is detected by the heads in spawn and close logs on the forge.
 
-use super::{Result, Tx};
+use super::{Result, StoreError, Tx};
+use crate::cell::{Actor, CellId};
 use rusqlite::{OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -28,6 +29,28 @@ pub struct NewEntry {
     pub action: String,
     /// The details, as JSON.
     pub data: String,
+}
+
+impl Tx<'_> {
+    /// Appends what somebody did at `now`. `mission` is empty if it is about none, or about one that cannot be told.
+    pub fn record(
+        &self,
+        now: i64,
+        actor: &Actor,
+        mission: &str,
+        cell: Option<&CellId>,
+        action: &str,
+        data: &serde_json::Value,
+    ) -> Result<Head> {
+        self.append(&NewEntry {
+            at: now,
+            mission: mission.to_owned(),
+            cell: cell.map(ToString::to_string).unwrap_or_default(),
+            actor: serde_json::to_string(actor).map_err(StoreError::json("actor"))?,
+            action: action.to_owned(),
+            data: data.to_string(),
+        })
+    }
 }
 
 /// An entry of the ledger.

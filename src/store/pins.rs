@@ -1,7 +1,7 @@
 //! What names in the configuration refer to. A name on a forge can change hands, so each name is looked up once,
 //! and from then on only the number counts.
 
-use super::{NewEntry, Result, Tx};
+use super::{Result, Tx};
 use crate::cell::Actor;
 use rusqlite::{OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
@@ -183,15 +183,7 @@ impl Tx<'_> {
         let data = serde_json::json!({
             "kind": pin.kind, "name": pin.shown_name(), "id": pin.id, "within": pin.within, "fault": pin.fault,
         });
-        self.append(&NewEntry {
-            at: now,
-            mission: String::new(),
-            cell: String::new(),
-            actor: serde_json::to_string(by).unwrap_or_default(),
-            action: action.to_owned(),
-            data: data.to_string(),
-        })
-        .map(drop)
+        self.record(now, by, "", None, action, &data).map(drop)
     }
 
     /// All pins, sorted by kind and name.

@@ -55,6 +55,11 @@ impl Roots {
         Home { path: self.cells.join(cell.as_str()) }
     }
 
+    /// Where a closed cell's home lies.
+    pub fn grave(&self, cell: &CellId) -> PathBuf {
+        self.graveyard.join(cell.as_str())
+    }
+
     /// A cell's run directory.
     pub fn run_dir(&self, cell: &CellId) -> PathBuf {
         self.run.join(cell.as_str())
@@ -65,12 +70,12 @@ impl Roots {
     /// # Errors
     /// If it cannot be moved, for example to another file system.
     pub fn bury(&self, cell: &CellId) -> Result<(), HomeError> {
-        move_directory(&self.cells.join(cell.as_str()), &self.graveyard.join(cell.as_str()))
+        move_directory(&self.home(cell).path, &self.grave(cell))
     }
 
     /// Whether a cell is in the graveyard.
     pub fn is_buried(&self, cell: &CellId) -> bool {
-        self.graveyard.join(cell.as_str()).exists()
+        self.grave(cell).exists()
     }
 
     /// Moves a cell's home back from the graveyard.
@@ -78,7 +83,7 @@ impl Roots {
     /// # Errors
     /// If it is no longer there.
     pub fn exhume(&self, cell: &CellId) -> Result<(), HomeError> {
-        move_directory(&self.graveyard.join(cell.as_str()), &self.cells.join(cell.as_str()))
+        move_directory(&self.grave(cell), &self.home(cell).path)
     }
 
     /// Reduces a cell in the graveyard to what the archive keeps: its record, its decisions and shared artifacts.
@@ -87,7 +92,7 @@ impl Roots {
     /// # Errors
     /// If something cannot be moved or removed.
     pub fn archive(&self, cell: &CellId, date: &str) -> Result<(), HomeError> {
-        let grave = self.graveyard.join(cell.as_str());
+        let grave = self.grave(cell);
         if grave.exists() {
             let place = self.archive.join(date);
             make_directory(&place, 0o700)?;
@@ -106,7 +111,7 @@ impl Roots {
     /// # Errors
     /// If something cannot be removed.
     pub fn scrub(&self, cell: &CellId) -> Result<(), HomeError> {
-        let mut places = vec![self.cells.join(cell.as_str()), self.graveyard.join(cell.as_str()), self.run_dir(cell)];
+        let mut places = vec![self.home(cell).path, self.grave(cell), self.run_dir(cell)];
         if let Ok(dates) = std::fs::read_dir(&self.archive) {
             places.extend(dates.flatten().map(|d| d.path().join(cell.as_str())));
         }

@@ -4,7 +4,7 @@ use super::ProcessBackend;
 use super::connection::Keeper;
 use super::missing_program::where_it_is;
 use super::place::Inside;
-use crate::agents::{Places, programs};
+use crate::agents::{Places, Profile};
 use crate::backend::{Access, AgentSpec, BackendError, CellSpec};
 use crate::keeper::{AGENT_ID, AgentState, NOT_IN_CELL, Order, StartAgent, View};
 use crate::sandbox::LandlockPaths;
@@ -42,7 +42,7 @@ impl ProcessBackend {
 
     /// Makes what the agent needs in its cell, and replaces symbolic paths in its command by real ones.
     async fn order_for(&self, spec: &CellSpec, agent: AgentSpec, keeper: &Keeper) -> Result<StartAgent, BackendError> {
-        let AgentSpec { agent, run, command, prompt, access, worktree, ptrace } = agent;
+        let AgentSpec { agent, run, mut command, prompt, access, worktree, ptrace } = agent;
         let home = self.roots.home(&spec.cell);
         let (place, name, uid) = (home.clone(), agent.clone(), self.agents_uid(spec.slot).await);
         let prompt = tokio::task::spawn_blocking(move || {
@@ -54,31 +54,30 @@ impl ProcessBackend {
         let (prompt, own_home, project) =
             (inside.at(".lazarus").join(prompt?), inside.home_of(&agent), inside.at("project"));
         let profile = self.profiles.get(&agent);
-        let search_path = profile.map_or_else(|| crate::agents::PATH.to_owned(), crate::agents::Profile::search_path);
-        let places = Places { prompt_file: &prompt, home: &own_home, project: &project, programs: &search_path };
-        let invocation = command.at(&places).map_err(|e| BackendError::Start(e.to_string()))?;
-        let mut env: Vec<(String, String)> =
-            invocation.env.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
+        let search_path = profile.map_or_else(|| crate::agents::PATH.to_owned(), Profile::search_path);
         let messages = inside.at(".lazarus/messages").join(format!("{agent}.jsonl"));
-        for (name, value) in [
+        for (name, path) in [
             ("CELL_HOME", inside.at("")),
             ("LAZARUS_MESSAGES", messages),
             // Files in this directory count towards the cell's disk limit; `/tmp` is in memory.
             ("TMPDIR", own_home.join("tmp")),
         ] {
-            if !env.iter().any(|(n, _)| n == name) {
-                env.push((name.to_owned(), value.display().to_string()));
-            }
+            command.or_env(name, path.display().to_string());
+        }
+        if inside.has_root() {
+            command.or_env("XDG_RUNTIME_DIR", format!("/run/user/{}", self.uid_inside().await));
         }
         if !(ptrace && inside.has_root()) {
             // The leak check of a sanitizer stops a program's threads by tracing them. If tracing is not allowed,
             // the program would end with an error of that check instead of its own status.
             for name in ["ASAN_OPTIONS", "LSAN_OPTIONS"] {
-                if !env.iter().any(|(n, _)| n == name) {
-                    env.push((name.to_owned(), "detect_leaks=0".to_owned()));
-                }
+                command.or_env(name, "detect_leaks=0");
             }
         }
+        let places = Places { prompt_file: &prompt, home: &own_home, project: &project, programs: &search_path };
+        let invocation = command.at(&places).map_err(|e| BackendError::Start(e.to_string()))?;
+        let mut env: Vec<(String, String)> =
+            invocation.env.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
         let mut argv = invocation.argv.clone();
         let program = inside.program().map_err(BackendError::io("finding this program's file"))?;
         let mut write = vec![own_home];
@@ -96,9 +95,6 @@ impl ProcessBackend {
         }
         let mut read = vec![];
         if inside.has_root() {
-            if !env.iter().any(|(name, _)| name == "XDG_RUNTIME_DIR") {
-                env.push(("XDG_RUNTIME_DIR".to_owned(), format!("/run/user/{}", self.uid_inside().await)));
-            }
             read.push(PathBuf::from("/"));
             write.extend(WRITABLE.map(PathBuf::from));
         } else {
@@ -110,8 +106,7 @@ impl ProcessBackend {
             // one is not.
             env.push(("GIT_CONFIG_NOSYSTEM".to_owned(), "1".to_owned()));
             let own = [inside.at(".lazarus"), inside.at("project"), inside.at("work"), inside.at("shared")];
-            let shown =
-                profile.map_or_else(Vec::new, |p| [p.read_paths.clone(), programs::shown(&p.programs)].concat());
+            let shown = profile.map(Profile::shown_paths).unwrap_or_default();
             read = self.read_paths_without_a_root(&shown, &own);
             read.extend([program, PathBuf::from("/proc")]);
             write.push(PathBuf::from("/dev/null"));

@@ -80,7 +80,7 @@ impl ProcessBackend {
         most: u64,
     ) -> Result<Option<Vec<u8>>, BackendError> {
         let home = self.roots.home(cell);
-        let home = if home.path.exists() { home } else { Home { path: self.roots.graveyard.join(cell.as_str()) } };
+        let home = if home.path.exists() { home } else { Home { path: self.roots.grave(cell) } };
         let path = path.clone();
         blocking(move || {
             let names: Vec<&str> = path.names().collect();

@@ -30,7 +30,7 @@ use crate::agents::Profiles;
 use crate::cell::{BackendKind, CellId, Isolation, Network};
 use crate::config::Config;
 use crate::egress;
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::keeper::{AgentState, DiskSpace, KEEPER_PID, Order, clear_prewarmed, keeper_lives, log_tail};
 use crate::repository::{Source, mirrors_in};
 use crate::sandbox::{Groups, Sight, program, settle_groups};
@@ -80,9 +80,7 @@ impl ProcessBackend {
             mirrors,
             profiles,
             host,
-            host_env: std::env::vars_os()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-                .collect(),
+            host_env: host::environment(),
             sight: Mutex::new(Arc::new(sight)),
             events,
             heard: Arc::new(tokio::sync::Mutex::new(heard)),

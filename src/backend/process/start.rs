@@ -3,7 +3,7 @@
 use super::ProcessBackend;
 use super::launcher::{Launcher, NotLaunched};
 use super::usage::{clear_up, written_in};
-use crate::agents::programs;
+use crate::agents::Profile;
 use crate::backend::{BackendError, CellSpec, Running};
 use crate::cell::{Isolation, Network};
 use crate::egress::{self, Token};
@@ -19,7 +19,7 @@ use std::time::Duration;
 const IDS_A_CELL: i64 = 4;
 /// How long after a cell's start the next launcher is made. While a process enters a control group the kernel
 /// delays every fork, and this cell's agents are about to fork.
-const SPARE_AFTER: Duration = Duration::from_millis(10);
+const STANDBY_AFTER: Duration = Duration::from_millis(10);
 /// How often a cell's start is attempted before it counts as failed.
 const LAUNCHES: u32 = 3;
 /// How long to wait before the last attempt.
@@ -49,8 +49,7 @@ impl ProcessBackend {
     /// Host paths that the profiles of a cell's agents show in addition to the usual ones.
     fn read_paths(&self, spec: &CellSpec) -> Vec<PathBuf> {
         let profiles = spec.agents.iter().filter_map(|agent| self.profiles.get(agent));
-        let mut paths: Vec<PathBuf> =
-            profiles.flat_map(|p| [p.read_paths.clone(), programs::shown(&p.programs)].concat()).collect();
+        let mut paths: Vec<PathBuf> = profiles.flat_map(Profile::shown_paths).collect();
         paths.sort();
         paths.dedup();
         paths
@@ -210,7 +209,7 @@ impl ProcessBackend {
     fn keep_a_standby(&self, prewarmed: Prewarmed) {
         let (standby, run_root) = (Arc::clone(&self.standby), self.roots.run.clone());
         tokio::task::spawn_blocking(move || {
-            std::thread::sleep(SPARE_AFTER);
+            std::thread::sleep(STANDBY_AFTER);
             let mut standby = standby.lock().unwrap_or_else(PoisonError::into_inner);
             if standby.is_none() {
                 // If that fails now, the next cell's start will report it.

@@ -3,11 +3,10 @@
 
 use super::Decision;
 use super::commands::{Asked, logins_in, verb_of_line};
-use crate::cell::Actor;
 use crate::engine::effect::Effect;
 use crate::engine::keys::{InboxKey, Pace};
 use crate::engine::lane::Lane;
-use crate::engine::request::{AuthorityRequest, Heard};
+use crate::engine::request::{AuthorityRequest, Heard, actor};
 use crate::gitea::event::{CommentAction, CommentSnapshot, IssueAction, IssueSnapshot, Person, RepoRef};
 use crate::mission::{ApprovedText, Level, Line, Mission, MissionId, Origin, Parsed, is_proposal, sha256};
 use crate::publication::Answer;
@@ -76,7 +75,7 @@ fn first_look(decision: &Decision<'_>, repo: &RepoRef, number: i64) -> Result<()
 
 /// A comment, as it was heard of.
 pub struct HeardComment {
-    /// Where.
+    /// The repository, by the name that it was heard under.
     pub repo: RepoRef,
     /// The issue, as it was then.
     pub issue: IssueSnapshot,
@@ -108,10 +107,9 @@ impl HeardComment {
                 if context.commands_in(&self.comment.body).lines.is_empty() {
                     return Ok(());
                 }
-                let actor = Actor::Person { id: self.sender.id, login: self.sender.login.clone() };
                 let data = json!({"comment": self.comment.id, "author": self.comment.author.login});
                 let action = "security_command_in_edited_comment";
-                decision.record(self.mission().as_str(), &actor, None, action, &data).map(drop)
+                decision.record(self.mission().as_str(), &actor(&self.sender), None, action, &data).map(drop)
             }
             CommentAction::Edited | CommentAction::Deleted => Ok(()),
         }
@@ -215,9 +213,8 @@ impl HeardComment {
         mission.act_on(comment.id)?;
         let why = format!("more than {limit} commands in a minute");
         let verbs: Vec<String> = lines.iter().map(verb_of_line).collect();
-        let actor = Actor::Person { id: comment.author.id, login: comment.author.login.clone() };
         let data = json!({"command": verbs.join(", "), "comment": comment.id, "why": why});
-        mission.record(&actor, None, "refused", &data)?;
+        mission.record(&actor(&comment.author), None, "refused", &data)?;
         let mut answer = Answer::default();
         // Each gets a reaction, and the words stand once a minute: words for each would
         // be the flood.

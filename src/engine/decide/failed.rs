@@ -67,9 +67,8 @@ impl Failed {
             (Some(Effect::React { alone: true, content, .. }), _) => {
                 let done = content == "+1";
                 let text = if done { commands::done() } else { commands::not_done() };
-                let answer = Answer { items: vec![(done, text)], ..Answer::default() };
-                let publication = if done { Publication::Answer(answer) } else { Publication::Refusal(answer) };
-                mission.publish(&publication, None)?;
+                let answer = Answer::one(done, text);
+                mission.publish(&Publication::answering(answer, done), None)?;
             }
             // The words themselves were refused, perhaps for their size: then at least
             // that there were some. A warning is not replaced by another.

@@ -198,11 +198,10 @@ fn snapshot_taken(mission: &mut MissionTx<'_>, cell: &CellId, harvest: Harvest) 
     };
     mission.answer_those_who_wait_for(cell, Until::Snapshot, success, &words)?;
     if applied.is_ok_and(|events| !events.is_empty()) {
-        let item = match &taken {
-            Some(hash) => (true, cells::checkpoint(cell, hash)),
-            None => (false, cells::no_checkpoint(cell, harvest.unknown.as_deref().unwrap_or_default())),
+        let answer = match &taken {
+            Some(hash) => Answer::one(true, cells::checkpoint(cell, hash)),
+            None => Answer::one(false, cells::no_checkpoint(cell, harvest.unknown.as_deref().unwrap_or_default())),
         };
-        let answer = Answer { items: vec![item], ..Answer::default() };
         mission.publish(&Publication::Answer(answer), Some(cell))?;
         if harvest.snapshot.is_some() {
             mission.change_facts(cell, |facts| facts.checkpoint.clone_from(&harvest.snapshot))?;

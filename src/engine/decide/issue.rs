@@ -183,9 +183,7 @@ impl MissionTx<'_> {
             };
             if cell.state == State::Idle {
                 // Whoever closes an issue does not say how its work went.
-                let mut facts = self.facts(&cell.id)?;
-                facts.outcome_open = true;
-                self.put_facts(&cell.id, &facts)?;
+                self.change_facts(&cell.id, |facts| facts.outcome_open = true)?;
             }
             let _ = self.apply(&cell.id, &input, &Actor::System)?;
         }

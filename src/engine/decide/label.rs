@@ -8,6 +8,7 @@ use crate::engine::forge_identity::{APPROVED, label_was_renamed};
 use crate::engine::input::{LabelEvent, Look};
 use crate::engine::keys::label_told_key;
 use crate::engine::lane::Lane;
+use crate::engine::request::actor;
 use crate::gitea::event::IssueSnapshot;
 use crate::mission::{Level, Moment};
 use crate::publication::sentences::requests as say;
@@ -87,8 +88,7 @@ impl MissionTx<'_> {
                 self.approve_by_label(event)?;
                 continue;
             }
-            let actor = Actor::Person { id: event.actor.id, login: event.actor.login.clone() };
-            self.record(&actor, None, "refused", &json!({"command": "label", "why": "not a director"}))?;
+            self.record(&actor(&event.actor), None, "refused", &json!({"command": "label", "why": "not a director"}))?;
             let name = format!("`{}`", event.actor.login);
             if !strangers.contains(&name) {
                 strangers.push(name);
@@ -109,10 +109,9 @@ impl MissionTx<'_> {
     }
 
     fn approve_by_label(&mut self, event: &LabelEvent) -> Result<()> {
-        let actor = Actor::Person { id: event.actor.id, login: event.actor.login.clone() };
         self.known_mut().mark_text_uncertain(event.at / 1000);
         let asked = Asked {
-            actor,
+            actor: actor(&event.actor),
             level: Level::Director,
             comment: None,
             given: Some(Moment { at: At(event.at), id: Some(event.id) }),

@@ -108,7 +108,6 @@ impl<'a> Decision<'a> {
             author: issue.author.id,
             author_login: issue.author.login.clone(),
             open: issue.open,
-            deleted: false,
             text: text.hash,
             seen_at: issue.updated_at.as_second(),
             first_polled: seen
@@ -116,17 +115,7 @@ impl<'a> Decision<'a> {
                 .map(|seen| seen.since / 1000),
             edited_at,
             text_before,
-            is_proposal: false,
-            complained_of: None,
-            records: vec![],
-            last_record: 0,
-            from_before_records: None,
-            cells: vec![],
-            label_event: 0,
-            label_handled: None,
-            warned: vec![],
-            shown_state: None,
-            told_no_mission: false,
+            ..Mission::default()
         })
     }
 }

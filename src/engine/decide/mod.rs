@@ -28,7 +28,7 @@ use super::keys::InboxKey;
 use super::lane::Lane;
 use crate::cell::{Actor, At, CellId};
 use crate::mission::MissionId;
-use crate::store::{Due, EffectRow, Head, InboxRow, Listed, NewEntry, Result, StoreError, Tx};
+use crate::store::{Due, Head, InboxRow, Listed, Result, StoreError, Tx};
 use sha2::{Digest as _, Sha256};
 
 /// Inputs that one transaction takes at most.
@@ -79,18 +79,7 @@ impl<'a> Decision<'a> {
         effect: &Effect,
         not_before: i64,
     ) -> Result<()> {
-        let data = serde_json::to_string(effect).map_err(StoreError::json("effect"))?;
-        let row = EffectRow {
-            seq: 0,
-            id: id.to_owned(),
-            lane: lane.to_string(),
-            mission: mission.to_string(),
-            cell: cell.map(ToString::to_string),
-            kind: effect.kind().to_string(),
-            data,
-            attempts: 0,
-            not_before,
-        };
+        let row = effect.row(id, lane, mission.as_str(), cell, not_before)?;
         self.tx.queue(&row, self.now.0)
     }
 
@@ -104,14 +93,7 @@ impl<'a> Decision<'a> {
         action: &str,
         data: &serde_json::Value,
     ) -> Result<Head> {
-        self.tx.append(&NewEntry {
-            at: self.now.0,
-            mission: mission.to_owned(),
-            cell: cell.map(ToString::to_string).unwrap_or_default(),
-            actor: serde_json::to_string(actor).map_err(StoreError::json("actor"))?,
-            action: action.to_owned(),
-            data: data.to_string(),
-        })
+        self.tx.record(self.now.0, actor, mission, cell, action, data)
     }
 }
 

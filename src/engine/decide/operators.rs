@@ -20,7 +20,7 @@ pub struct Operation {
     pub name: String,
     /// The system account.
     pub by: String,
-    /// What.
+    /// The command, as it was given.
     pub command: Command,
     /// The issue, for commands on a mission.
     pub issue: Option<Box<(RepoRef, Look)>>,

@@ -57,7 +57,7 @@ impl MissionTx<'_> {
 
     /// Says that something that was asked for was not done.
     pub fn refuse(&mut self, text: String, cell: Option<&CellId>) -> Result<()> {
-        let answer = Answer { items: vec![(false, text)], ..Answer::default() };
+        let answer = Answer::one(false, text);
         self.publish(&Publication::Refusal(answer), cell)
     }
 
@@ -90,9 +90,7 @@ impl MissionTx<'_> {
         if alone {
             return Ok(());
         }
-        let publication =
-            if none_done { Publication::Refusal(answer.clone()) } else { Publication::Answer(answer.clone()) };
-        self.publish_to_warned(&publication)
+        self.publish_to_warned(&Publication::answering(answer.clone(), !none_done))
     }
 
     /// Writes a comment that shows what somebody is to see before their word counts, if they

@@ -7,7 +7,7 @@ use crate::engine::effect::Slot;
 use crate::engine::input::Look;
 use crate::mission::{
     CouncilRule, DecisionRecord, FieldError, Level, Member, Moment, Origin, TEMPLATE_MARKER, duration_words,
-    hidden_in_title, hidden_parts, is_proposal, parse_titled_proposal,
+    is_proposal, parse_titled_proposal,
 };
 use crate::publication::sentences::requests as say;
 use crate::publication::{Answer, Publication, Request, SHOWN_BYTES_MAX};
@@ -210,7 +210,7 @@ impl MissionTx<'_> {
             open,
             rows,
             task: spec.task.clone(),
-            hidden: [hidden_in_title(&text.title), hidden_parts(&text.body, &[TEMPLATE_MARKER])].concat(),
+            hidden: text.hidden(),
             text: format!("{}\n\n{}", text.title, text.body.replacen(TEMPLATE_MARKER, "", 1).trim_start()),
             sha256: record.sha256(self.id().as_str()),
             mentions: vec![],

@@ -10,7 +10,7 @@ use crate::config::PolledCommands;
 use crate::engine::effect::Effect;
 use crate::engine::input::{Disbelief, Look};
 use crate::engine::lane::Lane;
-use crate::engine::request::{AuthorityRequest, Heard};
+use crate::engine::request::{AuthorityRequest, Heard, actor};
 use crate::mission::{Level, Line, Mission, MissionId, is_proposal, sha256};
 use crate::publication::sentences::issues as say;
 use crate::publication::{Answer, Publication};
@@ -29,7 +29,7 @@ impl AuthorityRequest {
 
     /// Who gave the commands.
     pub fn actor(&self) -> Actor {
-        Actor::Person { id: self.person.id, login: self.person.login.clone() }
+        actor(&self.person)
     }
 
     /// The words of the commands that could be read.
@@ -168,14 +168,7 @@ fn no_mission(
     known: Option<&Mission>,
 ) -> Result<()> {
     decision.tx().act_on(request.repo.id, request.comment, decision.now().0)?;
-    let verbs: Vec<String> = request
-        .lines
-        .iter()
-        .filter_map(|line| match line {
-            Line::Command { command, .. } => Some(command.verb().to_owned()),
-            Line::Refused { of, .. } => of.clone(),
-        })
-        .collect();
+    let verbs: Vec<&str> = request.lines.iter().filter_map(|line| Some(line.spec()?.name)).collect();
     let data = json!({"comment": request.comment, "commands": verbs, "why": "the issue is no mission"});
     decision.record(request.mission().as_str(), &request.actor(), None, "refused", &data)?;
     let told = known.is_some_and(|mission| mission.told_no_mission);
@@ -186,7 +179,7 @@ fn no_mission(
     decision.on_issue(&request.repo, &request.issue, |mission, _| {
         mission.known_mut().told_no_mission = true;
         let text = say::no_mission(verb);
-        let answer = Answer { items: vec![(false, text)], ..Answer::default() };
+        let answer = Answer::one(false, text);
         mission.answer(request.comment, false, true, &answer)
     })
 }
@@ -213,7 +206,7 @@ pub fn disbelieved(decision: &Decision<'_>, request: &AuthorityRequest, why: Dis
         return Ok(());
     }
     let told = decision.on_mission(&id, |mission| {
-        let answer = Answer { items: vec![(false, text.clone())], ..Answer::default() };
+        let answer = Answer::one(false, text.clone());
         mission.answer(request.comment, false, true, &answer)
     });
     told.map(drop)

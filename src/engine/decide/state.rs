@@ -118,16 +118,9 @@ impl MissionTx<'_> {
     /// now. The status comment says it as well, but nobody is notified of an edit.
     fn say_that_work_ended(&mut self, cell: &Cell) -> Result<()> {
         let id = &cell.id;
-        let ended: Vec<String> = cell
-            .workers()
-            .filter_map(|p| match &p.run {
-                cell::RunState::Ended { exit, .. } => Some(cells::agent_and_exit(p.identity.name(), exit)),
-                _ => None,
-            })
-            .collect();
         let agent = cell.workers().next().map_or("AGENT", |p| p.identity.name());
         let until = cell.expires_at.map(|at| cells::waits_until(&time_words(at))).unwrap_or_default();
-        let text = cells::work_ended(id, &ended.join(", "), agent, &until);
+        let text = cells::work_ended(id, &ended(cell, |_| true), agent, &until);
         let answer = Answer { items: vec![(true, text)], mentions: whom_to_call(cell), ..Answer::default() };
         self.publish(&Publication::Answer(answer), Some(id))
     }
@@ -135,23 +128,23 @@ impl MissionTx<'_> {
     /// Somebody died and nothing revives them by itself: the directors are
     /// asked, or told, as the proposal said.
     fn ask_to_revive(&mut self, cell: &Cell) -> Result<()> {
-        let dead: Vec<String> = cell
-            .workers()
-            .filter_map(|p| match &p.run {
-                cell::RunState::Ended { exit, .. } if !exit.success => {
-                    Some(cells::agent_and_exit(p.identity.name(), exit))
-                }
-                _ => None,
-            })
-            .collect();
         let id = &cell.id;
-        let text = cells::frozen_by_death(id, &dead.join(", "));
+        let text = cells::frozen_by_death(id, &ended(cell, |exit| !exit.success));
         if cell.spec.auto_revive == cell::AutoRevive::Ask {
             let answer = Answer { items: vec![(true, text)], mentions: whom_to_call(cell), ..Answer::default() };
             return self.publish(&Publication::Question(answer), Some(id));
         }
         self.publish(&Publication::Warning(Warning { text, change: None }), Some(id))
     }
+}
+
+/// The agents of a cell whose newest run ended in such a way, with how, in words.
+fn ended(cell: &Cell, so: impl Fn(&cell::Exit) -> bool) -> String {
+    let ended = cell.workers().filter_map(|p| match &p.run {
+        cell::RunState::Ended { exit, .. } if so(exit) => Some(cells::agent_and_exit(p.identity.name(), exit)),
+        _ => None,
+    });
+    ended.collect::<Vec<_>>().join(", ")
 }
 
 /// Most people who are called in one comment.

@@ -61,7 +61,7 @@ pub fn not_decided(decision: &Decision<'_>, input: Option<&Input>, error: &Store
     let of = mission.as_ref().map_or("", MissionId::as_str);
     decision.record(of, &Actor::System, cell.as_ref(), "not_decided", &data)?;
     let Some((repo, mission, number, comment)) = answer else { return Ok(()) };
-    let answer = Answer { items: vec![(false, issues::registry_damaged())], ..Answer::default() };
+    let answer = Answer::one(false, issues::registry_damaged());
     let id = hex::encode(&Sha256::digest(format!("not decided:{key}"))[..10]);
     let body = context.render(&Publication::Refusal(answer), &id, None).body;
     let react = Effect::React { repo: repo.clone(), comment, content: "confused".to_owned(), alone: false };

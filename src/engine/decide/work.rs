@@ -112,8 +112,7 @@ impl MissionTx<'_> {
             items.extend(held.into_iter().map(|words| (false, words)));
             let done = items.iter().all(|(done, _)| *done);
             let answer = Answer { items, ..Answer::default() };
-            let publication = if done { Publication::Answer(answer) } else { Publication::Refusal(answer) };
-            let shown = self.publish_as(&publication, Some(&cell.id))?;
+            let shown = self.publish_as(&Publication::answering(answer, done), Some(&cell.id))?;
             if facts.held().next().is_some() {
                 facts.publishing.held_is_shown(shown);
             }

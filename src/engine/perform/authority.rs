@@ -6,16 +6,13 @@
 //! a team is asked for by number and has to belong to the organisation that it
 //! belonged to when it was pinned.
 
+use crate::engine::LOOK_TWICE;
 use crate::engine::context::KnownRepo;
 use crate::failure::Failure;
 use crate::gitea::event::{CommentSnapshot, Person, RepoRef};
 use crate::gitea::{Access, Forge, ForgeError, Named, User};
 use crate::mission::Level;
 use crate::store::Pinned;
-use std::time::Duration;
-
-/// How long to wait before a name that leads elsewhere is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Looks up what a person may do in a repository now.
 ///
@@ -107,7 +104,7 @@ fn unless_forbidden<T>(result: Result<Option<T>, ForgeError>) -> Result<Option<T
 pub async fn account(forge: &Forge, login: &str) -> Result<Option<User>, ForgeError> {
     let found = match forge.account(login).await {
         Ok(Named::Nothing) | Err(ForgeError::Moved { .. }) => {
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(LOOK_TWICE).await;
             match forge.account(login).await {
                 Ok(Named::Nothing) => Ok(forge.user_in_search(login).await?.map_or(Named::Nothing, Named::Is)),
                 found => found,

@@ -22,12 +22,8 @@ const STARTS_MAX: i64 = 8;
 
 /// Runs an effect on a cell.
 pub(super) async fn run(engine: &Engine, row: &EffectRow, order: CellEffect) -> Performed {
-    let never = |why: String| EffectError::Permanent { why };
-    let id =
-        row.cell.as_deref().and_then(|c| CellId::parse(c).ok()).ok_or_else(|| never("it names no cell".to_owned()))?;
-    let name = id.to_string();
-    let stored =
-        engine.store.read(move |tx| tx.cell(&name)).await?.ok_or_else(|| never("there is no such cell".to_owned()))?;
+    let id = row.cell_id().ok_or_else(|| EffectError::permanent("it names no cell"))?;
+    let stored = engine.stored_cell(&id).await?.ok_or_else(|| EffectError::permanent("there is no such cell"))?;
     let facts = Facts::of(&stored)?;
     let backend = match engine.backends.get(stored.cell.spec.backend) {
         Ok(backend) => backend,
@@ -43,7 +39,7 @@ pub(super) async fn run(engine: &Engine, row: &EffectRow, order: CellEffect) -> 
             if stored.cell.state == State::Preparing {
                 backend.revive_home(&id).await?;
             }
-            let result = match start(engine, row, &stored.cell, &spec, &runs).await {
+            let result = match start(engine, row, backend, &stored.cell, &spec, &runs).await {
                 // What cannot be done for good must not leave the cell waiting.
                 Err(error) => {
                     let why = engine.is_given_up(row, error).await?.why;
@@ -83,7 +79,7 @@ pub(super) async fn run(engine: &Engine, row: &EffectRow, order: CellEffect) -> 
             let current = |run: &&AgentRun| stored.cell.running().any(|(a, n)| a == run.agent && n == run.number);
             for run in runs.iter().filter(current) {
                 let prompt = agent::prompt(&text_of, text.as_deref());
-                if let Err(why) = start_agent(engine, &stored.cell, &spec, run, prompt, &mission).await {
+                if let Err(why) = start_agent(engine, backend, &stored.cell, &spec, run, prompt, &mission).await {
                     engine.agent_did_not_start(&id, run, &why).await?;
                 }
             }
@@ -184,7 +180,14 @@ fn spec(engine: &Engine, cell: &Cell, slot: i64) -> CellSpec {
 /// Everything between approval and a running cell. The last look at the issue
 /// and at the cell comes after everything that takes long: what runs is what
 /// was approved, or nothing.
-async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, spec: &CellSpec, runs: &[AgentRun]) -> Performed {
+async fn start(
+    engine: &Engine,
+    row: &EffectRow,
+    backend: &Arc<dyn Backend>,
+    cell: &Cell,
+    spec: &CellSpec,
+    runs: &[AgentRun],
+) -> Performed {
     let failed = |reason: String, changed| Ok(Input::StartFailed { cell: cell.id.clone(), reason, changed });
     let changed = "the text was changed after it was approved".to_owned();
     if cell.state != State::Preparing {
@@ -195,12 +198,11 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, spec: &CellSpec, r
         return failed(changed, false);
     }
     let text = approved_text(engine, cell).await?;
-    let mission_name = row.mission.clone();
-    let Some(mission) = engine.store.read(move |tx| tx.mission(&mission_name)).await? else {
+    let Some(mission) = engine.stored_mission(&row.mission).await? else {
         return Err(EffectError::permanent("the mission is not in the registry"));
     };
     let repo = RepoRef { id: mission.repo_id, owner: mission.owner.clone(), name: mission.repo.clone() };
-    let (forge, backend) = (&engine.forge, engine.backends.get(cell.spec.backend)?);
+    let forge = &engine.forge;
     let Some(repository) = forge.repository_by_id(repo.id).await? else {
         return Err(EffectError::not_shown("the repository"));
     };
@@ -233,8 +235,7 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, spec: &CellSpec, r
     if !issue.open {
         return failed("the issue was closed".to_owned(), true);
     }
-    let name = cell.id.to_string();
-    match engine.store.read(move |tx| tx.cell(&name)).await? {
+    match engine.stored_cell(&cell.id).await? {
         Some(now) if now.cell.state != State::Preparing => return Ok(Input::Nothing),
         Some(now) if now.cell.approval_void => return failed(changed, false),
         _ => {}
@@ -252,7 +253,7 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, spec: &CellSpec, r
     let agents = async {
         for run in runs {
             let prompt = agent::prompt(&text, cell.spec.task.as_deref());
-            if let Err(why) = start_agent(engine, cell, spec, run, prompt, &words).await {
+            if let Err(why) = start_agent(engine, backend, cell, spec, run, prompt, &words).await {
                 return Err(format!("agent {} could not be started: {why}", run.agent));
             }
         }
@@ -270,13 +271,13 @@ async fn start(engine: &Engine, row: &EffectRow, cell: &Cell, spec: &CellSpec, r
 /// Starts one run. The error is for people.
 async fn start_agent(
     engine: &Engine,
+    backend: &Arc<dyn Backend>,
     cell: &Cell,
     spec: &CellSpec,
     run: &AgentRun,
     prompt: String,
     mission: &str,
 ) -> Result<(), String> {
-    let backend = engine.backends.get(cell.spec.backend).map_err(|e| e.to_string())?;
     let agent = agent::spec(engine, cell, run, prompt, mission)?;
     backend.start_agent(spec, agent).await.map_err(|e| e.to_string())
 }

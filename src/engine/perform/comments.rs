@@ -87,19 +87,9 @@ impl Engine {
     /// Has somebody look later whether a comment was posted twice.
     async fn deduplicate_later(&self, row: &EffectRow, repo: &RepoRef, number: i64) -> Result<(), StoreError> {
         let effect = Effect::Deduplicate { repo: repo.clone(), number, of: row.id.clone() };
-        let data = serde_json::to_string(&effect).map_err(StoreError::json("effect"))?;
         let now = self.clock.now().0;
-        let later = EffectRow {
-            seq: 0,
-            id: format!("{}-twice", row.id),
-            lane: Lane::Twice(&row.id).to_string(),
-            mission: row.mission.clone(),
-            cell: row.cell.clone(),
-            kind: effect.kind().to_string(),
-            data,
-            attempts: 0,
-            not_before: now + DEDUPLICATE_AFTER,
-        };
+        let (id, lane) = (format!("{}-twice", row.id), Lane::Twice(&row.id));
+        let later = effect.row(&id, lane, &row.mission, row.cell_id().as_ref(), now + DEDUPLICATE_AFTER)?;
         self.store.transact(move |tx| tx.queue(&later, now)).await
     }
 }

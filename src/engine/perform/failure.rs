@@ -4,13 +4,13 @@
 
 use crate::backend::BackendError;
 use crate::cell::Effect as CellEffect;
-use crate::engine::Engine;
 use crate::engine::clock::milliseconds;
 use crate::engine::effect::{Effect, EffectKind};
 use crate::engine::input::Input;
+use crate::engine::{Engine, repository_of};
 use crate::failure::Failure;
 use crate::gitea::ForgeError;
-use crate::mission::{MissionId, duration_words};
+use crate::mission::duration_words;
 use crate::repository::GitError;
 use crate::store::{EffectRow, StoreError};
 use std::time::Duration;
@@ -185,14 +185,13 @@ impl Engine {
     }
 
     async fn is_deleted(&self, mission: &str) -> bool {
-        let mission = mission.to_owned();
-        self.store.read(move |tx| tx.mission(&mission)).await.is_ok_and(|m| m.is_some_and(|m| m.deleted))
+        self.stored_mission(mission).await.is_ok_and(|m| m.is_some_and(|m| m.deleted))
     }
 
     /// It was said often enough. But where the whole repository is not shown, it
     /// may be the bot that lost its right to see it: that is for people.
     async fn confirmed(&self, row: &EffectRow, why: String, then: Option<Box<Input>>) -> Result<GivenUp, EffectError> {
-        let repository = MissionId::parse(&row.mission).map_or(0, |mission| mission.repository());
+        let repository = repository_of(&row.mission);
         let shown = if repository > 0 { self.forge.repository_by_id(repository).await } else { Ok(None) };
         match shown {
             Ok(Some(_)) => Ok(GivenUp { why, then: then.map(|then| *then) }),

@@ -6,7 +6,6 @@ use super::failure::{EffectError, Performed};
 use super::look;
 use super::publish::publish_file;
 use super::work::{Order, push};
-use crate::cell::CellId;
 use crate::engine::Engine;
 use crate::engine::effect::Effect;
 use crate::engine::input::Input;
@@ -26,8 +25,7 @@ pub(super) async fn run(engine: &Engine, row: &EffectRow, mut effect: Effect) ->
     }
     match effect {
         Effect::Push { repo, branch, tip, instead, others, released, base, title, body } => {
-            let cell = row.cell.as_deref().and_then(|c| CellId::parse(c).ok());
-            let cell = cell.ok_or_else(|| EffectError::permanent("it names no cell"))?;
+            let cell = row.cell_id().ok_or_else(|| EffectError::permanent("it names no cell"))?;
             push(engine, row, cell, Order { repo, branch, tip, instead, others, released, base, title, body }).await
         }
         Effect::PublishFile { repo, number, what, by } => publish_file(engine, row, &repo, number, what, by).await,

@@ -62,8 +62,7 @@ pub async fn look_at(
     let api = forge.repo_ref(&known.reference);
     let Some(issue) = api.issue(number).get().await? else { return Ok(None) };
     let name = mission.to_owned();
-    let of = name.clone();
-    let mission = engine.store.read(move |tx| tx.mission(&of)).await?;
+    let mission = engine.stored_mission(mission).await?;
     let records: &[DecisionRecord] = mission.as_ref().map_or(&[], |m| &m.records);
     let text = ApprovedText::new(&issue.title, &issue.body);
 

@@ -15,7 +15,6 @@ use super::Engine;
 use super::effect::Effect;
 use super::input::Input;
 use crate::backend::Record;
-use crate::cell::CellId;
 use crate::mission::ApprovedText;
 use crate::store::EffectRow;
 use failure::{EffectError, Performed};
@@ -39,13 +38,11 @@ pub async fn run(engine: &Engine, row: &EffectRow) -> Performed {
 
 /// Adds a line to a cell's own records.
 async fn record(engine: &Engine, row: &EffectRow, file: &str, line: String) -> Performed {
-    let never = |why: String| EffectError::Permanent { why };
     if file != "decisions.jsonl" {
-        return Err(never(format!("a cell has no record `{file}`")));
+        return Err(EffectError::permanent(format!("a cell has no record `{file}`")));
     }
-    let Some(cell) = row.cell.as_deref().and_then(|c| CellId::parse(c).ok()) else { return Ok(Input::Nothing) };
-    let name = cell.to_string();
-    let Some(stored) = engine.store.read(move |tx| tx.cell(&name)).await? else { return Ok(Input::Nothing) };
+    let Some(cell) = row.cell_id() else { return Ok(Input::Nothing) };
+    let Some(stored) = engine.stored_cell(&cell).await? else { return Ok(Input::Nothing) };
     let backend = engine.backends.get(stored.cell.spec.backend)?;
     backend.deliver(&cell, Record::Decision(line)).await?;
     Ok(Input::Nothing)
@@ -53,9 +50,7 @@ async fn record(engine: &Engine, row: &EffectRow, file: &str, line: String) -> P
 
 /// A mission as people and trailers name it: `owner/repo#12`.
 async fn mission_words(engine: &Engine, id: &str) -> Result<String, EffectError> {
-    let id = id.to_owned();
-    let mission = engine.store.read(move |tx| tx.mission(&id)).await?;
-    Ok(mission.map_or_else(String::new, |m| format!("{}/{}#{}", m.owner, m.repo, m.number)))
+    Ok(engine.stored_mission(id).await?.map_or_else(String::new, |mission| mission.name()))
 }
 
 async fn approved_text(engine: &Engine, cell: &crate::cell::Cell) -> Result<ApprovedText, EffectError> {

@@ -28,10 +28,8 @@ pub(super) async fn publish_file(
     what: Publishable,
     by: Actor,
 ) -> Performed {
-    let cell = row.cell.as_deref().and_then(|c| CellId::parse(c).ok());
-    let cell = cell.ok_or_else(|| EffectError::permanent("it names no cell"))?;
-    let name = cell.to_string();
-    let stored = engine.store.read(move |tx| tx.cell(&name)).await?;
+    let cell = row.cell_id().ok_or_else(|| EffectError::permanent("it names no cell"))?;
+    let stored = engine.stored_cell(&cell).await?;
     let facts = stored.as_ref().map(Facts::of).transpose()?.unwrap_or_default();
     let read = match (&what, facts.checkpoint) {
         (Publishable::Checkpoint, Some(hash)) => {
@@ -57,7 +55,7 @@ pub(super) async fn publish_file(
         }
     };
     let text = format!("Published by `{}`: `{name}` of cell `{cell}`, attached.{words}", by.name());
-    let answer = Answer { items: vec![(true, text)], ..Answer::default() };
+    let answer = Answer::one(true, text);
     let body = engine.context.render(&Publication::Answer(answer), &row.id, Some(cell.as_str())).body;
     let posted = post(engine, &engine.forge, row, repo, number, &body).await?;
     let comment = engine.forge.repo_ref(repo).comment(posted);

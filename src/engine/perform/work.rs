@@ -80,7 +80,7 @@ impl Engine {
 
 /// What a push is to do, as its effect says.
 pub(super) struct Order {
-    /// Where.
+    /// The repository that it goes to.
     pub repo: RepoRef,
     /// The name of the branch.
     pub branch: String,
@@ -106,9 +106,7 @@ pub(super) async fn push(engine: &Engine, row: &EffectRow, cell: CellId, order: 
     let forge = &engine.forge;
     let mut published = PublishedWork::default();
     let said = |published: PublishedWork| Ok(Input::Pushed { cell: cell.clone(), published });
-    let name = cell.to_string();
-    let stored = engine.store.read(move |tx| tx.cell(&name)).await?;
-    let Some(stored) = stored.filter(|row| row.cell.state != State::Destroyed) else {
+    let Some(stored) = engine.stored_cell(&cell).await?.filter(|row| row.cell.state != State::Destroyed) else {
         published.refused = Some("the cell was destroyed before its work was pushed".to_owned());
         return said(published);
     };

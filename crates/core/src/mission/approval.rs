@@ -104,8 +104,8 @@ pub struct Vote {
     pub at: At,
 }
 
-/// A mission: one issue, and what is known of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A mission: one issue, and what is known of it. The default is one of which nothing is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mission {
     /// The repository's number.
     pub repo_id: i64,
@@ -173,6 +173,11 @@ impl Mission {
     /// What the registry calls it.
     pub fn id(&self) -> MissionId {
         MissionId::new(self.repo_id, self.number)
+    }
+
+    /// What people call it: `OWNER/REPO#N`, by the newest name of its repository.
+    pub fn name(&self) -> String {
+        format!("{}/{}#{}", self.owner, self.repo, self.number)
     }
 
     /// Whether anything was ever asked for here. Issues on which somebody only gave a

@@ -5,7 +5,7 @@
 //! mention a command, and what the bot itself wrote when somebody quotes it, are not.
 
 use super::command::{
-    COMMANDS_MAX, Misplaced, OpenHtml, behind_prefix, front_matter, grammar, markdown, read_prefixed,
+    COMMANDS_MAX, CommandSpec, Misplaced, OpenHtml, behind_prefix, front_matter, markdown, read_prefixed,
 };
 use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
 use serde::{Deserialize, Serialize};
@@ -129,7 +129,7 @@ fn command_behind_marks(line: &str, prefix: Option<&str>) -> Option<(usize, &'st
     let behind = behind_prefix(rest.strip_prefix('/')?, prefix)?;
     let end = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
     let (word, behind) = behind.split_at(end);
-    let name = grammar().iter().find(|kind| kind.name.eq_ignore_ascii_case(word))?.name;
+    let name = CommandSpec::named(&word.to_ascii_lowercase())?.name;
     let mut signs = behind.chars();
     let ends = match signs.next() {
         None | Some('<' | ']') => true,

@@ -19,7 +19,7 @@ pub use command::{
     Argument, ArgumentForm, COMMANDS_MAX, Command, CommandSpec, Denied, Given, Line, Misplaced, On, Parsed,
     Publishable, Scope, SummonOptions, Verb, Who, grammar, parse_commands, parse_comment, suspicious,
 };
-pub use hidden::{first_invisible, hidden_in_title, hidden_parts};
+pub use hidden::first_invisible;
 pub use id::{InvalidMissionId, MissionId};
 pub use misplaced::Place;
 pub use proposal::{

@@ -1,6 +1,8 @@
 //! Text as it is approved: one normal form, one hash, one way to say what
 //! changed.
 
+use super::hidden::{hidden_in_title, hidden_parts};
+use super::proposal::TEMPLATE_MARKER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -34,6 +36,11 @@ impl ApprovedText {
     /// Title and body as one text.
     pub fn whole(&self) -> String {
         format!("{}\n\n{}", self.title, self.body)
+    }
+
+    /// What a page hides of it, in words: nobody who reads the page has seen that.
+    pub fn hidden(&self) -> Vec<String> {
+        [hidden_in_title(&self.title), hidden_parts(&self.body, &[TEMPLATE_MARKER])].concat()
     }
 }
 

@@ -119,23 +119,9 @@ fn mission(text: &ApprovedText) -> Mission {
         author: PROPOSER,
         author_login: "reader".into(),
         open: true,
-        deleted: false,
         text: text.hash.clone(),
-        seen_at: 0,
-        first_polled: None,
-        edited_at: None,
-        text_before: None,
         is_proposal: true,
-        complained_of: None,
-        records: vec![],
-        last_record: 0,
-        from_before_records: None,
-        cells: vec![],
-        label_event: 0,
-        label_handled: None,
-        warned: vec![],
-        shown_state: None,
-        told_no_mission: false,
+        ..Mission::default()
     }
 }
 

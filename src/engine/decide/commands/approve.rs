@@ -4,7 +4,7 @@ use super::{Asked, Done};
 use crate::cell::Actor;
 use crate::engine::decide::mission_tx::MissionTx;
 use crate::engine::effect::Slot;
-use crate::mission::{Approving, Concern, Verdict};
+use crate::mission::{Approving, Concern, DecisionRecord, Verdict};
 use crate::publication::sentences::requests as say;
 use crate::store::Result;
 use serde_json::json;
@@ -45,15 +45,12 @@ impl MissionTx<'_> {
                 let Some(record) = self.known().records.iter().find(|r| r.number == number).cloned() else {
                     return Ok(Done::no(say::nothing_to_approve()));
                 };
-                let data = json!({"number": number, "sha256": record.sha256(self.id().as_str()), "missing": missing});
-                self.record(&asked.actor, Some(&record.cell), "voted", &data)?;
+                self.record_vote(asked, &record, missing)?;
                 Ok(Done::ok(say::counted(number, missing)).on(&record.cell))
             }
             Verdict::Approved { record, by } => {
                 if record.council.is_some() {
-                    let data =
-                        json!({"number": record.number, "sha256": record.sha256(self.id().as_str()), "missing": 0});
-                    self.record(&asked.actor, Some(&record.cell), "voted", &data)?;
+                    self.record_vote(asked, &record, 0)?;
                 }
                 let mut approvers: Vec<Actor> = by.into_iter().map(|(id, login)| Actor::Person { id, login }).collect();
                 if matches!(asked.actor, Actor::Operator { .. }) {
@@ -68,6 +65,12 @@ impl MissionTx<'_> {
                 Ok(started)
             }
         }
+    }
+
+    fn record_vote(&self, asked: &Asked, record: &DecisionRecord, missing: usize) -> Result<()> {
+        let sha256 = record.sha256(self.id().as_str());
+        let data = json!({"number": record.number, "sha256": sha256, "missing": missing});
+        self.record(&asked.actor, Some(&record.cell), "voted", &data).map(drop)
     }
 
     /// What is answered where the comment that shows a record is not as it was written, or was written long after

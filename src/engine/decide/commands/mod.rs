@@ -29,8 +29,8 @@ use crate::engine::lane::Lane;
 use crate::engine::request::AuthorityRequest;
 use crate::mission::publishing::Until;
 use crate::mission::{
-    ApprovedText, Command, DecisionRecord, Level, Line, Misplaced, Moment, Rules, Who, duration_words, grammar,
-    what_changed,
+    ApprovedText, Command, CommandSpec, DecisionRecord, Level, Line, Misplaced, Moment, Rules, Who, duration_words,
+    grammar, what_changed,
 };
 use crate::publication::sentences::{commands as say, names, requests};
 use crate::publication::{Answer, TextChange};
@@ -298,7 +298,7 @@ impl MissionTx<'_> {
     fn misplaced_words(&self, asked: &Asked, misplaced: &[Misplaced]) -> Result<Option<String>> {
         let mut found = vec![];
         for command in misplaced {
-            let Some(spec) = grammar().iter().find(|spec| spec.name == command.name) else { continue };
+            let Some(spec) = CommandSpec::named(&command.name) else { continue };
             let invited = spec.who == Who::Invited && self.is_invited(asked)?;
             if spec.belongs_to(asked.level, invited) {
                 found.push(say::with_place(&command.name, command.place.words()));
@@ -379,7 +379,7 @@ pub fn verb_of_line(line: &Line) -> String {
             .skip(1)
             .step_by(2)
             .filter_map(|quoted| quoted.strip_prefix('/'))
-            .find_map(|word| grammar().iter().find(|c| c.name == word))
+            .find_map(CommandSpec::named)
             .map(|c| c.name.to_owned())
             .unwrap_or_default(),
     }

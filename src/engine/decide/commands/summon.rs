@@ -4,10 +4,7 @@ use super::{Asked, Done};
 use crate::cell::{self, AutoRevive, BackendKind, Spec};
 use crate::engine::context::Context;
 use crate::engine::decide::mission_tx::MissionTx;
-use crate::mission::{
-    Concern, Level, Moment, OPEN_MAX, Origin, SummonOptions, TEMPLATE_MARKER, duration_words, hidden_in_title,
-    hidden_parts,
-};
+use crate::mission::{Concern, Level, Moment, OPEN_MAX, Origin, SummonOptions, duration_words};
 use crate::publication::SHOWN_BYTES_MAX;
 use crate::publication::sentences::{commands as say, requests};
 use crate::store::Result;
@@ -38,7 +35,7 @@ pub fn run(mission: &mut MissionTx<'_>, asked: &Asked, agents: &[String], option
             mission.known_mut().warn(asked.id(), Concern::Edit);
             return mission.too_soon("summons", &requests::summon_again());
         }
-        let hidden = [hidden_in_title(&asked.text.title), hidden_parts(&asked.text.body, &[TEMPLATE_MARKER])].concat();
+        let hidden = asked.text.hidden();
         if !hidden.is_empty() && !mission.has_seen(asked.id(), Concern::Hidden, asked.given)? {
             mission.known_mut().warn(asked.id(), Concern::Hidden);
             return Ok(Done::no(say::text_not_shown(&hidden.join("; "))));

@@ -79,7 +79,7 @@ impl Line {
     pub fn spec(&self) -> Option<&'static CommandSpec> {
         match self {
             Self::Command { command, .. } => Some(command.spec()),
-            Self::Refused { of, .. } => of.as_deref().and_then(super::table::find),
+            Self::Refused { of, .. } => of.as_deref().and_then(CommandSpec::named),
         }
     }
 

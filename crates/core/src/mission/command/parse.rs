@@ -3,7 +3,7 @@
 
 use super::arguments::{odd_in, shown};
 use super::lines::plain_lines;
-use super::table::{Free, find};
+use super::table::Free;
 use super::{Command, CommandSpec, grammar};
 use crate::mission::hidden::first_invisible;
 use crate::mission::misplaced::{Place, misplaced};
@@ -148,7 +148,7 @@ fn mentions_command(body: &str, prefix: Option<&str>) -> bool {
     body.lines().any(|line| {
         line.strip_prefix('/').and_then(|rest| behind_prefix(rest, prefix)).is_some_and(|rest| {
             let word: String = rest.chars().take(16).take_while(char::is_ascii_alphabetic).collect();
-            grammar().iter().any(|c| c.name == word)
+            CommandSpec::named(&word).is_some()
         })
     })
 }
@@ -212,7 +212,7 @@ fn read_line(line: &str) -> Option<Read> {
         .collect();
     // A path such as `/usr/bin` is no command.
     let after = looks.chars().skip(1).find(|c| !c.is_alphanumeric());
-    let known = find(&word.to_ascii_lowercase());
+    let known = CommandSpec::named(&word.to_ascii_lowercase());
     if after.is_some_and(is_slash_like) && known.is_none() {
         return None;
     }

@@ -141,15 +141,17 @@ pub const fn grammar() -> &'static [CommandSpec] {
     TABLE
 }
 
-/// The row with that name.
-pub(super) fn find(name: &str) -> Option<&'static CommandSpec> {
-    TABLE.iter().find(|spec| spec.name == name)
+impl CommandSpec {
+    /// The row of the command with that name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        TABLE.iter().find(|spec| spec.name == name)
+    }
 }
 
 /// The row of a command that there is.
 pub(super) fn row(verb: &str) -> &'static CommandSpec {
     // A test sees that each has one.
-    find(verb).unwrap_or(&TABLE[0])
+    CommandSpec::named(verb).unwrap_or(&TABLE[0])
 }
 
 const fn argument(name: &'static str, shown: &'static str, help: &'static str, form: ArgumentForm) -> Argument {
